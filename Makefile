@@ -1,0 +1,52 @@
+# make demo   all set-up, then Label Studio + nextmask with a sample project
+# make test   all set-up, then lint, types, import rules and every test (unit, protocol, real Label Studio, browser)
+# make check  lint, types and import rules only
+
+PYTHON ?= python3.11
+VENV := .venv
+STUDIO := .venv-label-studio
+BIN := $(VENV)/bin
+ARGS ?=
+TESTS ?=
+
+.PHONY: demo test check coverage format clean
+
+demo: $(VENV)/.installed $(STUDIO)/.installed
+	$(BIN)/nextmask demo $(ARGS)
+
+test: check $(STUDIO)/.installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamps make second runs start in seconds; a changed dependency list installs again.
+$(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
+	touch $@
+
+# Label Studio pins other versions of our dependencies: it gets an environment of its own.
+$(STUDIO)/.installed: requirements/label-studio.txt
+	test -x $(STUDIO)/bin/python || $(PYTHON) -m venv $(STUDIO)
+	$(STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/label-studio.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(STUDIO) .nextmask build *.egg-info .coverage*

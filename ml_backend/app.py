@@ -1,0 +1,232 @@
+"""The HTTP server: what Label Studio calls. Wiring only; predictions are made in `model`.
+
+`create_app(settings)` opens the store and nothing heavy: networks are loaded by the first prediction that needs them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBasic
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ml_backend import __version__
+from ml_backend.connection import SECRET_HEADER
+from ml_backend.errors import NextmaskError
+from ml_backend.model import NextmaskModel, payload_project
+from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
+from ml_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PREDICT_THREADS = 8
+WEBHOOK_THREADS = 4
+"""Own threads: predictions that use up theirs must not keep webhooks waiting, which are lost after a second."""
+
+
+class SetupRequest(BaseModel):
+    """What Label Studio sends when a backend is added, changed or listed. The token in it is not used."""
+
+    model_config = ConfigDict(extra="ignore")
+    project: str | int = Field(description='Project id and creation time, "3.1700000000".')
+    schema_: str = Field("", alias="schema", description="Labelling configuration (XML).")
+    extra_params: Any = Field(None, description="Settings of this project.")
+
+
+class PredictRequest(BaseModel):
+    """Tasks to predict."""
+
+    model_config = ConfigDict(extra="ignore")
+    tasks: list[dict[str, Any]]
+    project: str | int | None = None
+    label_config: str | None = None
+    params: dict[str, Any] | None = None
+
+
+class Prediction(BaseModel):
+    """One task's prediction."""
+
+    result: list[dict[str, Any]]
+    score: float
+    model_version: str
+
+
+class PredictResponse(BaseModel):
+    """One prediction per task, in the order of the request."""
+
+    results: list[Prediction]
+    model_version: str
+
+
+class VersionRequest(BaseModel):
+    """Which project's versions are asked for."""
+
+    model_config = ConfigDict(extra="ignore")
+    project: str | int | None = None
+
+
+class Versions(BaseModel):
+    """Version strings, the one that is published first."""
+
+    versions: list[str]
+    message: str = "success"
+
+
+def create_app(settings: Settings, *, worker: AbstractContextManager[object] | None = None) -> FastAPI:
+    """Make the web application.
+
+    Args:
+        worker: entered when the server starts and left when it ends (`supervisor.WorkerProcess`).
+    """
+    services = open_services(settings)
+    secret = webhook_secret(services)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with worker or nullcontext():
+            yield
+        services.store.close()
+
+    app = FastAPIOffline(
+        title="nextmask",
+        version=__version__,
+        summary="Label Studio ML backend for semantic segmentation",
+        lifespan=lifespan,
+        dependencies=[Depends(HTTPBasic(auto_error=False, description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
+    )
+    app.add_middleware(Authentication, settings=settings, secret=secret)
+    _add_protocol(app, services)
+    app.add_exception_handler(NextmaskError, _expected)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def version_of(services: Services, project: str | int | None) -> str:
+    """Return the version that /setup and /predict answer for a project: never null, the same for both."""
+    project_id = payload_project({"project": project})
+    found = None if project_id is None else services.store.project(project_id)
+    return found.published_version if found and found.published_version else NO_VERSION
+
+
+def _add_protocol(app: FastAPI, services: Services) -> None:
+    predictions, webhooks = CapacityLimiter(PREDICT_THREADS), CapacityLimiter(WEBHOOK_THREADS)
+
+    @app.get("/health", tags=["protocol"])
+    async def health() -> dict[str, str]:
+        """Tell that the server is up (no authentication)."""
+        return {"status": "UP", "model_class": NextmaskModel.__name__, "version": __version__}
+
+    @app.post("/setup", tags=["protocol"])
+    def setup(body: SetupRequest) -> dict[str, str]:
+        """Say which version predicts; the worker looks at the project afterwards."""
+        project_id = payload_project({"project": body.project})
+        if project_id is not None:
+            services.store.wake(project_id)
+        return {"model_version": version_of(services, body.project)}
+
+    @app.post("/predict", tags=["protocol"])
+    async def predict(body: PredictRequest) -> PredictResponse:
+        """Predict masks: one answer per task, in order."""
+        model = NextmaskModel(body.project, body.label_config, services=services)
+        context = (body.params or {}).get("context")
+        results = await to_thread.run_sync(lambda: model.predict(body.tasks, context=context), limiter=predictions)
+        version = results[0]["model_version"] if results else version_of(services, body.project)
+        return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
+
+    @app.post("/webhook", tags=["protocol"], status_code=status.HTTP_201_CREATED)
+    async def webhook(request: Request) -> dict[str, str]:
+        """Note that something changed; the worker asks Label Studio what."""
+        body = await request.body()
+        return await to_thread.run_sync(_take_event, services, body, limiter=webhooks)
+
+    @app.get("/versions", tags=["protocol"])
+    def versions(project: str | None = None) -> Versions:
+        """List the versions that predictions in Label Studio may carry."""
+        return _versions(services, project)
+
+    @app.post("/versions", tags=["protocol"])
+    def versions_of(body: VersionRequest) -> Versions:
+        """List versions, as older hosts ask for them."""
+        return _versions(services, body.project)
+
+
+def _versions(services: Services, project: str | int | None) -> Versions:
+    """The published version first, then those of the other models on disk; of all projects when none is named."""
+    project_id = payload_project({"project": project})
+    known = services.store.projects()
+    chosen = [one for one in known if project_id is None or one.id == project_id]
+    published = [one.published_version for one in chosen if one.published_version]
+    older = [version for one in chosen for version in services.store.versions(one.id)]
+    return Versions(versions=list(dict.fromkeys([*published, *older])))
+
+
+def _take_event(services: Services, body: bytes) -> dict[str, str]:
+    try:
+        payload = json.loads(body)
+    except ValueError as error:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, f"The body is not JSON: {error}.") from None
+    action = payload.get("action") if isinstance(payload, dict) else None
+    project_id = payload_project(payload) if isinstance(payload, dict) else None
+    if not isinstance(action, str) or project_id is None:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, "A webhook body needs an action and a project with an id.")
+    NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
+    logger.info("project=%s event=%s", project_id, action[:40])
+    return {"status": "noted"}
+
+
+class Authentication:
+    """ASGI middleware that lets callers in: basic authentication, or on /webhook the secret header instead.
+
+    A middleware and not a route dependency, because the documentation pages are no routes of the API.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, secret: str) -> None:
+        self._app, self._secret = app, secret
+        self._user, self._password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or answer 401."""
+        if scope["type"] != "http" or self._is_let_in(scope["path"], Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        detail = "Send BASIC_AUTH_USER and BASIC_AUTH_PASS of nextmask (webhooks: its secret header)."
+        headers = {"WWW-Authenticate": 'Basic realm="nextmask"'}
+        await JSONResponse({"detail": detail}, status.HTTP_401_UNAUTHORIZED, headers)(scope, receive, send)
+
+    def _is_let_in(self, path: str, headers: Headers) -> bool:
+        if not self._user or path == "/health":
+            return True
+        if path == "/webhook" and _equal(headers.get(SECRET_HEADER, ""), self._secret):
+            return True
+        scheme, _, encoded = headers.get("Authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(encoded, validate=True).decode() if scheme.lower() == "basic" else ""
+        except ValueError:
+            return False
+        user, colon, password = given.partition(":")
+        return bool(colon) and _equal(user, self._user) and _equal(password, self._password)
+
+
+def _equal(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+async def _expected(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error)}, status_code=status.HTTP_503_SERVICE_UNAVAILABLE)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    # The log has the traceback (uvicorn writes it); clients get none.
+    return JSONResponse({"detail": f"Internal error ({type(error).__name__}); see nextmask's log."}, status_code=500)

@@ -1,0 +1,52 @@
+"""The command line. Exit codes: 0 fine, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.logging import RichHandler
+
+from ml_backend import __version__
+from ml_backend.cli import experiments, projects, running
+from ml_backend.cli.console import errors
+from ml_backend.errors import ConfigurationError, NextmaskError
+
+app = typer.Typer(
+    name="nextmask",
+    help="Label Studio ML backend for semantic segmentation that decides which mask is worth drawing next.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for part in (running.commands, projects.commands, experiments.commands):
+    app.registered_commands += part.registered_commands
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context, version: bool = typer.Option(False, "--version", help="Show the version and leave.")
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand not in {"serve", "worker"}:
+        # Long-running commands log to standard error in full; the others show warnings only.
+        logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=errors)])
+
+
+def main() -> None:
+    """Run a command; expected errors become one line on standard error."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except NextmaskError as error:
+        errors.print(f"[red]Error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+def _escaped(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,205 @@
+"""Commands about projects: connect, disconnect, status, train, rank, versions, rollback."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ml_backend.checkpoints import Version
+from ml_backend.cli.console import console, errors, reconcile_now
+from ml_backend.connection import Connection
+from ml_backend.errors import ConfigurationError, NextmaskError
+from ml_backend.services import Services, open_services, webhook_secret
+from ml_backend.settings import load_settings
+from ml_backend.status import Status, known_project, project_status
+
+commands = typer.Typer()
+ProjectId = Annotated[int, typer.Argument(help="Number of the Label Studio project (in its address).", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+_SHOWN_ERRORS = 10
+
+
+@commands.command()
+def connect(
+    project: ProjectId,
+    backend_url: Annotated[str | None, typer.Option(help="Address of nextmask as Label Studio reaches it.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of this project; may be repeated.")
+    ] = None,
+) -> None:
+    """Set a Label Studio project up (again, when something is missing). nextmask serve must be running."""
+    services = open_services(load_settings(backend_url=backend_url))
+    overrides = parse_settings(setting) if setting else None
+    _report(_connection(services, project).connect(overrides), "Everything was in place.")
+
+
+@commands.command()
+def disconnect(project: ProjectId) -> None:
+    """Put a project back as it was before connect; annotations and predictions stay."""
+    services = open_services(load_settings())
+    known_project(services, project)
+    _report(_connection(services, project).disconnect(), "There was nothing to put back.")
+
+
+@commands.command()
+def status(
+    project: Annotated[int | None, typer.Argument(help="One project; all when omitted.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show labels, versions, queue and errors."""
+    services = open_services(load_settings())
+    wanted = [project] if project is not None else [one.id for one in services.store.projects()]
+    found = [project_status(services, one) for one in wanted]
+    if as_json:
+        shown: Any = found[0].as_json() if project is not None else [one.as_json() for one in found]
+        typer.echo(json.dumps(shown, indent=1))
+        return
+    if not found:
+        console.print("No project is connected. Run: nextmask connect PROJECT")
+        return
+    console.print(_status_table(found))
+    for one in found:
+        _print_errors(one)
+
+
+@commands.command()
+def train(project: ProjectId) -> None:
+    """Train now on all labels, then rank and publish."""
+    services = open_services(load_settings())
+    known_project(services, project)
+    before = services.checkpoints(project).latest()
+    services.store.wake(project, train=True)
+    reconcile_now(services, project)
+    latest = services.checkpoints(project).latest()
+    if latest is None or latest == before:
+        raise NextmaskError(f"No version was trained: project {project} has no usable label yet.")
+    console.print(f"Version {latest.number}: {_measure(latest)}. {latest.record.reason}")
+
+
+@commands.command()
+def rank(project: ProjectId) -> None:
+    """Score and order the unlabelled tasks now, and publish the queue."""
+    services = open_services(load_settings())
+    known_project(services, project)
+    services.store.wake(project, ranking_key="")
+    reconcile_now(services, project)
+    now = known_project(services, project)
+    console.print(f"{now.published_version or 'Nothing'} is published.")
+
+
+@commands.command()
+def versions(project: ProjectId, as_json: AsJson = False) -> None:
+    """List model versions with their held-out measures."""
+    services = open_services(load_settings())
+    known_project(services, project)
+    checkpoints = services.checkpoints(project)
+    current = checkpoints.current()
+    rows = [_version_row(version, current) for version in checkpoints.versions()]
+    damaged = [{"number": number, "damaged": why} for number, why in checkpoints.damaged().items()]
+    if as_json:
+        typer.echo(json.dumps([*rows, *damaged], indent=1))
+        return
+    table = Table("version", "serves", "labels", "held out", "mIoU", "trained", "note")
+    for row in rows:
+        miou = "" if row["miou"] is None else f"{row['miou']:.3f}"
+        cells = [row["number"], "yes" if row["serves"] else "", row["labels"], row["held_out"], miou]
+        table.add_row(*map(str, cells), row["created_at"], row["reason"])
+    for item in damaged:
+        table.add_row(str(item["number"]), "", "", "", "", "", f"damaged: {item['damaged']}")
+    console.print(table)
+
+
+@commands.command()
+def rollback(
+    project: ProjectId,
+    number: Annotated[int | None, typer.Argument(help="Version to go back to; the one before when omitted.")] = None,
+) -> None:
+    """Let an earlier version serve; the queue follows."""
+    services = open_services(load_settings())
+    known_project(services, project)
+    checkpoints = services.checkpoints(project)
+    version = checkpoints.rollback(number)
+    latest = checkpoints.latest()
+    services.store.wake(project, decided_model=latest.number if latest else version.number)
+    reconcile_now(services, project)
+    console.print(f"Version {version.number} serves again: {_measure(version)}.")
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Read KEY=VALUE options; values are JSON where they can be (`iterations=50`), else text.
+
+    Raises:
+        ConfigurationError: a pair has no "=".
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {pair!r} is not of the form KEY=VALUE, such as strategy=entropy.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _connection(services: Services, project: int) -> Connection:
+    return Connection(services.client, services.store, services.settings, project, secret=webhook_secret(services))
+
+
+def _report(changes: list[str], nothing: str) -> None:
+    for change in changes:
+        console.print(f"• {change}", highlight=False)
+    if not changes:
+        console.print(nothing)
+
+
+def _status_table(found: list[Status]) -> Table:
+    table = Table()
+    columns = "project,state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,errors"
+    for name in columns.split(","):
+        table.add_column(name)
+    for one in found:
+        state = f"{one.state} ({one.done}/{one.total})" if one.total and one.state != "waiting" else one.state
+        if one.state == "waiting" and one.pool == 0:
+            state = "waiting (nothing left to label)"
+        cells = [f"{one.project} {one.title}", state, one.strategy, one.version or "none", one.labels]
+        cells += [one.trained_labels, _number(one.held_out_miou), _number(one.agreement), one.pool, one.queue]
+        table.add_row(*map(str, [*cells, one.skipped, len(one.errors)]))
+    return table
+
+
+def _print_errors(one: Status) -> None:
+    for count, (where, message) in enumerate(one.errors.items()):
+        if count == _SHOWN_ERRORS:
+            errors.print(f"… and {len(one.errors) - _SHOWN_ERRORS} more (--json lists all)")
+            return
+        errors.print(f"[red]{one.project}, {where}:[/red]", message, highlight=False, markup=True)
+
+
+def _version_row(version: Version, current: Version | None) -> dict[str, Any]:
+    record = version.record
+    return {
+        "number": version.number,
+        "serves": current is not None and current.number == version.number,
+        "labels": len(record.labels),
+        "held_out": len(record.held_out),
+        "miou": record.measures.get("miou"),
+        "measures": record.measures,
+        "created_at": record.created_at,
+        "accepted": record.accepted,
+        "reason": record.reason,
+    }
+
+
+def _measure(version: Version) -> str:
+    miou = version.record.measures.get("miou")
+    labels = f"{len(version.record.labels)} labels"
+    return f"{labels}, held-out mIoU {miou:.3f}" if miou is not None else f"{labels}, no held-out measure yet"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

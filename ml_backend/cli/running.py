@@ -1,0 +1,83 @@
+"""Commands that run nextmask: serve, worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from ml_backend.errors import ConfigurationError
+from ml_backend.settings import Settings, load_settings
+
+commands = typer.Typer()
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_GRACE_SECONDS = 5
+
+
+@commands.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (NEXTMASK_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (NEXTMASK_PORT).")] = None,
+    worker: Annotated[bool, typer.Option(help="Run a worker beside the server.")] = True,
+) -> None:
+    """Run the server that Label Studio talks to, and a worker beside it."""
+    import uvicorn
+
+    from ml_backend.app import create_app
+    from ml_backend.supervisor import WorkerProcess
+
+    settings = load_settings(host=host, port=port)
+    configure_logging(settings)
+    if settings.host not in _LOOPBACK and not settings.basic_auth_user:
+        raise ConfigurationError(
+            f"NEXTMASK_HOST = {settings.host!r} is open to the network: set BASIC_AUTH_USER and BASIC_AUTH_PASS."
+        )
+    if not settings.label_studio_api_key.get_secret_value():
+        raise ConfigurationError(
+            "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."
+        )
+    application = create_app(settings, worker=WorkerProcess(settings) if worker else None)
+    uvicorn.run(
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+@commands.command()
+def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Reconcile projects: read labels, train, rank, publish the queue."""
+    from ml_backend.services import open_services
+    from ml_backend.training_process import die_with
+    from ml_backend.worker import Worker
+
+    settings = load_settings()
+    configure_logging(settings)
+    if parent is not None:
+        # Ctrl-C reaches the whole process group; the server decides when its worker ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        die_with(parent)
+    work = Worker(open_services(settings))
+    signal.signal(signal.SIGTERM, lambda *_: work.stop())
+    if parent is None:
+        signal.signal(signal.SIGINT, lambda *_: work.stop())
+    work.run()
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to standard error, one line per event."""
+    logging.basicConfig(
+        level=settings.log_level,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s pid=" + str(os.getpid()) + " %(message)s",
+        force=True,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)

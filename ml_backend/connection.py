@@ -1,0 +1,246 @@
+"""Sets a Label Studio project up for nextmask, and puts back what was there.
+
+Both are idempotent and report every change. What `connect` finds before its first change is noted in the store, and
+is what `disconnect` goes back to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ml_backend.errors import ConfigurationError, LabelStudioError
+from ml_backend.label_config import labels_without_colours, parse_label_config, with_palette
+from ml_backend.label_studio import LabelStudio
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store
+
+BACKEND_TITLE: Final = "nextmask"
+TAB_TITLE: Final = "Priority queue"
+SECRET_HEADER: Final = "X-Nextmask-Secret"
+UNCERTAINTY_SAMPLING: Final = "Uncertainty sampling"
+WEBHOOK_ACTIONS: Final = (
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+    "TASKS_CREATED",
+    "TASKS_DELETED",
+    "PROJECT_UPDATED",
+)
+_PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
+
+
+class Connection:
+    """The connection of one project.
+
+    Args:
+        secret: what our webhook carries in the header X-Nextmask-Secret.
+    """
+
+    def __init__(self, client: LabelStudio, store: Store, settings: Settings, project_id: int, *, secret: str) -> None:
+        self._client, self._store, self._settings = client, store, settings
+        self._id, self._secret = project_id, secret
+        self._url = settings.effective_backend_url
+        self._changes: list[str] = []
+
+    # -- connect ------------------------------------------------------------------------------------------------------
+    def connect(self, extra_params: Mapping[str, Any] | None = None) -> list[str]:
+        """Make the project ready; return what was changed (empty when all was in place).
+
+        Args:
+            extra_params: settings of this project, kept with the backend in Label Studio. None leaves them alone.
+
+        Raises:
+            ConfigurationError: the backend's address cannot work, or a setting is invalid.
+            LabelConfigError: the labelling configuration has no control that can hold a mask.
+            LabelStudioError: the host refused a step; it says which, and why.
+        """
+        self._changes = []
+        self._check_address()
+        settings = self._settings.for_project(extra_params)
+        project = self._client.project(self._id)
+        xml = str(project["label_config"])
+        parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
+        self._store.wake(self._id, manage=True)
+        self._remember({field: project.get(field) for field in _PROJECT_FIELDS})
+        self._colour(xml)
+        self._register_backend(extra_params)
+        self._register_webhook()
+        self._set_project_fields(project)
+        self._add_tab()
+        self._store.wake(self._id, manage=True)
+        return self._changes
+
+    def _check_address(self) -> None:
+        host = self._url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
+        if "." not in host and not host.startswith("["):
+            raise ConfigurationError(
+                f"NEXTMASK_BACKEND_URL = {self._url!r}: Label Studio accepts no webhook to a host name without a dot."
+                " Use an IP address or a dotted alias such as nextmask.local."
+            )
+
+    def _colour(self, xml: str) -> None:
+        if labels_without_colours(xml):
+            coloured = with_palette(xml)
+            self._remember({"label_config": xml, "coloured_config": coloured})
+            self._client.update_project(self._id, label_config=coloured)
+            self._changes.append("gave colours to labels that had none (Label Studio paints those alike)")
+
+    def _register_backend(self, extra_params: Mapping[str, Any] | None) -> None:
+        own = self._own(self._client.ml_backends(self._id), self._url)
+        fields: dict[str, Any] = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials()}
+        if extra_params is not None:
+            fields["extra_params"] = dict(extra_params)
+        if not own:
+            self._client.add_ml_backend(**fields)
+            self._changes.append(f"registered the backend {self._url}")
+            return
+        other_params = extra_params is not None and _object(own[0].get("extra_params")) != dict(extra_params)
+        if other_params or not _same(own[0].get("url"), self._url):
+            self._client.update_ml_backend(int(own[0]["id"]), **fields)
+            self._changes.append(f"changed the backend's address or settings: {self._url}, {extra_params}")
+        for row in own[1:]:
+            self._client.delete_ml_backend(int(row["id"]))
+            self._changes.append("removed a second registration of nextmask")
+
+    def _own(self, rows: list[dict[str, Any]], url: str) -> list[dict[str, Any]]:
+        """Rows of ours, those with today's address first: it may have moved since the last connect."""
+        ours = [row for row in rows if _same(row.get("url"), url) or _is_ours(row)]
+        return sorted(ours, key=lambda row: not _same(row.get("url"), url))
+
+    def _credentials(self) -> dict[str, Any]:
+        user, password = self._settings.basic_auth_user, self._settings.basic_auth_pass.get_secret_value()
+        if not user:
+            return {"auth_method": "NONE"}
+        return {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+
+    def _register_webhook(self) -> None:
+        url = f"{self._url}/webhook"
+        wanted: dict[str, Any] = {
+            "project": self._id,
+            "url": url,
+            "send_payload": True,
+            "send_for_all_actions": False,
+            "is_active": True,
+            "headers": {SECRET_HEADER: self._secret},
+            "actions": list(WEBHOOK_ACTIONS),
+        }
+        ours = self._own(self._client.webhooks(self._id), url)
+        if not ours:
+            self._client.add_webhook(**wanted)
+            self._changes.append("registered the webhook")
+            return
+        # Registering a backend makes Label Studio add a webhook of its own: all events, and no secret.
+        if any(_comparable(ours[0].get(key)) != _comparable(value) for key, value in wanted.items()):
+            self._client.update_webhook(int(ours[0]["id"]), **wanted)
+            self._changes.append("gave the webhook its secret and the events that matter")
+        for row in ours[1:]:
+            self._client.delete_webhook(int(row["id"]))
+            self._changes.append("removed a doubled webhook")
+
+    def _set_project_fields(self, before: Mapping[str, Any]) -> None:
+        wanted = {"sampling": UNCERTAINTY_SAMPLING, "show_collab_predictions": True}
+        missing = {field: value for field, value in wanted.items() if before.get(field) != value}
+        if missing:
+            self._client.update_project(self._id, **missing)
+            names = {"sampling": "task order set to uncertainty sampling"}
+            self._changes += [names.get(field, "predictions are shown in the editor") for field in missing]
+
+    def _add_tab(self) -> None:
+        wanted = tab_data()
+        ours = [view for view in self._client.views(self._id) if _title(view) == TAB_TITLE]
+        if not ours:
+            self._client.add_view(self._id, wanted)
+            self._changes.append(f"added the tab {TAB_TITLE!r}")
+        elif ours[0]["data"].get("ordering") != wanted["ordering"]:
+            self._client.update_view(int(ours[0]["id"]), self._id, {**ours[0]["data"], **wanted})
+            self._changes.append(f"put the tab {TAB_TITLE!r} in order again")
+
+    # -- disconnect ---------------------------------------------------------------------------------------------------
+    def disconnect(self) -> list[str]:
+        """Put back what was there before `connect`; return what was changed.
+
+        Predictions stay: deleting one while its task is open would make that annotator's Submit fail. Annotations are
+        never touched.
+        """
+        self._changes = []
+        undo = self._undo()
+        self._store.update_project(self._id, managed=False)
+        for row in self._own(self._client.ml_backends(self._id), self._url):
+            self._client.delete_ml_backend(int(row["id"]))
+            self._changes.append(f"removed the backend {row['url']}")
+        for row in self._own(self._client.webhooks(self._id), f"{self._url}/webhook"):
+            self._client.delete_webhook(int(row["id"]))
+            self._changes.append(f"removed the webhook to {row['url']}")
+        for view in self._client.views(self._id):
+            if _title(view) == TAB_TITLE:
+                self._client.delete_view(int(view["id"]))
+                self._changes.append(f"removed the tab {TAB_TITLE!r}")
+        self._restore_project(undo)
+        self._store.update_project(self._id, undo="")
+        return self._changes
+
+    def _restore_project(self, undo: Mapping[str, Any]) -> None:
+        project = self._client.project(self._id)
+        fields = {name: undo[name] for name in _PROJECT_FIELDS if name in undo and undo[name] != project.get(name)}
+        if project.get("label_config") == undo.get("coloured_config"):
+            fields["label_config"] = undo["label_config"]
+        for name, value in fields.items():
+            try:
+                self._client.update_project(self._id, **{name: "" if value is None else value})
+                self._changes.append(f"{name} is {value!r} again" if name != "label_config" else "labels as before")
+            except LabelStudioError as error:
+                # An old model_version is refused once its predictions are gone; then none is the nearest thing.
+                if name != "model_version":
+                    raise
+                self._client.update_project(self._id, model_version="")
+                self._changes.append(f"model_version is empty: {value!r} is refused ({error})")
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+    def _undo(self) -> dict[str, Any]:
+        project: Project | None = self._store.project(self._id)
+        return dict(json.loads(project.undo)) if project and project.undo else {}
+
+    def _remember(self, found: Mapping[str, Any]) -> None:
+        """Note what was there; what an earlier connect noted stays."""
+        self._store.update_project(self._id, undo=json.dumps({**found, **self._undo()}))
+
+
+def tab_data() -> dict[str, Any]:
+    """Return the Data Manager tab that shows the queue: unlabelled and not skipped, next one first."""
+    empty = {"operator": "equal", "type": "Number", "value": 0}
+    items = [
+        {"filter": "filter:tasks:total_annotations", **empty},
+        {"filter": "filter:tasks:cancelled_annotations", **empty},
+    ]
+    return {
+        "title": TAB_TITLE,
+        "type": "list",
+        "target": "tasks",
+        "ordering": ["tasks:predictions_score"],
+        "filters": {"conjunction": "and", "items": items},
+    }
+
+
+def _title(view: Mapping[str, Any]) -> str:
+    return str((view.get("data") or {}).get("title", ""))
+
+
+def _same(url: object, other: str) -> bool:
+    return str(url or "").rstrip("/") == other.rstrip("/")
+
+
+def _is_ours(row: Mapping[str, Any]) -> bool:
+    return row.get("title") == BACKEND_TITLE or SECRET_HEADER in (row.get("headers") or {})
+
+
+def _comparable(value: object) -> object:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _object(extra_params: object) -> dict[str, Any]:
+    if isinstance(extra_params, str):
+        return dict(json.loads(extra_params or "{}"))
+    return dict(extra_params) if isinstance(extra_params, Mapping) else {}

@@ -1,0 +1,86 @@
+"""Every error that nextmask raises on purpose, in one tree.
+
+A message says what was wrong, with which value, and what to do about it. Messages may be shown to
+annotators and written to logs, so no secret ever goes into one.
+
+    NextmaskError
+    ├── ConfigurationError      a setting, or an option of a command
+    ├── LabelConfigError        the project's labelling configuration cannot serve segmentation
+    ├── MaskError               an annotation's result, or a mask, cannot be read
+    │   └── BrushError          brush RLE is malformed
+    ├── ImageError              an image cannot be had or decoded
+    ├── LabelStudioError        Label Studio answered with an error
+    │   ├── LabelStudioUnavailable   it did not answer, or answered 5xx: try again later
+    │   ├── LabelStudioRefused       401 or 403: the token is wrong or lacks a right
+    │   └── LabelStudioNotFound      404: deleted, or never there
+    ├── CheckpointError         a model version is missing or damaged
+    ├── TrainingError           training could not start or did not finish
+    ├── StoreError              the state database cannot be used
+    └── LeaseLost               another worker took the project over
+"""
+
+from __future__ import annotations
+
+
+class NextmaskError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigurationError(NextmaskError):
+    """A setting has an unknown name or an invalid value."""
+
+
+class LabelConfigError(NextmaskError):
+    """The labelling configuration offers no control that can hold a segmentation mask."""
+
+
+class MaskError(NextmaskError, ValueError):
+    """An annotation's result or a mask cannot be used; the task is skipped and counted."""
+
+
+class BrushError(MaskError):
+    """Brush RLE is truncated, too long, or of another image size."""
+
+
+class ImageError(NextmaskError):
+    """An image cannot be fetched, is too large, or cannot be decoded."""
+
+
+class LabelStudioError(NextmaskError):
+    """Label Studio answered with an error status.
+
+    Attributes:
+        status: HTTP status code, or None when there was no answer.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class LabelStudioUnavailable(LabelStudioError):
+    """No answer, or a 5xx answer: the same call may succeed later."""
+
+
+class LabelStudioRefused(LabelStudioError):
+    """401 or 403: the token is missing, expired, of a disabled kind, or lacks a right."""
+
+
+class LabelStudioNotFound(LabelStudioError):
+    """404: the thing was deleted, or belongs to another organisation."""
+
+
+class CheckpointError(NextmaskError):
+    """A model version is missing, incomplete or damaged."""
+
+
+class TrainingError(NextmaskError):
+    """Training could not start, or ended without a model."""
+
+
+class StoreError(NextmaskError):
+    """The state database cannot be opened or is of another schema."""
+
+
+class LeaseLost(NextmaskError):
+    """Another worker holds the project now; this one must stop writing."""

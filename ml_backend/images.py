@@ -1,0 +1,377 @@
+"""Images: fetched once, verified, decoded the same way everywhere, bounded on disk.
+
+Decoding gives (H, W, 3) uint8 RGB with the EXIF orientation applied, whatever the file holds:
+
+- more than 8 bits of grey (and floating point): stretched so that the 0.1th and 99.9th percentile become 0 and 255.
+  Sensors put 10 or 12 bits into 16, so dividing by 256 would leave such images almost black.
+- more than 8 bits per colour: the upper 8 bits, as browsers show them.
+- transparent pixels: laid over white, as the page behind the editor is.
+- several pages or frames: the first.
+
+Formats are PNG, JPEG, TIFF, WebP and BMP, all decoded by Pillow.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import os
+import struct
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import numpy.typing as npt
+from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
+
+from ml_backend.errors import ImageError
+
+Array = npt.NDArray[np.uint8]
+Fetch = Callable[[str], AbstractContextManager[Iterable[bytes]]]
+
+_SUFFIX = ".img"
+_PART_SUFFIX = ".part"
+_PART_SECONDS = 3600.0  # a partial file older than this was left by a process that died
+_KEPT_SHARE = 0.9  # an eviction makes room for more than one file: each one reads the whole folder
+_ATTEMPTS = 3
+_PERCENTILES = (0.1, 99.9)
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+# Opened by their classes, not by PIL.Image.open: that one's limit on pixels is a global variable, ours is a setting.
+_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"II*\x00", TiffImagePlugin.TiffImageFile),
+    (b"MM\x00*", TiffImagePlugin.TiffImageFile),
+    (b"II+\x00", TiffImagePlugin.TiffImageFile),
+    (b"MM\x00+", TiffImagePlugin.TiffImageFile),
+    (b"RIFF", WebPImagePlugin.WebPImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+)
+# What Pillow's decoders raise on files that are not what they claim to be.
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+def load_image(path: Path) -> Array:
+    """Decode an image file to (H, W, 3) uint8 RGB; see the module's rules.
+
+    Raises:
+        ImageError: it cannot be read or decoded.
+    """
+    try:
+        with path.open("rb") as file:
+            return _to_rgb(_upright(_open(file, path.name)))
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"Image file {path} cannot be decoded: {_words(error)}.") from error
+
+
+class ImageCache:
+    """Images by reference, kept in one folder that several processes may use at a time.
+
+    Args:
+        folder: where files are kept; made when needed.
+        fetch: opens a reference and yields its bytes in chunks; raises ImageError. data: URIs do not get there.
+        max_bytes: files used least recently are deleted beyond this many bytes.
+        max_image_bytes: larger files are not fetched to the end.
+        max_pixels: larger images are not decoded.
+    """
+
+    def __init__(self, folder: Path, fetch: Fetch, *, max_bytes: int, max_image_bytes: int, max_pixels: int) -> None:
+        self._folder, self._fetch = folder, fetch
+        self._max_bytes, self._max_image_bytes, self._max_pixels = max_bytes, max_image_bytes, max_pixels
+        self._lock = threading.Lock()
+        self._running: dict[str, Future[Path]] = {}
+        self._pinned: Counter[str] = Counter()
+        self._room: int | None = None  # bytes that may be added before the folder is read again
+
+    def path(self, reference: str) -> Path:
+        """Return the file of an image, fetched and verified if it is not there yet.
+
+        Another process may delete it when the cache is full; `load` copes with that.
+
+        Raises:
+            ImageError: with the reason.
+        """
+        file = self._folder / _name(reference)
+        if _touch(file):
+            return file
+        with self._lock:
+            running = self._running.get(file.name)
+            mine: Future[Path] = Future()
+            if running is None:
+                self._running[file.name] = mine
+        if running is not None:
+            return running.result()
+        try:
+            if not _touch(file):  # another thread may have finished in between
+                self._obtain(reference, file)
+            mine.set_result(file)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._running[file.name]
+        return file
+
+    def load(self, reference: str) -> Array:
+        """Return an image as (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: with the reason.
+        """
+        self._hold(_name(reference))
+        try:
+            for _ in range(_ATTEMPTS - 1):
+                file = self.path(reference)
+                with contextlib.suppress(ImageError):
+                    return load_image(file)
+                # Evicted by another process, or damaged since it was verified: get it anew.
+                file.unlink(missing_ok=True)
+            return load_image(self.path(reference))
+        finally:
+            self._release(_name(reference))
+
+    def prefetch(self, references: Iterable[str], workers: int = 8) -> Iterator[tuple[str, Path | ImageError]]:
+        """Yield each reference with its file, or with the error, in the order given; fetches ahead in parallel.
+
+        Not more than two images per worker are fetched ahead. This process evicts none of them until the caller asks
+        for the next one.
+        """
+        waiting: deque[tuple[str, Future[Path]]] = deque()
+        remaining = iter(references)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+
+        def look_ahead() -> None:
+            for reference in islice(remaining, 2 * workers - len(waiting)):
+                self._hold(_name(reference))
+                waiting.append((reference, pool.submit(self.path, reference)))
+
+        try:
+            look_ahead()
+            while waiting:
+                reference, future = waiting[0]
+                yield reference, _outcome(future)
+                waiting.popleft()
+                self._release(_name(reference))
+                look_ahead()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for reference, _ in waiting:
+                self._release(_name(reference))
+
+    # -- fetching -----------------------------------------------------------------------------------------------------
+    def _obtain(self, reference: str, file: Path) -> None:
+        part: Path | None = None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=_PART_SUFFIX, delete=False) as target:
+                part = Path(target.name)
+                size = self._download(reference, target)
+            self._verify(reference, part)
+            part.replace(file)
+        except OSError as error:
+            raise ImageError(
+                f"Image {_shown(reference)} cannot be kept in {self._folder}: {error.strerror or error}."
+            ) from error
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
+        self._make_room(size, file.name)
+
+    def _download(self, reference: str, target: IO[bytes]) -> int:
+        size = 0
+        with self._open_reference(reference) as chunks:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > self._max_image_bytes:
+                    raise ImageError(
+                        f"Image {_shown(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
+                        "NEXTMASK_MAX_IMAGE_BYTES."
+                    )
+                target.write(chunk)
+        return size
+
+    def _open_reference(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
+        if reference[:5].lower() == "data:":
+            return contextlib.nullcontext([_data_bytes(reference)])
+        return self._fetch(reference)
+
+    def _verify(self, reference: str, file: Path) -> None:
+        """Check the format, the number of pixels, and that all of it decodes."""
+        try:
+            with file.open("rb") as opened:
+                image = _open(opened, _shown(reference))
+                width, height = image.size
+                if width * height > self._max_pixels:
+                    raise ImageError(
+                        f"Image {_shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
+                        "set by NEXTMASK_MAX_PIXELS."
+                    )
+                _to_rgb(_upright(image))
+        except _DECODING_ERRORS as error:
+            raise ImageError(f"Image {_shown(reference)} cannot be decoded: {_words(error)}.") from error
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+    def _make_room(self, added: int, newest: str) -> None:
+        """Count what was added; read the folder when it may be full, or when others may have added much."""
+        with self._lock:
+            if self._room is not None:
+                self._room -= added
+                if self._room >= 0:
+                    return
+            total = self._evict(keep={newest, *self._pinned, *self._running})
+            self._room = min(self._max_bytes - total, self._max_bytes // 20)
+
+    def _evict(self, keep: set[str]) -> int:
+        """Delete the files used least recently until they fit; return the bytes that stay."""
+        files = sorted(self._stored())
+        total = sum(size for _, size, _ in files)
+        if total <= self._max_bytes:
+            return total
+        for _, size, file in files:
+            if total <= _KEPT_SHARE * self._max_bytes:
+                break
+            if file.name not in keep:
+                file.unlink(missing_ok=True)
+                total -= size
+        return total
+
+    def _stored(self) -> Iterator[tuple[int, int, Path]]:
+        """Yield last use, bytes and path of each file; remove what dead processes left."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    status = entry.stat()
+                    if entry.name.endswith(_SUFFIX):
+                        yield status.st_mtime_ns, status.st_size, Path(entry.path)
+                    elif entry.name.endswith(_PART_SUFFIX) and time.time() - status.st_mtime > _PART_SECONDS:
+                        Path(entry.path).unlink(missing_ok=True)
+
+    def _hold(self, name: str) -> None:
+        """Keep a file from being evicted by this process."""
+        with self._lock:
+            self._pinned[name] += 1
+
+    def _release(self, name: str) -> None:
+        with self._lock:
+            self._pinned[name] -= 1
+            if not self._pinned[name]:
+                del self._pinned[name]
+
+
+def _name(reference: str) -> str:
+    return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:40] + _SUFFIX
+
+
+def _outcome(future: Future[Path]) -> Path | ImageError:
+    try:
+        return future.result()
+    except ImageError as error:
+        return error
+
+
+def _touch(file: Path) -> bool:
+    """Mark a file as used now; tell whether it is there."""
+    now = time.time_ns()
+    try:
+        os.utime(file, ns=(now, now))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _data_bytes(reference: str) -> bytes:
+    header, comma, body = reference.partition(",")
+    if not comma:
+        raise ImageError(f"Image {_shown(reference)} is a data: URI without a comma, hence without data.")
+    data = unquote_to_bytes(body)
+    if not header.lower().endswith(";base64"):
+        return data
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ImageError(f"Image {_shown(reference)} is a data: URI with invalid base64: {error}.") from error
+
+
+def _open(file: IO[bytes], name: str) -> ImageFile:
+    """Read the header. The file must stay open until the image is decoded."""
+    head = file.read(16)
+    file.seek(0)
+    for magic, kind in _FORMATS:
+        if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
+            return kind(file, name)
+    what = "is empty" if not head else f"starts with {head[:8]!r}"
+    raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP or BMP file: it {what}.")
+
+
+def _upright(image: ImageFile) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DECODING_ERRORS:
+        return image  # broken EXIF: browsers, too, show such an image as it is stored
+
+
+def _to_rgb(image: Image.Image) -> Array:
+    """Turn a decoded image of any mode into (H, W, 3) uint8."""
+    if image.mode in _DEEP_MODES:
+        grey = _stretched(np.asarray(image))  # (H, W)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image)
+        image = white
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _stretched(values: npt.NDArray[Any]) -> Array:
+    """Map (H, W) of any numeric type to uint8, percentile to percentile; values that are not finite become 0."""
+    numbers = values.astype(np.float32)
+    finite = np.isfinite(numbers)
+    low, high = np.percentile(numbers[finite], _PERCENTILES) if finite.any() else (0.0, 0.0)
+    if high <= low and finite.any():  # almost one value everywhere: the few others are what there is to see
+        low, high = numbers[finite].min(), numbers[finite].max()
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    scaled = np.clip((np.where(finite, numbers, low) - low) * (255.0 / (high - low)), 0, 255)
+    grey: Array = np.rint(scaled).astype(np.uint8)
+    return grey
+
+
+def _shown(reference: str) -> str:
+    """A reference as messages may show it: no data, no query that may be a signature, not endless."""
+    if reference[:5].lower() == "data:":
+        return f"{reference[:30]}…"
+    shown = reference.split("?")[0] if "://" in reference else reference
+    return shown if len(shown) <= 120 else f"{shown[:119]}…"
+
+
+def _words(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).rstrip(".")

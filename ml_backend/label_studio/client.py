@@ -1,0 +1,376 @@
+"""What nextmask asks of Label Studio, one method per thing.
+
+Dictionaries are Label Studio's own JSON objects. Every method may raise one of the LabelStudioError kinds.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ml_backend.errors import LabelStudioNotFound
+from ml_backend.label_studio.queries import ANNOTATION_FIELDS, BEGINNING, TASK_FIELDS, condition, host_time, query
+from ml_backend.label_studio.transport import Transport
+
+Json = dict[str, Any]
+
+_TASK_INCLUDE = ",".join(TASK_FIELDS + ANNOTATION_FIELDS)
+_IDS_PER_PAGE = 1000
+_UPLOAD_FILES = 100  # the host's own limit per request
+_UPLOAD_BYTES = 100_000_000
+_SETTLE_SECONDS = 60.0
+# The host cuts the list of a task's model versions at 500 characters, quotes included, and then drops the quotes.
+_CUT_LENGTH = 360
+
+
+class LabelStudio:
+    """A Label Studio, as one of its users. Safe to use from many threads.
+
+    Args:
+        url: its address.
+        token: legacy token or personal access token of a user who may edit the projects.
+        timeout: seconds to wait for an answer; calls that grow with the project wait longer.
+
+    Raises:
+        ConfigurationError: no usable address or token.
+    """
+
+    def __init__(self, url: str, token: str, *, timeout: float = 30.0) -> None:
+        self.transport = Transport(url, token, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"LabelStudio({self.transport.url!r})"
+
+    # -- the installation ---------------------------------------------------------------------------------------------
+    def whoami(self) -> Json:
+        """Return the user that the token belongs to."""
+        return self._get("/api/current-user/whoami")
+
+    def version(self) -> str:
+        """Return the host's release, such as "1.23.2"."""
+        return str(self._get("/api/version")["release"])
+
+    # -- projects -----------------------------------------------------------------------------------------------------
+    def projects(self) -> list[Json]:
+        """Return all projects that the user sees."""
+        found: list[Json] = []
+        page = 1
+        while True:
+            answer = self._get("/api/projects/", page=page, page_size=100)
+            found += answer["results"]
+            if not answer["next"]:
+                return found
+            page += 1
+
+    def project(self, project_id: int) -> Json:
+        """Return one project, with counts such as task_number."""
+        return self._get(f"/api/projects/{project_id}/")
+
+    def create_project(self, **fields: Any) -> Json:
+        """Create a project: title, label_config, …"""
+        return self._post("/api/projects/", fields)
+
+    def update_project(self, project_id: int, **fields: Any) -> Json:
+        """Change some fields. A model_version that no prediction carries is refused with 400."""
+        return self._patch(f"/api/projects/{project_id}/", fields)
+
+    def delete_project(self, project_id: int) -> None:
+        """Delete a project with all that is in it."""
+        self._delete(f"/api/projects/{project_id}/")
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+    def changed_tasks(self, project_id: int, since: str | None, page_size: int = 100) -> Iterator[Json]:
+        """Yield tasks that changed, oldest change first; all tasks when `since` is None.
+
+        A task counts as changed when it is created, when its data changes, and when an annotation of it is submitted,
+        updated, skipped, taken back or deleted; not when predictions are imported or drafts saved. A task that changes
+        while this runs may come twice. Since the order is that of the changes, the last `updated_at` seen is where the
+        next call may start, but see `settled`.
+
+        Each task has id, data (references as imported, not resolved), updated_at, total_annotations (without skips),
+        cancelled_annotations, annotations (skips included), and in `predictions` id, model_version and score of those
+        predictions that its annotations started from.
+
+        Args:
+            since: ISO moment, compared with `>=`.
+        """
+        operator, moment = "greater_or_equal", host_time(since or BEGINNING)
+        while True:
+            page = self._tasks_at(project_id, [condition("updated_at", operator, "Datetime", moment)], page_size)
+            if len(page) < page_size:
+                yield from self._with_parents(page)
+                return
+            last = page[-1]["updated_at"]
+            # Those that changed at the last moment may go on in the next page: leave them to it.
+            complete = [task for task in page if task["updated_at"] != last]
+            operator, moment = ("greater_or_equal" if complete else "greater"), host_time(last)
+            yield from self._with_parents(complete or self._changed_at(project_id, moment, page_size))
+
+    def _changed_at(self, project_id: int, moment: str, page_size: int) -> Iterator[Json]:
+        """Walk more tasks than a page holds that all changed at one moment."""
+        same = condition("updated_at", "equal", "Datetime", moment)
+        return self._by_id(project_id, [same], page_size, fields="all", include=_TASK_INCLUDE)
+
+    def _tasks_at(self, project_id: int, conditions: list[Json], page_size: int) -> list[Json]:
+        return self._list(
+            project_id, query(conditions, "updated_at"), page_size=page_size, fields="all", include=_TASK_INCLUDE
+        )
+
+    def settled(self) -> str:
+        """Return the moment, by the host's clock, before which no further change can appear.
+
+        A change gets its time before it is written: one that waits for the database shows up later than its time
+        tells. A cursor for `changed_tasks` that never passes this moment (a minute ago) misses nothing.
+        """
+        return host_time((self.transport.clock() - timedelta(seconds=_SETTLE_SECONDS)).isoformat())
+
+    def tasks(self, project_id: int, task_ids: Iterable[int]) -> Iterator[Json]:
+        """Yield these tasks as `changed_tasks` does, in order of id; those that are gone are left out."""
+        ordered = iter(sorted(set(task_ids)))
+        while chunk := list(islice(ordered, 100)):
+            wanted = [condition("id", "in_list", "Number", chunk)]
+            found = self._list(
+                project_id, query(wanted, "id"), page_size=len(chunk), fields="all", include=_TASK_INCLUDE
+            )
+            yield from self._with_parents(found)
+
+    def task_ids(self, project_id: int) -> list[int]:
+        """Return the ids of all tasks, in order. 4 s for 20,000 tasks: compare project()["task_number"] first."""
+        return [int(task["id"]) for task in self._by_id(project_id, [], _IDS_PER_PAGE, include="id")]
+
+    def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
+        """Return the ids of tasks that carry a prediction of exactly this model version."""
+        # The host's own filter is "contains": nextmask-7.2 finds nextmask-7.21 as well.
+        contains = condition("predictions_model_versions", "contains", "List", [version])
+        found = set()
+        for task in self._by_id(project_id, [contains], _IDS_PER_PAGE, include="id,predictions_model_versions"):
+            listed = str(task["predictions_model_versions"])
+            exact = version in [name.strip() for name in listed.split(",")]
+            if exact or (len(listed) >= _CUT_LENGTH and self._has_prediction(task["id"], version)):
+                found.add(int(task["id"]))
+        return found
+
+    def _has_prediction(self, task_id: int, version: str) -> bool:
+        return any(row.get("model_version") == version for row in self._rows("/api/predictions/", task=task_id))
+
+    def task(self, task_id: int) -> Json:
+        """Return one task with its annotations and predictions, masks included.
+
+        For a task without predictions, Label Studio calls the connected backend's /predict before it answers.
+        """
+        return self._get(f"/api/tasks/{task_id}/", resolve_uri="false")
+
+    def next_task(self, project_id: int) -> Json | None:
+        """Return the task that this user is to label next, and lock it; None when there is none."""
+        try:
+            return self._get(f"/api/projects/{project_id}/next")
+        except LabelStudioNotFound:
+            self.project(project_id)  # the same answer means that there is no such project: this one tells
+            return None
+
+    def import_tasks(self, project_id: int, tasks: Sequence[Json]) -> list[int]:
+        """Create tasks ({"data": …, "annotations": …}) and return their ids, in the same order."""
+        answer = self.transport.json(
+            "POST", f"/api/projects/{project_id}/import", params={"return_task_ids": "true"}, json=tasks, slow=True
+        )
+        return [int(task_id) for task_id in answer.get("task_ids", [])]
+
+    def upload_images(self, project_id: int, paths: Iterable[Path]) -> list[int]:
+        """Upload files, one task each, and return the tasks' ids in the same order."""
+        created: list[int] = []
+        for files in _uploads(paths):
+            answer = self.transport.json(
+                "POST",
+                f"/api/projects/{project_id}/import",
+                params={"return_task_ids": "true"},
+                files=files,
+                slow=True,
+            )
+            created += answer.get("task_ids", [])
+        return created
+
+    def add_local_storage(self, project_id: int, path: str, *, title: str, regex: str = ".*") -> Json:
+        """Connect a folder below the host's document root, and create a task for each file in it."""
+        fields = {"project": project_id, "path": path, "title": title, "regex_filter": regex, "use_blob_urls": True}
+        storage = self._post("/api/storages/localfiles/", fields)
+        return self._answer("POST", f"/api/storages/localfiles/{storage['id']}/sync", slow=True)
+
+    # -- annotations --------------------------------------------------------------------------------------------------
+    def annotation(self, annotation_id: int) -> Json:
+        """Return one annotation."""
+        return self._get(f"/api/annotations/{annotation_id}/")
+
+    def submit_annotation(self, task_id: int, result: Sequence[Json], lead_time: float, **extra: Any) -> Json:
+        """Submit an annotation.
+
+        Args:
+            lead_time: seconds that it took.
+            extra: parent_prediction, ground_truth, …
+        """
+        return self._post(f"/api/tasks/{task_id}/annotations/", {"result": result, "lead_time": lead_time, **extra})
+
+    def update_annotation(self, annotation_id: int, **fields: Any) -> Json:
+        """Change some fields of an annotation."""
+        return self._patch(f"/api/annotations/{annotation_id}/", fields)
+
+    def delete_annotation(self, annotation_id: int) -> None:
+        """Delete an annotation; of a skip, this takes the skip back."""
+        self._delete(f"/api/annotations/{annotation_id}/")
+
+    def skip_task(self, task_id: int, lead_time: float = 0.0) -> Json:
+        """Skip a task, and return the cancelled annotation that says so."""
+        return self.submit_annotation(task_id, [], lead_time, was_cancelled=True)
+
+    # -- predictions --------------------------------------------------------------------------------------------------
+    def prediction(self, prediction_id: int) -> Json:
+        """Return one prediction, mask included."""
+        return self._get(f"/api/predictions/{prediction_id}/")
+
+    def import_predictions(self, project_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Add predictions in one request and return how many the host kept.
+
+        It drops what it finds invalid without a word, but refuses all rows (400) when one names a task that is gone.
+
+        Args:
+            rows: task, result, score in [0, 1], model_version.
+        """
+        path = f"/api/projects/{project_id}/import/predictions"
+        return int(self.transport.json("POST", path, json=list(rows), slow=True)["created"])
+
+    def model_versions(self, project_id: int) -> dict[str, int]:
+        """Return how many predictions each model version has."""
+        counts = self._get(f"/api/projects/{project_id}/model-versions/")
+        return {str(name): int(count) for name, count in counts.items()}
+
+    def delete_model_version(self, project_id: int, version: str) -> int:
+        """Delete all predictions of a version and return how many there were; 0 when there was no such version."""
+        path = f"/api/projects/{project_id}/model-versions/"
+        answer = self.transport.json("DELETE", path, json={"model_version": version}, slow=True)
+        return int(answer["deleted_predictions"])
+
+    # -- machine learning backends ------------------------------------------------------------------------------------
+    def ml_backends(self, project_id: int) -> list[Json]:
+        """Return the backends of a project. The host calls each one's /health before it answers."""
+        return self._rows("/api/ml/", project=project_id)
+
+    def add_ml_backend(self, *, project: int, url: str, title: str, **fields: Any) -> Json:
+        """Connect a backend; the host calls its /health and /setup, and adds a webhook of its own making."""
+        return self._post("/api/ml/", {"project": project, "url": url, "title": title, **fields})
+
+    def update_ml_backend(self, backend_id: int, *, project: int, url: str, **fields: Any) -> Json:
+        """Change a backend; the host wants project and url each time."""
+        return self._patch(f"/api/ml/{backend_id}", {"project": project, "url": url, **fields})
+
+    def delete_ml_backend(self, backend_id: int) -> None:
+        """Disconnect a backend; its webhook stays."""
+        self._delete(f"/api/ml/{backend_id}")
+
+    # -- webhooks -----------------------------------------------------------------------------------------------------
+    def webhooks(self, project_id: int) -> list[Json]:
+        """Return the webhooks of a project."""
+        return self._rows("/api/webhooks/", project=project_id)
+
+    def add_webhook(self, *, project: int, url: str, **fields: Any) -> Json:
+        """Have events sent to an address: actions, headers, send_payload, send_for_all_actions."""
+        return self._post("/api/webhooks/", {"project": project, "url": url, **fields})
+
+    def update_webhook(self, webhook_id: int, *, actions: Sequence[str], **fields: Any) -> Json:
+        """Change a webhook. An update that names no actions would remove them all: hence they are wanted."""
+        return self._patch(f"/api/webhooks/{webhook_id}/", {"actions": list(actions), **fields})
+
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Delete a webhook."""
+        self._delete(f"/api/webhooks/{webhook_id}/")
+
+    # -- tabs of the Data Manager -------------------------------------------------------------------------------------
+    def views(self, project_id: int) -> list[Json]:
+        """Return the tabs of a project."""
+        return self._rows("/api/dm/views/", project=project_id)
+
+    def add_view(self, project_id: int, data: Json) -> Json:
+        """Add a tab: title, type, target, ordering, filters."""
+        return self._post("/api/dm/views/", {"project": project_id, "data": data})
+
+    def update_view(self, view_id: int, project_id: int, data: Json) -> Json:
+        """Replace what a tab shows."""
+        return self._patch(f"/api/dm/views/{view_id}/", {"project": project_id, "data": data})
+
+    def delete_view(self, view_id: int) -> None:
+        """Delete a tab."""
+        self._delete(f"/api/dm/views/{view_id}/")
+
+    # -- files --------------------------------------------------------------------------------------------------------
+    def fetch(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
+        """Open an image by a task's reference; see `Transport.stream`. Raises ImageError."""
+        return self.transport.stream(reference)
+
+    # -- how ----------------------------------------------------------------------------------------------------------
+    def _by_id(self, project_id: int, conditions: list[Json], page_size: int, **params: str) -> Iterator[Json]:
+        last = 0
+        while True:
+            wanted = query([*conditions, condition("id", "greater", "Number", last)], "id")
+            page = self._list(project_id, wanted, page_size=page_size, **params)
+            yield from page
+            if len(page) < page_size:
+                return
+            last = int(page[-1]["id"])
+
+    def _list(self, project_id: int, wanted: str, **params: Any) -> list[Json]:
+        # References stay as they were imported: resolved ones differ from task to task and from hour to hour.
+        answer = self._get("/api/tasks/", project=project_id, query=wanted, resolve_uri="false", **params)
+        return list(answer["tasks"])
+
+    def _with_parents(self, tasks: Iterable[Json]) -> Iterator[Json]:
+        """Add the predictions that annotations started from; a listing with all of them would carry every mask."""
+        for task in tasks:
+            parents = {row["parent_prediction"] for row in task["annotations"] if row.get("parent_prediction")}
+            task["predictions"] = [found for parent in sorted(parents) if (found := self._parent(parent))]
+            yield task
+
+    def _parent(self, prediction_id: int) -> Json | None:
+        try:
+            found = self.prediction(prediction_id)
+        except LabelStudioNotFound:  # pruned meanwhile
+            return None
+        return {name: found[name] for name in ("id", "model_version", "score")}
+
+    def _get(self, path: str, **params: Any) -> Json:
+        return self._answer("GET", path, params=params)
+
+    def _rows(self, path: str, **params: Any) -> list[Json]:
+        return list(self.transport.json("GET", path, params=params))
+
+    def _post(self, path: str, fields: Json) -> Json:
+        return self._answer("POST", path, json=fields)
+
+    def _patch(self, path: str, fields: Json) -> Json:
+        return self._answer("PATCH", path, json=fields)
+
+    def _answer(self, method: str, path: str, **options: Any) -> Json:
+        answer: Json = self.transport.json(method, path, **options)
+        return answer
+
+    def _delete(self, path: str) -> None:
+        self.transport.json("DELETE", path)
+
+
+def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes, str]]]]:
+    """Group files into requests that the host accepts."""
+    files: list[tuple[str, tuple[str, bytes, str]]] = []
+    size = 0
+    for path in paths:
+        content = path.read_bytes()
+        if files and (len(files) == _UPLOAD_FILES or size + len(content) > _UPLOAD_BYTES):
+            yield files
+            files, size = [], 0
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        # The host keeps one file per field name, and takes fields in the order of arrival.
+        files.append((f"file{len(files)}", (path.name, content, kind)))
+        size += len(content)
+    if files:
+        yield files

@@ -1,0 +1,293 @@
+"""One HTTP session with Label Studio: addresses, credentials, retries, errors, streaming."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, parse_url
+
+from ml_backend.errors import (
+    ConfigurationError,
+    ImageError,
+    LabelStudioError,
+    LabelStudioNotFound,
+    LabelStudioRefused,
+    LabelStudioUnavailable,
+)
+from ml_backend.label_studio.tokens import OnlyTo, make_token, origin_of
+
+SLOW_SECONDS = 900.0
+"""Patience with calls whose length grows with the project: imports, deletions of a model version."""
+
+_CONNECT_SECONDS = 10.0
+_CHUNK_BYTES = 1 << 16
+_MESSAGE_LENGTH = 300
+_REDIRECTS = 5
+_CONNECTIONS = 16
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
+_TOKEN_PATH = "/api/token/refresh/"
+_FAILURES = (requests.RequestException, HTTPError)
+
+
+class Transport:
+    """Sends requests to one Label Studio, with credentials; and streams files from anywhere, without them.
+
+    Safe to use from many threads. Cookies are never kept: a session cookie would make the host want a CSRF token.
+
+    Args:
+        url: address of Label Studio, with its path prefix if it has one.
+        token: legacy token or personal access token.
+        timeout: seconds to wait for the host to go on answering.
+
+    Raises:
+        ConfigurationError: no usable address or token.
+    """
+
+    def __init__(self, url: str, token: str, *, timeout: float) -> None:
+        self.url = _checked(url)
+        self._origin = origin_of(self.url)
+        self._timeout = timeout
+        self._session = _make_session()
+        self._token = make_token(token, self._exchange)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def json(self, method: str, path: str, *, slow: bool = False, **options: Any) -> Any:
+        """Call the API and return the decoded answer, None when it is empty.
+
+        Args:
+            path: below the address of Label Studio, such as "/api/version".
+            slow: be patient, see SLOW_SECONDS.
+            options: as of requests: params, json, files.
+
+        Raises:
+            LabelStudioError: one of its kinds; GETs have been tried again before.
+        """
+        timeout = max(self._timeout, SLOW_SECONDS) if slow else self._timeout
+        try:
+            response = self._send(method, self.url + path, timeout=timeout, allow_redirects=False, **options)
+        except _FAILURES as error:
+            raise self._no_answer(error, timeout) from None  # the cause holds the request, and it the credentials
+        return self._decoded(response, f"{method} {path}")
+
+    def clock(self) -> datetime:
+        """Return the host's time, to the second.
+
+        Raises:
+            LabelStudioUnavailable: it does not answer.
+        """
+        try:
+            response = self._send("GET", f"{self.url}/health", allow_redirects=False)
+        except _FAILURES as error:
+            raise self._no_answer(error, self._timeout) from None
+        stated = response.headers.get("Date")
+        return parsedate_to_datetime(stated) if stated else datetime.now(timezone.utc)
+
+    @contextmanager
+    def stream(self, reference: str) -> Iterator[Iterable[bytes]]:
+        """Open a file by a task's reference and yield its bytes in chunks as they come.
+
+        Args:
+            reference: a path on Label Studio such as "/data/upload/…", or an http(s) address. Credentials go to the
+                configured Label Studio only, also after redirects.
+
+        Raises:
+            ImageError: with the reason; also while the chunks are read.
+        """
+        url, shown = self._resolve(reference), _shown(reference)
+        try:
+            response = self._send("GET", url, stream=True, headers={"Accept-Encoding": "identity"})
+        except _FAILURES as error:
+            raise ImageError(f"Image {shown} cannot be fetched: {_reason(error, self._timeout)}.") from None
+        except LabelStudioError as error:
+            raise ImageError(f"Image {shown} cannot be fetched: {error}") from error
+        with response:
+            if not response.ok:
+                raise ImageError(f"Image {shown} cannot be fetched: {self._refusal(response)}.")
+            yield self._chunks(response, shown)
+
+    def _chunks(self, response: requests.Response, shown: str) -> Iterator[bytes]:
+        try:
+            yield from response.iter_content(_CHUNK_BYTES)
+        except _FAILURES as error:
+            raise ImageError(f"Image {shown} broke off: {_reason(error, self._timeout)}.") from None
+
+    def _send(self, method: str, url: str, *, timeout: float | None = None, **options: Any) -> requests.Response:
+        """Send a request; when the host refuses the access token, buy another and try once more."""
+        waits = (_CONNECT_SECONDS, timeout or self._timeout)
+        header = self._token.header() if origin_of(url) == self._origin else None
+        response = self._session.request(method, url, auth=OnlyTo(self._origin, header), timeout=waits, **options)
+        if response.status_code == 401 and header is not None and self._token.renew(header):
+            response.close()
+            auth = OnlyTo(self._origin, self._token.header())
+            response = self._session.request(method, url, auth=auth, timeout=waits, **options)
+        return response
+
+    def _exchange(self, refresh: str) -> str:
+        """Buy an access token with a personal access token."""
+        try:
+            response = self._session.post(
+                self.url + _TOKEN_PATH,
+                json={"refresh": refresh},
+                auth=OnlyTo(self._origin, None),
+                timeout=(_CONNECT_SECONDS, self._timeout),
+                allow_redirects=False,  # a redirect would carry the token elsewhere
+            )
+        except _FAILURES as error:
+            raise self._no_answer(error, self._timeout) from None
+        answer = self._decoded(response, f"POST {_TOKEN_PATH}")
+        if not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
+            raise LabelStudioError(f"Label Studio at {self.url} answered {_TOKEN_PATH} without an access token.")
+        return str(answer["access"])
+
+    def _resolve(self, reference: str) -> str:
+        scheme = _SCHEME.match(reference)
+        if scheme is None and not reference.startswith("//"):
+            prefix = parse_url(self.url).path or ""
+            root = self.url.removesuffix(prefix) if prefix and reference.startswith(f"{prefix}/") else self.url
+            return f"{root}/{reference.lstrip('/')}"
+        name = scheme.group(1).lower() if scheme else "none"
+        if name not in ("http", "https"):
+            raise ImageError(
+                f"Image {_shown(reference)} has the scheme {name!r}; only http, https and paths on Label Studio can be "
+                "fetched. Import cloud files as web addresses, or upload the images."
+            )
+        return reference
+
+    def _decoded(self, response: requests.Response, call: str) -> Any:
+        if not response.ok:
+            raise self._error(response, call)
+        if response.is_redirect:
+            target = _shown(response.headers.get("Location", ""))
+            raise LabelStudioError(
+                f"Label Studio at {self.url} redirects {call} to {target}. Set LABEL_STUDIO_URL to the address it is "
+                "really served at.",
+                status=response.status_code,
+            )
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError:
+            kind = response.headers.get("Content-Type", "no content type")
+            raise LabelStudioError(
+                f"{self.url} answered {call} with {kind} instead of JSON. Is LABEL_STUDIO_URL the address of Label "
+                "Studio?",
+                status=response.status_code,
+            ) from None
+
+    def _error(self, response: requests.Response, call: str) -> LabelStudioError:
+        status, detail = response.status_code, _detail(response)
+        message = f"Label Studio at {self.url} answered {call} with {status}: {detail}"
+        if status in (401, 403):
+            return LabelStudioRefused(f"{message}. {self._advice(status)}.", status=status)
+        if status == 404:
+            return LabelStudioNotFound(message, status=status)
+        return (LabelStudioUnavailable if status >= 500 else LabelStudioError)(message, status=status)
+
+    def _advice(self, status: int) -> str:
+        if status == 401:
+            return self._token.advice
+        return "The user of LABEL_STUDIO_API_KEY lacks the right: use the token of a user who may edit the project"
+
+    def _refusal(self, response: requests.Response) -> str:
+        """Say why a file was not given out."""
+        status = response.status_code
+        ours = origin_of(response.url) == self._origin
+        if ours and status in (401, 403):
+            return f"Label Studio refused it ({status}). {self._advice(status)}"
+        if ours and status == 500:
+            return "Label Studio answered 500, as it does for uploads that no longer exist"
+        reason = {401: "refused", 403: "refused", 404: "not found", 410: "gone"}.get(status, "no success")
+        return f"{reason} ({status})"
+
+    def _no_answer(self, error: Exception, timeout: float) -> LabelStudioUnavailable:
+        return LabelStudioUnavailable(
+            f"Label Studio at {self.url} did not answer: {_reason(error, timeout)}. Check that it runs, and "
+            "LABEL_STUDIO_URL."
+        )
+
+
+def _checked(url: str) -> str:
+    url = url.strip().rstrip("/")
+    try:
+        parsed = parse_url(url)
+    except HTTPError:
+        parsed = parse_url("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigurationError(f"LABEL_STUDIO_URL is {url!r}; give an address such as http://localhost:8080.")
+    if parsed.auth or parsed.query or parsed.fragment:
+        raise ConfigurationError(
+            f"LABEL_STUDIO_URL has more than an address (of {parsed.host}): leave out user, password, query and "
+            "fragment; the token goes into LABEL_STUDIO_API_KEY."
+        )
+    return url
+
+
+def _make_session() -> requests.Session:
+    retry = Retry(
+        total=3,
+        read=1,
+        backoff_factor=0.5,
+        status_forcelist=(502, 503, 504),
+        allowed_methods=("GET",),  # a write that went unanswered may have happened
+        raise_on_status=False,
+        respect_retry_after_header=False,  # it may say an hour
+    )
+    session = requests.Session()
+    session.max_redirects = _REDIRECTS
+    session.headers["User-Agent"] = "nextmask"
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_CONNECTIONS))
+    return session
+
+
+def _shown(reference: str) -> str:
+    """A reference as messages may show it: without a query that may be a signature, and not endless."""
+    shown = reference.split("?")[0] if _SCHEME.match(reference) else reference
+    return shown if len(shown) <= 120 else f"{shown[:119]}…"
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    """Say in a few words why there was no answer; the library's own message holds the whole address."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its TLS certificate is not accepted"
+    if isinstance(error, requests.TooManyRedirects):
+        return f"more than {_REDIRECTS} redirects"
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return "the address, or one it redirects to, is not valid"
+    if "NameResolution" in repr(error):
+        return "its host name is not known"
+    if "refused" in repr(error):
+        return "connection refused"
+    if "IncompleteRead" in repr(error):
+        return "the connection ended before the whole file had come"
+    return f"no connection ({type(error).__name__})"
+
+
+def _detail(response: requests.Response) -> str:
+    """Return the host's own words, shortened."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.reason or "no reason given"
+    if isinstance(body, dict):
+        problems = body.get("validation_errors")
+        words = str(body.get("detail") or "").strip() or json.dumps(body)
+        body = f"{words}: {json.dumps(problems)}" if problems else words
+    text = " ".join(str(body).split()).rstrip(".")
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[: _MESSAGE_LENGTH - 1]}…"

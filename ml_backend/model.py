@@ -1,0 +1,170 @@
+"""The LabelStudioMLBase subclass: predictions as Label Studio asks for them.
+
+The only module that imports label_studio_ml. Our own server calls it, and the stock label-studio-ml server can: the
+constructor fits the signatures of 1.0.9 and of 2.x, the class keeps no state of its own, and `fit` only wakes the
+worker, because training inside a request would be lost with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+
+from ml_backend.errors import ImageError, NextmaskError
+from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.priority_queue import score_of
+from ml_backend.scorer import Scorer, Shown
+from ml_backend.services import NO_VERSION, Services, model_number, open_services
+from ml_backend.settings import load_settings
+from ml_backend.store import Project
+
+logger = logging.getLogger(__name__)
+
+_LAST = 1.0
+"""Score of a task that the ranking does not hold: served last."""
+
+
+class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml has no types
+    """Predicts masks with the version that is published in the task's project.
+
+    Args:
+        services: made from the environment when the stock server constructs the model.
+    """
+
+    def __init__(
+        self,
+        project_id: str | int | None = None,
+        label_config: str | None = None,
+        *,
+        services: Services | None = None,
+        **_host: Any,
+    ) -> None:
+        # The base class would read label_config eagerly, and keep the host's access token: we need neither.
+        self._project_id = _project_id(project_id)
+        self._label_config = label_config
+        self._services = services or _services_of_environment()
+
+    def predict(
+        self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_params: Any
+    ) -> list[dict[str, Any]]:
+        """Return one prediction per task, in order, whatever happens to single tasks.
+
+        A task that cannot be predicted gets an empty result and the score that is served last.
+
+        Args:
+            tasks: Label Studio tasks: `id`, `data`, `project`.
+            context: of interactive annotation; masks do not depend on it.
+        """
+        del context
+        started = time.monotonic()
+        project_id = self._project_id or next((_project_id(task.get("project")) for task in tasks), None)
+        project = None if project_id is None else self._services.store.project(project_id)
+        version = project.published_version if project and project.published_version else NO_VERSION
+        try:
+            predictions = self._predictions(tasks, project, version)
+        except NextmaskError as error:
+            logger.warning("project=%s version=%s no predictions: %s", project_id, version, error)
+            predictions = [_empty(version, _LAST) for _ in tasks]
+        seconds = time.monotonic() - started
+        logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
+        return predictions
+
+    def fit(self, *_tasks: Any, **params: Any) -> dict[str, Any]:
+        """Wake the worker; it asks Label Studio itself what is new.
+
+        Args:
+            params: `event` and `data` (the webhook's payload), from either line of label-studio-ml.
+        """
+        data = params.get("data")
+        project_id = self._project_id or payload_project(data if isinstance(data, Mapping) else {})
+        if project_id is not None:
+            self._services.store.wake(project_id, train=params.get("event") == "START_TRAINING")
+        return {}
+
+    def _predictions(
+        self, tasks: Sequence[Mapping[str, Any]], project: Project | None, version: str
+    ) -> list[dict[str, Any]]:
+        number = model_number(version)
+        if project is None or not number:
+            return [_empty(version, self._score(project, task)) for task in tasks]
+        settings = self._services.settings.for_project(project.extra_params)
+        xml = self._label_config or project.label_config
+        label_map = _label_map(xml, settings.unpainted, settings.query_control)
+        model = self._services.checkpoints(project.id).get(number)
+        services = replace(self._services, settings=settings)
+        scorer = Scorer(services, project.id, model, label_map, stage=_ignore, check=_ignore)
+        deadline = time.monotonic() + self._services.settings.predict_seconds
+        references = [label_map.image_reference(task.get("data") or {}) for task in tasks]
+        shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
+        answers = [next(shown) if reference else _no_image(label_map) for reference in references]
+        priorities = self._services.store.priorities(project.id, [int(task["id"]) for task in tasks if "id" in task])
+        return self._answers(tasks, answers, project, version, priorities)
+
+    def _answers(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        answers: Iterable[Shown | ImageError | None],
+        project: Project,
+        version: str,
+        priorities: Mapping[int, float],
+    ) -> list[dict[str, Any]]:
+        predictions, kept = [], []
+        for task, answer in zip(tasks, answers, strict=True):
+            task_id = int(task.get("id") or 0)
+            score = score_of(priorities[task_id]) if task_id in priorities else _LAST
+            prediction = _empty(version, score)
+            if isinstance(answer, Shown):
+                prediction["result"] = list(answer.regions)
+                kept.append((task_id, score, answer.png))
+            elif answer is not None:
+                logger.warning("project=%s task=%s no prediction: %s", project.id, task_id, answer)
+            predictions.append(prediction)
+        # Kept so that what the annotator changes can be computed from it.
+        self._services.store.put_published(project.id, version, [row for row in kept if row[0]])
+        return predictions
+
+    def _score(self, project: Project | None, task: Mapping[str, Any]) -> float:
+        if project is None or "id" not in task:
+            return _LAST
+        priority = self._services.store.priorities(project.id, [int(task["id"])])
+        return next((score_of(value) for value in priority.values()), _LAST)
+
+
+def payload_project(payload: Mapping[str, Any]) -> int | None:
+    """Return the project's id in a webhook payload, or None."""
+    project = payload.get("project")
+    return _project_id(project.get("id") if isinstance(project, Mapping) else project)
+
+
+def _project_id(value: object) -> int | None:
+    """Read a project's id: 3, "3", or "3.1700000000" as the host writes it in requests."""
+    digits = str(value).partition(".")[0]
+    return int(digits) if digits.isdecimal() and len(digits) < 12 else None
+
+
+def _empty(version: str, score: float) -> dict[str, Any]:
+    return {"result": [], "score": score, "model_version": version}
+
+
+def _no_image(label_map: LabelMap) -> ImageError:
+    return ImageError(f"The task's data has no image under {label_map.image_variable!r}.")
+
+
+def _ignore(*_arguments: object) -> None:
+    """Progress that nobody looks at, and a check that needs no lease."""
+
+
+@lru_cache(maxsize=64)
+def _label_map(xml: str, unpainted: Any, query_control: str) -> LabelMap:
+    return parse_label_config(xml, unpainted=unpainted, query_control=query_control)
+
+
+@lru_cache(maxsize=1)
+def _services_of_environment() -> Services:
+    return open_services(load_settings())

@@ -1,0 +1,21 @@
+"""Segmentation networks: configured names in, networks that take images of any size out.
+
+smp and timm take seconds to import, so they are imported when the first network is built.
+"""
+
+from ml_backend.networks.build import build
+from ml_backend.networks.devices import autocast, place, resolve_device
+from ml_backend.networks.geometry import fit_size, labels_at, pad_to, resize_image
+from ml_backend.networks.segmentation import SegmentationNetwork
+
+__all__ = [
+    "SegmentationNetwork",
+    "autocast",
+    "build",
+    "fit_size",
+    "labels_at",
+    "pad_to",
+    "place",
+    "resize_image",
+    "resolve_device",
+]

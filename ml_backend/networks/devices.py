@@ -1,0 +1,36 @@
+"""Where networks run: the CPU, or one CUDA device with channels-last memory and bfloat16."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ml_backend.errors import ConfigurationError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `name` means: auto (CUDA when there is one), cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigurationError: another name, or a device that this machine does not have.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = ["cpu", *(f"cuda:{index}" for index in range(count))]
+    wanted = {"auto": "cuda:0" if count else "cpu", "cuda": "cuda:0"}.get(name, name)
+    if wanted not in available:
+        raise ConfigurationError(
+            f"NEXTMASK_DEVICE = {name!r} is not available here. Set auto or one of: {', '.join(available)}."
+        )
+    return torch.device(wanted)
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to its device, in the memory layout that is fastest there; returns the same module."""
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Return a context of mixed precision: bfloat16 on CUDA devices that compute with it, nothing elsewhere."""
+    enabled = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

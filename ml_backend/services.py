@@ -1,0 +1,89 @@
+"""What a process needs to work on projects, made once and handed down."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_backend.checkpoints import Checkpoints
+from ml_backend.images import ImageCache
+from ml_backend.label_studio import LabelStudio
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+
+if TYPE_CHECKING:
+    from ml_backend.inference import PredictorCache
+
+NO_VERSION = "nextmask-0.0"
+"""What /setup and /predict answer before anything was published: no prediction carries it."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that reconciler, server and command line share.
+
+    Attributes:
+        settings: of the installation, or with a project's `extra_params` laid over them.
+        predictors: networks in memory, loaded when first asked for.
+        training_slot: one training at a time in this process; more would share one GPU.
+    """
+
+    settings: Settings
+    store: Store
+    client: LabelStudio
+    images: ImageCache
+    predictors: PredictorCache
+    training_slot: threading.Semaphore
+
+    def project_folder(self, project_id: int) -> Path:
+        """Folder of a project's masks and model versions."""
+        return self.settings.model_dir / "projects" / str(project_id)
+
+    def checkpoints(self, project_id: int) -> Checkpoints:
+        """The model versions of a project."""
+        return Checkpoints(self.project_folder(project_id) / "model")
+
+
+def model_number(version: str) -> int:
+    """Return the model's number in a version string, `nextmask-7.2` -> 7; 0 where there is none."""
+    digits = version.removeprefix("nextmask-").partition(".")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def ranking_number(version: str) -> int:
+    """Return the ranking's number in a version string, `nextmask-7.2` -> 2; 0 where it is not one of ours."""
+    if not version.startswith("nextmask-"):
+        return 0
+    digits = version.partition(".")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def open_services(settings: Settings) -> Services:
+    """Open the store and make the parts; nothing heavy is imported or loaded.
+
+    Raises:
+        StoreError: the state database cannot be opened.
+    """
+    from ml_backend.inference import PredictorCache
+
+    client = LabelStudio(
+        settings.label_studio_url, settings.label_studio_api_key.get_secret_value(), timeout=settings.request_timeout
+    )
+    images = ImageCache(
+        settings.model_dir / "images",
+        client.fetch,
+        max_bytes=settings.image_cache_bytes,
+        max_image_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_pixels,
+    )
+    store = Store(settings.effective_database_url)
+    return Services(settings, store, client, images, PredictorCache(capacity=4), threading.Semaphore(1))
+
+
+def webhook_secret(services: Services) -> str:
+    """Return the secret of our webhooks: the setting, or the one made at the first start."""
+    given = services.settings.webhook_secret.get_secret_value()
+    return given or services.store.secret("webhook_secret", secrets.token_urlsafe(32))

@@ -1,0 +1,261 @@
+"""Settings: the only reader of the environment.
+
+Precedence, highest first: the project's `extra_params` in Label Studio, the environment, a `.env` file in the
+working directory, the default. Every field is described here, and `docs/configuration.md` is compared with this
+class by a test.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ml_backend.errors import ConfigurationError
+
+_PREFIX = "NEXTMASK_"
+
+
+def _unprefixed(name: str) -> AliasChoices:
+    """Environment name without our prefix: the names that label-studio-ml users know."""
+    return AliasChoices(name.lower(), name)
+
+
+class Settings(BaseSettings):
+    """All settings of one nextmask process (frozen). Build one with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    # -- names shared with label-studio-ml ---------------------------------------------------------------------------
+    label_studio_url: str = Field(
+        "http://localhost:8080",
+        validation_alias=_unprefixed("LABEL_STUDIO_URL"),
+        description="Address of Label Studio as nextmask reaches it.",
+    )
+    label_studio_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_unprefixed("LABEL_STUDIO_API_KEY"),
+        description="Personal access token or legacy token of a Label Studio user who may edit the projects.",
+    )
+    basic_auth_user: str = Field(
+        "",
+        validation_alias=_unprefixed("BASIC_AUTH_USER"),
+        description="User name that callers of nextmask must send. Empty: no authentication (loopback only).",
+    )
+    basic_auth_pass: SecretStr = Field(
+        SecretStr(""), validation_alias=_unprefixed("BASIC_AUTH_PASS"), description="Password that belongs to it."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias=_unprefixed("LOG_LEVEL"), description="Least severe messages that are logged."
+    )
+    model_dir: Path = Field(
+        Path(".nextmask"),
+        validation_alias=_unprefixed("MODEL_DIR"),
+        description="Folder of all state: database, model versions, masks, cached images.",
+    )
+
+    # -- the server ---------------------------------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", description="Address that `nextmask serve` listens on.")
+    port: int = Field(9090, ge=0, le=65535, description="Port that `nextmask serve` listens on.")
+    backend_url: str = Field(
+        "", description="Address of nextmask as Label Studio reaches it. Empty: http://HOST:PORT (a dotted host)."
+    )
+    webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that Label Studio's webhooks carry. Empty: one is made and kept in MODEL_DIR.",
+    )
+    database_url: str = Field("", description="SQLAlchemy address of the state database. Empty: SQLite in MODEL_DIR.")
+    predict_seconds: float = Field(
+        80.0, gt=0, description="Time after which a /predict request answers what is left without masks (host: 100 s)."
+    )
+
+    # -- what is learned, and from what -------------------------------------------------------------------------------
+    strategy: str = Field("entropy", description="Acquisition strategy that orders the unlabelled tasks.")
+    strategy_options: dict[str, Any] = Field({}, description="Options of the strategy, as a JSON object.")
+    architecture: str = Field("unet", description="Segmentation architecture of segmentation_models_pytorch.")
+    encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of the network.")
+    encoder_weights: str = Field(
+        "bundled", description="Initial encoder weights: bundled (offline), none, or a name that smp knows."
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the segmentation head.")
+    input_size: int = Field(384, ge=32, le=4096, description="Longest image side seen by the network, in pixels.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    train_after: int = Field(10, ge=1, description="New or changed labels that start a training.")
+    train_from: Literal["last", "scratch"] = Field("last", description="Weights that a training starts from.")
+    iterations: int = Field(200, ge=1, description="Most optimiser steps of one training.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of the decoder.")
+    patience: int = Field(4, ge=1, description="Evaluations without improvement after which training stops.")
+    training_minutes: float = Field(240.0, gt=0, description="Time after which a training is ended as failed.")
+    seed: int = Field(0, ge=0, description="Seed of training and of random choices.")
+    unpainted: Literal["background", "ignore"] = Field(
+        "background", description="What a pixel without a region means: the class background, or not labelled."
+    )
+    held_out_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels kept for measuring.")
+    held_out_group: str = Field(
+        "", description="Key in the task's data (video, patient) whose tasks are held out together. Empty: the image."
+    )
+    held_out_minimum: int = Field(8, ge=1, description="Held-out labels from which on a worse version is rejected.")
+    publish_tolerance: float = Field(
+        0.02, ge=0, le=1, description="Loss of held-out mIoU up to which a new version is still published."
+    )
+
+    # -- the queue ----------------------------------------------------------------------------------------------------
+    queue_window: int = Field(200, ge=1, le=5000, description="Best-ranked tasks kept in Label Studio with masks.")
+    queue_refill: float = Field(0.5, gt=0, le=1, description="Share of the window under which it is refilled.")
+    pool_sample: int = Field(
+        0, ge=0, description="Most tasks scored per ranking. 0: as many as fit into the time that training took."
+    )
+    retire_hours: float = Field(
+        26.0,
+        ge=24,
+        description="Hours before an old version's predictions are deleted; above the host's task lock (24 h).",
+    )
+    minimum_area: int = Field(16, ge=0, description="Predicted specks smaller than this many pixels are dropped.")
+    polygon_tolerance: float = Field(1.0, ge=0, le=50, description="Simplification of predicted polygons, in pixels.")
+    query_control: str = Field("query", description="RectangleLabels control that holds query regions.")
+
+    # -- the worker ---------------------------------------------------------------------------------------------------
+    reconcile_seconds: float = Field(60.0, gt=0, description="Interval of the timer that heals lost webhooks.")
+    lease_seconds: float = Field(30.0, ge=2, description="Time after which a dead worker's project is taken over.")
+
+    # -- images -------------------------------------------------------------------------------------------------------
+    image_cache_bytes: int = Field(10_000_000_000, ge=1_000_000, description="Bytes of images kept on disk.")
+    max_image_bytes: int = Field(500_000_000, ge=1_000, description="Largest image file accepted, in bytes.")
+    max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
+    request_timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer of Label Studio.")
+
+    @field_validator("label_studio_url", "backend_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("model_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def effective_backend_url(self) -> str:
+        """Address that is registered in Label Studio."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "localhost", "::"} else self.host  # noqa: S104 (compared, not bound)
+        return self.backend_url or f"http://{host}:{self.port}"
+
+    @property
+    def effective_database_url(self) -> str:
+        """SQLAlchemy address of the state database."""
+        return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
+
+    def for_project(self, extra_params: Mapping[str, Any] | str | None) -> Settings:
+        """Return these settings with a project's `extra_params` laid over them.
+
+        Args:
+            extra_params: the object (or its JSON text) entered in Label Studio's model settings. Keys are field
+                names, with or without the `NEXTMASK_` prefix, in any case.
+
+        Raises:
+            ConfigurationError: a key is unknown or may not differ between projects, or a value is invalid.
+        """
+        overrides = {_project_field(key): value for key, value in _as_object(extra_params).items()}
+        if not overrides:
+            return self
+        merged = {name: getattr(self, name) for name in type(self).model_fields} | overrides
+        return _build(merged, origin="extra_params of the project", env=False)
+
+    def environment(self) -> dict[str, str]:
+        """Return environment variables that rebuild these settings in a child process, secrets included."""
+        return {_environment_name(name): _as_text(getattr(self, name)) for name in type(self).model_fields}
+
+
+_INSTALLATION_FIELDS = frozenset(
+    {"label_studio_url", "label_studio_api_key", "basic_auth_user", "basic_auth_pass", "log_level", "model_dir"}
+    | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
+    | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
+)
+PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
+"""Settings that a project may override; the others belong to the installation."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment and `.env`; keyword arguments win.
+
+    Raises:
+        ConfigurationError: a `NEXTMASK_` name is unknown, or a value is invalid.
+    """
+    _refuse_unknown([*dotenv_values(".env"), *os.environ])
+    return _build({key: value for key, value in overrides.items() if value is not None}, origin="environment", env=True)
+
+
+def _refuse_unknown(keys: Iterable[str]) -> None:
+    known = {_environment_name(name) for name in Settings.model_fields}
+    for key in keys:
+        if key.upper().startswith(_PREFIX) and key.upper() not in known:
+            hint = difflib.get_close_matches(key.upper(), known, n=1)
+            remedy = f"Did you mean {hint[0]}?" if hint else "docs/configuration.md lists the valid names."
+            raise ConfigurationError(f"Unknown setting {key} in the environment or .env file. {remedy}")
+
+
+def _build(values: dict[str, Any], *, origin: str, env: bool) -> Settings:
+    try:
+        return Settings(**values) if env else Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, origin)) from None
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    parts = []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0])
+        secret = "api_key" in name or "pass" in name or "secret" in name
+        shown = "(hidden)" if secret else repr(item["input"])
+        parts.append(f"{_environment_name(name.lower())} = {shown}: {item['msg']}")
+    return f"Invalid setting in the {origin}: " + "; ".join(parts)
+
+
+def _environment_name(field: str) -> str:
+    info = Settings.model_fields.get(field)
+    if info is not None and isinstance(info.validation_alias, AliasChoices):
+        return str(info.validation_alias.choices[1])
+    return field.upper() if info is None and not field.startswith(_PREFIX.lower()) else f"{_PREFIX}{field.upper()}"
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _as_object(extra_params: object) -> dict[str, Any]:
+    if not extra_params:
+        return {}
+    if isinstance(extra_params, str):
+        text = extra_params
+        try:
+            extra_params = json.loads(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"extra_params of the project is not JSON: {text[:80]!r}. Write an object such as "
+                '{"strategy": "entropy"}.'
+            ) from None
+    if not isinstance(extra_params, dict):
+        raise ConfigurationError(f"extra_params of the project must be a JSON object, not {extra_params!r}.")
+    return extra_params
+
+
+def _project_field(key: str) -> str:
+    name = key.lower().removeprefix(_PREFIX.lower())
+    if name not in PROJECT_FIELDS:
+        valid = ", ".join(sorted(PROJECT_FIELDS))
+        raise ConfigurationError(f"extra_params of the project has {key!r}, which is not one of: {valid}.")
+    return name

@@ -1,0 +1,65 @@
+"""Keeps a worker process running beside the server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import TracebackType
+
+from ml_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 8.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+
+class WorkerProcess:
+    """`nextmask worker` as a child: started on entering, started again when it dies, ended on leaving."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._environment = {**os.environ, **settings.environment()}
+        self._stop = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
+        self._started = threading.Event()
+
+    def __enter__(self) -> WorkerProcess:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._thread.join()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker that runs now."""
+        return self._process.pid if self._process else None
+
+    def _supervise(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stop.is_set():
+            self._process = subprocess.Popen(  # noqa: S603 (an argument list; our own interpreter)
+                [sys.executable, "-m", "ml_backend", "worker", "--parent", str(os.getpid())], env=self._environment
+            )
+            self._started.set()
+            code = self._process.wait()
+            if self._stop.is_set():
+                return
+            logger.error("worker ended with code %s; the next one starts in %.1f s", code, pause)
+            self._stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)

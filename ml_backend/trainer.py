@@ -1,0 +1,207 @@
+"""Decides when a project is trained, runs the training, and decides which version serves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_backend import training_process
+from ml_backend.checkpoints import Version
+from ml_backend.errors import ImageError, TrainingError
+from ml_backend.label_config import LabelMap
+from ml_backend.services import Services
+from ml_backend.store import Task
+
+if TYPE_CHECKING:
+    from ml_backend.training import Item, Job, Progress
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 900.0
+"""Pause before a training that failed is tried again on the same data."""
+
+_TRAINING_SETTINGS = (
+    "train_from",
+    "architecture",
+    "encoder",
+    "encoder_weights",
+    "dropout",
+    "input_size",
+    "iterations",
+    "batch_size",
+    "learning_rate",
+    "patience",
+    "publish_tolerance",
+    "held_out_minimum",
+    "seed",
+)
+
+
+class Trainer:
+    """Training of one project.
+
+    Args:
+        stage: shows progress: (name, done, total).
+        heartbeat: called every few seconds while a training runs; raises LeaseLost to end it.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        project_id: int,
+        *,
+        stage: Callable[[str, int, int], None],
+        heartbeat: Callable[[], None],
+    ) -> None:
+        self._services, self._settings, self._store = services, services.settings, services.store
+        self._id, self._stage, self._heartbeat = project_id, stage, heartbeat
+        self._checkpoints = services.checkpoints(project_id)
+
+    def run(self, label_map: LabelMap) -> bool:
+        """Train if there is reason to; return whether a version was made.
+
+        Raises:
+            TrainingError: training did not end with a model; it is tried again later, or when the data changes.
+        """
+        self.settle()
+        labelled = self._store.tasks(self._id, status="labelled")
+        digest = self._data_digest(labelled, label_map)
+        if not self._is_wanted(labelled, label_map, digest):
+            return False
+        requested_at = self._requested_at()
+        try:
+            number = self._train(labelled, label_map, digest)
+        except TrainingError as error:
+            retry_at = time.time() + RETRY_SECONDS
+            changes = {"failed_digest": digest, "retry_at": retry_at, "train_requested_at": None}
+            self._store.update_project(self._id, train_error=str(error), **changes)
+            raise
+        self._store.update_project(self._id, train_error="")
+        logger.info("project=%s model=%s trained labels=%s", self._id, number, len(labelled))
+        if self._requested_at() == requested_at:
+            self._store.update_project(self._id, train_requested_at=None)
+        self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Publish the newest version if that was not decided yet: a worker may have died right after training."""
+        latest, project = self._checkpoints.latest(), self._store.project(self._id)
+        if latest is None or project is None or latest.number <= project.decided_model:
+            return
+        if latest.record.accepted:
+            self._checkpoints.publish(latest.number)
+        logger.info("project=%s model=%s accepted=%s", self._id, latest.number, latest.record.accepted)
+        self._store.update_project(self._id, decided_model=latest.number)
+
+    # -- is there reason to train? ------------------------------------------------------------------------------------
+    def _is_wanted(self, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> bool:
+        project, latest = self._store.project(self._id), self._checkpoints.latest()
+        if project is None or not labelled:
+            return False
+        if project.train_requested_at is not None:
+            if not _answers(latest, digest, project.train_requested_at):
+                return True
+            self._store.update_project(self._id, train_requested_at=None)
+        if project.failed_digest == digest and time.time() < (project.retry_at or 0):
+            return False
+        if latest is None:
+            return len(labelled) >= self._settings.train_after
+        if latest.record.data_digest == digest:
+            return False
+        network = ("architecture", "encoder", "input_size")
+        other = any(latest.record.settings.get(name) != getattr(self._settings, name) for name in network)
+        return (
+            other
+            or latest.record.label_map_digest != label_map.digest
+            or changed_labels(latest, labelled) >= self._settings.train_after
+        )
+
+    def _data_digest(self, labelled: Iterable[Task], label_map: LabelMap) -> str:
+        labels = sorted((task.task_id, task.label_digest, task.held_out) for task in labelled)
+        return hashlib.sha256(json.dumps([label_map.digest, labels]).encode()).hexdigest()
+
+    def _requested_at(self) -> float | None:
+        project = self._store.project(self._id)
+        return project.train_requested_at if project else None
+
+    # -- the training -------------------------------------------------------------------------------------------------
+    def _train(self, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> int:
+        self._stage("training", 0, 0)
+        job = self._job(self._items(labelled), label_map, digest)
+        with self._slot():
+            return training_process.run(
+                job,
+                progress=self._show,
+                heartbeat=self._heartbeat,
+                timeout=self._settings.training_minutes * 60,
+            )
+
+    def _items(self, labelled: Sequence[Task]) -> list[Item]:
+        """Fetch the labelled images; one that cannot be had is noted and left out."""
+        from ml_backend.training import Item
+
+        by_image: dict[str, list[Task]] = defaultdict(list)
+        for task in labelled:
+            by_image[task.image].append(task)
+        items: list[Item] = []
+        for done, (reference, path) in enumerate(self._services.images.prefetch(list(by_image)), start=1):
+            self._stage("fetching images", done, len(by_image))
+            for task in by_image[reference]:
+                if isinstance(path, ImageError):
+                    self._store.set_task_error(self._id, task.task_id, str(path))
+                else:
+                    key, mask = str(task.task_id), Path(task.mask_file)
+                    items.append(Item(key, path, mask, task.held_out, task.label_digest))
+        return items
+
+    def _job(self, items: Sequence[Item], label_map: LabelMap, digest: str) -> Job:
+        from ml_backend.training import Job
+
+        current = self._checkpoints.current()
+        return Job(
+            items=tuple(items),
+            classes=label_map.classes,
+            label_map_digest=label_map.digest,
+            data_digest=digest,
+            folder=self._checkpoints.folder,
+            parent=current.number if current else None,
+            device=self._settings.device,
+            **{name: getattr(self._settings, name) for name in _TRAINING_SETTINGS},
+        )
+
+    def _show(self, progress: Progress) -> None:
+        self._stage("training", progress.done, progress.total)
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Wait for the one training slot of this process, keeping the lease alive meanwhile."""
+        while not self._services.training_slot.acquire(timeout=2.0):
+            self._stage("waiting for another training", 0, 0)
+            self._heartbeat()
+        try:
+            yield
+        finally:
+            self._services.training_slot.release()
+
+
+def changed_labels(latest: Version, labelled: Iterable[Task]) -> int:
+    """Count labels that are new, changed or gone since a version was trained."""
+    now = {str(task.task_id): task.label_digest for task in labelled}
+    used: Mapping[str, str] = {**latest.record.labels, **dict.fromkeys(latest.record.skipped, "")}
+    different = sum(1 for key, digest in now.items() if used.get(key) not in {digest, ""})
+    return different + len(used.keys() - now.keys())
+
+
+def _answers(latest: Version | None, digest: str, requested_at: float) -> bool:
+    """Tell whether the newest version was already made for this request: a worker may have died before noting it."""
+    if latest is None or latest.record.data_digest != digest:
+        return False
+    return datetime.fromisoformat(latest.record.created_at).timestamp() + 1 > requested_at

@@ -1,0 +1,37 @@
+"""Training of a version from labelled images; knows nothing of Label Studio.
+
+`job` says what is wanted, `data` reads and augments, `losses` and `measures` are the formulas, `start` finds the
+initial weights, `loop` trains, `gate` decides whether the result may be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ml_backend.training.job import Item, Job, Progress
+
+if TYPE_CHECKING:
+    from ml_backend.checkpoints import Version
+
+__all__ = ["Item", "Job", "Progress", "train"]
+
+
+def train(job: Job, progress: Callable[[Progress], None] | None = None) -> Version:
+    """Train, measure and write a new version; which version serves is left to the caller (`Checkpoints.publish`).
+
+    Args:
+        job: data, network and how to train it.
+        progress: called often; what it raises ends the training.
+
+    Returns:
+        the new version. `record.accepted` is False when it is worse than the parent by more than the tolerance.
+
+    Raises:
+        TrainingError: no usable label, or the loss is not finite any more.
+        ConfigurationError: the network cannot be built as configured.
+        CheckpointError: the parent is damaged, or the version cannot be written.
+    """
+    from ml_backend.training.loop import run  # torch is slow to import; jobs are also made where none is trained
+
+    return run(job, progress or (lambda _: None))

@@ -1,0 +1,240 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ml_backend.checkpoints import Checkpoints, Version, VersionRecord
+from ml_backend.errors import TrainingError
+from ml_backend.networks import autocast, place, resolve_device
+from ml_backend.training.data import Samples, augmentation, collate
+from ml_backend.training.gate import Verdict, judge
+from ml_backend.training.job import Item, Job, Progress
+from ml_backend.training.losses import cross_entropy_dice
+from ml_backend.training.measures import confusion, measures
+from ml_backend.training.start import continues, initial_network, rebuild
+
+logger = logging.getLogger(__name__)
+_EVALUATIONS = 10
+_WARM_UP = 0.1  # share of the iterations
+_ENCODER_RATE = 0.1  # a pretrained encoder needs small steps
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What can be used of the job's items."""
+
+    training: Samples
+    held_out: Samples
+
+    @property
+    def items(self) -> list[Item]:
+        """The usable ones."""
+        return [*self.training.items, *self.held_out.items]
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Item id -> why it is not usable."""
+        return self.training.problems | self.held_out.problems
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best weights found, their held-out measures (empty when nothing is held out), and where that was."""
+
+    state: dict[str, Tensor]
+    measures: dict[str, Any]
+    iteration: int
+    iterations: int = 0
+
+
+def run(job: Job, report: Report) -> Version:
+    """Train one version; see `training.train`."""
+    started = time.monotonic()
+    checkpoints = Checkpoints(job.folder)
+    parent = None if job.parent is None else checkpoints.get(job.parent)
+    device = resolve_device(job.device)
+    data = read_data(job, report)
+    with seeded(job.seed, device):
+        network = initial_network(job, checkpoints, parent)
+        pretrained = job.encoder_weights != "none" or (parent is not None and continues(job, parent))
+        fitted = fit(network, data, job, device, report, encoder_rate=_ENCODER_RATE if pretrained else 1.0)
+    parent_miou = None if parent is None else measure_parent(job, checkpoints, parent, data, device, report)
+    verdict = judge(
+        miou=fitted.measures.get("miou"),
+        parent_miou=parent_miou,
+        parent=job.parent,
+        held_out=len(data.held_out),
+        minimum=job.held_out_minimum,
+        tolerance=job.publish_tolerance,
+    )
+    record = describe(job, data, fitted, verdict, parent_miou, seconds=time.monotonic() - started)
+    version = checkpoints.create(record, fitted.state)
+    logger.info("version %d trained in %.1f s: %s", version.number, record.measures["seconds"], verdict.reason)
+    return version
+
+
+def read_data(job: Job, report: Report) -> Data:
+    """Read every item once.
+
+    Raises:
+        TrainingError: there is none to train on.
+    """
+    done = iter(range(1, len(job.items) + 1))
+    data = Data(
+        *(
+            Samples(
+                [item for item in job.items if item.held_out == held_out],
+                classes=len(job.classes),
+                input_size=job.input_size,
+                report=lambda: report(Progress("reading", next(done), len(job.items))),
+            )
+            for held_out in (False, True)
+        )
+    )
+    if not len(data.training):
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in list(data.skipped.items())[:3])
+        raise TrainingError(
+            f"There is nothing to train on: {len(job.items)} labels, {len(data.held_out)} of them held out, "
+            f"{len(data.skipped)} not usable{f' ({reasons})' if reasons else ''}. Label more images."
+        )
+    return data
+
+
+def fit(
+    network: nn.Module, data: Data, job: Job, device: torch.device, report: Report, *, encoder_rate: float
+) -> Fitted:
+    """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
+
+    Raises:
+        TrainingError: the loss is not finite any more.
+    """
+    place(network, device)
+    optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
+    interval = math.ceil(job.iterations / _EVALUATIONS)
+    augment, generator = augmentation(), torch.Generator().manual_seed(job.seed)
+    best: Fitted | None = None
+    iteration = waited = 0
+    with closing(data.training.batches(max(2, job.batch_size), generator)) as batches:
+        while iteration < job.iterations and waited < job.patience:
+            iteration += 1
+            network.train()
+            images, target = collate(next(batches), device, augment)  # (B,3,H,W), (B,H,W)
+            with autocast(device):
+                logits = network(images)  # (B,C,H,W)
+            loss = cross_entropy_dice(logits.float(), target)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            report(Progress("training", iteration, job.iterations, finite(loss, iteration)))
+            if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
+                found = measure(network, data.held_out, job, device, report)
+                waited += 1
+                if best is None or (found["miou"] or 0) > (best.measures["miou"] or 0):
+                    best, waited = Fitted(snapshot(network), found, iteration), 0
+    best = best or Fitted(snapshot(network), {}, iteration)
+    return dataclasses.replace(best, iterations=iteration)
+
+
+def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> dict[str, Any]:
+    """Measure a network of the job's classes on held-out samples."""
+    total = len(held_out)
+    counts = confusion(
+        network,
+        held_out,
+        classes=len(job.classes),
+        device=device,
+        report=lambda done: report(Progress("measuring", done, total)),
+    )
+    return measures(counts, job.classes)
+
+
+def measure_parent(
+    job: Job, checkpoints: Checkpoints, parent: Version, data: Data, device: torch.device, report: Report
+) -> float | None:
+    """Measure the parent on this job's held-out labels: mIoU, or None with other classes or nothing held out."""
+    if parent.record.classes != job.classes or not len(data.held_out):
+        return None
+    held_out, size = data.held_out, int(parent.record.settings["input_size"])
+    if size != job.input_size:
+        held_out = Samples(held_out.items, classes=len(job.classes), input_size=size)
+    network = place(rebuild(checkpoints, parent), device)
+    miou: float | None = measure(network, held_out, job, device, report)["miou"]
+    return miou
+
+
+def describe(
+    job: Job, data: Data, fitted: Fitted, verdict: Verdict, parent_miou: float | None, *, seconds: float
+) -> VersionRecord:
+    """Write down what was trained, on what, and how good it is."""
+    counts = {"trained": len(data.training), "held_out": len(data.held_out), "skipped": len(data.skipped)}
+    effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
+    not_settings = {"items", "classes", "label_map_digest", "folder", "parent"}
+    return VersionRecord(
+        classes=job.classes,
+        label_map_digest=job.label_map_digest,
+        data_digest=job.data_digest,
+        parent=job.parent,
+        labels={item.id: item.digest for item in data.items},
+        skipped=data.skipped,
+        held_out=tuple(item.id for item in data.held_out.items),
+        measures={"miou": None} | fitted.measures | {"parent_miou": parent_miou} | counts | effort,
+        settings={
+            field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name not in not_settings
+        },
+        accepted=verdict.accepted,
+        reason=verdict.reason,
+    )
+
+
+def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+    """Split the parameters into those of the encoder and the rest, each with its peak rate."""
+    named = list(network.named_parameters())
+    encoder = [parameter for name, parameter in named if "encoder" in name.split(".")]
+    rest = [parameter for name, parameter in named if "encoder" not in name.split(".")]
+    return [{"params": encoder, "lr": learning_rate * encoder_rate}, {"params": rest, "lr": learning_rate}]
+
+
+def rate(step: int, iterations: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    warm_up = max(1, round(_WARM_UP * iterations))
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, iterations - warm_up)))
+
+
+def finite(loss: Tensor, iteration: int) -> float:
+    """Return the loss as a number; a network that has diverged must never be published."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"The loss became {value} at iteration {iteration}: lower NEXTMASK_LEARNING_RATE, or train from scratch."
+        )
+    return value
+
+
+def snapshot(network: nn.Module) -> dict[str, Tensor]:
+    """Copy the network's state to the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Make torch's random numbers a function of the seed, and give the caller's state back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,156 @@
+"""The worker: takes leases on projects and reconciles them.
+
+A worker that dies leaves nothing behind but a lease that runs out; the next one takes the project over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ml_backend.errors import LabelStudioNotFound, LeaseLost, NextmaskError
+from ml_backend.reconciler import reconcile
+from ml_backend.services import Services
+from ml_backend.store import Lease
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+THREADS = 2
+"""Projects looked after at once, so that one project's long training never starves the queue of another."""
+
+
+class Worker:
+    """Reconciles projects until told to stop."""
+
+    def __init__(self, services: Services) -> None:
+        self._services, self._settings = services, services.settings
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End after the step at hand; a training is ended at once and started again by the next worker."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Work until `stop` is called."""
+        threads = [threading.Thread(target=self._loop, name=f"project-{n}", daemon=True) for n in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        logger.info("worker started threads=%s interval=%ss", THREADS, self._settings.reconcile_seconds)
+        for thread in threads:
+            thread.join()
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                worked = self.run_once()
+            except Exception:  # the loop must outlive anything: a full disk, a locked database
+                logger.exception("the worker could not look for work; it goes on")
+                worked = False
+            if not worked:
+                self._stop.wait(POLL_SECONDS)
+
+    def run_once(self, only: int | None = None) -> bool:
+        """Reconcile one project that is due; return whether there was one.
+
+        Args:
+            only: take this project, due or not.
+
+        Raises:
+            NextmaskError: only with `only`: why the project could not be reconciled.
+        """
+        settings = self._settings
+        lease = self._services.store.acquire(
+            _owner(), lease_seconds=settings.lease_seconds, interval=settings.reconcile_seconds, only=only
+        )
+        if lease is None:
+            return False
+        started = time.monotonic()
+        error = self._work(lease)
+        seconds = time.monotonic() - started
+        logger.debug("project=%s reconciled seconds=%.2f", lease.project_id, seconds)
+        if error is not None and only is not None:
+            raise error
+        return True
+
+    def _work(self, lease: Lease) -> NextmaskError | None:
+        """Reconcile under a lease, note what went wrong, and give the lease back."""
+        handled = False
+        problem: NextmaskError | None = None
+        try:
+            with self._heartbeat(lease) as check:
+                reconcile(self._services, lease.project_id, check)
+            handled = True
+        except (LeaseLost, _Stopped) as error:
+            logger.info("project=%s left: %s", lease.project_id, error)
+            problem = error
+        except NextmaskError as error:
+            handled, problem = True, error
+            self._note(lease, error)
+        except Exception as error:
+            handled = True
+            logger.exception("project=%s reconcile failed", lease.project_id)
+            problem = NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
+            self._note(lease, problem)
+        finally:
+            self._services.store.release(lease, handled=handled)
+        return problem
+
+    def _note(self, lease: Lease, error: NextmaskError) -> None:
+        logger.warning("project=%s reconcile failed: %s", lease.project_id, error)
+        store = self._services.store
+        store.update_project(lease.project_id, state="failed", stage="", error=str(error), error_at=time.time())
+        if isinstance(error, LabelStudioNotFound) and self._is_gone(lease.project_id):
+            store.update_project(lease.project_id, managed=False)
+            logger.info("project=%s is gone from Label Studio; its versions stay on disk", lease.project_id)
+
+    def _is_gone(self, project_id: int) -> bool:
+        try:
+            self._services.client.project(project_id)
+        except LabelStudioNotFound:
+            return True
+        except NextmaskError:
+            return False
+        return False
+
+    @contextmanager
+    def _heartbeat(self, lease: Lease) -> Iterator[Callable[[], None]]:
+        """Extend the lease from a thread; yields the check that tells the work to end."""
+        ended, lost = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(self._settings.lease_seconds / 4):
+                try:
+                    self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
+                except LeaseLost:
+                    lost.set()
+                except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
+                    logger.exception("project=%s heartbeat failed", lease.project_id)
+
+        def check() -> None:
+            if lost.is_set():
+                raise LeaseLost(f"Another worker took project {lease.project_id}.")
+            if self._stop.is_set():
+                raise _Stopped("the worker is stopping")
+
+        thread = threading.Thread(target=beat, name=f"heartbeat-{lease.project_id}", daemon=True)
+        thread.start()
+        try:
+            yield check
+        finally:
+            ended.set()
+            thread.join()
+
+
+class _Stopped(NextmaskError):
+    """The worker was told to stop; the project stays due."""
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,109 @@
+"""The contract: what goes into a strategy, what comes out, and what it does in between.
+
+A strategy maps and reduces. `observe` maps each `Batch` of a pool, however large, to a small `Observation`;
+`rank` reduces the observations of the whole pool to one `Ranking`. Throughout the package higher = label sooner.
+
+Letters mean one thing everywhere: M committee members, B images of a batch, C classes, H, W pixels,
+D length of a descriptor, N images of a pool.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+
+from strategies import selection
+from strategies.batch import Batch
+from strategies.checks import Id
+from strategies.observation import Observation, Region
+from strategies.ranking import Budget, Ranking
+
+__all__ = ["Batch", "Budget", "Id", "Observation", "Progress", "Ranking", "Region", "Strategy"]
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the steps done and the steps in all."""
+
+
+class Strategy(ABC):
+    """One active-learning method. Options are keyword arguments of its `__init__`, each with a default.
+
+    Attributes:
+        name: what `strategies.create` knows it by; its module and its test module are named so, too.
+        needs: what the caller has to compute for it, out of "probabilities" (a network's, M >= 1), "committee"
+            (M >= 2 members that differ), "features" (one descriptor per image) and "labelled" (the observations
+            of the labelled images in `rank`, and their batches in `prepare`).
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+
+    def prepare(
+        self,
+        labelled: Iterable[Batch],
+        unlabelled: Iterable[Batch],
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        """Train what the method itself needs to observe; by default there is nothing to train.
+
+        Args:
+            labelled, unlabelled: can be iterated over and over; an image labelled in part is in both.
+            generator: the only source of randomness.
+            progress: told about long work.
+            deadline: time on `time.monotonic`'s clock, in seconds, by which to be ready with what is there.
+        """
+        del labelled, unlabelled, generator, progress, deadline
+
+    @abstractmethod
+    def observe(self, batch: Batch) -> Observation:
+        """Measure each image on the batch's device; changes no state.
+
+        What is observed of an image does not depend on the other images of the batch.
+
+        Raises:
+            ValueError: the batch lacks something out of `needs`.
+        """
+
+    def rank(
+        self,
+        unlabelled: Observation,
+        labelled: Observation | None,
+        *,
+        budget: Budget,
+        round: int = 0,
+        generator: torch.Generator,
+    ) -> Ranking:
+        """Order the unlabelled pool; by default by information alone, ties by id.
+
+        Args:
+            unlabelled: the pool, in any order. Empty gives an empty ranking.
+            labelled: what is labelled already; None or empty when nothing is. Both hold an image labelled in part.
+            budget: up to it the images are chosen as a set, beyond it they follow by information. It may exceed
+                the pool.
+            round: how often has been ranked before, for thresholds that decay.
+            generator: the only source of randomness, drawn from after sorting by id.
+
+        Returns:
+            Every unlabelled id exactly once, the same for any order of the pool.
+        """
+        del labelled, budget, round, generator
+        information = unlabelled.information.cpu().numpy()
+        return Ranking.in_order(unlabelled.ids, selection.by_information(unlabelled.ids, information))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `prepare` has learned, so that another process can observe or go on; by default nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ValueError: the state is another method's.
+        """
+        if state:
+            raise ValueError(f"{self.name} learns nothing: expected an empty state, received {sorted(state)}")

@@ -1,0 +1,88 @@
+"""What comes out of a strategy, and how much labelling it may plan for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from strategies import selection
+from strategies.checks import Id, assign, check_count, check_range, check_shape, unique_ids
+from strategies.observation import Region
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is going to be labelled before the next ranking: so many images, or so many pixels of regions.
+
+    >>> Budget(images=50)
+    Budget(images=50, pixels=None)
+
+    Raises:
+        ValueError: on creation, unless exactly one of the two is given, and is an integer from 1.
+    """
+
+    images: int | None = None
+    pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) != 1:
+            raise ValueError(f"Budget: expected either images or pixels, received {given or 'neither'}")
+        for name, value in given.items():
+            check_count(f"Budget.{name}", value, 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """The unlabelled pool in the order in which it is worth labelling.
+
+    Attributes:
+        ids: (N) every unlabelled id exactly once, the most valuable first.
+        priority: (N) float64 on the CPU, in [0, 1], strictly decreasing.
+        regions: what to label of an image, by id, the best first; the whole image where there is no entry or
+            an empty one.
+        pseudo_labels: ids whose prediction may train the model in place of a label, for this round only.
+
+    Raises:
+        ValueError: on creation, when a field is not as above; it says what was expected and what was received.
+    """
+
+    ids: tuple[Id, ...]
+    priority: Tensor
+    regions: Mapping[Id, tuple[Region, ...]] = field(default_factory=dict)
+    pseudo_labels: tuple[Id, ...] = ()
+
+    def __post_init__(self) -> None:
+        ids = unique_ids("Ranking.ids", self.ids)
+        priority = torch.as_tensor(self.priority, dtype=torch.float64, device="cpu")
+        regions = {one: tuple(boxes) for one, boxes in self.regions.items()}
+        pseudo_labels = unique_ids("Ranking.pseudo_labels", self.pseudo_labels)
+        assign(self, ids=ids, priority=priority, regions=regions, pseudo_labels=pseudo_labels)
+        _check_known("Ranking.regions", regions, ids)
+        _check_known("Ranking.pseudo_labels", pseudo_labels, ids)
+        check_shape("Ranking.priority", priority, N=len(ids))
+        check_range("Ranking.priority", priority, 0, 1)
+        if not (priority.diff() < 0).all():
+            raise ValueError("Ranking.priority: expected strictly decreasing values, received equal or rising ones")
+
+    @classmethod
+    def in_order(cls, ids: Sequence[Id], order: NDArray[np.int64]) -> Ranking:
+        """Rank whole images: `order` (N) holds positions in `ids`, the most valuable first.
+
+        >>> ranking = Ranking.in_order(["a", "b"], np.array([1, 0]))
+        >>> ranking.ids, ranking.priority.tolist()
+        (('b', 'a'), [1.0, 0.5])
+        """
+        ordered = tuple(ids[position] for position in order.tolist())
+        return cls(ids=ordered, priority=torch.from_numpy(selection.descending_priority(len(ordered))))
+
+
+def _check_known(name: str, given: Iterable[Id], ids: tuple[Id, ...]) -> None:
+    strangers = set(given) - set(ids)
+    if strangers:
+        raise ValueError(f"{name}: expected ids of the ranking, received {sorted(map(repr, strangers))[:3]}")
