@@ -27,7 +27,8 @@ from ml_backend.connection import SECRET_HEADER
 from ml_backend.errors import NextmaskError
 from ml_backend.model import NextmaskModel, payload_project
 from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
-from ml_backend.settings import Settings
+from ml_backend.settings import Settings, params_text
+from ml_backend.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -130,10 +131,10 @@ def _add_protocol(app: FastAPI, services: Services) -> None:
 
     @app.post("/setup", tags=["protocol"])
     def setup(body: SetupRequest) -> dict[str, str]:
-        """Say which version predicts; the worker looks at the project afterwards."""
+        """Say which version predicts; the worker looks at the project when this is news."""
         project_id = payload_project({"project": body.project})
         if project_id is not None:
-            services.store.wake(project_id)
+            _take_setup(services.store, project_id, body.extra_params)
         return {"model_version": version_of(services, body.project)}
 
     @app.post("/predict", tags=["protocol"])
@@ -160,6 +161,17 @@ def _add_protocol(app: FastAPI, services: Services) -> None:
     def versions_of(body: VersionRequest) -> Versions:
         """List versions, as older hosts ask for them."""
         return _versions(services, body.project)
+
+
+def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
+    """Wake the worker for a new project or other settings, and only then.
+
+    Label Studio calls /setup at every listing of backends, the worker's own included: to wake it each time would
+    never end.
+    """
+    known, text = store.project(project_id), params_text(extra_params)
+    if known is None or not known.managed or known.extra_params != text:
+        store.wake(project_id, manage=True, extra_params=text)
 
 
 def _versions(services: Services, project: str | int | None) -> Versions:

@@ -167,7 +167,6 @@ class Connection:
         """
         self._changes = []
         undo = self._undo()
-        self._store.update_project(self._id, managed=False)
         for row in self._own(self._client.ml_backends(self._id), self._url):
             self._client.delete_ml_backend(int(row["id"]))
             self._changes.append(f"removed the backend {row['url']}")
@@ -179,7 +178,8 @@ class Connection:
                 self._client.delete_view(int(view["id"]))
                 self._changes.append(f"removed the tab {TAB_TITLE!r}")
         self._restore_project(undo)
-        self._store.update_project(self._id, undo="")
+        # Last: the host calls /setup while its backends are listed, and that takes a project up again.
+        self._store.update_project(self._id, undo="", managed=False)
         return self._changes
 
     def _restore_project(self, undo: Mapping[str, Any]) -> None:

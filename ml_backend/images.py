@@ -297,11 +297,11 @@ def _outcome(future: Future[Path]) -> Path | ImageError:
 
 
 def _touch(file: Path) -> bool:
-    """Mark a file as used now; tell whether it is there."""
+    """Mark a file as used now; tell whether it is there and ours."""
     now = time.time_ns()
     try:
         os.utime(file, ns=(now, now))
-    except FileNotFoundError:
+    except OSError:
         return False
     return True
 
@@ -326,7 +326,7 @@ def _open(file: IO[bytes], name: str) -> ImageFile:
     for magic, kind in _FORMATS:
         if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
             return kind(file, name)
-    what = "is empty" if not head else f"starts with {head[:8]!r}"
+    what = "is empty" if not head else f"starts with {head[:12]!r}"
     raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP or BMP file: it {what}.")
 
 
@@ -343,7 +343,7 @@ def _to_rgb(image: Image.Image) -> Array:
     if image.mode in _DEEP_MODES:
         grey = _stretched(np.asarray(image))  # (H, W)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if "A" in image.getbands() or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image)

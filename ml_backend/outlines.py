@@ -35,12 +35,13 @@ def fill(mask: NDArray[np.uint8], points: Points, value: int) -> None:
     order = np.lexsort((column, row))
     row, column = row[order], column[order]
     inside = np.flatnonzero(np.cumsum(direction[order]))  # crossing i opens a span that ends at i + 1, in the same row
-    top, bottom, width = int(row[0]), int(row[-1]) + 1, mask.shape[1]
-    edges = np.zeros((bottom - top) * width + 1, np.int8)
-    np.add.at(edges, (row[inside] - top) * width + column[inside], 1)
-    np.add.at(edges, (row[inside + 1] - top) * width + column[inside + 1], -1)
-    covered = np.cumsum(edges[:-1], dtype=np.int8).reshape(bottom - top, width)
-    mask[top:bottom][covered != 0] = value
+    top, bottom, left, right = int(row[0]), int(row[-1]) + 1, int(column.min()), int(column.max())
+    place = (row - top) * (right - left) + column - left
+    edges = np.zeros((bottom - top) * (right - left) + 1, np.int8)
+    np.add.at(edges, place[inside], 1)
+    np.add.at(edges, place[inside + 1], -1)
+    covered = np.cumsum(edges[:-1], dtype=np.int8).reshape(bottom - top, right - left)
+    mask[top:bottom, left:right][covered != 0] = value
 
 
 def _crossings(points: Points, height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from ml_backend.checkpoints import Version
 from ml_backend.errors import ImageError, NextmaskError, TrainingError
 from ml_backend.priority_queue import PriorityQueue
+from ml_backend.settings import params_text
 from ml_backend.scorer import WINDOWS_ALWAYS_SCORED, Scorer
 from ml_backend.services import Services, model_number, ranking_number
 from ml_backend.store import Project, Task
@@ -59,8 +60,7 @@ def _extra_params(services: Services, project: Project) -> str:
     own = services.settings.effective_backend_url
     for backend in services.client.ml_backends(project.id):
         if str(backend.get("url", "")).rstrip("/") == own:
-            value = backend.get("extra_params") or ""
-            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            text = params_text(backend.get("extra_params"))
             if text != project.extra_params:
                 services.store.update_project(project.id, extra_params=text)
             return text

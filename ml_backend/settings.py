@@ -197,6 +197,13 @@ def load_settings(**overrides: Any) -> Settings:
     return _build({key: value for key, value in overrides.items() if value is not None}, origin="environment", env=True)
 
 
+def params_text(extra_params: Any) -> str:
+    """Return `extra_params` in one form, whether the host sends an object, its JSON text, or nothing."""
+    if isinstance(extra_params, str) or not extra_params:
+        return str(extra_params or "")
+    return json.dumps(extra_params, sort_keys=True)
+
+
 def _refuse_unknown(keys: Iterable[str]) -> None:
     known = {_environment_name(name) for name in Settings.model_fields}
     for key in keys:

@@ -143,6 +143,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     die_with(int(sys.argv[1]))
     os.nice(_NICENESS)
+    # OpenMP's threads spin while they wait: on a machine that also serves, a step then takes several times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the messages
 

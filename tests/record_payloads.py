@@ -4,7 +4,8 @@
 
 Makes a project with two tiny images, connects a recording server to it as its backend, does in turn whatever makes
 Label Studio call one, and deletes the project. Each file holds one request: method, path, headers and body as they
-arrived, with addresses and tokens replaced. Label Studio needs ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false.
+arrived, with addresses and tokens replaced. Label Studio must run with ML_BLOCK_LOCAL_IP=false and
+SSRF_PROTECTION_ENABLED=false.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ LABEL_CONFIG = """<View>
 VERSION = "nextmask-1.1"
 WIDTH, HEIGHT = 8, 6
 USER, PASSWORD, SECRET = "nextmask", "not-a-password", "not-a-secret"  # what the backend is registered with here
+LEFT_OUT = {"Host", "Connection", "Content-Length", "sentry-trace", "baggage"}  # of this run or this machine
 ACTIONS = [
     "ANNOTATION_CREATED",
     "ANNOTATIONS_CREATED",
@@ -84,7 +86,7 @@ class Recorder:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            do_POST = do_GET
+            do_POST = do_GET  # noqa: N815  # the name that http.server calls
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever)
@@ -123,7 +125,7 @@ def record(client: LabelStudio, recorder: Recorder, url: str, project_id: int) -
     seen: dict[str, Recorded] = {}
     post = client.transport.json
     tasks = client.upload_images(project_id, _images())
-    registration = {"title": "nextmask", "is_interactive": True, "auth_method": "BASIC_AUTH"}
+    registration: Recorded = {"title": "nextmask", "is_interactive": True, "auth_method": "BASIC_AUTH"}
     registration |= {"basic_auth_user": USER, "basic_auth_pass": PASSWORD, "extra_params": {"strategy": "entropy"}}
     backend: Recorded = {}
     seen["setup"] = recorder.during(
@@ -139,10 +141,8 @@ def record(client: LabelStudio, recorder: Recorder, url: str, project_id: int) -
     seen["predict_single"] = recorder.during(lambda: client.task(tasks[0]), "/predict")
     client.submit_annotation(tasks[0], [region(origin="prediction")], 3.5)
     client.delete_model_version(project_id, VERSION)
-    selected = {"selectedItems": {"all": True, "excluded": []}, "project": project_id}
-    retrieve = {"project": project_id, "id": "retrieve_tasks_predictions"}
     seen["predict_retrieve"] = recorder.during(
-        lambda: post("POST", "/api/dm/actions/", params=retrieve, json=selected), "/predict"
+        lambda: data_manager_action(client, project_id, "retrieve_tasks_predictions", tasks), "/predict"
     )
     context = {"result": [region(origin="manual")]}
     seen["predict_interactive"] = recorder.during(
@@ -159,7 +159,7 @@ def record(client: LabelStudio, recorder: Recorder, url: str, project_id: int) -
 
 
 def _record_events(client: LabelStudio, recorder: Recorder, project_id: int, task_id: int) -> dict[str, Recorded]:
-    made: list[Recorded] = []
+    made: list[Any] = []
     shown = client.task(task_id)["predictions"][0]["id"]
 
     def event(action: str, call: Callable[[], Any]) -> Recorded:
@@ -179,14 +179,22 @@ def _record_events(client: LabelStudio, recorder: Recorder, project_id: int, tas
     events["skip"] = event("ANNOTATION_CREATED", lambda: client.skip_task(task_id, 1.0))
     new = [{"data": {"image": "/data/upload/1/new.png"}}]
     events["tasks_created"] = event("TASKS_CREATED", lambda: client.import_tasks(project_id, new))
-    deletion = {"selectedItems": {"all": False, "included": made[-1]}, "project": project_id}
-    parameters = {"project": project_id, "id": "delete_tasks"}
+    created = made[-1]
     events["tasks_deleted"] = event(
-        "TASKS_DELETED",
-        lambda: client.transport.json("POST", "/api/dm/actions/", params=parameters, json=deletion),
+        "TASKS_DELETED", lambda: data_manager_action(client, project_id, "delete_tasks", created)
+    )
+    events["annotations_created"] = event(
+        "ANNOTATIONS_CREATED",
+        lambda: data_manager_action(client, project_id, "predictions_to_annotations", [task_id]),
     )
     events["project_updated"] = event("PROJECT_UPDATED", lambda: client.update_project(project_id, description="new"))
     return {f"webhook_{name}": request for name, request in events.items()}
+
+
+def data_manager_action(client: LabelStudio, project_id: int, name: str, tasks: list[int]) -> Any:
+    """Do what the Data Manager does with selected tasks."""
+    selected = {"selectedItems": {"all": False, "included": tasks}, "project": project_id}
+    return client.transport.json("POST", "/api/dm/actions/", params={"project": project_id, "id": name}, json=selected)
 
 
 def _images() -> list[Path]:
@@ -198,15 +206,19 @@ def _images() -> list[Path]:
 
 
 def scrubbed(request: Recorded, replacements: dict[str, str]) -> Recorded:
-    """Replace addresses and tokens, and leave out what differs from run to run and means nothing."""
-    request = {**request, "headers": {k: v for k, v in request["headers"].items() if k not in ("Host", "Connection")}}
-    if isinstance(request["body"], dict) and "access_token" in request["body"]:
-        request["body"] = {**request["body"], "access_token": "0" * 40}
-    text = json.dumps(request)
+    """Replace addresses and tokens, and leave out the headers that mean nothing."""
+    headers = {name: value for name, value in request["headers"].items() if name not in LEFT_OUT}
+    text = json.dumps({**request, "headers": headers, "body": without_tokens(request["body"])})
     for old, new in replacements.items():
         text = text.replace(old, new)
     cleaned: Recorded = json.loads(text)
     return cleaned
+
+
+def without_tokens(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: "0" * 40 if k in ("access_token", "token") else without_tokens(v) for k, v in value.items()}
+    return [without_tokens(item) for item in value] if isinstance(value, list) else value
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ SLOW_SECONDS = 900.0
 
 _CONNECT_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 16
-_MESSAGE_LENGTH = 300
+_MESSAGE_PART = 150
 _REDIRECTS = 5
 _CONNECTIONS = 16
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
@@ -241,7 +241,7 @@ def _make_session() -> requests.Session:
         read=1,
         backoff_factor=0.5,
         status_forcelist=(502, 503, 504),
-        allowed_methods=("GET",),  # a write that went unanswered may have happened
+        allowed_methods=("GET",),  # a write that went unanswered may have happened; one that found no host has not
         raise_on_status=False,
         respect_retry_after_header=False,  # it may say an hour
     )
@@ -290,4 +290,7 @@ def _detail(response: requests.Response) -> str:
         words = str(body.get("detail") or "").strip() or json.dumps(body)
         body = f"{words}: {json.dumps(problems)}" if problems else words
     text = " ".join(str(body).split()).rstrip(".")
-    return text if len(text) <= _MESSAGE_LENGTH else f"{text[: _MESSAGE_LENGTH - 1]}…"
+    if len(text) <= 2 * _MESSAGE_PART:
+        return text
+    # The host quotes what it was sent, mask and all, and says what is wrong with it at the end.
+    return f"{text[:_MESSAGE_PART]} … {text[-_MESSAGE_PART:]}"

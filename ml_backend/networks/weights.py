@@ -82,15 +82,11 @@ def load_bundled(encoder: nn.Module) -> None:
 
 
 def normalisation_of(encoder: str, weights: str) -> Normalisation:
-    """Return the normalisation that belongs to weights (some of smp's are fetched, as the weights themselves are).
+    """Return the normalisation of downloaded weights (for smp's own encoders it is fetched, too).
 
     Raises:
         ConfigurationError: the encoder wants something else than RGB.
     """
-    if weights == NONE:
-        return IMAGENET
-    if weights == BUNDLED:
-        return LITE
     from segmentation_models_pytorch.encoders import get_preprocessing_params
 
     params: dict[str, Any] = get_preprocessing_params(encoder, pretrained=weights)

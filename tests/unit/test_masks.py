@@ -73,6 +73,7 @@ index_masks = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
 @pytest.mark.parametrize("tag", WRITTEN)
+@settings(max_examples=60)
 @given(mask=index_masks)
 def test_write_then_read_is_exact(tag: str, mask: np.ndarray) -> None:
     """Polygons too, when nothing is simplified: holes, touching corners, single pixels."""
@@ -91,7 +92,7 @@ def blobs(seed: int) -> np.ndarray:
     return smooth.argmax(axis=0).astype(np.uint8)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_simplified_polygons_stay_within_a_pixel(seed: int) -> None:
     mask = blobs(seed)
@@ -183,6 +184,12 @@ def test_arrays_that_are_no_masks_are_refused(mask: np.ndarray) -> None:
         masks.write_result(mask, labels(), minimum_area=0)
     with pytest.raises(MaskError):
         masks.agreement(mask, mask, 4)
+
+
+def test_only_masks_are_stored() -> None:
+    for array in (np.zeros((2, 2), np.float32), np.zeros((2, 0), np.uint8), np.zeros((2, 2, 4), np.uint8)):
+        with pytest.raises(MaskError):
+            masks.png_bytes(array)
 
 
 # Reading
@@ -307,6 +314,16 @@ def test_bezier_curves_of_vectors() -> None:
     assert bulged[12:].sum() == 60 * 36
 
 
+def test_a_turned_view_leaves_coordinates_upright() -> None:
+    # Drawn in Label Studio 1.23.2 after "rotate right", around a disc at x 122..178, y 102..158 of 520 x 300 pixels.
+    drawn = {
+        **region("RectangleLabels", {"x": 23.4907, "y": 34.3066, "width": 10.7574, "height": 18.2656}, size=(300, 520)),
+        "image_rotation": 90,
+    }
+    rows, columns = np.nonzero(masks.read_result([drawn], labels("RectangleLabels")).mask)
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (122, 177, 103, 157)
+
+
 def test_labels_given_by_a_separate_tag() -> None:
     xml = f"""<View><Image name="img" value="$image"/><Labels name="c" toName="img">{LABELS}</Labels>
       <Rectangle name="tool" toName="img"/></View>"""
@@ -391,7 +408,7 @@ def test_a_bad_region_is_skipped_and_said(tag: str, value: dict[str, Any], probl
 
 def test_other_damage_is_said_too() -> None:
     box = region("RectangleLabels", GOOD)
-    for damaged in ({**box, "value": None}, {**box, "from_name": "gone"}, {**box, "from_name": ["c"]}):
+    for damaged in ({**box, "value": None}, *({**box, "from_name": name} for name in ("gone", ["c"], None))):
         reading = masks.read_result([damaged], labels("RectangleLabels"))
         assert (reading.regions, len(reading.problems)) == (0, 1)
 
@@ -501,4 +518,4 @@ def test_a_usual_mask_is_written_and_read_quickly(tag: str) -> None:
     mask = cv2.resize(blobs(1), (480, 360), interpolation=cv2.INTER_NEAREST)
     start = time.perf_counter()
     masks.read_result(masks.write_result(mask, labels(tag), minimum_area=16), labels(tag))
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 2

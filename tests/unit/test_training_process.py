@@ -1,0 +1,233 @@
+"""Training in a process of its own: what it gives back, and who dies with whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ml_backend import training_process
+from ml_backend.checkpoints import Checkpoints
+from ml_backend.errors import LeaseLost, TrainingError
+from ml_backend.training import Item, Job, Progress
+
+ROOT = Path(__file__).parents[2]
+MINUTES = 3 * 60.0
+FOREVER = 1_000_000
+
+
+def small_job(folder: Path, **changes: Any) -> Job:
+    """Two images of noise, on the smallest network."""
+    random = np.random.default_rng(0)
+    items = []
+    for index in range(2):
+        image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
+        Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(image)
+        Image.fromarray(random.integers(0, 2, (32, 32), np.uint8)).save(mask)
+        items.append(Item(str(index), image, mask, False, ""))
+    usual: dict[str, Any] = {"encoder": "mobilenet_v2", "encoder_weights": "none", "device": "cpu", "batch_size": 2}
+    return Job(tuple(items), ("a", "b"), "map", "data", folder / "models", **{"iterations": 2, **usual, **changes})
+
+
+def run(
+    job: Job,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+    heartbeat: Callable[[], None] = lambda: None,
+    timeout: float = MINUTES,
+) -> int:
+    return training_process.run(job, progress=progress, heartbeat=heartbeat, timeout=timeout)
+
+
+def children() -> set[int]:
+    tasks = Path("/proc/self/task")
+    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.05)
+
+
+def in_training(act: Callable[[int], None]) -> Callable[[Progress], None]:
+    """Call `act` with the child's process id once the training is under way."""
+    before, acted = children(), threading.Event()
+
+    def progress(shown: Progress) -> None:
+        if shown.stage == "training" and not acted.is_set():
+            acted.set()
+            (child,) = children() - before
+            act(child)
+
+    return progress
+
+
+def test_it_trains(tmp_path: Path) -> None:
+    shown: list[Progress] = []
+    beats: list[float] = []
+    number = run(small_job(tmp_path), progress=shown.append, heartbeat=lambda: beats.append(time.monotonic()))
+    version = Checkpoints(tmp_path / "models").get(number)
+    assert version.record.measures["iterations"] == 2
+    assert Progress("reading", 2, 2) in shown
+    assert [(step.done, step.total) for step in shown if step.stage == "training"][-1] == (2, 2)
+    assert all(later - earlier < 4 for earlier, later in zip(beats, beats[1:], strict=False))
+
+
+def test_the_parent_needs_no_torch() -> None:
+    code = "import sys, ml_backend.training_process; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_child_gives_way_to_the_server(tmp_path: Path) -> None:
+    niceness: list[int] = []
+
+    def look(child: int) -> None:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, child))
+
+    run(small_job(tmp_path), progress=in_training(look))
+    assert niceness == [min(19, os.nice(0) + 10)]
+
+
+def test_a_killed_child_is_an_error(tmp_path: Path) -> None:
+    def kill(child: int) -> None:
+        os.kill(child, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match=r"was ended by SIGKILL.*memory.*NEXTMASK_BATCH_SIZE"):
+        run(small_job(tmp_path, iterations=FOREVER), progress=in_training(kill))
+    assert Checkpoints(tmp_path / "models").versions() == []
+
+
+def test_what_the_child_says_is_raised(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        run(small_job(tmp_path, classes=("a",)))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_crash_is_said_in_one_line_and_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job = small_job(tmp_path)
+    (tmp_path / "models").write_text("a file where a folder should be")
+    with pytest.raises(TrainingError) as caught:
+        run(job)
+    assert "\n" not in str(caught.value)
+    job = small_job(tmp_path, dropout="a lot")
+    with pytest.raises(TrainingError, match=r"^Training failed: TypeError: .* The log has the details\.$"):
+        run(job)
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_too_long_a_training_is_ended(tmp_path: Path) -> None:
+    before = children()
+    with pytest.raises(TrainingError, match=r"ended after NEXTMASK_TRAINING_MINUTES = 0\.05"):
+        run(small_job(tmp_path, iterations=FOREVER), timeout=3)
+    assert children() <= before
+
+
+def test_a_lost_lease_ends_the_child(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def heartbeat() -> None:
+        if pids:
+            raise LeaseLost("another worker has it")
+
+    with pytest.raises(LeaseLost):
+        run(small_job(tmp_path, iterations=FOREVER), progress=in_training(pids.append), heartbeat=heartbeat)
+    assert not is_alive(pids[0])
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from ml_backend import training_process
+from ml_backend.training import Job
+job = Job.from_json(Path(sys.argv[1]).read_text())
+def progress(shown):
+    if shown.stage == "training":
+        print("training", flush=True)
+training_process.run(job, progress=progress, heartbeat=lambda: None, timeout=600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_child_dies_with_its_parent(tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "job.json").write_text(small_job(tmp_path, iterations=FOREVER).to_json())
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "job.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"training\n"
+        (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
+        assert is_alive(child)
+        parent.send_signal(how)
+    wait_for(lambda: not is_alive(child))
+
+
+WATCHED = """
+import os, subprocess, sys, time
+from ml_backend import training_process
+sys.platform = "elsewhere"  # no order to the kernel, only the watch
+training_process.die_with(os.getppid())
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_watch_works_without_the_kernel(tmp_path: Path) -> None:
+    # a shell that waits stands between, and is killed
+    command = ["sh", "-c", '"$0" -c "$1"; true', sys.executable, WATCHED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as shell:
+        assert shell.stdout is not None
+        child = int(shell.stdout.readline())
+        shell.kill()
+        wait_for(lambda: not is_alive(child))
+
+
+def test_serve_answers_in_messages(tmp_path: Path) -> None:
+    messages: list[dict[str, Any]] = []
+    assert training_process.serve(small_job(tmp_path, iterations=1).to_json(), messages.append) == 0
+    assert messages[-1] == {"version": 1}
+    assert {"progress": {"stage": "training", "done": 1, "total": 1, "loss": pytest.approx(1.2, abs=1)}} in messages
+    messages.clear()
+    assert training_process.serve(small_job(tmp_path, device="tpu").to_json(), messages.append) == 1
+    assert "NEXTMASK_DEVICE" in messages[-1]["error"]
+    messages.clear()
+    assert training_process.serve("{", messages.append) == 1
+    assert "JSONDecodeError" in messages[-1]["error"]
+    assert json.dumps(messages)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+    ],
+)
+def test_running_out_of_memory_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ml_backend.training.train", fail)
+    messages: list[dict[str, Any]] = []
+    assert training_process.serve(small_job(tmp_path).to_json(), messages.append) == 1
+    assert messages[-1]["error"].startswith("Training ran out of memory")
+    assert "lower NEXTMASK_BATCH_SIZE" in messages[-1]["error"]
