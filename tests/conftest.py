@@ -1,0 +1,32 @@
+"""What all tests share: an environment without the developer's own settings, and the label-studio program."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ml_backend.demo.host import find_label_studio
+from ml_backend.settings import Settings, _environment_name
+
+_OURS = frozenset(_environment_name(name) for name in Settings.model_fields)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nextmask")
+    group.addoption("--studio-url", help="use this running Label Studio instead of starting one (development)")
+    group.addoption("--studio-token", help="legacy token of its administrator")
+    group.addoption("--studio-user", help="e-mail address of its administrator", default="admin@nextmask.local")
+    group.addoption("--studio-password", help="password of its administrator", default="nextmask-password")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_the_developer() -> None:
+    for name in [name for name in os.environ if name in _OURS or name.startswith("NEXTMASK_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def label_studio_command() -> Path:
+    return find_label_studio()

@@ -1,0 +1,86 @@
+"""One real Label Studio for all live tests, and a real nextmask beside it for each test that wants one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Nextmask, Studio
+
+from ml_backend.demo.dataset import Dataset, label_config, sample_dataset
+from ml_backend.demo.host import LabelStudioHost, free_port
+from ml_backend.label_studio import LabelStudio
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+FAST = {"input_size": 64, "iterations": 6, "train_after": 4, "held_out_share": 0.3, "held_out_minimum": 50}
+"""Settings with which a training takes seconds; the gate stays open unless a test closes it."""
+
+
+@pytest.fixture(scope="session")
+def studio(
+    request: pytest.FixtureRequest, label_studio_command: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Studio]:
+    option = request.config.getoption
+    if option("--studio-url"):
+        url, token = str(option("--studio-url")), str(option("--studio-token"))
+        yield Studio(url, token, str(option("--studio-user")), str(option("--studio-password")))
+        return
+    folder = tmp_path_factory.mktemp("label-studio")
+    user, password = str(option("--studio-user")), str(option("--studio-password"))
+    host = LabelStudioHost(
+        label_studio_command, folder / "data", free_port(), folder, username=user, password=password, token=TOKEN
+    )
+    with host.running():
+        yield Studio(host.url, TOKEN, user, password)
+
+
+@pytest.fixture(scope="session")
+def label_studio(studio: Studio) -> LabelStudio:
+    return LabelStudio(studio.url, studio.token)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    return sample_dataset()
+
+
+@pytest.fixture
+def make_project(label_studio: LabelStudio, dataset: Dataset) -> Iterator[Callable[..., int]]:
+    """Make a project with sample images; it is deleted after the test."""
+    made: list[int] = []
+
+    def make(images: int = 12, control: str = "BrushLabels", xml: str | None = None) -> int:
+        config = xml or label_config(dataset, control)
+        project = int(label_studio.create_project(title="nextmask live test", label_config=config)["id"])
+        made.append(project)
+        if images:
+            label_studio.upload_images(project, [sample.image for sample in dataset.splits["train"][:images]])
+        return project
+
+    yield make
+    for project in made:
+        label_studio.delete_project(project)
+
+
+@pytest.fixture
+def make_nextmask(studio: Studio, tmp_path: Path) -> Iterator[Callable[..., Nextmask]]:
+    """Start `nextmask serve`; all are stopped after the test."""
+    started: list[Nextmask] = []
+
+    def make(*arguments: str, **environment: Any) -> Nextmask:
+        nextmask = Nextmask(studio, tmp_path / f"nextmask-{len(started)}", FAST, arguments, environment)
+        started.append(nextmask)
+        nextmask.start()
+        return nextmask
+
+    yield make
+    for nextmask in started:
+        nextmask.stop()
+        nextmask.close()
+
+
+@pytest.fixture
+def nextmask(make_nextmask: Callable[..., Nextmask]) -> Nextmask:
+    return make_nextmask()

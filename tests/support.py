@@ -1,0 +1,157 @@
+"""Runs a real nextmask for the live tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+from ml_backend.connection import Connection
+from ml_backend.demo.annotator import SimulatedAnnotator, Submission
+from ml_backend.demo.dataset import Dataset
+from ml_backend.demo.host import free_port
+from ml_backend.label_config import parse_label_config
+from ml_backend.services import Services, open_services, webhook_secret
+from ml_backend.settings import Settings, load_settings
+from ml_backend.status import Status, project_status
+
+USER, PASSWORD = "nextmask", "backend-password"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A running Label Studio."""
+
+    url: str
+    token: str
+    user: str
+    password: str
+
+
+def wait_for(what: Callable[[], T], *, seconds: float = 120.0, name: str = "condition") -> T:
+    """Poll until `what` gives something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{name} did not come true within {seconds:.0f} s")
+
+
+class Nextmask:
+    """`nextmask serve` as a process, and a view of its state from here."""
+
+    def __init__(
+        self,
+        studio: Studio,
+        folder: Path,
+        project_settings: Mapping[str, Any],
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.project_settings, self.arguments = folder, dict(project_settings), arguments
+        folder.mkdir(parents=True, exist_ok=True)
+        values: dict[str, Any] = {
+            "label_studio_url": studio.url,
+            "label_studio_api_key": studio.token,
+            "basic_auth_user": USER,
+            "basic_auth_pass": PASSWORD,
+            "model_dir": folder / "state",
+            "port": free_port(),
+            "reconcile_seconds": 5.0,
+            "lease_seconds": 4.0,
+            **(environment or {}),
+        }
+        self.settings: Settings = load_settings(**values)
+        self.log = folder / "nextmask.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.services: Services = open_services(self.settings)
+
+    # -- the process --------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ml_backend", "serve", *self.arguments],
+                env={**os.environ, **self.settings.environment()},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_for(self._answers, name="nextmask's /health")
+
+    def _answers(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise AssertionError(f"nextmask ended: {self.log.read_text()[-2000:]}")
+        try:
+            return requests.get(f"{self.url}/health", timeout=2).ok
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(15)
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def close(self) -> None:
+        self.services.store.close()
+
+    # -- its protocol -------------------------------------------------------------------------------------------------
+    @property
+    def url(self) -> str:
+        return self.settings.effective_backend_url
+
+    def post(self, path: str, body: object, **options: Any) -> requests.Response:
+        return requests.post(f"{self.url}{path}", json=body, auth=(USER, PASSWORD), timeout=110, **options)
+
+    # -- its projects -------------------------------------------------------------------------------------------------
+    def connection(self, project: int) -> Connection:
+        services = self.services
+        secret = webhook_secret(services)
+        return Connection(services.client, services.store, services.settings, project, secret=secret)
+
+    def connect(self, project: int, **settings: Any) -> list[str]:
+        return self.connection(project).connect({**self.project_settings, **settings})
+
+    def status(self, project: int) -> Status:
+        return project_status(self.services, project)
+
+    def settled(self, project: int) -> bool:
+        """Whether the worker has seen everything up to now."""
+        known = self.services.store.project(project)
+        if known is None or known.lease_owner is not None or known.wakes > known.wakes_handled:
+            return False
+        return known.reconciled_at is not None
+
+    def wait_settled(self, project: int, *, seconds: float = 180.0) -> Status:
+        wait_for(lambda: self.settled(project), seconds=seconds, name="the worker's rest")
+        return self.status(project)
+
+    def wait_for_version(self, project: int, model: int, *, seconds: float = 240.0) -> Status:
+        """Wait until the queue of that model is published."""
+        prefix = f"nextmask-{model}."
+
+        def published() -> bool:
+            return self.status(project).version.startswith(prefix) and self.settled(project)
+
+        wait_for(published, seconds=seconds, name=f"version {prefix}…; log: {self.log}")
+        return self.status(project)
+
+    def annotate(self, project: int, dataset: Dataset, count: int) -> list[Submission]:
+        xml = str(self.services.client.project(project)["label_config"])
+        annotator = SimulatedAnnotator(self.services.client, project, dataset.truth(), parse_label_config(xml))
+        return annotator.annotate(count)
