@@ -1,0 +1,235 @@
+"""Live label-efficiency run: a real Label Studio, a real nextmask, a simulated annotator.
+
+    python benchmarks/camvid_live.py DATASET --out results.csv [--strategies entropy random] [--rounds 5] [--step 20]
+
+DATASET holds images/<split>, masks/<split> and dataset.json. Every training image becomes a task of one project per
+strategy. All strategies start from the same images; from then on `nextmask annotate` labels what Label Studio serves.
+After each training the published version is measured on the whole test split, at the original size. Rows are appended
+as they come, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+
+from ml_backend.checkpoints import Version
+from ml_backend.connection import Connection
+from ml_backend.demo.dataset import Dataset, label_config, open_dataset
+from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
+from ml_backend.images import load_image
+from ml_backend.inference import load_predictor
+from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.masks import write_result
+from ml_backend.services import Services, model_number, open_services, webhook_secret
+from ml_backend.settings import load_settings
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+FIELDS = "strategy labelled version held_out_miou test_miou agreement seconds_train seconds_round".split()
+
+
+def main() -> None:
+    options = parse_arguments()
+    dataset = open_dataset(options.dataset)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as running:
+        folder = options.folder
+        host = LabelStudioHost(
+            find_label_studio(options.label_studio),
+            folder / "label-studio",
+            free_port(),
+            folder,
+            username="bench@nextmask.local",
+            password="bench-password",
+            token=TOKEN,
+        )
+        running.enter_context(host.running())
+        settings = load_settings(
+            label_studio_url=host.url, label_studio_api_key=TOKEN, model_dir=folder / "nextmask", port=free_port()
+        )
+        log = running.enter_context((folder / "nextmask.log").open("ab"))
+        environment = {**os.environ, **settings.environment()}
+        command = [sys.executable, "-m", "ml_backend", "serve"]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        running.callback(server.wait)
+        running.callback(server.terminate)
+        wait_until_up(settings.effective_backend_url)
+        services = open_services(settings)
+        for strategy in options.strategies:
+            run_strategy(services, dataset, strategy, options, environment)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=Path(".nextmask/camvid-live"))
+    parser.add_argument("--label-studio", type=Path)
+    parser.add_argument("--strategies", nargs="+", default=["entropy", "random"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--step", type=int, default=20)
+    parser.add_argument("--input-size", type=int, default=192)
+    parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def wait_until_up(url: str) -> None:
+    for _ in range(240):
+        try:
+            if requests.get(f"{url}/health", timeout=2).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    raise SystemExit("nextmask did not start")
+
+
+def run_strategy(
+    services: Services, dataset: Dataset, strategy: str, options: argparse.Namespace, environment: dict[str, str]
+) -> None:
+    done = rows_of(options.out, strategy)
+    if len(done) >= options.rounds:
+        return
+    project, label_map = project_of(services, dataset, strategy, options)
+    settle(services, project)
+    if not done:
+        begin = time.monotonic()
+        submit_first(services, dataset, project, label_map, options)
+        settle(services, project)
+        write_row(options.out, measured(services, dataset, project, strategy, None, begin))
+    for _ in range(max(len(done), 1), options.rounds):
+        begin = time.monotonic()
+        agreement = annotate(dataset, options, project, environment)
+        settle(services, project)
+        write_row(options.out, measured(services, dataset, project, strategy, agreement, begin))
+
+
+def project_of(
+    services: Services, dataset: Dataset, strategy: str, options: argparse.Namespace
+) -> tuple[int, LabelMap]:
+    title = f"{dataset.name} {strategy}"
+    known = {str(row["title"]): int(row["id"]) for row in services.client.projects()}
+    xml = label_config(dataset, "BitmaskLabels")
+    if title not in known:
+        known[title] = int(services.client.create_project(title=title, label_config=xml)["id"])
+        services.client.upload_images(known[title], [sample.image for sample in dataset.splits["train"]])
+    wanted: dict[str, Any] = {
+        "strategy": strategy,
+        "unpainted": dataset.unpainted,
+        "input_size": options.input_size,
+        "iterations": options.iterations,
+        "train_after": options.step,
+        "seed": options.seed,
+    }
+    secret = webhook_secret(services)
+    Connection(services.client, services.store, services.settings, known[title], secret=secret).connect(wanted)
+    return known[title], parse_label_config(xml, unpainted=dataset.unpainted)
+
+
+def submit_first(
+    services: Services, dataset: Dataset, project: int, label_map: LabelMap, options: argparse.Namespace
+) -> None:
+    """Label the same images for every strategy."""
+    stems = sorted(sample.image.stem for sample in dataset.splits["train"])
+    chosen = random.Random(options.seed).sample(stems, options.step)
+    truth = dataset.truth("train")
+    tasks = services.store.tasks(project)
+    by_mask = {truth.find(task.image).stem: task.task_id for task in tasks}
+    for stem in chosen:
+        path = truth.find(f"{stem}.jpg")
+        regions = write_result(truth.read(path, label_map), label_map, minimum_area=0)
+        services.client.submit_annotation(by_mask[path.stem], regions, 60.0)
+
+
+def annotate(dataset: Dataset, options: argparse.Namespace, project: int, environment: dict[str, str]) -> float | None:
+    masks = options.dataset / "masks" / "train"
+    command = [sys.executable, "-m", "ml_backend", "annotate", str(project), "--masks", str(masks), "--json"]
+    command += ["--count", str(options.step)]
+    answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+    report = json.loads(answer.stdout)
+    assert report["submitted"] == options.step, report
+    return report["agreement"]
+
+
+def settle(services: Services, project: int) -> None:
+    while True:
+        known = services.store.project(project)
+        if known and known.lease_owner is None and known.wakes == known.wakes_handled and known.reconciled_at:
+            if known.state == "failed":
+                raise SystemExit(f"project {project}: {known.error}")
+            return
+        time.sleep(0.5)
+
+
+def measured(
+    services: Services, dataset: Dataset, project: int, strategy: str, agreement: float | None, begin: float
+) -> dict[str, Any]:
+    known = services.store.project(project)
+    assert known
+    seconds = time.monotonic() - begin
+    version = services.checkpoints(project).get(model_number(known.published_version))
+    return {
+        "strategy": strategy,
+        "labelled": services.store.count_tasks(project)["labelled"],
+        "version": known.published_version,
+        "held_out_miou": version.record.measures.get("miou"),
+        "test_miou": test_miou(services, dataset, project, version),
+        "agreement": agreement,
+        "seconds_train": version.record.measures.get("seconds"),
+        "seconds_round": round(seconds, 1),
+    }
+
+
+def test_miou(services: Services, dataset: Dataset, project: int, version: Version) -> float:
+    """Mean IoU over the whole test split from one confusion matrix; classes that occur nowhere are left out."""
+    predictor = load_predictor(services.checkpoints(project), version, services.settings.device)
+    classes = len(dataset.classes)
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    label_map = parse_label_config(label_config(dataset), unpainted=dataset.unpainted)
+    truth = dataset.truth("test")
+    samples = dataset.splits["test"]
+    for start in range(0, len(samples), 8):
+        chunk = samples[start : start + 8]
+        predictions = predictor.predict([load_image(sample.image) for sample in chunk])
+        for sample, prediction in zip(chunk, predictions, strict=True):
+            true = truth.read(sample.mask, label_map)
+            known = true != 255
+            pairs = true[known].astype(np.int64) * classes + prediction.mask[known]
+            matrix += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    hit = np.diag(matrix)
+    union = matrix.sum(0) + matrix.sum(1) - hit
+    return float(np.mean(hit[union > 0] / union[union > 0]))
+
+
+def rows_of(path: Path, strategy: str) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["strategy"] == strategy]
+
+
+def write_row(path: Path, row: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
