@@ -37,7 +37,16 @@ from ml_backend.services import Services, model_number, open_services, webhook_s
 from ml_backend.settings import load_settings
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
-FIELDS = "strategy labelled version held_out_miou test_miou agreement seconds_train seconds_round".split()
+FIELDS = [
+    "strategy",
+    "labelled",
+    "version",
+    "held_out_miou",
+    "test_miou",
+    "agreement",
+    "seconds_train",
+    "seconds_round",
+]
 
 
 def main() -> None:
@@ -111,7 +120,7 @@ def run_strategy(
         write_row(options.out, measured(services, dataset, project, strategy, None, begin))
     for _ in range(max(len(done), 1), options.rounds):
         begin = time.monotonic()
-        agreement = annotate(dataset, options, project, environment)
+        agreement = annotate(options, project, environment)
         settle(services, project)
         write_row(options.out, measured(services, dataset, project, strategy, agreement, begin))
 
@@ -153,7 +162,7 @@ def submit_first(
         services.client.submit_annotation(by_mask[path.stem], regions, 60.0)
 
 
-def annotate(dataset: Dataset, options: argparse.Namespace, project: int, environment: dict[str, str]) -> float | None:
+def annotate(options: argparse.Namespace, project: int, environment: dict[str, str]) -> float | None:
     masks = options.dataset / "masks" / "train"
     command = [sys.executable, "-m", "ml_backend", "annotate", str(project), "--masks", str(masks), "--json"]
     command += ["--count", str(options.step)]

@@ -18,6 +18,14 @@ from ml_backend.store import Project, Store
 
 BACKEND_TITLE: Final = "nextmask"
 TAB_TITLE: Final = "Priority queue"
+_DETAILS: Final = (
+    *("inner_id", "annotations_results", "annotations_ids", "predictions_model_versions", "predictions_results"),
+    *("file_upload", "storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
+)
+"""Columns that Label Studio's own first tab hides; a tab that hides nothing shows no image without scrolling."""
+_OF_LABELLED_TASKS: Final = (
+    *("completed_at", "total_annotations", "cancelled_annotations", "total_predictions", "annotators"),
+)
 SECRET_HEADER: Final = "X-Nextmask-Secret"
 UNCERTAINTY_SAMPLING: Final = "Uncertainty sampling"
 WEBHOOK_ACTIONS: Final = (
@@ -149,14 +157,21 @@ class Connection:
             self._changes += [names.get(field, "predictions are shown in the editor") for field in missing]
 
     def _add_tab(self) -> None:
-        wanted = tab_data()
-        ours = [view for view in self._client.views(self._id) if _title(view) == TAB_TITLE]
+        wanted, views = tab_data(), self._client.views(self._id)
+        ours = [view for view in views if _title(view) == TAB_TITLE]
         if not ours:
             self._client.add_view(self._id, wanted)
             self._changes.append(f"added the tab {TAB_TITLE!r}")
+            if not views:
+                self._add_all_tasks_tab()
         elif ours[0]["data"].get("ordering") != wanted["ordering"]:
             self._client.update_view(int(ours[0]["id"]), self._id, {**ours[0]["data"], **wanted})
             self._changes.append(f"put the tab {TAB_TITLE!r} in order again")
+
+    def _add_all_tasks_tab(self) -> None:
+        """Make the tab that Label Studio no longer makes once ours is there: labelled tasks are found nowhere else."""
+        added = self._client.add_view(self._id, _all_tasks_tab())
+        self._remember({"all_tasks_tab": added["id"]})
 
     # -- disconnect ---------------------------------------------------------------------------------------------------
     def disconnect(self) -> list[str]:
@@ -174,9 +189,10 @@ class Connection:
             self._client.delete_webhook(int(row["id"]))
             self._changes.append(f"removed the webhook to {row['url']}")
         for view in self._client.views(self._id):
-            if _title(view) == TAB_TITLE:
+            untouched = view["id"] == undo.get("all_tasks_tab") and view["data"] == _all_tasks_tab()
+            if _title(view) == TAB_TITLE or untouched:
                 self._client.delete_view(int(view["id"]))
-                self._changes.append(f"removed the tab {TAB_TITLE!r}")
+                self._changes.append(f"removed the tab {_title(view)!r}")
         self._restore_project(undo)
         # Last: the host calls /setup while its backends are listed, and that takes a project up again.
         self._store.update_project(self._id, undo="", managed=False)
@@ -220,8 +236,21 @@ def tab_data() -> dict[str, Any]:
         "type": "list",
         "target": "tasks",
         "ordering": ["tasks:predictions_score"],
+        "hiddenColumns": _hidden(*_DETAILS, *_OF_LABELLED_TASKS),
         "filters": {"conjunction": "and", "items": items},
     }
+
+
+def _all_tasks_tab() -> dict[str, Any]:
+    """Return the tab that Label Studio makes by itself for a project without any."""
+    hidden = _hidden(*_DETAILS, "predictions_score")
+    return {"title": "Default", "type": "list", "target": "tasks", "hiddenColumns": hidden}
+
+
+def _hidden(*columns: str) -> dict[str, list[str]]:
+    """Return hidden columns of a tab, and of the narrow list beside the editor, where just the images are shown."""
+    names = [f"tasks:{column}" for column in columns]
+    return {"explore": names, "labeling": sorted({*names, "tasks:id", "tasks:predictions_score"})}
 
 
 def _title(view: Mapping[str, Any]) -> str:

@@ -22,9 +22,9 @@ from dataclasses import replace
 from ml_backend.checkpoints import Version
 from ml_backend.errors import ImageError, NextmaskError, TrainingError
 from ml_backend.priority_queue import PriorityQueue
-from ml_backend.settings import params_text
 from ml_backend.scorer import WINDOWS_ALWAYS_SCORED, Scorer
 from ml_backend.services import Services, model_number, ranking_number
+from ml_backend.settings import params_text
 from ml_backend.store import Project, Task
 from ml_backend.sync import Sync, Synced, remove_unused_masks
 from ml_backend.trainer import Trainer

@@ -12,11 +12,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import ConfigurationError
 
@@ -80,7 +80,10 @@ class Settings(BaseSettings):
 
     # -- what is learned, and from what -------------------------------------------------------------------------------
     strategy: str = Field("entropy", description="Acquisition strategy that orders the unlabelled tasks.")
-    strategy_options: dict[str, Any] = Field({}, description="Options of the strategy, as a JSON object.")
+    # Not decoded by pydantic-settings: it would mix the objects of several sources into one.
+    strategy_options: Annotated[dict[str, Any], NoDecode] = Field(
+        {}, description="Options of the strategy, as a JSON object."
+    )
     architecture: str = Field("unet", description="Segmentation architecture of segmentation_models_pytorch.")
     encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of the network.")
     encoder_weights: str = Field(
@@ -93,7 +96,7 @@ class Settings(BaseSettings):
     train_from: Literal["last", "scratch"] = Field("last", description="Weights that a training starts from.")
     iterations: int = Field(200, ge=1, description="Most optimiser steps of one training.")
     batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of the decoder.")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="Peak learning rate of the decoder.")
     patience: int = Field(4, ge=1, description="Evaluations without improvement after which training stops.")
     training_minutes: float = Field(240.0, gt=0, description="Time after which a training is ended as failed.")
     seed: int = Field(0, ge=0, description="Seed of training and of random choices.")
@@ -140,6 +143,14 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("strategy_options", mode="before")
+    @classmethod
+    def _decoded(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('must be a JSON object, such as {"name": 3}') from None
 
     @field_validator("model_dir")
     @classmethod

@@ -9,7 +9,6 @@ SQLAlchemy Core on SQLite in WAL mode; PostgreSQL by its address. Rows leave thi
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -345,7 +344,8 @@ class Store:
             connection.execute(sa.delete(_ranking).where(_ranking.c.project_id == project_id))
             if rows:
                 connection.execute(sa.insert(_ranking), rows)
-            connection.execute(sa.update(_projects).where(_projects.c.id == project_id).values(**fields))
+            if fields:
+                connection.execute(sa.update(_projects).where(_projects.c.id == project_id).values(**fields))
 
     def ranked(self, project_id: int, *, limit: int | None = None) -> list[tuple[Task, float]]:
         """Return the unlabelled tasks of the ranking with their priorities, best first."""
@@ -377,7 +377,12 @@ class Store:
         now = time.time()
         keys = {"project_id": project_id, "version": version, "published_at": now}
         values = [keys | {"task_id": task, "score": score, "mask": mask} for task, score, mask in rows]
+        if not values:
+            return
         self._upsert(_published, values, keys=("project_id", "version", "task_id"))
+        with self._write() as connection:
+            # Noted before it is served: where a crash keeps it from ever being, it must be pruned all the same.
+            connection.execute(self._insert(_versions).values(**keys).on_conflict_do_nothing())
 
     def published_mask(self, project_id: int, version: str, task_id: int) -> bytes | None:
         """Return the PNG of the mask that was shown with this version, or None."""
@@ -409,10 +414,11 @@ class Store:
             connection.execute(sa.update(_projects).where(mine).values(published_version=version))
 
     def retired_versions(self, project_id: int, *, before: float) -> list[str]:
-        """Return versions that were retired before that time (seconds since the epoch)."""
+        """Return versions that were retired before that time (seconds since the epoch), longest ago first."""
         here = sa.and_(_versions.c.project_id == project_id, _versions.c.retired_at < before)
+        query = sa.select(_versions.c.version).where(here).order_by(_versions.c.retired_at, _versions.c.version)
         with self._read() as connection:
-            return list(connection.execute(sa.select(_versions.c.version).where(here)).scalars())
+            return list(connection.execute(query).scalars())
 
     def versions(self, project_id: int) -> list[str]:
         """Return the published versions whose predictions the host still holds, newest first."""
@@ -464,30 +470,45 @@ class Store:
             yield connection
 
 
-def undo_record(project: Project) -> dict[str, Any]:
-    """Return what `connect` noted for `disconnect` (empty when never connected)."""
-    return dict(json.loads(project.undo)) if project.undo else {}
-
-
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
 
 
 def _open(url: str) -> sa.Engine:
+    parsed = _parse(url)
     try:
-        parsed = sa.make_url(url)
         if parsed.drivername.startswith("sqlite") and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed)
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_sqlite)
-        _create_schema(engine)
+        try:
+            _create_schema(engine)
+        except BaseException:
+            engine.dispose()
+            raise
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
-        shown = sa.make_url(url).render_as_string(hide_password=True) if "://" in url else url
-        raise StoreError(f"The state database {shown} cannot be opened: {error}. Check MODEL_DIR.") from error
+        reason = str(error).splitlines()[0]  # the rest is a link
+        shown = parsed.render_as_string(hide_password=True)
+        raise StoreError(f"The state database {shown} cannot be opened: {reason}. Check {_setting(parsed)}.") from error
     return engine
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        return sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # The address may hold a password: it is not shown.
+        raise StoreError(
+            "The state database cannot be opened: NEXTMASK_DATABASE_URL is no SQLAlchemy address, such as "
+            "postgresql+psycopg://user:password@host:5432/name."
+        ) from None
+
+
+def _setting(url: sa.URL) -> str:
+    return "MODEL_DIR" if url.drivername.startswith("sqlite") else "NEXTMASK_DATABASE_URL"
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
@@ -509,7 +530,7 @@ def _create_schema(engine: sa.Engine) -> None:
         found = connection.execute(sa.select(_meta.c.value).where(_meta.c.key == "schema")).scalar()
         if found is None:
             connection.execute(sa.insert(_meta).values(key="schema", value=str(SCHEMA_VERSION)))
-        elif int(found) != SCHEMA_VERSION:
+        elif found != str(SCHEMA_VERSION):
             raise StoreError(
                 f"The state database has schema {found}, this nextmask needs {SCHEMA_VERSION}. Use the nextmask that"
                 " wrote it, or move MODEL_DIR away: labels stay in Label Studio and are read again."

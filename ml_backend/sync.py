@@ -91,6 +91,9 @@ class Sync:
     ) -> tuple[int, str]:
         known = {} if since is None else {task.task_id: task.updated_at for task in self._store.tasks(project_id)}
         changed, seen, cursor = 0, 0, ""
+        # A change that waits for the host's database shows up later than its time tells: the cursor stays behind what
+        # was still to come when this scan began.
+        settled = self._client.settled()
         for batch in _batched(self._client.changed_tasks(project_id, since), _BATCH):
             self._check()
             # The window of the query overlaps the last sync's; what was read then is not decoded again.
@@ -99,8 +102,7 @@ class Sync:
             changed, seen = changed + len(fresh), seen + len(batch)
             cursor = max([cursor, *(host_time(item["updated_at"]) for item in batch)])
             progress(seen, max(seen, total) if since is None else seen)
-        # A change that waited for the host's database shows up late: the cursor stays behind what may still come.
-        return changed, min(cursor, self._client.settled()) if cursor else ""
+        return changed, min(cursor, settled) if cursor else ""
 
     def _compare_ids(self, project_id: int, expected: int, label_map: LabelMap) -> None:
         if sum(self._store.count_tasks(project_id).values()) == expected:

@@ -178,7 +178,7 @@ class Trainer:
         )
 
     def _show(self, progress: Progress) -> None:
-        self._stage("training", progress.done, progress.total)
+        self._stage(progress.stage, progress.done, progress.total)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

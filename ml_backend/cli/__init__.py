@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
@@ -37,6 +38,9 @@ def _version(
 
 def main() -> None:
     """Run a command; expected errors become one line on standard error."""
+    # Before torch is imported: its threads otherwise spin while they wait, and starve each other, and the training
+    # starves the server, wherever two of our processes share the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ from ml_backend.training.start import continues, initial_network, rebuild
 logger = logging.getLogger(__name__)
 _EVALUATIONS = 10
 _WARM_UP = 0.1  # share of the iterations
-_ENCODER_RATE = 0.1  # a pretrained encoder needs small steps
+_ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
 
 Report = Callable[[Progress], None]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes import make_shapes
 from support import Nextmask, Studio
 
 from ml_backend.demo.dataset import Dataset, label_config, sample_dataset
@@ -46,22 +48,45 @@ def dataset() -> Dataset:
     return sample_dataset()
 
 
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Forty tiny images."""
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes", 40)
+
+
 @pytest.fixture
 def make_project(label_studio: LabelStudio, dataset: Dataset) -> Iterator[Callable[..., int]]:
-    """Make a project with sample images; it is deleted after the test."""
+    """Make a project with images, the sample's by default; it is deleted after the test."""
+    with _projects(label_studio, dataset) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_project(label_studio: LabelStudio, dataset: Dataset) -> Iterator[Callable[..., int]]:
+    """Like make_project, for a project that all tests of a module work on."""
+    with _projects(label_studio, dataset) as make:
+        yield make
+
+
+@contextmanager
+def _projects(label_studio: LabelStudio, sample: Dataset) -> Iterator[Callable[..., int]]:
     made: list[int] = []
 
-    def make(images: int = 12, control: str = "BrushLabels", xml: str | None = None) -> int:
+    def make(
+        images: int = 12, control: str = "BrushLabels", xml: str | None = None, dataset: Dataset = sample
+    ) -> int:
         config = xml or label_config(dataset, control)
         project = int(label_studio.create_project(title="nextmask live test", label_config=config)["id"])
         made.append(project)
         if images:
-            label_studio.upload_images(project, [sample.image for sample in dataset.splits["train"][:images]])
+            label_studio.upload_images(project, [one.image for one in dataset.splits["train"][:images]])
         return project
 
-    yield make
-    for project in made:
-        label_studio.delete_project(project)
+    try:
+        yield make
+    finally:
+        for project in made:
+            label_studio.delete_project(project)
 
 
 @pytest.fixture
@@ -84,3 +109,14 @@ def make_nextmask(studio: Studio, tmp_path: Path) -> Iterator[Callable[..., Next
 @pytest.fixture
 def nextmask(make_nextmask: Callable[..., Nextmask]) -> Nextmask:
     return make_nextmask()
+
+
+@pytest.fixture(scope="session")
+def serving(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nextmask]:
+    """One nextmask for all tests that leave it running. Its timer is off: what it does, a webhook made it do."""
+    environment = {"reconcile_seconds": 3600.0}
+    nextmask = Nextmask(studio, tmp_path_factory.mktemp("nextmask"), FAST, environment=environment)
+    nextmask.start()
+    yield nextmask
+    nextmask.stop()
+    nextmask.close()

@@ -114,7 +114,7 @@ def test_pixels_that_are_not_labelled_change_nothing() -> None:
 def test_a_batch_without_labels_teaches_nothing_and_is_finite() -> None:
     logits = torch.randn(2, 3, 8, 8, requires_grad=True)
     loss = cross_entropy_dice(logits, torch.full((2, 8, 8), 255))
-    loss.backward()
+    torch.autograd.backward(loss)
     assert loss.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
@@ -193,7 +193,7 @@ def test_samples_are_shrunk_never_enlarged(tmp_path: Path) -> None:
     batch = next(samples.batches(2, torch.Generator()))
     assert {tuple(sample.image.shape) for sample in batch} == {(3, 32, 64), (3, 30, 40)}
     assert all(sample.mask.shape == sample.image.shape[1:] for sample in batch)
-    assert all(set(sample.mask.unique().tolist()) == {0, 1} for sample in batch)
+    assert all(set(sample.mask.flatten().tolist()) == {0, 1} for sample in batch)
 
 
 def test_every_sample_is_drawn_once_before_any_twice(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_augmentation_moves_image_and_mask_together(tmp_path: Path) -> None:
     assert images.dtype == torch.float32
     assert 0 <= images.min() <= images.max() <= 1
     assert masks.dtype == torch.int64
-    assert set(masks.unique().tolist()) == {0, 1, 255}  # no class between two others
+    assert set(masks.flatten().tolist()) == {0, 1, 255}  # no class between two others
     brighter = images[:, 0] > images[:, 2]  # discs are more red than blue, the ground is not
     agree = (brighter == (masks == 1))[masks != 255].float().mean()
     assert agree > 0.95
@@ -375,7 +375,7 @@ def test_the_stored_weights_are_those_that_were_measured(trained: tuple[Job, Ver
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    job = disc_job(tmp_path, iterations=3, held_out=1)
+    job = disc_job(tmp_path, iterations=2, training=3, held_out=1, input_size=32)
     torch.rand(3)  # what was drawn before does not matter
     first, second = train(job), train(job)
     other = train(dataclasses.replace(job, seed=1))

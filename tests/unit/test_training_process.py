@@ -24,7 +24,7 @@ from ml_backend.errors import LeaseLost, TrainingError
 from ml_backend.training import Item, Job, Progress
 
 ROOT = Path(__file__).parents[2]
-MINUTES = 3 * 60.0
+TEN_MINUTES = 10 * 60.0
 FOREVER = 1_000_000
 
 
@@ -47,7 +47,7 @@ def run(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     heartbeat: Callable[[], None] = lambda: None,
-    timeout: float = MINUTES,
+    timeout: float = TEN_MINUTES,
 ) -> int:
     return training_process.run(job, progress=progress, heartbeat=heartbeat, timeout=timeout)
 
@@ -71,12 +71,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def in_training(act: Callable[[int], None]) -> Callable[[Progress], None]:
-    """Call `act` with the child's process id once the training is under way."""
+def once_under_way(act: Callable[[int], None]) -> Callable[[Progress], None]:
+    """Call `act` once, with the child's process id, when the child has begun to read its data."""
     before, acted = children(), threading.Event()
 
-    def progress(shown: Progress) -> None:
-        if shown.stage == "training" and not acted.is_set():
+    def progress(_: Progress) -> None:
+        if not acted.is_set():
             acted.set()
             (child,) = children() - before
             act(child)
@@ -108,15 +108,9 @@ def test_a_killed_child_is_an_error(tmp_path: Path) -> None:
         os.kill(child, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match=r"was ended by SIGKILL.*memory.*NEXTMASK_BATCH_SIZE"):
-        run(small_job(tmp_path, iterations=FOREVER), progress=in_training(kill))
+        run(small_job(tmp_path, iterations=FOREVER), progress=once_under_way(kill))
     assert Checkpoints(tmp_path / "models").versions() == []
     assert niceness == [min(19, os.nice(0) + 10)]  # serving goes first
-
-
-def test_what_the_child_says_is_raised(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TrainingError, match="nothing to train on"):
-        run(small_job(tmp_path, classes=("a",)))
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_crash_is_said_in_one_line_and_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +134,7 @@ def test_a_lost_lease_ends_the_child(tmp_path: Path) -> None:
             raise LeaseLost("another worker has it")
 
     with pytest.raises(LeaseLost):
-        run(small_job(tmp_path, iterations=FOREVER), progress=in_training(pids.append), heartbeat=heartbeat)
+        run(small_job(tmp_path, iterations=FOREVER), progress=once_under_way(pids.append), heartbeat=heartbeat)
     assert not is_alive(pids[0])
 
 
@@ -156,7 +150,7 @@ training_process.run(job, progress=progress, heartbeat=lambda: None, timeout=600
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_the_child_dies_with_its_parent(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "job.json").write_text(small_job(tmp_path, iterations=FOREVER).to_json())
     command = [sys.executable, "-c", PARENT, str(tmp_path / "job.json")]
@@ -189,17 +183,20 @@ def test_the_watch_works_without_the_kernel(tmp_path: Path) -> None:
         wait_for(lambda: not is_alive(child))
 
 
-def test_serve_answers_in_messages(tmp_path: Path) -> None:
+def test_serve_answers_in_messages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     messages: list[dict[str, Any]] = []
     assert training_process.serve(small_job(tmp_path, iterations=1).to_json(), messages.append) == 0
     assert messages[-1] == {"version": 1}
     assert {"progress": {"stage": "training", "done": 1, "total": 1, "loss": pytest.approx(1.2, abs=1)}} in messages
     messages.clear()
+    caplog.clear()
     assert training_process.serve(small_job(tmp_path, device="tpu").to_json(), messages.append) == 1
+    assert not caplog.records  # expected: no traceback
     assert "NEXTMASK_DEVICE" in messages[-1]["error"]
     messages.clear()
     assert training_process.serve("{", messages.append) == 1
     assert "JSONDecodeError" in messages[-1]["error"]
+    assert "Traceback" in caplog.text
     assert json.dumps(messages)
 
 

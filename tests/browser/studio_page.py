@@ -1,0 +1,144 @@
+"""What an annotator does in Label Studio's pages, and sees there."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from playwright.sync_api import Page, Response, expect
+from support import Studio
+
+PATIENCE = 60_000
+"""Milliseconds to wait for what a page does; the machine may be busy training."""
+_FAINT = 12
+"""Changes of colour up to this many of 255 levels are no mask."""
+
+Picture = NDArray[np.uint8]
+
+
+class StudioPage:
+    """One browser page.
+
+    Attributes:
+        problems: requests that Label Studio refused and errors in its scripts, as they happened. An annotator need
+            not see them: a Submit that is refused shows nothing but an empty bubble.
+    """
+
+    def __init__(self, page: Page, studio: Studio) -> None:
+        self._page, self._studio = page, studio
+        self.problems: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        page.on("response", self._note_refusal)
+        page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+
+    def _note_refusal(self, response: Response) -> None:
+        if response.status >= 400 and response.url.startswith(f"{self._studio.url}/api/"):
+            self.problems.append(f"{response.status} {response.request.method} {response.url}")
+
+    def messages(self) -> int:
+        """How many messages pop up now, empty ones included."""
+        return self._page.locator("[class*=toast-viewport] li, .ant-modal-content, .ant-message-notice").count()
+
+    # -- ways through the pages ---------------------------------------------------------------------------------------
+    def sign_in(self) -> None:
+        self._page.goto(f"{self._studio.url}/user/login")
+        self._page.fill("input[name=email]", self._studio.user)
+        self._page.fill("input[name=password]", self._studio.password)
+        self._page.click("button[type=submit]")
+        self._page.wait_for_url(re.compile(r"/(projects/?)?(\?.*)?$"))
+
+    def open_tab(self, project: int, title: str) -> None:
+        """Open a tab of the project's Data Manager by a click on its title."""
+        self._page.goto(f"{self._studio.url}/projects/{project}/data")
+        self._page.get_by_text(title, exact=True).first.click()
+        self._rows().first.wait_for()
+
+    def rows(self) -> list[tuple[int, float]]:
+        """Task id and prediction score of each row of the open tab, from top to bottom."""
+        cells = [text.split() for text in self._rows().all_inner_texts()]
+        return [(int(task), float(score)) for task, score in cells]
+
+    def open_row(self, task: int) -> None:
+        """Open a task by a click on its row."""
+        self._rows().filter(has=self._page.get_by_label(f"Select Task {task}", exact=True)).click()
+        self._wait_for_editor()
+        assert self.task() == task
+
+    def label_all_tasks(self) -> None:
+        """Let Label Studio choose what is labelled next."""
+        self._page.get_by_role("button", name="Label All Tasks").click()
+        self._wait_for_editor()
+
+    def _rows(self):
+        return self._page.get_by_test_id("table-row")
+
+    def _wait_for_editor(self) -> None:
+        self._page.locator(".lsf-outliner-item").first.wait_for()
+
+    # -- the editor ---------------------------------------------------------------------------------------------------
+    def task(self) -> int:
+        """The id of the open task."""
+        shown = self._page.locator(".lsf-current-task__task-id").inner_text()
+        return int(shown.split()[0].lstrip("#"))
+
+    def outliner(self) -> list[str]:
+        """Labels of the regions in the list beside the image."""
+        return self._page.locator(".lsf-outliner-item__title").all_inner_texts()
+
+    def picture(self) -> Picture:
+        """The image with what is drawn over it, (H, W, 3) RGB in pixels of the screen, once it no longer changes."""
+        box = self._page.locator(".lsf-image").bounding_box()
+        assert box, "no image is shown"
+        deadline = time.monotonic() + PATIENCE / 1000
+        before: Picture | None = None
+        while time.monotonic() < deadline:
+            png = np.frombuffer(self._page.screenshot(clip=box), np.uint8)
+            now = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            if before is not None and np.array_equal(before, now):
+                return now
+            before = now
+            time.sleep(0.5)
+        raise AssertionError("the picture does not come to rest")
+
+    def picture_without_regions(self) -> Picture:
+        """The same with all regions hidden; afterwards they are shown again."""
+        self._page.get_by_label("Hide all regions").click()
+        picture = self.picture()
+        self._page.get_by_label("Show all regions").click()
+        return picture
+
+    def submit(self) -> None:
+        self._press("bottombar-submit-button")
+
+    def skip(self) -> None:
+        self._press("bottombar-skip-button")
+
+    def _press(self, button: str) -> None:
+        """Press a button and wait until Label Studio has answered."""
+        path = re.compile(rf"/api/tasks/{self.task()}/annotations")
+        with self._page.expect_response(lambda answer: answer.request.method == "POST" and path.search(answer.url)):
+            self._page.get_by_test_id(button).click()
+
+    def wait_for_other_task(self, task: int) -> None:
+        expect(self._page.locator(".lsf-current-task__task-id")).not_to_contain_text(str(task), timeout=PATIENCE)
+        self._wait_for_editor()
+
+
+def seen_mask(shown: Picture, bare: Picture, colours: Mapping[int, tuple[int, int, int]]) -> Picture:
+    """What somebody sees who looks at both pictures: per pixel the class whose colour was laid over it, or 0.
+
+    A colour laid over a pixel moves it some way towards that colour; the class is the one whose way fits best.
+    """
+    change = shown.astype(np.float64) - bare
+    misfit = np.full((*change.shape[:2], max(colours) + 1), np.inf)
+    for index, colour in colours.items():
+        way = np.array(colour) - bare.astype(np.float64)
+        share = (change * way).sum(axis=-1) / np.maximum((way * way).sum(axis=-1), 1.0)
+        misfit[..., index] = np.square(change - share.clip(0, 1)[..., None] * way).sum(axis=-1)
+    seen = misfit.argmin(axis=-1).astype(np.uint8)
+    seen[np.abs(change).max(axis=-1) <= _FAINT] = 0
+    return seen

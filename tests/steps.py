@@ -1,0 +1,81 @@
+"""What the live tests do to Label Studio, and what they look at in it and in the system."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ml_backend.demo.dataset import Dataset
+from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.label_studio import LabelStudio
+from ml_backend.masks import Mask, write_result
+
+Json = dict[str, Any]
+
+
+def label_map_of(client: LabelStudio, project: int) -> LabelMap:
+    return parse_label_config(str(client.project(project)["label_config"]))
+
+
+def true_mask(client: LabelStudio, task: int, dataset: Dataset, label_map: LabelMap) -> Mask:
+    reference = label_map.image_reference(client.task(task)["data"])
+    truth = dataset.truth()
+    return truth.read(truth.find(str(reference)), label_map)
+
+
+def label(client: LabelStudio, project: int, dataset: Dataset, tasks: Iterable[int]) -> list[int]:
+    """Submit the true masks of these tasks, and return the annotations' ids."""
+    label_map, made = label_map_of(client, project), []
+    for task in tasks:
+        regions = write_result(true_mask(client, task, dataset, label_map), label_map, minimum_area=0)
+        made.append(int(client.submit_annotation(task, regions, 3.0)["id"]))
+    return made
+
+
+def predictions(client: LabelStudio, project: int, version: str | None = None) -> list[Json]:
+    """All predictions of a project, or those of one version."""
+    rows = client.transport.json("GET", "/api/predictions/", params={"project": project})
+    return [row for row in rows if version in (None, row["model_version"])]
+
+
+def data_manager_action(client: LabelStudio, project: int, action: str, tasks: list[int]) -> Json:
+    """Do what the Data Manager's menu "Actions" does with selected tasks."""
+    body = {"selectedItems": {"all": False, "included": tasks}, "project": project}
+    answer: Json = client.transport.json(
+        "POST", "/api/dm/actions/", params={"project": project, "id": action}, json=body, slow=True
+    )
+    return answer
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> list[int]:
+    """Ids of a process's children that run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(ValueError, OSError):
+            state, parent = _state(int(entry.name))
+            if parent == pid and state != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return _state(pid)[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(pid, number)
+
+
+def _state(pid: int) -> tuple[str, int]:
+    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    return state, int(parent)

@@ -1,0 +1,367 @@
+"""Sync: what becomes of each annotation, what is read again and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, make_services, nothing, region
+
+from ml_backend import masks
+from ml_backend.errors import ImageError, LabelConfigError, LeaseLost
+from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
+from ml_backend.services import Services
+from ml_backend.store import Task
+from ml_backend.sync import Sync, Synced, choose_annotation, is_held_out, remove_unused_masks
+
+UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
+
+
+@pytest.fixture
+def studio() -> MemoryStudio:
+    return MemoryStudio()
+
+
+@pytest.fixture
+def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
+    found = make_services(tmp_path, studio, held_out_share=0.3)
+    yield found
+    found.store.close()
+
+
+MakeSync = Callable[..., Sync]
+
+
+@pytest.fixture
+def make_sync(tmp_path: Path, services: Services) -> MakeSync:
+    def make(*, check: Callable[[], None] = nothing, **settings: Any) -> Sync:
+        def size_of(reference: str) -> tuple[int, int]:
+            height, width = services.images.load(reference).shape[:2]
+            return height, width
+
+        changed = services.settings.for_project(settings)
+        folder = tmp_path / "masks"
+        return Sync(services.client, services.store, changed, folder=folder, size_of=size_of, check=check)
+
+    return make
+
+
+@pytest.fixture
+def sync(services: Services, make_sync: MakeSync) -> Callable[..., Synced]:
+    """Sync the project as the reconciler does."""
+
+    def run(**settings: Any) -> Synced:
+        if services.store.project(PROJECT) is None:
+            services.store.wake(PROJECT)
+        project = services.store.project(PROJECT)
+        assert project is not None
+        return make_sync(**settings).run(project, nothing)
+
+    return run
+
+
+def item(*annotations: dict[str, Any], data: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    data = {"image": "/data/upload/0.png"} if data is None else data
+    return {"id": 1, "data": data, "updated_at": "2026-01-01T00:00:00Z", "annotations": list(annotations), **fields}
+
+
+def annotation(result: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
+    return {"id": 11, "result": [region(disc(0)[1])] if result is None else result, "created_at": "1", **fields}
+
+
+def mask_of(task: Task) -> Any:
+    return masks.mask_from_png(Path(task.mask_file).read_bytes())
+
+
+# -- which annotation counts -----------------------------------------------------------------------------------------
+def chosen(*annotations: dict[str, Any]) -> int | None:
+    found = choose_annotation(annotations)
+    return None if found is None else int(found["id"])
+
+
+def test_skips_never_count() -> None:
+    assert chosen() is None
+    assert chosen({"id": 1, "was_cancelled": True, "updated_at": "9"}) is None
+    assert chosen({"id": 1, "was_cancelled": True, "updated_at": "9"}, {"id": 2, "updated_at": "1"}) == 2
+
+
+def test_the_newest_counts_and_an_update_makes_it_newer() -> None:
+    early, late = "2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:00.000001Z"
+    assert chosen({"id": 1, "updated_at": late}, {"id": 2, "updated_at": early}) == 1
+    assert chosen({"id": 1, "created_at": early}, {"id": 2, "created_at": late}) == 2
+    assert chosen({"id": 2, "updated_at": early}, {"id": 1, "updated_at": early}) == 2  # at one moment: the later id
+
+
+def test_ground_truth_comes_before_newer_ones_but_not_when_skipped() -> None:
+    truth = {"id": 1, "ground_truth": True, "updated_at": "1"}
+    newer = {"id": 2, "ground_truth": False, "updated_at": "2"}
+    assert chosen(truth, newer) == 1
+    assert chosen(truth | {"was_cancelled": True}, newer) == 2
+    assert chosen(truth, newer | {"ground_truth": True}) == 2
+
+
+# -- what is held out ------------------------------------------------------------------------------------------------
+def test_the_held_out_share_is_kept_and_never_changes_its_mind() -> None:
+    names = [f"/data/upload/{number}.png" for number in range(4000)]
+    held = {name for name in names if is_held_out(name, 0.2)}
+    assert 0.17 < len(held) / len(names) < 0.23
+    assert held <= {name for name in names if is_held_out(name, 0.3)}  # a larger share takes none back
+    assert held != {name for name in names if is_held_out(name, 0.2, seed=1)}
+    assert not any(is_held_out(name, 0.0) for name in names)
+    assert all(is_held_out(name, 1.0) for name in names)
+
+
+def test_tasks_of_one_group_are_held_out_together(make_sync: MakeSync) -> None:
+    sync = make_sync(held_out_group="patient")
+    data = [{"image": f"/data/upload/{number}.png", "patient": 7} for number in range(12)]
+    read = [sync.read(PROJECT, item(annotation(), data=one), LABEL_MAP) for one in data]
+    assert {task.group_key for task in read} == {"7"}
+    assert len({task.held_out for task in read}) == 1
+
+
+def test_without_a_group_the_image_decides(make_sync: MakeSync) -> None:
+    for settings in ({}, {"held_out_group": "patient"}):
+        task = make_sync(**settings).read(PROJECT, item(annotation()), LABEL_MAP)
+        assert task.group_key == "/data/upload/0.png"
+        assert task.held_out == is_held_out("/data/upload/0.png", 0.3)
+
+
+# -- one task --------------------------------------------------------------------------------------------------------
+def test_a_submitted_mask_is_read_and_kept(make_sync: MakeSync) -> None:
+    task = make_sync().read(PROJECT, item(annotation(lead_time=4.5)), LABEL_MAP)
+    assert (task.status, task.error, task.annotation_id) == ("labelled", "", 11)
+    assert (task.lead_time, task.regions, task.vertices, task.agreement) == (4.5, 1, 0, None)
+    assert np.array_equal(mask_of(task), disc(0)[1])
+    again = make_sync().read(PROJECT, item(annotation(id=12)), LABEL_MAP)
+    assert (again.label_digest, again.mask_file) == (task.label_digest, task.mask_file)
+    other = make_sync().read(PROJECT, item(annotation([region(disc(1)[1])])), LABEL_MAP)
+    assert other.label_digest != task.label_digest
+    assert other.mask_file != task.mask_file
+
+
+def test_tasks_without_a_submitted_annotation(make_sync: MakeSync) -> None:
+    skip = annotation([], was_cancelled=True)
+    assert make_sync().read(PROJECT, item(), LABEL_MAP).status == "unlabelled"
+    assert make_sync().read(PROJECT, item(skip), LABEL_MAP).status == "skipped"
+    assert make_sync().read(PROJECT, item(annotation(), skip), LABEL_MAP).status == "labelled"
+
+
+@pytest.mark.parametrize("data", [{}, {"image": ""}, {"image": None}, {"image": 5}, {"picture": "/x.png"}])
+def test_a_task_without_an_image_is_broken_and_says_so(make_sync: MakeSync, data: dict[str, Any]) -> None:
+    task = make_sync().read(PROJECT, item(annotation(), data=data), LABEL_MAP)
+    assert (task.status, task.error) == ("broken", "The task's data has no image under 'image'.")
+
+
+def test_an_empty_annotation_says_that_all_is_background(make_sync: MakeSync, studio: MemoryStudio) -> None:
+    studio.add_task(0)
+    task = make_sync().read(PROJECT, item(annotation([])), LABEL_MAP)
+    assert (task.status, task.regions) == ("labelled", 0)
+    assert mask_of(task).shape == SHAPE  # asked of the image: no region tells it
+    assert not mask_of(task).any()
+
+
+def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(
+    make_sync: MakeSync, studio: MemoryStudio
+) -> None:
+    studio.add_task(0)
+    task = make_sync(unpainted="ignore").read(PROJECT, item(annotation([])), UNPAINTED_IGNORED)
+    assert (task.status, task.annotation_id) == ("broken", 11)
+    assert "labels nothing: it has no region, and unpainted pixels are ignored" in task.error
+
+
+def test_unpainted_pixels_are_ignored_by_setting(make_sync: MakeSync) -> None:
+    task = make_sync(unpainted="ignore").read(PROJECT, item(annotation()), UNPAINTED_IGNORED)
+    assert task.status == "labelled"
+    assert np.array_equal(mask_of(task), np.where(disc(0)[1], 0, IGNORE_INDEX))
+
+
+def test_an_empty_annotation_of_a_missing_image_is_broken(make_sync: MakeSync) -> None:
+    task = make_sync().read(PROJECT, item(annotation([])), LABEL_MAP)
+    assert (task.status, task.annotation_id, task.mask_file) == ("broken", 11, "")
+    assert "/data/upload/0.png cannot be fetched" in task.error
+
+
+def test_a_bad_region_is_left_out_and_said(make_sync: MakeSync) -> None:
+    bad = region(disc(0)[1], "cell") | {"id": "r2"}
+    bad["value"] = {"format": "rle", "rle": [1, 2, 3], "brushlabels": ["cell"]}
+    task = make_sync().read(PROJECT, item(annotation([bad, region(disc(0)[1])])), LABEL_MAP)
+    assert (task.status, task.regions) == ("labelled", 1)
+    assert "region 'r2' of 'tag'" in task.error
+    assert np.array_equal(mask_of(task), disc(0)[1])
+
+
+def test_an_annotation_of_bad_regions_only_is_broken(make_sync: MakeSync) -> None:
+    unknown = region(disc(0)[1], "vessel")
+    task = make_sync().read(PROJECT, item(annotation([unknown])), LABEL_MAP)
+    assert task.status == "broken"
+    assert "Annotation 11 labels nothing: region 'r1' of 'tag': its label 'vessel'" in task.error
+
+
+def test_regions_of_different_sizes_are_broken(make_sync: MakeSync) -> None:
+    other = region(np.ones((8, 8), np.uint8))
+    task = make_sync().read(PROJECT, item(annotation([region(disc(0)[1]), other])), LABEL_MAP)
+    assert (task.status, task.annotation_id) == ("broken", 11)
+    assert "sizes disagree" in task.error
+
+
+# -- what the annotator changed --------------------------------------------------------------------------------------
+def started_from(version: str) -> dict[str, Any]:
+    predictions = [{"id": 90, "model_version": "nextmask-9.9"}, {"id": 91, "model_version": version}]
+    return item(annotation(parent_prediction=91), predictions=predictions)
+
+
+def test_the_agreement_with_what_was_shown(services: Services, make_sync: MakeSync) -> None:
+    truth = disc(0)[1]
+    services.store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(truth))])
+    services.store.put_published(PROJECT, "nextmask-1.2", [(1, 0.5, masks.png_bytes(np.zeros_like(truth)))])
+    services.store.put_published(PROJECT, "nextmask-1.3", [(1, 0.5, None)])
+    services.store.put_published(PROJECT, "nextmask-1.4", [(1, 0.5, masks.png_bytes(np.zeros((5, 5), np.uint8)))])
+    read = {
+        version: make_sync().read(PROJECT, started_from(version), LABEL_MAP)
+        for version in (f"nextmask-1.{number}" for number in range(1, 6))
+    }
+    assert {task.shown_version for task in read.values()} == read.keys()
+    assert read["nextmask-1.1"].agreement == 1.0
+    assert read["nextmask-1.2"].agreement == pytest.approx((1 - truth.mean()) / 2)  # background IoU, and none for cell
+    # without a mask, of another size, and never published by us
+    assert [read[f"nextmask-1.{number}"].agreement for number in (3, 4, 5)] == [None, None, None]
+
+
+def test_an_annotation_from_scratch_agrees_with_nothing(services: Services, make_sync: MakeSync) -> None:
+    services.store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(disc(0)[1]))])
+    task = make_sync().read(PROJECT, item(annotation(parent_prediction=None)), LABEL_MAP)
+    assert (task.shown_version, task.agreement) == ("", None)
+
+
+# -- a whole project -------------------------------------------------------------------------------------------------
+def test_only_what_changed_is_read_again(services: Services, studio: MemoryStudio, sync: Callable[..., Synced]) -> None:
+    ids = [studio.add_task(index) for index in range(4)]
+    studio.label(ids[0])
+    assert sync().changed == 4
+    assert services.store.count_tasks(PROJECT) == {"labelled": 1, "unlabelled": 3}
+    assert sync().changed == 0  # the window overlaps, and what was read is known
+    studio.label(ids[1])
+    studio.annotate(ids[2], [], was_cancelled=True)
+    assert sync().changed == 2
+    assert services.store.count_tasks(PROJECT) == {"labelled": 2, "skipped": 1, "unlabelled": 1}
+
+
+def test_an_annotation_that_is_replaced_or_deleted(
+    services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    task_id = studio.add_task(0)
+    studio.label(task_id)
+    sync()
+    before = services.store.tasks(PROJECT)[0]
+    studio.annotate(task_id, [region(disc(1)[1])])
+    sync()
+    after = services.store.tasks(PROJECT)[0]
+    assert after.label_digest != before.label_digest
+    studio.items[task_id] |= {"annotations": [], "updated_at": studio.items[task_id]["updated_at"] + "Z"}
+    studio.items[task_id]["updated_at"] = "2026-02-01T00:00:00.000000Z"
+    sync()
+    assert services.store.tasks(PROJECT)[0].status == "unlabelled"
+
+
+def test_tasks_that_went_and_tasks_that_a_scan_missed(
+    services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    ids = [studio.add_task(index) for index in range(3)]
+    sync()
+    del studio.items[ids[0]]
+    sync()
+    assert [task.task_id for task in services.store.tasks(PROJECT)] == ids[1:]
+    services.store.delete_tasks(PROJECT, [ids[1]])
+    sync()
+    assert [task.task_id for task in services.store.tasks(PROJECT)] == ids[1:]
+
+
+def test_a_label_config_of_another_meaning_reads_everything_again(
+    services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    task_id = studio.add_task(0)
+    studio.label(task_id)
+    sync()
+    assert np.array_equal(np.unique(mask_of(services.store.tasks(PROJECT)[0])), [0, 1])
+    studio.xml = XML.replace('<Label value="cell"/>', '<Label value="vessel"/><Label value="cell"/>')
+    synced = sync()
+    assert (synced.changed, synced.label_map.classes) == (1, ("background", "vessel", "cell", "nucleus"))
+    assert np.array_equal(np.unique(mask_of(services.store.tasks(PROJECT)[0])), [0, 2])
+    studio.xml = XML.replace("<View>", '<View style="padding: 2px">')  # nothing about labels
+    sync()
+    assert sync().changed == 0
+
+
+def test_another_held_out_share_is_applied_to_all(
+    services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    for index in range(5):
+        studio.label(studio.add_task(index))
+    sync(held_out_share=0.0)
+    assert not any(task.held_out for task in services.store.tasks(PROJECT))
+    sync(held_out_share=0.9)
+    assert any(task.held_out for task in services.store.tasks(PROJECT))
+
+
+def test_a_config_without_masks_is_an_error_that_says_what_is_wanted(
+    studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    studio.xml = '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="x"/></Choices></View>'
+    with pytest.raises(LabelConfigError, match="BrushLabels"):
+        sync()
+
+
+def test_a_sync_that_is_stopped_is_done_by_the_next_one(
+    services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    for index in range(120):
+        studio.add_task(index)
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise LeaseLost("gone")
+
+    with pytest.raises(LeaseLost):
+        sync(check=check)
+    assert len(services.store.tasks(PROJECT)) == 50  # one batch
+    project = services.store.project(PROJECT)
+    assert project is not None
+    assert project.cursor is None
+    sync()
+    assert len(services.store.tasks(PROJECT)) == 120
+
+
+def test_masks_that_no_task_uses_are_removed(
+    tmp_path: Path, services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+) -> None:
+    task_id = studio.add_task(0)
+    studio.label(task_id)
+    sync()
+    studio.annotate(task_id, [region(disc(1)[1])])
+    sync()
+    folder = tmp_path / "masks"
+    assert len(list(folder.iterdir())) == 2
+    tasks = services.store.tasks(PROJECT)
+    assert remove_unused_masks(folder, tasks) == 1
+    assert [str(path) for path in folder.iterdir()] == [tasks[0].mask_file]
+    assert remove_unused_masks(folder, tasks) == 0
+
+
+def test_the_size_is_asked_of_the_image_only_when_no_region_tells(services: Services, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def size_of(reference: str) -> tuple[int, int]:
+        asked.append(reference)
+        raise ImageError("not now")
+
+    label_map: LabelMap = LABEL_MAP
+    sync = Sync(services.client, services.store, services.settings, folder=tmp_path, size_of=size_of, check=nothing)
+    assert sync.read(PROJECT, item(annotation()), label_map).status == "labelled"
+    assert asked == []
+    assert sync.read(PROJECT, item(annotation([])), label_map).status == "broken"
+    assert asked == ["/data/upload/0.png"]
