@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# As the command line does, and before torch is imported: threads that spin while they wait starve each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from pathlib import Path
 
 import pytest

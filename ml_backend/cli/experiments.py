@@ -59,7 +59,7 @@ def annotate(
 def demo(
     images: Annotated[Path | None, typer.Option(help="Folder of your own images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of their masks (PNG of class indices).")] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of labelling by the simulated annotator.", min=0)] = 1,
+    rounds: Annotated[int, typer.Option(help="Rounds of labelling by the simulated annotator, after the first masks.", min=0)] = 0,
     per_round: Annotated[int, typer.Option(help="Masks submitted per round.", min=1)] = 8,
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the rounds.")] = False,
     strategy: Annotated[str, typer.Option(help="Acquisition strategy.")] = "entropy",
@@ -76,7 +76,12 @@ def demo(
 
     if (images is None) != (masks is None):
         raise ConfigurationError("Give --images and --masks together, or neither for the sample data.")
-    dataset = sample_dataset() if images is None or masks is None else open_folders(images, masks)
+    if images is None or masks is None:
+        dataset = sample_dataset()
+    else:
+        with progress_bar() as bar:
+            line = bar.add_task("checking images and masks", total=None)
+            dataset = open_folders(images, masks, lambda done, total: bar.update(line, completed=done, total=total))
     options = DemoOptions(
         rounds=rounds,
         per_round=per_round,

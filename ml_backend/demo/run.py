@@ -202,7 +202,13 @@ class Demo:
         return parse_label_config(xml, unpainted=services.settings.for_project(settings).unpainted)
 
     def _own_settings(self) -> dict[str, Any]:
-        return {"unpainted": self._dataset.unpainted, "train_after": self._options.per_round}
+        """Settings of the demo's project: small enough for a training to take about a minute on two CPU cores."""
+        return {
+            "unpainted": self._dataset.unpainted,
+            "train_after": self._options.per_round,
+            "input_size": 192,
+            "iterations": 50,
+        }
 
     def _create_project(self, services: Services) -> str:
         xml = label_config(self._dataset, self._options.control)
