@@ -23,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml_backend import __version__
-from ml_backend.connection import SECRET_HEADER
+from ml_backend.connection import DISCONNECTING, SECRET_HEADER
 from ml_backend.errors import NextmaskError
 from ml_backend.model import NextmaskModel, payload_project
 from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
@@ -170,6 +170,8 @@ def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
     never end.
     """
     known, text = store.project(project_id), params_text(extra_params)
+    if known is not None and known.state == DISCONNECTING:
+        return
     if known is None or not known.managed or known.extra_params != text:
         store.wake(project_id, manage=True, extra_params=text)
 

@@ -37,6 +37,7 @@ WEBHOOK_ACTIONS: Final = (
     "TASKS_DELETED",
     "PROJECT_UPDATED",
 )
+DISCONNECTING: Final = "disconnecting"
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
 
 
@@ -182,6 +183,9 @@ class Connection:
         """
         self._changes = []
         undo = self._undo()
+        # First, so that a worker that is at it stops; the host calls /setup while its backends are listed, which
+        # would take the project up again.
+        self._store.update_project(self._id, managed=False, state=DISCONNECTING)
         for row in self._own(self._client.ml_backends(self._id), self._url):
             self._client.delete_ml_backend(int(row["id"]))
             self._changes.append(f"removed the backend {row['url']}")
@@ -194,8 +198,7 @@ class Connection:
                 self._client.delete_view(int(view["id"]))
                 self._changes.append(f"removed the tab {_title(view)!r}")
         self._restore_project(undo)
-        # Last: the host calls /setup while its backends are listed, and that takes a project up again.
-        self._store.update_project(self._id, undo="", managed=False)
+        self._store.update_project(self._id, undo="", state="waiting", error="")
         return self._changes
 
     def _restore_project(self, undo: Mapping[str, Any]) -> None:

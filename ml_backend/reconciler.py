@@ -80,14 +80,16 @@ class _Run:
 
     def run(self) -> None:
         """Do all steps, in order."""
-        self._label_map = self._sync().label_map
+        synced = self._sync()
+        self._label_map = synced.label_map
         self._retry_images()
         problem = self._train()
         self._rank()
         self._publish()
         if self._queue.prune(retire_seconds=self._settings.retire_hours * 3600):
             self._publish()  # deleting a version can reset the host's pointer: look again
-        remove_unused_masks(self._masks, self._store.tasks(self._id))
+        if synced.changed:
+            remove_unused_masks(self._masks, self._store.tasks(self._id))
         if problem is not None:
             raise problem
         error = self._project().train_error

@@ -95,7 +95,8 @@ class Scorer:
             round_number=round_number,
             progress=lambda done: self._stage("ranking", done, len(sample)),
         )
-        return append_unscored(priorities, [task for task in order if task not in seen | self._failed])
+        done = seen | self._failed
+        return append_unscored(priorities, [task for task in order if task not in done])
 
     def _sample_bounds(self, pool: int) -> tuple[int, int, float]:
         """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""

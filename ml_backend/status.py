@@ -8,6 +8,7 @@ from typing import Any
 from ml_backend.checkpoints import Version
 from ml_backend.errors import ConfigurationError
 from ml_backend.services import Services, model_number
+from ml_backend.settings import Settings
 from ml_backend.store import Project, Task
 
 
@@ -51,10 +52,10 @@ def project_status(services: Services, project_id: int) -> Status:
     """Describe a project.
 
     Raises:
-        ConfigurationError: the project was never connected, or its settings are invalid.
+        ConfigurationError: the project was never connected.
     """
     project = known_project(services, project_id)
-    settings = services.settings.for_project(project.extra_params)
+    settings, problem = _settings(services, project)
     tasks = services.store.tasks(project_id)
     model = _serving(services, project)
     record = model.record if model else None
@@ -75,7 +76,7 @@ def project_status(services: Services, project_id: int) -> Status:
         pool=_count(tasks, "unlabelled"),
         queue=services.store.queue_length(project_id, project.published_version),
         skipped=_count(tasks, "skipped"),
-        errors=_errors(project, tasks),
+        errors=problem | _errors(project, tasks),
     )
 
 
@@ -83,15 +84,23 @@ def known_project(services: Services, project_id: int) -> Project:
     """Return a project of the store.
 
     Raises:
-        ConfigurationError: it is unknown here.
+        ConfigurationError: it is unknown here, or was disconnected.
     """
     project = services.store.project(project_id)
-    if project is None:
+    if project is None or not project.managed:
         raise ConfigurationError(
             f"Project {project_id} is not connected here (MODEL_DIR = {services.settings.model_dir}). "
             f"Run: nextmask connect {project_id}"
         )
     return project
+
+
+def _settings(services: Services, project: Project) -> tuple[Settings, dict[str, str]]:
+    """The project's settings; the installation's, and why, where those entered in Label Studio are invalid."""
+    try:
+        return services.settings.for_project(project.extra_params), {}
+    except ConfigurationError as error:
+        return services.settings, {"settings": str(error)}
 
 
 def _serving(services: Services, project: Project) -> Version | None:

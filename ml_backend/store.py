@@ -266,6 +266,9 @@ class Store:
         wanted = _projects.c.id == only if only is not None else sa.and_(_projects.c.managed, due)
         oldest = sa.func.coalesce(_projects.c.dirty_since, _projects.c.reconciled_at, 0.0)
         query = sa.select(_projects.c.id, _projects.c.wakes).where(free, wanted).order_by(oldest).limit(1)
+        with self._read() as connection:  # most looks find nothing: they must not queue for the write lock
+            if connection.execute(query).first() is None:
+                return None
         with self._write() as connection:
             row = connection.execute(query).first()
             if row is None:

@@ -119,6 +119,10 @@ class Worker:
             return False
         return False
 
+    def _is_managed(self, project_id: int) -> bool:
+        project = self._services.store.project(project_id)
+        return project is not None and project.managed
+
     @contextmanager
     def _heartbeat(self, lease: Lease) -> Iterator[Callable[[], None]]:
         """Extend the lease from a thread; yields the check that tells the work to end."""
@@ -128,6 +132,8 @@ class Worker:
             while not ended.wait(self._settings.lease_seconds / 4):
                 try:
                     self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
+                    if not self._is_managed(lease.project_id):
+                        lost.set()
                 except LeaseLost:
                     lost.set()
                 except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
@@ -135,7 +141,7 @@ class Worker:
 
         def check() -> None:
             if lost.is_set():
-                raise LeaseLost(f"Another worker took project {lease.project_id}.")
+                raise LeaseLost(f"Project {lease.project_id} was disconnected, or another worker took it.")
             if self._stop.is_set():
                 raise _Stopped("the worker is stopping")
 

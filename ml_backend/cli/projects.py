@@ -40,7 +40,6 @@ def connect(
 def disconnect(project: ProjectId) -> None:
     """Put a project back as it was before connect; annotations and predictions stay."""
     services = open_services(load_settings())
-    known_project(services, project)
     _report(_connection(services, project).disconnect(), "There was nothing to put back.")
 
 

@@ -39,9 +39,10 @@ class StudioPage:
         if response.status >= 400 and response.url.startswith(f"{self._studio.url}/api/"):
             self.problems.append(f"{response.status} {response.request.method} {response.url}")
 
-    def messages(self) -> int:
-        """How many messages pop up now, empty ones included."""
-        return self._page.locator("[class*=toast-viewport] li, .ant-modal-content, .ant-message-notice").count()
+    def messages(self) -> list[str]:
+        """The messages that pop up now, empty ones included."""
+        self._page.screenshot(path="/tmp/brw/msg.png")
+        return self._page.locator("[class*=toast-viewport] li, .ant-modal-content, .ant-message-notice").all_inner_texts()
 
     # -- ways through the pages ---------------------------------------------------------------------------------------
     def sign_in(self) -> None:

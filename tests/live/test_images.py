@@ -35,7 +35,8 @@ def test_a_broken_image_among_ten(
 
     assert (status.state, status.labels, status.pool, status.queue) == ("waiting", 4, 10, 9)
     assert set(status.errors) == {f"task {broken}"}
-    assert ("cannot be" if kind == "missing" else "image") in status.errors[f"task {broken}"]
+    reason = "cannot be decoded" if kind == "damaged" else "cannot be fetched"
+    assert reason in status.errors[f"task {broken}"]
     ranked = [task.task_id for task, _ in serving.services.store.ranked(project)]
     assert sorted(ranked) == sorted(set(pool) - {broken})
     rows = predictions(label_studio, project, status.version)

@@ -1,0 +1,266 @@
+"""The scorer with a real small model: ranking, masks, broken images, class names that changed, and time limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, task_of
+
+from ml_backend import masks
+from ml_backend.checkpoints import Version
+from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, LeaseLost
+from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.scorer import Scorer, Shown
+from ml_backend.services import Services
+from ml_backend.store import Task
+
+BROKEN = "/data/upload/broken.png"
+MISSING = "/data/upload/missing.png"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def studio() -> MemoryStudio:
+    studio = MemoryStudio(files={BROKEN: b"\x89PNG\r\n\x1a\n these are no pixels"})
+    for index in range(1, 9):
+        studio.add_task(index)
+    return studio
+
+
+@pytest.fixture
+def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
+    found = make_services(tmp_path, studio, batch_size=3)
+    give_model(found)
+    yield found
+    found.store.close()
+
+
+@pytest.fixture
+def model(services: Services) -> Version:
+    return services.checkpoints(PROJECT).get(1)
+
+
+MakeScorer = Callable[..., Scorer]
+
+
+@pytest.fixture
+def make_scorer(services: Services, model: Version) -> MakeScorer:
+    def make(label_map: LabelMap = LABEL_MAP, *, without_model: bool = False, **options: Any) -> Scorer:
+        usual: dict[str, Any] = {"stage": nothing, "check": nothing}
+        return Scorer(services, PROJECT, None if without_model else model, label_map, **usual | options)
+
+    return make
+
+
+@pytest.fixture
+def tasks(services: Services, studio: MemoryStudio) -> list[Task]:
+    """Eight discs; put into the store."""
+    found = [task_of(one, image=studio.items[one]["data"]["image"]) for one in sorted(studio.items)]
+    services.store.put_tasks(found)
+    return found
+
+
+def spoilt(services: Services, task_id: int, image: str) -> Task:
+    task = task_of(task_id, image=image)
+    services.store.put_tasks([task])
+    return task
+
+
+def in_order(priorities: Any) -> list[int]:
+    return sorted(priorities, key=lambda task: -priorities[task])
+
+
+def settings_of(services: Services, **changes: Any) -> Services:
+    return replace(services, settings=services.settings.for_project(changes))
+
+
+# -- ranking ---------------------------------------------------------------------------------------------------------
+def test_the_pool_is_scored_whole_when_it_is_small(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+    stages: list[tuple[str, int, int]] = []
+    scorer = make_scorer(stage=lambda *shown: stages.append(shown))
+    ranking = scorer.rank(tasks, [], round_number=1)
+    assert ranking.scored == 8
+    assert ranking.priorities.keys() == {task.task_id for task in tasks}
+    assert ("ranking", 8, 8) in stages
+    again = make_scorer().rank(tasks[::-1], [], round_number=1)
+    assert in_order(again.priorities) == in_order(ranking.priorities)
+
+
+def test_without_a_model_the_order_is_random_and_the_seeds(
+    make_scorer: MakeScorer, tasks: list[Task], services: Services, model: Version
+) -> None:
+    ranking = make_scorer(without_model=True).rank(tasks, [], round_number=0)
+    assert (ranking.scored, len(ranking.priorities)) == (0, 8)
+    other = Scorer(settings_of(services, seed=5), PROJECT, None, LABEL_MAP, stage=nothing, check=nothing)
+    assert in_order(other.rank(tasks, [], round_number=0).priorities) != in_order(ranking.priorities)
+
+
+def test_images_that_cannot_be_had_are_noted_and_left_out(
+    make_scorer: MakeScorer, tasks: list[Task], services: Services
+) -> None:
+    pool = [*tasks, spoilt(services, 21, BROKEN), spoilt(services, 22, MISSING)]
+    ranking = make_scorer().rank(pool, [], round_number=1)
+    assert ranking.priorities.keys() == {task.task_id for task in tasks}
+    errors = {task.task_id: task.error for task in services.store.tasks(PROJECT) if task.error}
+    assert errors.keys() == {21, 22}
+    assert "cannot be fetched: not found" in errors[22]
+    assert BROKEN in errors[21]
+
+
+def test_an_image_that_is_back_loses_its_error(make_scorer: MakeScorer, tasks: list[Task], services: Services) -> None:
+    services.store.set_task_error(PROJECT, 1, "could not be fetched")
+    make_scorer().rank(services.store.tasks(PROJECT), [], round_number=1)
+    assert services.store.tasks(PROJECT)[0].error == ""
+
+
+def test_a_sample_is_scored_and_the_rest_comes_behind(services: Services, model: Version, tasks: list[Task]) -> None:
+    sampled = settings_of(services, pool_sample=3)
+    scorer = Scorer(sampled, PROJECT, model, LABEL_MAP, stage=nothing, check=nothing)
+    ranking = scorer.rank(tasks, [], round_number=1)
+    assert (ranking.scored, len(ranking.priorities)) == (3, 8)
+    values = sorted(ranking.priorities.values(), reverse=True)
+    assert values[2] >= 0.5 > values[3]
+
+
+def test_time_limits_the_scoring_of_a_large_pool(
+    services: Services, model: Version, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a window of 1 makes ten images the least; training that took no time leaves no time for more
+    few = settings_of(services, queue_window=1)
+    hasty = replace(model, record=replace(model.record, measures={"seconds": 0.0}))
+    pool = [replace(task, task_id=task.task_id + 100 * copy) for copy in range(3) for task in tasks]
+    services.store.put_tasks(pool)
+    ranking = Scorer(few, PROJECT, hasty, LABEL_MAP, stage=nothing, check=nothing).rank(pool, [], round_number=1)
+    assert 10 <= ranking.scored < 24
+    assert len(ranking.priorities) == 24
+
+
+def test_an_unknown_strategy_is_a_configuration_error(services: Services, model: Version, tasks: list[Task]) -> None:
+    odd = settings_of(services, strategy="clairvoyance")
+    with pytest.raises(ConfigurationError, match="clairvoyance"):
+        Scorer(odd, PROJECT, model, LABEL_MAP, stage=nothing, check=nothing).rank(tasks, [], round_number=1)
+
+
+def test_a_lost_lease_ends_the_scoring(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+    def check() -> None:
+        raise LeaseLost("gone")
+
+    with pytest.raises(LeaseLost):
+        make_scorer(check=check).rank(tasks, [], round_number=1)
+    with pytest.raises(LeaseLost):
+        list(make_scorer(check=check).render(tasks))
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+def shown_mask(shown: object) -> Any:
+    assert isinstance(shown, Shown)
+    return masks.mask_from_png(shown.png)
+
+
+def test_masks_are_predicted_in_order(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+    shown = list(make_scorer().show([task.image for task in tasks]))
+    for task, one in zip(tasks, shown, strict=True):
+        truth = disc(int(Path(task.image).stem))[1]
+        overlap = masks.agreement(shown_mask(one), truth, 3)
+        assert overlap is not None
+        assert overlap > 0.5  # its own disc, not another's
+        assert isinstance(one, Shown)
+        assert [found["value"]["brushlabels"] for found in one.regions] == [["cell"]]
+        read = masks.read_result(one.regions, LABEL_MAP)
+        assert np.array_equal(read.mask, shown_mask(one))
+
+
+def test_broken_images_are_answered_in_their_place(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+    good = tasks[0].image
+    shown = list(make_scorer().show([BROKEN, good, MISSING, good, BROKEN]))
+    assert [type(one) for one in shown] == [ImageError, Shown, ImageError, Shown, ImageError]
+    only_bad = list(make_scorer().show([BROKEN, MISSING, MISSING, BROKEN]))
+    assert all(isinstance(one, ImageError) for one in only_bad)
+    assert list(make_scorer().show([])) == []
+
+
+def test_without_a_model_there_is_no_mask(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+    scorer = make_scorer(without_model=True)
+    assert list(scorer.show([BROKEN, tasks[0].image])) == [None, None]
+    rendered = list(scorer.render(tasks))
+    assert [one.task for one in rendered] == tasks
+    assert all(one.regions == () and one.png is None for one in rendered)
+
+
+def test_rendering_notes_broken_images_and_leaves_them_out(
+    make_scorer: MakeScorer, tasks: list[Task], services: Services
+) -> None:
+    pool = [tasks[0], spoilt(services, 21, MISSING), tasks[1]]
+    rendered = list(make_scorer().render(pool))
+    assert [one.task.task_id for one in rendered] == [1, 2]
+    assert all(one.regions and one.png for one in rendered)
+    found = services.store.task(PROJECT, 21)
+    assert found is not None
+    assert "cannot be fetched" in found.error
+
+
+def test_after_the_deadline_the_rest_is_answered_at_once(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+    references = [task.image for task in tasks]
+    shown = list(make_scorer().show(references, deadline=time.monotonic() - 1))
+    assert [isinstance(one, Shown) for one in shown] == [True] * 3 + [False] * 5  # one batch was on its way
+    assert all("No time was left to predict" in str(one) for one in shown[3:])
+    unhurried = list(make_scorer().show(references, deadline=time.monotonic() + 3600))
+    assert all(isinstance(one, Shown) for one in unhurried)
+
+
+def test_specks_are_left_out_of_what_is_shown(services: Services, model: Version, tasks: list[Task]) -> None:
+    picky = settings_of(services, minimum_area=10_000)
+    (shown,) = Scorer(picky, PROJECT, model, LABEL_MAP, stage=nothing, check=nothing).show([tasks[0].image])
+    assert isinstance(shown, Shown)
+    assert shown.regions == []
+
+
+# -- label configurations that changed since the training ------------------------------------------------------------
+def predicted(services: Services, model: Version, label_map: LabelMap, references: Sequence[str]) -> list[Any]:
+    scorer = Scorer(services, PROJECT, model, label_map, stage=nothing, check=nothing)
+    return [shown_mask(one) for one in scorer.show(references)]
+
+
+def test_classes_are_translated_by_name(services: Services, model: Version, tasks: list[Task]) -> None:
+    references = [task.image for task in tasks[:3]]
+    before = predicted(services, model, LABEL_MAP, references)
+    moved = parse_label_config(XML.replace('<Label value="cell"/>', '<Label value="vessel"/><Label value="CELL"/>'))
+    for old, new in zip(before, predicted(services, model, moved, references), strict=True):
+        assert np.array_equal(new, np.where(old == 1, 2, 0))
+
+
+def test_a_class_that_went_is_unpainted(services: Services, model: Version, tasks: list[Task]) -> None:
+    without = parse_label_config(XML.replace('<Label value="cell"/>', ""))
+    (mask,) = predicted(services, model, without, [tasks[0].image])
+    assert not mask.any()
+
+
+def test_background_is_ignored_where_unpainted_pixels_are(
+    services: Services, model: Version, tasks: list[Task]
+) -> None:
+    ignoring = parse_label_config(XML, unpainted="ignore")
+    (before,) = predicted(services, model, LABEL_MAP, [tasks[0].image])
+    (mask,) = predicted(services, model, ignoring, [tasks[0].image])
+    assert np.array_equal(mask, np.where(before == 1, 0, 255))
+
+
+def test_a_damaged_model_is_an_error_that_says_what_to_do(
+    services: Services, make_scorer: MakeScorer, model: Version, tasks: list[Task]
+) -> None:
+    model.weights.write_bytes(b"x" * model.size)
+    with pytest.raises(CheckpointError, match="train again|Good versions"):
+        list(make_scorer().show([tasks[0].image]))
