@@ -80,14 +80,13 @@ class Trainer:
         try:
             number = self._train(labelled, label_map, digest)
         except TrainingError as error:
-            retry_at = time.time() + RETRY_SECONDS
-            changes = {"failed_digest": digest, "retry_at": retry_at, "train_requested_at": None}
+            changes = {"failed_digest": self._attempt(digest), "retry_at": time.time() + RETRY_SECONDS}
             self._store.update_project(self._id, train_error=str(error), **changes)
+            self._answer_request(requested_at)
             raise
         self._store.update_project(self._id, train_error="")
         logger.info("project=%s model=%s trained labels=%s", self._id, number, len(labelled))
-        if self._requested_at() == requested_at:
-            self._store.update_project(self._id, train_requested_at=None)
+        self._answer_request(requested_at)
         self.settle()
         return True
 
@@ -110,14 +109,14 @@ class Trainer:
             if not _answers(latest, digest, project.train_requested_at):
                 return True
             self._store.update_project(self._id, train_requested_at=None)
-        if project.failed_digest == digest and time.time() < (project.retry_at or 0):
+        if project.failed_digest == self._attempt(digest) and time.time() < (project.retry_at or 0):
             return False
         if latest is None:
             return len(labelled) >= self._settings.train_after
-        if latest.record.data_digest == digest:
-            return False
         network = ("architecture", "encoder", "input_size")
         other = any(latest.record.settings.get(name) != getattr(self._settings, name) for name in network)
+        if latest.record.data_digest == digest:
+            return other
         return (
             other
             or latest.record.label_map_digest != label_map.digest
@@ -127,6 +126,16 @@ class Trainer:
     def _data_digest(self, labelled: Iterable[Task], label_map: LabelMap) -> str:
         labels = sorted((task.task_id, task.label_digest, task.held_out) for task in labelled)
         return hashlib.sha256(json.dumps([label_map.digest, labels]).encode()).hexdigest()
+
+    def _attempt(self, digest: str) -> str:
+        """Digest of a training on this data: another one, with mended settings, need not wait for the pause."""
+        settings = {name: getattr(self._settings, name) for name in _TRAINING_SETTINGS}
+        return hashlib.sha256(json.dumps([digest, settings]).encode()).hexdigest()
+
+    def _answer_request(self, requested_at: float | None) -> None:
+        """Forget the request that this training was for; one that came meanwhile stays."""
+        if self._requested_at() == requested_at:
+            self._store.update_project(self._id, train_requested_at=None)
 
     def _requested_at(self) -> float | None:
         project = self._store.project(self._id)

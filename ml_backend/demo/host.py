@@ -93,7 +93,7 @@ class LabelStudioHost:
         """
         if self._process is not None:
             raise ConfigurationError(f"Label Studio at {self.url} is running already: stop it first")
-        if _answers(self.port):
+        if port_in_use(self.port):
             raise ConfigurationError(f"port {self.port} is in use: stop the program that uses it or take another port")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -272,7 +272,7 @@ def _how_to_install() -> str:
     )
 
 
-def _answers(port: int) -> bool:
+def port_in_use(port: int) -> bool:
     """Returns whether a program listens on the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)

@@ -27,7 +27,7 @@ from ml_backend.connection import Connection
 from ml_backend.demo import leash
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
 from ml_backend.demo.dataset import Dataset, label_config
-from ml_backend.demo.host import LabelStudioHost, free_port
+from ml_backend.demo.host import LabelStudioHost, free_port, port_in_use
 from ml_backend.errors import LabelStudioNotFound, NextmaskError
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.services import Services, open_services, webhook_secret
@@ -313,6 +313,8 @@ def _recall(folder: Path) -> Remembered:
     path = folder / "demo.json"
     if path.exists():
         found = Remembered(**json.loads(path.read_text()))
+        studio, own = (free_port() if port_in_use(port) else port for port in (found.label_studio_port, found.port))
+        found = replace(found, label_studio_port=studio, port=own)
     else:
         found = Remembered(
             free_port(), free_port(), secrets.token_urlsafe(9), secrets.token_hex(20), secrets.token_hex(16)
