@@ -7,6 +7,7 @@ is what `disconnect` goes back to.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ WEBHOOK_ACTIONS: Final = (
     "PROJECT_UPDATED",
 )
 DISCONNECTING: Final = "disconnecting"
+_LEAVE_SECONDS = 60.0
+_POLL_SECONDS = 0.1
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
 
 
@@ -72,7 +75,9 @@ class Connection:
         project = self._client.project(self._id)
         xml = str(project["label_config"])
         parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
-        self._store.wake(self._id, manage=True)
+        if self._store.project(self._id) is None:
+            # Known, but not yet to be worked on: its settings reach the host further down.
+            self._store.wake(self._id, managed=False)
         self._remember({field: project.get(field) for field in _PROJECT_FIELDS})
         self._colour(xml)
         self._register_backend(extra_params)
@@ -183,9 +188,7 @@ class Connection:
         """
         self._changes = []
         undo = self._undo()
-        # First, so that a worker that is at it stops; the host calls /setup while its backends are listed, which
-        # would take the project up again.
-        self._store.update_project(self._id, managed=False, state=DISCONNECTING)
+        self._stop_work()
         for row in self._own(self._client.ml_backends(self._id), self._url):
             self._client.delete_ml_backend(int(row["id"]))
             self._changes.append(f"removed the backend {row['url']}")
@@ -200,6 +203,20 @@ class Connection:
         self._restore_project(undo)
         self._store.update_project(self._id, undo="", state="waiting", error="")
         return self._changes
+
+    def _stop_work(self) -> None:
+        """Make a worker that is at it leave, and wait until it has: what it wrote later would stay."""
+        # The state keeps /setup, which the host calls while its backends are listed, from taking the project up again.
+        stopped = {"managed": False, "state": DISCONNECTING}
+        self._store.update_project(self._id, **stopped)
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while self._is_worked_on() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self._store.update_project(self._id, **stopped)  # again: the worker showed its own state until it left
+
+    def _is_worked_on(self) -> bool:
+        project = self._store.project(self._id)
+        return bool(project and project.lease_owner) and (project.lease_expires or 0) > time.time()
 
     def _restore_project(self, undo: Mapping[str, Any]) -> None:
         project = self._client.project(self._id)
@@ -273,6 +290,10 @@ def _comparable(value: object) -> object:
 
 
 def _object(extra_params: object) -> dict[str, Any]:
+    """Read settings as the host keeps them: whatever was typed in there, as an object or as its text."""
     if isinstance(extra_params, str):
-        return dict(json.loads(extra_params or "{}"))
+        try:
+            extra_params = json.loads(extra_params)
+        except ValueError:
+            return {}
     return dict(extra_params) if isinstance(extra_params, Mapping) else {}

@@ -15,12 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from ml_backend.checkpoints import Version
-from ml_backend.errors import ImageError, NextmaskError, TrainingError
+from ml_backend.errors import ImageError, LabelStudioNotFound, NextmaskError, TrainingError
 from ml_backend.priority_queue import PriorityQueue
 from ml_backend.scorer import WINDOWS_ALWAYS_SCORED, Scorer
 from ml_backend.services import Services, model_number, ranking_number
@@ -76,7 +77,7 @@ class _Run:
         self._checkpoints = services.checkpoints(project_id)
         self._masks = services.project_folder(project_id) / "masks"
         self._queue = PriorityQueue(services.client, services.store, project_id, check=check)
-        self._stage_written, self._topped_up = ("", 0.0), time.monotonic()
+        self._stage_written, self._topped_up = ("", 0.0), -math.inf
 
     def run(self) -> None:
         """Do all steps, in order."""
@@ -152,6 +153,8 @@ class _Run:
             self._label_map = self._sync(quietly=True).label_map
             if self._project().ranking_version:
                 self._publish(quietly=True)
+        except LabelStudioNotFound:  # the project is gone: nobody waits for this training
+            raise
         except NextmaskError as error:  # the training goes on; the next look tries again
             self._check()
             logger.warning("project=%s top-up during training failed: %s", self._id, error)

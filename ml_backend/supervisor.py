@@ -24,6 +24,7 @@ class WorkerProcess:
     def __init__(self, settings: Settings) -> None:
         self._environment = {**os.environ, **settings.environment()}
         self._stop = threading.Event()
+        self._starting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
         self._started = threading.Event()
@@ -36,7 +37,8 @@ class WorkerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
+        with self._starting:  # none is started afterwards, and the last one that was is known
+            self._stop.set()
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -53,13 +55,24 @@ class WorkerProcess:
     def _supervise(self) -> None:
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
-            self._process = subprocess.Popen(  # noqa: S603 (an argument list; our own interpreter)
-                [sys.executable, "-m", "ml_backend", "worker", "--parent", str(os.getpid())], env=self._environment
-            )
-            self._started.set()
-            code = self._process.wait()
+            ended = self._run()
             if self._stop.is_set():
                 return
-            logger.error("worker ended with code %s; the next one starts in %.1f s", code, pause)
+            logger.error("worker %s; the next one starts in %.1f s", ended, pause)
             self._stop.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _run(self) -> str:
+        """Run one worker to its end, and return how it ended."""
+        command = [sys.executable, "-m", "ml_backend", "worker", "--parent", str(os.getpid())]
+        try:
+            with self._starting:
+                if self._stop.is_set():
+                    return "was not started"
+                process = subprocess.Popen(command, env=self._environment)  # noqa: S603 (our own interpreter)
+                self._process = process
+        except OSError as error:  # no memory for another process, say: there may be some soon
+            return f"could not be started ({error})"
+        finally:
+            self._started.set()
+        return f"ended with code {process.wait()}"

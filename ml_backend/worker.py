@@ -132,15 +132,14 @@ class Worker:
             while not ended.wait(self._settings.lease_seconds / 4):
                 try:
                     self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
-                    if not self._is_managed(lease.project_id):
-                        lost.set()
                 except LeaseLost:
                     lost.set()
                 except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
                     logger.exception("project=%s heartbeat failed", lease.project_id)
 
         def check() -> None:
-            if lost.is_set():
+            # Asked anew each time: a project that was disconnected is to be left before the next write.
+            if lost.is_set() or not self._is_managed(lease.project_id):
                 raise LeaseLost(f"Project {lease.project_id} was disconnected, or another worker took it.")
             if self._stop.is_set():
                 raise _Stopped("the worker is stopping")

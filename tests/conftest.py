@@ -14,6 +14,8 @@ import pytest
 from ml_backend.demo.host import find_label_studio
 from ml_backend.settings import Settings, _environment_name
 
+pytest_plugins = ["live_fixtures", "browser_fixtures"]
+
 _OURS = frozenset(_environment_name(name) for name in Settings.model_fields)
 
 

@@ -262,5 +262,5 @@ def test_a_damaged_model_is_an_error_that_says_what_to_do(
     services: Services, make_scorer: MakeScorer, model: Version, tasks: list[Task]
 ) -> None:
     model.weights.write_bytes(b"x" * model.size)
-    with pytest.raises(CheckpointError, match="train again|Good versions"):
+    with pytest.raises(CheckpointError, match=r"train again|Good versions"):
         list(make_scorer().show([tasks[0].image]))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Page, Response, expect
-from support import Studio
+from playwright.sync_api import FloatRect, Locator, Page, Response
+from support import Studio, wait_for
 
 PATIENCE = 60_000
 """Milliseconds to wait for what a page does; the machine may be busy training."""
@@ -21,28 +20,27 @@ Picture = NDArray[np.uint8]
 
 
 class StudioPage:
-    """One browser page.
-
-    Attributes:
-        problems: requests that Label Studio refused and errors in its scripts, as they happened. An annotator need
-            not see them: a Submit that is refused shows nothing but an empty bubble.
-    """
+    """One browser page."""
 
     def __init__(self, page: Page, studio: Studio) -> None:
         self._page, self._studio = page, studio
-        self.problems: list[str] = []
+        self._refusals: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on("response", self._note_refusal)
-        page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+        page.on("pageerror", lambda error: self._refusals.append(f"script error: {error}"))
 
     def _note_refusal(self, response: Response) -> None:
         if response.status >= 400 and response.url.startswith(f"{self._studio.url}/api/"):
-            self.problems.append(f"{response.status} {response.request.method} {response.url}")
+            self._refusals.append(f"{response.status} {response.request.method} {response.url}")
 
-    def messages(self) -> list[str]:
-        """The messages that pop up now, empty ones included."""
-        self._page.screenshot(path="/tmp/brw/msg.png")
-        return self._page.locator("[class*=toast-viewport] li, .ant-modal-content, .ant-message-notice").all_inner_texts()
+    def problems(self) -> list[str]:
+        """What went wrong so far: requests that were refused, errors in scripts, and messages that pop up now.
+
+        A Submit that is refused shows no more than an empty bubble for a second.
+        """
+        bubbles = self._page.locator("[class*=toast-viewport] li, .ant-message-notice, .ant-modal-content")
+        texts = [text for text in bubbles.all_inner_texts() if not text.endswith("successfully")]
+        return [*self._refusals, *(f"message: {text!r}" for text in texts)]
 
     # -- ways through the pages ---------------------------------------------------------------------------------------
     def sign_in(self) -> None:
@@ -74,7 +72,7 @@ class StudioPage:
         self._page.get_by_role("button", name="Label All Tasks").click()
         self._wait_for_editor()
 
-    def _rows(self):
+    def _rows(self) -> Locator:
         return self._page.get_by_test_id("table-row")
 
     def _wait_for_editor(self) -> None:
@@ -94,16 +92,18 @@ class StudioPage:
         """The image with what is drawn over it, (H, W, 3) RGB in pixels of the screen, once it no longer changes."""
         box = self._page.locator(".lsf-image").bounding_box()
         assert box, "no image is shown"
-        deadline = time.monotonic() + PATIENCE / 1000
-        before: Picture | None = None
-        while time.monotonic() < deadline:
-            png = np.frombuffer(self._page.screenshot(clip=box), np.uint8)
-            now = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-            if before is not None and np.array_equal(before, now):
-                return now
-            before = now
-            time.sleep(0.5)
-        raise AssertionError("the picture does not come to rest")
+        pictures = [self._photograph(box)]
+
+        def rests() -> bool:
+            pictures.append(self._photograph(box))
+            return np.array_equal(*pictures[-2:])
+
+        wait_for(rests, name="a picture that no longer changes")
+        return pictures[-1]
+
+    def _photograph(self, box: FloatRect) -> Picture:
+        png = np.frombuffer(self._page.screenshot(clip=box), np.uint8)
+        return cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     def picture_without_regions(self) -> Picture:
         """The same with all regions hidden; afterwards they are shown again."""
@@ -125,7 +125,7 @@ class StudioPage:
             self._page.get_by_test_id(button).click()
 
     def wait_for_other_task(self, task: int) -> None:
-        expect(self._page.locator(".lsf-current-task__task-id")).not_to_contain_text(str(task), timeout=PATIENCE)
+        wait_for(lambda: self.task() != task, name="the next task")
         self._wait_for_editor()
 
 

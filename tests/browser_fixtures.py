@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from live.conftest import *  # noqa: F403 (TEMPORARY)
 from playwright.sync_api import Browser, sync_playwright
 from studio_page import StudioPage
 from support import Studio

@@ -1,0 +1,85 @@
+"""Makes the pictures in docs/images: the editor with a pre-filled task, and the queue in the Data Manager.
+
+They show a running demo that has been trained; playwright (among the development tools) and Chromium are needed:
+
+    make demo ARGS="--rounds 3"                                # leave it running
+    .venv/bin/python scripts/make_screenshots.py               # in a second terminal
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from ml_backend.connection import TAB_TITLE
+from ml_backend.demo.run import USERNAME, Remembered
+
+ROOT = Path(__file__).parents[1]
+WIDTH, HEIGHT = 1400, 900
+COLOURS = 192  # of the palette: the picture of a page has few, and a third of the bytes without the others
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
+
+
+def sign_in(browser: Browser, url: str, password: str) -> Page:
+    """Returns a page whose visitor is the demo's user."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    page.goto(f"{url}/user/login")
+    page.fill("input[name=email]", USERNAME)
+    page.fill("input[name=password]", password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda address: "login" not in address)
+    return page
+
+
+def open_queue(page: Page, url: str, project: int) -> None:
+    """Shows the tab of the queue, with its images."""
+    page.goto(f"{url}/projects/{project}/data")
+    page.get_by_text(TAB_TITLE, exact=True).first.click()
+    page.get_by_test_id("table-row").first.wait_for()
+
+
+def open_editor(page: Page, place: int) -> None:
+    """Shows the task at that place of the open queue, with its pre-filled masks."""
+    page.get_by_test_id("table-row").nth(place).click()
+    page.locator(".lsf-outliner-item").first.wait_for()
+
+
+def save(page: Page, path: Path) -> None:
+    """Writes the page as an optimised PNG, once nothing moves any more."""
+    page.wait_for_load_state("networkidle")
+    page.mouse.move(WIDTH - 5, HEIGHT - 5)
+    page.wait_for_timeout(3000)
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def main() -> None:
+    """Writes queue.png and editor.png."""
+    parser = argparse.ArgumentParser(description="Make the pictures of the documentation from a running demo.")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".nextmask" / "demo", help="the demo's folder")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
+    parser.add_argument("--place", type=int, default=0, help="place in the queue of the task to show, from 0")
+    arguments = parser.parse_args()
+    demo = Remembered(**json.loads((arguments.folder / "demo.json").read_text()))
+    url = f"http://localhost:{demo.label_studio_port}"
+    with sync_playwright() as playwright:
+        program = shutil.which("chromium") or "/usr/bin/chromium"
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        page = sign_in(browser, url, demo.password)
+        open_queue(page, url, demo.project)
+        save(page, arguments.output / "queue.png")
+        open_editor(page, arguments.place)
+        save(page, arguments.output / "editor.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

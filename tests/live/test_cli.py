@@ -1,0 +1,158 @@
+"""The command line, as a person or a script uses it, beside a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Nextmask
+
+from ml_backend.demo.dataset import Dataset
+from ml_backend.label_studio import LabelStudio
+
+pytestmark = pytest.mark.live
+
+SETTINGS = {"input_size": 64, "iterations": 6, "train_after": 4, "held_out_minimum": 50, "held_out_share": 0.3}
+STATUS_KEYS = {
+    *("project", "state", "strategy", "version", "labels", "trained_labels", "held_out_miou", "pool", "queue"),
+    *("skipped", "errors"),
+}
+
+
+class Shell:
+    """Runs nextmask's commands with the settings of a server."""
+
+    def __init__(self, nextmask: Nextmask) -> None:
+        self._environment = {**os.environ, **nextmask.settings.environment(), "COLUMNS": "200"}
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        """Run a command that is to end with `code`, and return what it prints: errors when it is to fail."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "ml_backend", *map(str, arguments)],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert ended.returncode == code, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        assert "Traceback" not in ended.stderr
+        return ended.stderr if code else ended.stdout
+
+    def json(self, *arguments: object) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+
+@pytest.fixture
+def shell(serving: Nextmask) -> Shell:
+    return Shell(serving)
+
+
+def masks_of(dataset: Dataset) -> Path:
+    return dataset.splits["train"][0].mask.parent
+
+
+def test_from_connect_to_disconnect(
+    shell: Shell,
+    serving: Nextmask,
+    label_studio: LabelStudio,
+    make_project: Callable[..., int],
+    shapes: Dataset,
+) -> None:
+    project = make_project(images=7, dataset=shapes)
+    options = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    assert f"registered the backend {serving.url}" in shell("connect", project, *options)
+    assert "Everything was in place." in shell("connect", project)
+    assert "No version was trained" in shell("train", project, code=1)
+    assert shell.json("versions", project) == []
+
+    labelled = shell.json("annotate", project, "--masks", masks_of(shapes), "--count", 4)
+    assert labelled["submitted"] == 4
+    assert [row["error"] for row in labelled["tasks"]] == [""] * 4
+    serving.wait_for_version(project, 1)
+    status = shell.json("status", project)
+    assert set(status) >= STATUS_KEYS
+    expected = {"state": "waiting", "strategy": "entropy", "version": "nextmask-1.2", "labels": 4, "errors": {}}
+    counts = {"trained_labels": 4, "pool": 3, "queue": 3, "skipped": 0, "project": project}
+    assert {key: status[key] for key in [*expected, *counts]} == expected | counts
+    assert project in [one["project"] for one in shell.json("status")]
+    assert "nextmask-1.2" in shell("status", project)
+
+    assert "Version 2: 4 labels" in shell("train", project)
+    assert shell.json("status", project)["version"] == "nextmask-2.3"
+    assert "Version 1 serves again" in shell("rollback", project)
+    assert [(row["number"], row["serves"]) for row in shell.json("versions", project)] == [(1, True), (2, False)]
+    assert "yes" in shell("versions", project)
+    assert shell.json("status", project)["version"] == "nextmask-1.4"
+    assert "nextmask-1.5 is published" in shell("rank", project)
+    assert label_studio.project(project)["model_version"] == "nextmask-1.5"
+    assert "Version 2 serves again" in shell("rollback", project, 2)
+
+    printed = shell("annotate", project, "--masks", masks_of(shapes), "--count", 99)
+    assert "Submitted 3 of 99 masks, mean IoU of pre-annotation and mask" in printed
+    assert "Label Studio has no task left." in printed
+    serving.wait_settled(project)
+    assert "nothing left to label" in shell("status", project)
+
+    assert f"removed the backend {serving.url}" in shell("disconnect", project)
+    assert "There was nothing to put back." in shell("disconnect", project)
+    for command in ("train", "rank", "rollback"):
+        assert f"Run: nextmask connect {project}" in shell(command, project, code=2)
+    assert label_studio.ml_backends(project) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("status 999999", 2, "Run: nextmask connect 999999"),
+        ("disconnect 999999", 2, "Run: nextmask connect 999999"),
+        ("connect 999999", 1, "404"),
+        ("connect {project} --backend-url http://ml-backend:9090", 2, "nextmask.local"),
+        ("connect {project} --set nonsense=1", 2, "not one of: "),
+        ("connect {project} --set strategy", 2, "KEY=VALUE"),
+        ("connect {project} --set iterations=0", 2, "NEXTMASK_ITERATIONS = 0"),
+        ("connect {project} --set strategy=nonsense", 2, "least_confidence"),
+        ("connect {project} --set encoder=nonsense", 2, "nonsense"),
+        ("annotate {project} --masks /no/such/folder", 2, "/no/such/folder"),
+        ("annotate {project}", 2, "--masks"),
+        ("rollback 999999", 2, "Run: nextmask connect 999999"),
+        ("connect abc", 2, "abc"),
+        ("frobnicate", 2, "frobnicate"),
+    ],
+)
+def test_errors(command: str, code: int, message: str, shell: Shell, empty_project: int) -> None:
+    assert message in " ".join(shell(*command.format(project=empty_project).split(), code=code).split())
+
+
+@pytest.fixture(scope="module")
+def empty_project(make_module_project: Callable[..., int], shapes: Dataset) -> int:
+    return make_module_project(images=0, dataset=shapes)
+
+
+def test_a_configuration_without_masks_is_refused(
+    shell: Shell, make_project: Callable[..., int], label_studio: LabelStudio
+) -> None:
+    xml = '<View><Image name="image" value="$image"/><Choices name="c" toName="image"><Choice value="a"/></Choices></View>'
+    project = make_project(images=0, xml=xml)
+    printed = shell("connect", project, code=1)
+    assert "Choices" in printed
+    assert "BrushLabels" in printed
+    assert label_studio.ml_backends(project) == []
+
+
+def test_serve_refuses_to_start_without_what_it_needs(shell: Shell) -> None:
+    assert "BASIC_AUTH_USER" in _serve(shell, BASIC_AUTH_USER="", NEXTMASK_HOST="0.0.0.0")
+    assert "LABEL_STUDIO_API_KEY is not set" in _serve(shell, LABEL_STUDIO_API_KEY="")
+    assert "Did you mean NEXTMASK_STRATEGY?" in _serve(shell, NEXTMASK_STRATEGI="entropy")
+
+
+def _serve(shell: Shell, **environment: str) -> str:
+    changed = Shell.__new__(Shell)
+    changed._environment = {**shell._environment, **environment}
+    return changed("serve", code=2)

@@ -1,0 +1,256 @@
+"""connect and disconnect on a host in memory: idempotent, reported, and put back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wiring import PROJECT, XML, MemoryStudio, make_services
+
+from ml_backend.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection, tab_data
+from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioError, LabelStudioNotFound
+from ml_backend.services import Services
+
+URL = "http://127.0.0.1:9090"
+COLOURED = XML.replace("<Label ", '<Label background="#123456" ')
+
+
+@pytest.fixture
+def studio() -> MemoryStudio:
+    return MemoryStudio(xml=COLOURED, fields={"sampling": "Sequential sampling", "model_version": "mine"})
+
+
+MakeConnection = Callable[..., Connection]
+
+
+@pytest.fixture
+def make_connection(tmp_path: Path, studio: MemoryStudio) -> Iterator[MakeConnection]:
+    opened: list[Services] = []
+
+    def make(project: int = PROJECT, **settings: Any) -> Connection:
+        services = make_services(tmp_path, studio, **settings)
+        opened.append(services)
+        return Connection(services.client, services.store, services.settings, project, secret="s3cret")
+
+    yield make
+    for services in opened:
+        services.store.close()
+
+
+def state(studio: MemoryStudio) -> tuple[Any, ...]:
+    return studio.xml, studio.fields, studio.backends, studio.hooks, studio.tabs
+
+
+# -- connect ---------------------------------------------------------------------------------------------------------
+def test_connect_makes_everything_and_says_so(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    changes = make_connection().connect({"train_after": 5})
+    (backend,), (hook,), (tab, usual) = studio.backends, studio.hooks, studio.tabs
+    assert (backend["url"], backend["title"], backend["extra_params"]) == (URL, "nextmask", {"train_after": 5})
+    assert backend["auth_method"] == "NONE"
+    assert (hook["url"], hook["headers"]) == (f"{URL}/webhook", {SECRET_HEADER: "s3cret"})
+    assert (sorted(hook["actions"]), hook["send_for_all_actions"]) == (sorted(WEBHOOK_ACTIONS), False)
+    assert studio.fields["sampling"] == "Uncertainty sampling"
+    assert studio.fields["show_collab_predictions"] is True
+    assert tab["data"] == tab_data()
+    assert usual["data"]["title"] == "Default"  # Label Studio makes it only for projects without any
+    assert len(changes) == 5
+    assert "s3cret" not in str(changes)
+
+
+def test_connecting_again_changes_nothing(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection().connect({"train_after": 5})
+    before = json.dumps(state(studio))
+    assert make_connection().connect({"train_after": 5}) == []
+    assert make_connection().connect() == []  # without settings: those there stay
+    assert json.dumps(state(studio)) == before
+
+
+def test_credentials_are_registered_with_the_backend(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection(basic_auth_user="me", basic_auth_pass="word").connect()
+    (backend,) = studio.backends
+    assert (backend["auth_method"], backend["basic_auth_user"], backend["basic_auth_pass"]) == (
+        *("BASIC_AUTH", "me", "word"),
+    )
+
+
+def test_a_project_is_known_and_woken(make_connection: MakeConnection, tmp_path: Path, studio: MemoryStudio) -> None:
+    make_connection().connect()
+    services = make_services(tmp_path, studio)
+    (project,) = services.store.projects()
+    assert project.wakes > project.wakes_handled
+    services.store.close()
+
+
+def test_other_settings_and_another_address_are_taken_over(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    make_connection().connect({"train_after": 5})
+    changes = make_connection(port=7777).connect({"train_after": 6})
+    (backend,), (hook,) = studio.backends, studio.hooks
+    assert backend["url"] == "http://127.0.0.1:7777"
+    assert backend["extra_params"] == {"train_after": 6}
+    assert hook["url"] == "http://127.0.0.1:7777/webhook"
+    assert len(changes) == 2
+
+
+def test_doubled_registrations_are_removed(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection().connect()
+    studio.add_ml_backend(project=PROJECT, url="http://10.0.0.1:9090", title="nextmask")
+    studio.add_webhook(project=PROJECT, url=f"{URL}/webhook")
+    changes = make_connection().connect()
+    assert [row["url"] for row in studio.backends] == [URL]
+    assert changes.count("removed a second registration of nextmask") == 1
+    assert changes.count("removed a doubled webhook") == 1
+
+
+def test_other_peoples_things_are_left_alone(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    studio.add_ml_backend(project=PROJECT, url="http://10.0.0.9:1", title="theirs")
+    studio.add_view(PROJECT, {"title": "Mine"})
+    theirs = json.dumps(state(studio)[2:])
+    make_connection().connect()
+    make_connection().disconnect()
+    assert json.dumps(state(studio)[2:]) == theirs
+
+
+@pytest.mark.parametrize("stored", ["", "{}", '{"train_after": 5}', "3", "[1]", "no JSON", None, [1]])
+def test_settings_of_any_kind_found_at_the_backend_are_replaced(
+    studio: MemoryStudio, make_connection: MakeConnection, stored: Any
+) -> None:
+    make_connection().connect()
+    studio.backends[0]["extra_params"] = stored
+    make_connection().connect({"train_after": 7})
+    assert studio.backends[0]["extra_params"] == {"train_after": 7}
+
+
+def test_labels_without_colours_get_some(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    studio.xml = XML
+    changes = make_connection().connect()
+    assert studio.xml.count("background=") == 2
+    assert any("colours" in change for change in changes)
+    assert make_connection().connect() == []
+
+
+def test_a_project_with_tabs_of_its_own_gets_just_one_more(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    studio.add_view(PROJECT, {"title": "Mine"})
+    make_connection().connect()
+    assert [tab["data"]["title"] for tab in studio.tabs] == ["Mine", "Priority queue"]
+
+
+def test_a_tab_that_somebody_changed_stays(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection().connect()
+    studio.tabs[1]["data"]["ordering"] = ["tasks:id"]
+    make_connection().disconnect()
+    assert [tab["data"]["title"] for tab in studio.tabs] == ["Default"]
+
+
+def test_a_changed_tab_is_put_in_order(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection().connect()
+    studio.tabs[0]["data"] |= {"ordering": ["-tasks:id"], "columnsWidth": {"id": 90}}
+    assert make_connection().connect() == ["put the tab 'Priority queue' in order again"]
+    assert studio.tabs[0]["data"]["ordering"] == ["tasks:predictions_score"]
+    assert studio.tabs[0]["data"]["columnsWidth"] == {"id": 90}  # of the person who looks at it
+
+
+def test_the_tab_shows_the_queue_as_it_is_served() -> None:
+    data = tab_data()
+    assert data["ordering"] == ["tasks:predictions_score"]  # the lowest score is served first
+    filters = {one["filter"]: (one["operator"], one["value"]) for one in data["filters"]["items"]}
+    assert filters == {
+        "filter:tasks:total_annotations": ("equal", 0),
+        "filter:tasks:cancelled_annotations": ("equal", 0),
+    }
+
+
+# -- what is refused, before anything is changed ---------------------------------------------------------------------
+@pytest.mark.parametrize("url", ["http://ml-backend:9090", "http://localhost:9090", "http://user:pw@backend/x.y"])
+def test_an_address_without_a_dot_gets_no_webhook_and_is_refused(
+    studio: MemoryStudio, make_connection: MakeConnection, url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_BACKEND_URL.*dotted alias such as nextmask\.local"):
+        make_connection(backend_url=url).connect()
+    assert studio.backends == []
+
+
+@pytest.mark.parametrize("url", ["http://nextmask.local:9090", "https://10.0.0.7", "http://[::1]:9090", URL])
+def test_dotted_and_numeric_addresses_are_taken(
+    studio: MemoryStudio, make_connection: MakeConnection, url: str
+) -> None:
+    make_connection(backend_url=url).connect()
+    assert studio.backends[0]["url"] == url
+
+
+def test_bad_settings_configs_and_projects_change_nothing(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    before = json.dumps(state(studio))
+    with pytest.raises(ConfigurationError, match="'trainafter', which is not one of"):
+        make_connection().connect({"trainafter": 1})
+    with pytest.raises(LabelStudioNotFound):
+        make_connection(project=4).connect()
+    studio.xml = '<View><Text name="t" value="$t"/></View>'
+    with pytest.raises(LabelConfigError):
+        make_connection().connect()
+    studio.xml = COLOURED
+    assert json.dumps(state(studio)) == before
+
+
+# -- disconnect ------------------------------------------------------------------------------------------------------
+def test_disconnect_puts_back_what_was_there(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    studio.xml = XML
+    studio.predictions = [{"id": 1, "task": 1, "result": [], "score": 0.5, "model_version": "mine"}]
+    before = json.dumps([studio.xml, studio.fields["sampling"], studio.fields["model_version"]])
+    make_connection().connect()
+    make_connection().connect({"seed": 2})  # a second connect must not take our own values for theirs
+    studio.predictions.append({"id": 2, "task": 1, "result": [], "score": 0.5, "model_version": "nextmask-1.1"})
+    studio.update_project(PROJECT, model_version="nextmask-1.1")
+    changes = make_connection().disconnect()
+    assert json.dumps([studio.xml, studio.fields["sampling"], studio.fields["model_version"]]) == before
+    assert (studio.backends, studio.hooks, studio.tabs) == ([], [], [])
+    assert len(studio.predictions) == 2  # a task with one may be open in an editor
+    assert len(changes) >= 6
+    assert "labels as before" in changes
+
+
+def test_a_disconnected_project_is_no_longer_worked_on(
+    studio: MemoryStudio, make_connection: MakeConnection, tmp_path: Path
+) -> None:
+    make_connection().connect()
+    make_connection().disconnect()
+    services = make_services(tmp_path, studio)
+    assert services.store.projects() == []
+    services.store.close()
+    assert make_connection().disconnect() == []
+
+
+def test_a_label_config_that_was_edited_meanwhile_stays(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    studio.xml = XML
+    make_connection().connect()
+    studio.xml = edited = studio.xml.replace('value="nucleus"', 'value="core"')
+    make_connection().disconnect()
+    assert studio.xml == edited
+
+
+def test_a_version_that_can_no_longer_be_set_is_emptied(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection().connect()
+    studio.fields["model_version"] = "nextmask-1.1"
+    changes = make_connection().disconnect()  # no prediction carries "mine" any more
+    assert studio.fields["model_version"] == ""
+    assert any("'mine' is refused" in change for change in changes)
+
+
+def test_other_refusals_of_the_host_are_raised(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection().connect()
+
+    def refuse(*_: Any, **fields: Any) -> Any:
+        raise LabelStudioError("not allowed", status=403)
+
+    monkeypatch.setattr(studio, "update_project", refuse)
+    with pytest.raises(LabelStudioError, match="not allowed"):
+        make_connection().disconnect()

@@ -1,0 +1,113 @@
+"""The documentation says what the code does: settings, commands, messages, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from ml_backend.cli import app
+from strategies import available
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+COMMANDS = typer.main.get_group(app)
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+def test_the_tables_of_settings_are_those_of_the_code() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "make_configuration_docs.py"))
+    written = page("docs/configuration.md")
+    assert script["updated"](written) == written, "run: python scripts/make_configuration_docs.py"
+
+
+def test_the_readme_names_every_strategy() -> None:
+    for name in available():
+        assert f"| `{name}`" in page("README.md")
+
+
+def test_every_setting_that_the_pages_name_exists() -> None:
+    known = set(re.findall(r"^\| `([A-Z_]+)` \|", page("docs/configuration.md"), flags=re.MULTILINE))
+    for path in PAGES:
+        named = set(re.findall(r"\bNEXTMASK_[A-Z_]*[A-Z]\b", path.read_text()))
+        assert named <= known, path.name
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+def sections_of_commands() -> dict[str, str]:
+    parts = re.split(r"^## nextmask ", page("docs/commands.md"), flags=re.MULTILINE)[1:]
+    return {part.partition("\n")[0].strip(): part for part in parts}
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    assert sections_of_commands().keys() == COMMANDS.commands.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS.commands)
+def test_every_option_of_a_command_is_documented(name: str) -> None:
+    section = sections_of_commands()[name]
+    for parameter in COMMANDS.commands[name].params:
+        if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False):
+            for flag in [*parameter.opts, *parameter.secondary_opts]:
+                assert re.search(rf"{flag}\b", section), f"{flag} of {name}"
+        elif parameter.param_type_name == "argument":
+            assert f"nextmask {name} 7" in section
+
+
+def flags_of(name: str) -> set[str]:
+    return {
+        flag for parameter in COMMANDS.commands[name].params for flag in [*parameter.opts, *parameter.secondary_opts]
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_pages_use_only_commands_and_options_that_exist(path: Path) -> None:
+    for block in re.findall(r"^```bash\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL):
+        for name, rest in re.findall(r"^(?:.* exec nextmask )?nextmask ([a-z]+)([^\n#&]*)", block, flags=re.MULTILINE):
+            assert name in COMMANDS.commands
+            assert set(re.findall(r"--[a-z-]+", rest)) <= flags_of(name), f"nextmask {name}{rest}"
+
+
+# -- messages --------------------------------------------------------------------------------------------------------
+def strings_of_the_code() -> Iterator[str]:
+    """Yield every string; where an f-string fills something in, there is a "…"."""
+    for path in (ROOT / "ml_backend").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_are_quoted_as_the_code_says_them() -> None:
+    code = list(strings_of_the_code())
+    messages = re.findall(r"^> (.+)$", page("docs/troubleshooting.md"), flags=re.MULTILINE)
+    assert len(messages) > 20
+    for message in messages:
+        pattern = re.compile(".*".join(map(re.escape, message.removesuffix("….").split("…"))), re.DOTALL)
+        assert any(pattern.search(string) for string in code), message
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if not link.startswith(("http://", "https://")):
+            target, _, anchor = link.partition("#")
+            file = (path.parent / target).resolve() if target else path
+            assert file.exists(), link
+            assert not anchor or anchor in anchors(file), link

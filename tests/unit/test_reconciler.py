@@ -1,0 +1,361 @@
+"""reconcile as a whole, against a host in memory: real masks, real training process, real ranking."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, png, region
+
+from ml_backend import reconciler, training_process
+from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioUnavailable, LeaseLost, TrainingError
+from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
+from ml_backend.services import Services
+from ml_backend.store import Project
+
+URL = "http://127.0.0.1:9090"
+QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def studio() -> MemoryStudio:
+    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
+    for index in range(8):
+        studio.add_task(index)
+    return studio
+
+
+@pytest.fixture
+def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
+    found = make_services(tmp_path, studio, **QUICK)
+    found.store.wake(PROJECT)
+    yield found
+    found.store.close()
+
+
+@pytest.fixture
+def with_model(services: Services) -> None:
+    """The project is served by a model that was trained elsewhere."""
+    give_model(services)
+    services.checkpoints(PROJECT).publish(1)
+    services.store.update_project(PROJECT, decided_model=1)
+
+
+def project(services: Services) -> Project:
+    found = services.store.project(PROJECT)
+    assert found is not None
+    return found
+
+
+def state(services: Services, studio: MemoryStudio) -> Any:
+    """All that annotators see, and what the store knows of it."""
+    rows = sorted((row["task"], row["model_version"], row["score"], str(row["result"])) for row in studio.predictions)
+    return rows, studio.fields["model_version"], project(services).published_version, project(services).state
+
+
+# -- the main job ----------------------------------------------------------------------------------------------------
+def test_from_no_label_to_a_trained_queue(services: Services, studio: MemoryStudio) -> None:
+    reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-0.1"
+    assert len(studio.queue()) == 4
+    assert all(row["result"] == [] for row in studio.predictions)  # there is no model yet
+
+    for task in studio.queue():
+        studio.label(task)
+    reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-1.2" == project(services).published_version
+    assert len(studio.queue()) == 4
+    (version,) = services.checkpoints(PROJECT).versions()
+    assert len(version.record.labels) == 4
+    assert (project(services).state, project(services).stage, project(services).error) == ("waiting", "", "")
+
+    before = state(services, studio), len(studio.imports)
+    reconcile(services, PROJECT, nothing)
+    assert (state(services, studio), len(studio.imports)) == before
+
+
+@pytest.mark.usefixtures("with_model")
+def test_the_queue_has_masks_and_the_order_of_the_ranking(services: Services, studio: MemoryStudio) -> None:
+    reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-1.1"
+    ranked = [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    assert studio.queue() == ranked[:4]
+    assert all(row["result"] for row in studio.predictions)
+    for task in studio.queue():
+        assert services.store.published_mask(PROJECT, "nextmask-1.1", task)
+
+
+@pytest.mark.usefixtures("with_model")
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_wherever_it_is_killed_the_next_one_finishes(services: Services, studio: MemoryStudio, order: str) -> None:
+    """Die at the first check, then at the second, … until one comes through; or once, as late as possible."""
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == survived:
+            raise LeaseLost("killed")
+
+    for survived in range(1, 60) if order == "first" else range(14, 60):
+        calls = 0
+        try:
+            reconcile(services, PROJECT, check)
+            break
+        except LeaseLost:
+            continue
+    assert survived > (10 if order == "first" else 14)
+    version = studio.fields["model_version"]
+    assert [row["model_version"] for row in studio.predictions] == [version] * 4
+    assert len({row["task"] for row in studio.predictions}) == 4
+    assert studio.queue() == [task.task_id for task, _ in services.store.ranked(PROJECT)][:4]
+
+
+def test_a_project_nobody_knows_is_left_alone(services: Services, studio: MemoryStudio) -> None:
+    reconcile(services, 999, nothing)
+    assert studio.imports == []
+
+
+def test_nothing_to_label_is_a_state_of_its_own(services: Services, studio: MemoryStudio) -> None:
+    studio.items.clear()
+    reconcile(services, PROJECT, nothing)
+    assert (project(services).state, project(services).published_version, studio.imports) == ("waiting", "", [])
+
+
+# -- what leads to a new ranking -------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("with_model")
+def test_new_tasks_another_strategy_and_another_config_rank_anew(services: Services, studio: MemoryStudio) -> None:
+    def version() -> str:
+        reconcile(services, PROJECT, nothing)
+        assert studio.fields["model_version"] == project(services).published_version
+        return project(services).published_version
+
+    assert version() == "nextmask-1.1"
+    assert version() == "nextmask-1.1"
+    studio.add_task(20)
+    assert version() == "nextmask-1.2"
+    studio.backends[0]["extra_params"] = {"strategy": "margin"}
+    assert version() == "nextmask-1.3"
+    assert project(services).extra_params == '{"strategy": "margin"}'
+    studio.backends[0]["extra_params"] = '{"strategy": "margin", "minimum_area": 40}'
+    assert version() == "nextmask-1.4"  # other masks
+    studio.xml = XML.replace('<Label value="nucleus"/>', '<Label value="nucleus"/><Label value="vessel"/>')
+    assert version() == "nextmask-1.5"
+    studio.fields["title"] = "Renamed"
+    assert version() == "nextmask-1.5"
+    assert project(services).title == "Renamed"
+
+
+@pytest.mark.usefixtures("with_model")
+def test_numbers_that_the_host_has_seen_are_never_used_again(services: Services, studio: MemoryStudio) -> None:
+    # The state here was lost; predictions of its time are still in Label Studio.
+    studio.predictions = [
+        {"id": 1, "task": 1, "result": [], "score": 0.5, "model_version": "nextmask-4.17"},
+        {"id": 2, "task": 1, "result": [], "score": 0.5, "model_version": "theirs-1.99"},
+    ]
+    reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-1.18"
+
+
+@pytest.mark.usefixtures("with_model")
+def test_consumed_and_skipped_tasks_leave_and_the_queue_is_refilled(services: Services, studio: MemoryStudio) -> None:
+    reconcile(services, PROJECT, nothing)
+    first, second, third, _ = studio.queue()
+    studio.label(first)
+    studio.annotate(second, [], was_cancelled=True)
+    reconcile(services, PROJECT, nothing)
+    assert len(studio.queue()) == 2  # half the window is enough
+    studio.label(third)
+    reconcile(services, PROJECT, nothing)
+    assert len(studio.queue()) == 4
+    assert studio.fields["model_version"] == "nextmask-1.1"  # the same ranking goes on
+    assert len({row["task"] for row in studio.predictions}) == len(studio.predictions)
+
+
+@pytest.mark.usefixtures("with_model")
+def test_a_pointer_that_somebody_moved_is_put_back(services: Services, studio: MemoryStudio) -> None:
+    reconcile(services, PROJECT, nothing)
+    studio.fields["model_version"] = ""
+    reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-1.1"
+
+
+@pytest.mark.usefixtures("with_model")
+def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconcile(services, PROJECT, nothing)
+    studio.add_task(20)
+    reconcile(services, PROJECT, nothing)
+    start, delete = time.time(), studio.delete_model_version
+
+    def delete_and_reset(project_id: int, version: str) -> int:
+        studio.fields["model_version"] = None
+        return delete(project_id, version)
+
+    monkeypatch.setattr(studio, "delete_model_version", delete_and_reset)
+    monkeypatch.setattr(time, "time", lambda: start + 27 * 3600)
+    reconcile(services, PROJECT, nothing)
+    assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
+    assert studio.fields["model_version"] == "nextmask-1.2"
+
+
+@pytest.mark.usefixtures("with_model")
+def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryStudio) -> None:
+    checkpoints = services.checkpoints(PROJECT)
+    first = checkpoints.get(1)
+    checkpoints.create(first.record, checkpoints.load_state(first))
+    reconcile(services, PROJECT, nothing)
+    # version 2 was on disk and not decided, but nothing is labelled: it is settled all the same
+    assert studio.fields["model_version"] == "nextmask-2.1"
+    checkpoints.rollback(1)
+    reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-1.2"
+
+
+# -- images that fail ------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("with_model")
+def test_a_broken_image_is_noted_and_comes_back_when_it_is_mended(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = studio.items[3]["data"]["image"]
+    content = studio.files.pop(reference)
+    reconcile(services, PROJECT, nothing)
+    assert 3 not in [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    failed = services.store.task(PROJECT, 3)
+    assert failed is not None
+    assert "cannot be fetched" in failed.error
+
+    studio.files[reference] = content
+    services.store.set_note(f"images_retried_{PROJECT}", str(time.time()))
+    reconcile(services, PROJECT, nothing)
+    assert project(services).published_version == "nextmask-1.1"  # not asked again at once
+    services.store.set_note(f"images_retried_{PROJECT}", str(time.time() - RETRY_IMAGES_SECONDS - 1))
+    reconcile(services, PROJECT, nothing)
+    assert 3 in [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    mended = services.store.task(PROJECT, 3)
+    assert mended is not None
+    assert mended.error == ""
+
+
+def test_an_empty_annotation_asks_the_image_for_its_size(services: Services, studio: MemoryStudio) -> None:
+    studio.files[studio.items[1]["data"]["image"]] = png(disc(0)[0])
+    studio.annotate(1, [])
+    reconcile(services, PROJECT, nothing)
+    (labelled,) = services.store.tasks(PROJECT, status="labelled")
+    assert labelled.task_id == 1
+
+
+def test_masks_of_replaced_annotations_are_removed(services: Services, studio: MemoryStudio) -> None:
+    studio.label(1)
+    reconcile(services, PROJECT, nothing)
+    studio.annotate(1, [region(disc(5)[1])])
+    reconcile(services, PROJECT, nothing)
+    folder = services.project_folder(PROJECT) / "masks"
+    (labelled,) = services.store.tasks(PROJECT, status="labelled")
+    assert [str(path) for path in folder.iterdir()] == [labelled.mask_file]
+
+
+# -- what goes wrong -------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("with_model")
+def test_a_training_that_fails_leaves_annotators_their_queue(services: Services, studio: MemoryStudio) -> None:
+    studio.backends[0]["extra_params"] = json.dumps({"encoder": "no-such-encoder"})
+    for task in (1, 2, 3, 4):
+        studio.label(task)
+    with pytest.raises(TrainingError, match="no-such-encoder"):
+        reconcile(services, PROJECT, nothing)
+    assert studio.fields["model_version"] == "nextmask-1.1"
+    assert sorted(studio.queue()) == [5, 6, 7, 8]
+    reconcile(services, PROJECT, nothing)  # in the pause after it
+    assert project(services).state == "failed"
+    assert "no-such-encoder" in project(services).error
+
+
+def test_settings_that_are_invalid_are_an_error_and_kept_for_the_status(
+    services: Services, studio: MemoryStudio
+) -> None:
+    studio.backends[0]["extra_params"] = {"train_aftr": 3}
+    with pytest.raises(ConfigurationError, match="train_aftr"):
+        reconcile(services, PROJECT, nothing)
+    assert project(services).extra_params == '{"train_aftr": 3}'
+    studio.backends[0]["url"] = "http://other.example:1"  # somebody else's backend: its settings are not ours
+    services.store.update_project(PROJECT, extra_params="")
+    reconcile(services, PROJECT, nothing)
+
+
+def test_a_config_without_masks_is_said_and_healed_by_the_next_look(services: Services, studio: MemoryStudio) -> None:
+    studio.xml = '<View><Image name="image" value="$image"/></View>'
+    with pytest.raises(LabelConfigError):
+        reconcile(services, PROJECT, nothing)
+    studio.xml = XML
+    reconcile(services, PROJECT, nothing)
+    assert len(studio.queue()) == 4
+
+
+# -- while a training runs -------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("with_model")
+def test_annotators_are_supplied_while_a_training_runs(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconcile(services, PROJECT, nothing)
+    consumed = studio.queue()[:3]
+    seen: list[tuple[int, int]] = []
+
+    def training(_job: object, *, heartbeat: Callable[[], None], **_: Any) -> int:
+        for task in consumed:
+            studio.label(task)
+        heartbeat()
+        seen.append((len(studio.queue()), services.store.count_tasks(PROJECT)["labelled"]))
+        with monkeypatch.context() as patch:
+            patch.setattr(studio, "project", unavailable)
+            heartbeat()  # a host that is away does not end the training
+        raise TrainingError("the end of this test")
+
+    def unavailable(_: int) -> Any:
+        raise LabelStudioUnavailable("away")
+
+    monkeypatch.setattr(training_process, "run", training)
+    monkeypatch.setattr(reconciler, "TOP_UP_SECONDS", 0.0)
+    studio.label(next(task for task in studio.items if task not in studio.queue()))
+    services.store.wake(PROJECT, train=True)
+    with caplog.at_level(logging.WARNING), pytest.raises(TrainingError, match="the end"):
+        reconcile(services, PROJECT, nothing)
+    assert seen == [(4, 4)]  # the queue is full again, and the labels are read
+    assert "top-up during training failed: away" in caplog.text
+
+
+@pytest.mark.usefixtures("with_model")
+def test_a_lease_lost_during_the_training_ends_it(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = False
+
+    def training(_job: object, *, heartbeat: Callable[[], None], **_: Any) -> int:
+        nonlocal lost
+        lost = True
+        heartbeat()
+        raise AssertionError("it went on")
+
+    def check() -> None:
+        if lost:
+            raise LeaseLost("gone")
+
+    monkeypatch.setattr(training_process, "run", training)
+    studio.label(1)
+    services.store.wake(PROJECT, train=True)
+    with pytest.raises(LeaseLost):
+        reconcile(services, PROJECT, check)

@@ -1,0 +1,247 @@
+"""The worker against a host in memory: it takes leases, notes errors, gives way, and outlives everything."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wiring import PROJECT, MemoryStudio, make_services
+
+from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
+from ml_backend.services import Services
+from ml_backend.store import Project
+from ml_backend.worker import Worker
+
+
+class Studio(MemoryStudio):
+    """A host that can be told what happens when a reconcile begins, and how often that was."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+    looks = 0
+
+    def ml_backends(self, project_id: int) -> list[dict[str, Any]]:
+        self.looks += 1
+        self.meanwhile()
+        return super().ml_backends(project_id)
+
+
+@pytest.fixture
+def studio() -> Studio:
+    studio = Studio()
+    for index in range(3):
+        studio.add_task(index)
+    return studio
+
+
+@pytest.fixture
+def services(tmp_path: Path, studio: Studio) -> Iterator[Services]:
+    found = make_services(tmp_path, studio, lease_seconds=2.0, reconcile_seconds=3600.0)
+    found.store.wake(PROJECT)
+    yield found
+    found.store.close()
+
+
+def project(services: Services, project_id: int = PROJECT) -> Project:
+    found = services.store.project(project_id)
+    assert found is not None
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def fail_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_it_reconciles_what_is_due_and_then_rests(services: Services, studio: Studio) -> None:
+    worker = Worker(services)
+    assert worker.run_once()
+    after = project(services)
+    assert (after.state, after.error, after.wakes_handled, after.lease_owner) == ("waiting", "", 1, None)
+    assert after.published_version == "nextmask-0.1"
+    assert studio.queue()
+    assert not worker.run_once()
+    assert worker.run_once(only=PROJECT)
+
+
+def test_an_expected_error_is_noted_and_not_repeated_at_once(services: Services, studio: Studio) -> None:
+    studio.meanwhile = fail_with(LabelStudioUnavailable("Label Studio did not answer"))
+    worker = Worker(services)
+    assert worker.run_once()
+    after = project(services)
+    assert (after.state, after.error, after.lease_owner) == ("failed", "Label Studio did not answer", None)
+    assert after.error_at is not None
+    assert not worker.run_once()  # the timer tries again
+    studio.meanwhile = lambda: None
+    services.store.wake(PROJECT)
+    assert worker.run_once()
+    assert (project(services).state, project(services).error) == ("waiting", "")
+
+
+def test_an_unexpected_error_is_noted_without_its_words(
+    services: Services, studio: Studio, caplog: pytest.LogCaptureFixture
+) -> None:
+    studio.meanwhile = fail_with(ZeroDivisionError("with a secret in it"))
+    assert Worker(services).run_once()
+    assert project(services).error == "Unexpected ZeroDivisionError; the log has the details."
+    assert "with a secret in it" in caplog.text  # with its traceback, in the log only
+
+
+def test_asked_for_one_project_it_raises(services: Services, studio: Studio) -> None:
+    studio.meanwhile = fail_with(LabelStudioUnavailable("not now"))
+    with pytest.raises(LabelStudioUnavailable, match="not now"):
+        Worker(services).run_once(only=PROJECT)
+    assert project(services).lease_owner is None
+
+
+def test_whoever_loses_the_lease_leaves_the_project_to_the_other(services: Services, studio: Studio) -> None:
+    def stolen() -> None:
+        services.store.update_project(PROJECT, lease_owner="another worker")
+        time.sleep(1.5)  # the heartbeat comes four times per lease
+
+    studio.meanwhile = stolen
+    with pytest.raises(LeaseLost):
+        Worker(services).run_once(only=PROJECT)
+    after = project(services)
+    assert (after.lease_owner, after.wakes_handled, after.error) == ("another worker", 0, "")
+    assert studio.imports == []
+
+
+def test_a_project_that_is_disconnected_meanwhile_is_left(services: Services, studio: Studio) -> None:
+    def disconnected() -> None:
+        services.store.update_project(PROJECT, managed=False)
+        time.sleep(1.5)
+
+    studio.meanwhile = disconnected
+    assert Worker(services).run_once()
+    assert studio.imports == []
+    assert not project(services).managed
+
+
+def test_a_long_reconcile_keeps_its_lease(services: Services, studio: Studio) -> None:
+    taken = []
+
+    def slowly() -> None:
+        time.sleep(3.0)  # longer than the lease
+        taken.append(services.store.acquire("other", lease_seconds=2.0, interval=3600.0))
+
+    studio.meanwhile = slowly
+    assert Worker(services).run_once()
+    assert taken == [None]
+
+
+def test_a_heartbeat_that_fails_once_ends_nothing(
+    services: Services, studio: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat, failures = services.store.heartbeat, []
+
+    def heartbeat(*arguments: Any, **options: Any) -> None:
+        if not failures:
+            failures.append(1)
+            raise OSError("database is locked")
+        beat(*arguments, **options)
+
+    monkeypatch.setattr(services.store, "heartbeat", heartbeat)
+    studio.meanwhile = lambda: time.sleep(1.2)
+    assert Worker(services).run_once()
+    assert project(services).state == "waiting"
+    assert "heartbeat failed" in caplog.text
+
+
+def test_stopping_leaves_the_project_due(services: Services, studio: Studio) -> None:
+    worker = Worker(services)
+    studio.meanwhile = worker.stop
+    assert worker.run_once()
+    after = project(services)
+    assert (after.wakes_handled, after.lease_owner, after.error) == (0, None, "")
+    studio.meanwhile = lambda: None
+    assert Worker(services).run_once()
+    assert project(services).state == "waiting"
+
+
+def test_a_project_that_is_gone_is_no_longer_looked_at(services: Services) -> None:
+    services.store.wake(404)
+    worker = Worker(services)
+    while worker.run_once():
+        pass
+    assert not project(services, 404).managed
+    assert "no project 404" in project(services, 404).error
+    assert project(services).managed
+
+
+def test_a_404_of_something_else_does_not_end_a_project(services: Services, studio: Studio) -> None:
+    studio.meanwhile = fail_with(LabelStudioNotFound("no such prediction"))
+    assert Worker(services).run_once()
+    assert project(services).managed
+
+
+# -- the loop --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def run() -> Iterator[Callable[[Worker], None]]:
+    started: list[tuple[Worker, threading.Thread]] = []
+
+    def start(worker: Worker) -> None:
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        started.append((worker, thread))
+
+    yield start
+    for worker, thread in started:
+        worker.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_it_works_until_it_is_stopped(services: Services, studio: Studio, run: Callable[[Worker], None]) -> None:
+    run(Worker(services))
+    wait_for(lambda: project(services).wakes_handled == 1)
+    services.store.wake(PROJECT)
+    wait_for(lambda: project(services).wakes_handled == 2)
+    assert studio.looks == 2
+
+
+def test_nothing_ends_the_loop(
+    services: Services, studio: Studio, run: Callable[[Worker], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, failures = services.store.acquire, []
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        if len(failures) < 3:
+            failures.append(1)
+            raise OSError("no space left on device")
+        return acquire(*arguments, **options)
+
+    monkeypatch.setattr(services.store, "acquire", broken)
+    studio.meanwhile = fail_with(RuntimeError("a bug"))
+    run(Worker(services))
+    wait_for(lambda: project(services).state == "failed")
+    studio.meanwhile = lambda: None
+    services.store.wake(PROJECT)
+    wait_for(lambda: project(services).state == "waiting")
+    assert len(failures) == 3
+
+
+def test_two_workers_share_the_work(services: Services, studio: Studio, run: Callable[[Worker], None]) -> None:
+    studio.meanwhile = lambda: time.sleep(0.2)
+    run(Worker(services))
+    run(Worker(services))
+    wait_for(lambda: project(services).wakes_handled == 1 and project(services).lease_owner is None)
+    assert len(studio.imports) == 1
+
+
+def test_an_error_is_one_of_ours(services: Services, studio: Studio) -> None:
+    studio.meanwhile = fail_with(KeyError("x"))
+    with pytest.raises(NextmaskError, match="Unexpected KeyError"):
+        Worker(services).run_once(only=PROJECT)
