@@ -15,6 +15,7 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic
 from fastapi_offline import FastAPIOffline
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 PREDICT_THREADS = 8
 WEBHOOK_THREADS = 4
+_SHOWN_PROBLEMS = 5
 """Own threads: predictions that use up theirs must not keep webhooks waiting, which are lost after a second."""
 
 
@@ -109,6 +111,7 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
     )
     app.add_middleware(Authentication, settings=settings, secret=secret)
     _add_protocol(app, services)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(NextmaskError, _expected)
     app.add_exception_handler(Exception, _unexpected)
     return app
@@ -189,14 +192,14 @@ def _versions(services: Services, project: str | int | None) -> Versions:
 def _take_event(services: Services, body: bytes) -> dict[str, str]:
     try:
         payload = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, f"The body is not JSON: {error}.") from None
     action = payload.get("action") if isinstance(payload, dict) else None
     project_id = payload_project(payload) if isinstance(payload, dict) else None
     if not isinstance(action, str) or project_id is None:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "A webhook body needs an action and a project with an id.")
     NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
-    logger.info("project=%s event=%s", project_id, action[:40])
+    logger.info("project=%s event=%.40r", project_id, action)
     return {"status": "noted"}
 
 
@@ -235,6 +238,17 @@ class Authentication:
 
 def _equal(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """Say what does not fit and where. FastAPI's own answer sends back what was sent, tokens and masks included."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    if any(item["type"] == "json_invalid" for item in found):
+        problems = ["it is not JSON"]
+    else:
+        problems = [f"{'.'.join(map(str, item['loc'][1:])) or 'body'}: {item['msg']}" for item in found]
+    detail = f"The request cannot be read: {'; '.join(problems[:_SHOWN_PROBLEMS])}."
+    return JSONResponse({"detail": detail}, status_code=status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
 async def _expected(_: Request, error: Exception) -> Response:

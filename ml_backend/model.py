@@ -90,9 +90,9 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
     def _predictions(
         self, tasks: Sequence[Mapping[str, Any]], project: Project | None, version: str
     ) -> list[dict[str, Any]]:
-        number = model_number(version)
+        number, scores = model_number(version), self._scores(tasks, project)
         if project is None or not number:
-            return [_empty(version, self._score(project, task)) for task in tasks]
+            return [_empty(version, score) for score in scores]
         settings = self._services.settings.for_project(project.extra_params)
         xml = self._label_config or project.label_config
         label_map = _label_map(xml, settings.unpainted, settings.query_control)
@@ -100,40 +100,39 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         services = replace(self._services, settings=settings)
         scorer = Scorer(services, project.id, model, label_map, stage=_ignore, check=_ignore)
         deadline = time.monotonic() + self._services.settings.predict_seconds
-        references = [label_map.image_reference(task.get("data") or {}) for task in tasks]
+        references = [label_map.image_reference(_data(task)) for task in tasks]
         shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
         answers = [next(shown) if reference else _no_image(label_map) for reference in references]
-        priorities = self._services.store.priorities(project.id, [int(task["id"]) for task in tasks if "id" in task])
-        return self._answers(tasks, answers, project, version, priorities)
+        return self._answers(tasks, answers, scores, project.id, version)
 
     def _answers(
         self,
         tasks: Sequence[Mapping[str, Any]],
         answers: Iterable[Shown | ImageError | None],
-        project: Project,
+        scores: Iterable[float],
+        project_id: int,
         version: str,
-        priorities: Mapping[int, float],
     ) -> list[dict[str, Any]]:
         predictions, kept = [], []
-        for task, answer in zip(tasks, answers, strict=True):
-            task_id = int(task.get("id") or 0)
-            score = score_of(priorities[task_id]) if task_id in priorities else _LAST
-            prediction = _empty(version, score)
+        for task, answer, score in zip(tasks, answers, scores, strict=True):
+            prediction, task_id = _empty(version, score), _task_id(task)
             if isinstance(answer, Shown):
                 prediction["result"] = list(answer.regions)
-                kept.append((task_id, score, answer.png))
+                if task_id is not None:
+                    kept.append((task_id, score, answer.png))
             elif answer is not None:
-                logger.warning("project=%s task=%s no prediction: %s", project.id, task_id, answer)
+                logger.warning("project=%s task=%s no prediction: %s", project_id, task_id, answer)
             predictions.append(prediction)
         # Kept so that what the annotator changes can be computed from it.
-        self._services.store.put_published(project.id, version, [row for row in kept if row[0]])
+        self._services.store.put_published(project_id, version, kept)
         return predictions
 
-    def _score(self, project: Project | None, task: Mapping[str, Any]) -> float:
-        if project is None or "id" not in task:
-            return _LAST
-        priority = self._services.store.priorities(project.id, [int(task["id"])])
-        return next((score_of(value) for value in priority.values()), _LAST)
+    def _scores(self, tasks: Sequence[Mapping[str, Any]], project: Project | None) -> list[float]:
+        """Return the tasks' scores by the stored ranking, so that no prediction on demand jumps the queue."""
+        ids = [_task_id(task) for task in tasks]
+        known = [task_id for task_id in ids if task_id is not None]
+        found = self._services.store.priorities(project.id, known) if project else {}
+        return [score_of(found[task_id]) if task_id in found else _LAST for task_id in ids]
 
 
 def payload_project(payload: Mapping[str, Any]) -> int | None:
@@ -144,8 +143,21 @@ def payload_project(payload: Mapping[str, Any]) -> int | None:
 
 def _project_id(value: object) -> int | None:
     """Read a project's id: 3, "3", or "3.1700000000" as the host writes it in requests."""
-    digits = str(value).partition(".")[0]
-    return int(digits) if digits.isdecimal() and len(digits) < 12 else None
+    return _number(str(value).partition(".")[0])
+
+
+def _task_id(task: Mapping[str, Any]) -> int | None:
+    return _number(str(task.get("id")))
+
+
+def _number(digits: str) -> int | None:
+    """Read a number as the host gives them to things; None for anything else, whatever was sent."""
+    return int(digits) or None if digits.isdecimal() and len(digits) < 12 else None
+
+
+def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = task.get("data")
+    return data if isinstance(data, Mapping) else {}
 
 
 def _empty(version: str, score: float) -> dict[str, Any]:

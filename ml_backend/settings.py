@@ -211,7 +211,8 @@ def load_settings(**overrides: Any) -> Settings:
 def params_text(extra_params: Any) -> str:
     """Return `extra_params` in one form, whether the host sends an object, its JSON text, or nothing."""
     if isinstance(extra_params, str) or not extra_params:
-        return str(extra_params or "")
+        # JSON may hold halves of surrogate pairs, which no database takes.
+        return str(extra_params or "").encode("utf-8", "replace").decode()
     return json.dumps(extra_params, sort_keys=True)
 
 

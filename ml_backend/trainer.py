@@ -103,10 +103,7 @@ class Trainer:
     # -- is there reason to train? ------------------------------------------------------------------------------------
     def _is_wanted(self, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> bool:
         project, latest = self._store.project(self._id), self._checkpoints.latest()
-        if project is None:
-            return False
-        if not labelled:
-            self._answer_request(project.train_requested_at)  # or the first label would start a training
+        if project is None or not labelled:
             return False
         if project.train_requested_at is not None:
             if not _answers(latest, digest, project.train_requested_at):

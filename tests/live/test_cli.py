@@ -69,7 +69,6 @@ def test_from_connect_to_disconnect(
     options = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     assert f"registered the backend {serving.url}" in shell("connect", project, *options)
     assert "Everything was in place." in shell("connect", project)
-    assert "No version was trained" in shell("train", project, code=1)
     assert shell.json("versions", project) == []
 
     labelled = shell.json("annotate", project, "--masks", masks_of(shapes), "--count", 4)
@@ -133,6 +132,11 @@ def test_errors(command: str, code: int, message: str, shell: Shell, empty_proje
 @pytest.fixture(scope="module")
 def empty_project(make_module_project: Callable[..., int], shapes: Dataset) -> int:
     return make_module_project(images=0, dataset=shapes)
+
+
+def test_nothing_to_train_on_is_a_failure(shell: Shell, empty_project: int) -> None:
+    shell("connect", empty_project)
+    assert "no usable label" in shell("train", empty_project, code=1)
 
 
 def test_a_configuration_without_masks_is_refused(
