@@ -14,6 +14,7 @@ from typing import Any, Final
 from ml_backend.errors import ConfigurationError, LabelStudioError
 from ml_backend.label_config import labels_without_colours, parse_label_config, with_palette
 from ml_backend.label_studio import LabelStudio
+from ml_backend.ranking import make_strategy
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
@@ -39,6 +40,8 @@ WEBHOOK_ACTIONS: Final = (
     "PROJECT_UPDATED",
 )
 DISCONNECTING: Final = "disconnecting"
+_REACHED = frozenset({"CO", "TR", "PR"})
+"""States of a backend that the host could talk to: connected, training, predicting."""
 _LEAVE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
@@ -62,7 +65,8 @@ class Connection:
         """Make the project ready; return what was changed (empty when all was in place).
 
         Args:
-            extra_params: settings of this project, kept with the backend in Label Studio. None leaves them alone.
+            extra_params: settings of this project, laid over those that Label Studio keeps with the backend; None as a
+                value takes one back.
 
         Raises:
             ConfigurationError: the backend's address cannot work, or a setting is invalid.
@@ -71,7 +75,10 @@ class Connection:
         """
         self._changes = []
         self._check_address()
-        settings = self._settings.for_project(extra_params)
+        backends = self._own(self._client.ml_backends(self._id), self._url)
+        params = _merged(backends[0].get("extra_params") if backends else None, extra_params or {})
+        settings = self._settings.for_project(params)
+        make_strategy(settings.strategy, settings.strategy_options)
         project = self._client.project(self._id)
         xml = str(project["label_config"])
         parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
@@ -80,7 +87,7 @@ class Connection:
             self._store.wake(self._id, managed=False)
         self._remember({field: project.get(field) for field in _PROJECT_FIELDS})
         self._colour(xml)
-        self._register_backend(extra_params)
+        self._register_backend(backends, params)
         self._register_webhook()
         self._set_project_fields(project)
         self._add_tab()
@@ -102,19 +109,18 @@ class Connection:
             self._client.update_project(self._id, label_config=coloured)
             self._changes.append("gave colours to labels that had none (Label Studio paints those alike)")
 
-    def _register_backend(self, extra_params: Mapping[str, Any] | None) -> None:
-        own = self._own(self._client.ml_backends(self._id), self._url)
+    def _register_backend(self, own: list[dict[str, Any]], params: Mapping[str, Any]) -> None:
         fields: dict[str, Any] = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials()}
-        if extra_params is not None:
-            fields["extra_params"] = dict(extra_params)
+        fields["extra_params"] = dict(params)
         if not own:
             self._client.add_ml_backend(**fields)
             self._changes.append(f"registered the backend {self._url}")
             return
-        other_params = extra_params is not None and _object(own[0].get("extra_params")) != dict(extra_params)
-        if other_params or not _same(own[0].get("url"), self._url):
+        # The host's listing has just called /setup: where that failed, the address or the password has changed.
+        unreachable = own[0].get("state") not in _REACHED
+        if unreachable or _object(own[0].get("extra_params")) != params or not _same(own[0].get("url"), self._url):
             self._client.update_ml_backend(int(own[0]["id"]), **fields)
-            self._changes.append(f"changed the backend's address or settings: {self._url}, {extra_params}")
+            self._changes.append(f"registered the backend anew: {self._url}, settings {json.dumps(params)}")
         for row in own[1:]:
             self._client.delete_ml_backend(int(row["id"]))
             self._changes.append("removed a second registration of nextmask")
@@ -216,7 +222,7 @@ class Connection:
 
     def _is_worked_on(self) -> bool:
         project = self._store.project(self._id)
-        return bool(project and project.lease_owner) and (project.lease_expires or 0) > time.time()
+        return project is not None and bool(project.lease_owner) and (project.lease_expires or 0) > time.time()
 
     def _restore_project(self, undo: Mapping[str, Any]) -> None:
         project = self._client.project(self._id)
@@ -287,6 +293,11 @@ def _is_ours(row: Mapping[str, Any]) -> bool:
 
 def _comparable(value: object) -> object:
     return sorted(value) if isinstance(value, list) else value
+
+
+def _merged(kept: object, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay changed settings over those kept in Label Studio; None takes a setting back."""
+    return {name: value for name, value in {**_object(kept), **changes}.items() if value is not None}
 
 
 def _object(extra_params: object) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class StudioPage:
     def problems(self) -> list[str]:
         """What went wrong so far: requests that were refused, errors in scripts, and messages that pop up now.
 
-        A Submit that is refused shows no more than an empty bubble for a second.
+        Of a Submit that is refused an annotator sees no more than a bubble that soon goes.
         """
         bubbles = self._page.locator("[class*=toast-viewport] li, .ant-message-notice, .ant-modal-content")
         texts = [text for text in bubbles.all_inner_texts() if not text.endswith("successfully")]

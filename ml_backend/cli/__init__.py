@@ -8,6 +8,7 @@ import sys
 
 import typer
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from ml_backend import __version__
 from ml_backend.cli import experiments, projects, running
@@ -34,6 +35,7 @@ def _version(
     if context.invoked_subcommand not in {"serve", "worker"}:
         # Long-running commands log to standard error in full; the others show warnings only.
         logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=errors)])
+        logging.getLogger("urllib3").setLevel("ERROR")  # its retries end in an error of ours
 
 
 def main() -> None:
@@ -51,6 +53,4 @@ def main() -> None:
 
 
 def _escaped(error: Exception) -> str:
-    from rich.markup import escape
-
     return escape(str(error))

@@ -59,7 +59,9 @@ def annotate(
 def demo(
     images: Annotated[Path | None, typer.Option(help="Folder of your own images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of their masks (PNG of class indices).")] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of labelling by the simulated annotator, after the first masks.", min=0)] = 0,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of labelling by the simulated annotator, after the first masks.", min=0)
+    ] = 0,
     per_round: Annotated[int, typer.Option(help="Masks submitted per round.", min=1)] = 8,
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the rounds.")] = False,
     strategy: Annotated[str, typer.Option(help="Acquisition strategy.")] = "entropy",

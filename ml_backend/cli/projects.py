@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ml_backend.checkpoints import Version
@@ -157,17 +158,19 @@ def _report(changes: list[str], nothing: str) -> None:
 
 
 def _status_table(found: list[Status]) -> Table:
-    table = Table()
-    columns = "project,state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,errors"
-    for name in columns.split(","):
-        table.add_column(name)
+    """One column per project: twelve facts do not fit side by side."""
+    table = Table("", *[f"{one.project} {one.title}" for one in found])
+    rows = []
     for one in found:
         state = f"{one.state} ({one.done}/{one.total})" if one.total and one.state != "waiting" else one.state
         if one.state == "waiting" and one.pool == 0:
             state = "waiting (nothing left to label)"
         cells = [f"{one.project} {one.title}", state, one.strategy, one.version or "none", one.labels]
         cells += [one.trained_labels, _number(one.held_out_miou), _number(one.agreement), one.pool, one.queue]
-        table.add_row(*map(str, [*cells, one.skipped, len(one.errors)]))
+        rows.append([*map(str, [*cells[1:], one.skipped, len(one.errors)])])
+    names = "state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,errors"
+    for name, values in zip(names.split(","), zip(*rows, strict=True), strict=True):
+        table.add_row(name, *values)
     return table
 
 
@@ -176,7 +179,7 @@ def _print_errors(one: Status) -> None:
         if count == _SHOWN_ERRORS:
             errors.print(f"… and {len(one.errors) - _SHOWN_ERRORS} more (--json lists all)")
             return
-        errors.print(f"[red]{one.project}, {where}:[/red]", message, highlight=False, markup=True)
+        errors.print(f"[red]{one.project}, {where}:[/red] {escape(message)}", highlight=False)
 
 
 def _version_row(version: Version, current: Version | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from typing import Annotated
 
@@ -40,6 +41,7 @@ def serve(
         raise ConfigurationError(
             "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."
         )
+    _check_port(settings)
     application = create_app(settings, worker=WorkerProcess(settings) if worker else None)
     uvicorn.run(
         application,
@@ -69,6 +71,20 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
     if parent is None:
         signal.signal(signal.SIGINT, lambda *_: work.stop())
     work.run()
+
+
+def _check_port(settings: Settings) -> None:
+    """Say it before a worker is started that a port cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"nextmask cannot listen on NEXTMASK_HOST = {settings.host!r}, NEXTMASK_PORT = {settings.port}"
+                f" ({error.strerror}): stop the program that uses the port, or choose another one with --port."
+            ) from None
 
 
 def configure_logging(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from ml_backend.masks import agreement, read_result, write_result
 LOOK_SECONDS = 4.0
 SECONDS_PER_EDGE = 0.02
 FAILURES_TO_STOP = 3
+_WITHOUT_MODEL = "nextmask-0."  # these predictions only queue a task; there is no mask to agree with
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class SimulatedAnnotator:
         image = self._image(task)
         true_mask = self._truth.read(self._truth.find(image), self._label_map)
         prediction = next(iter(task.get("predictions") or ()), None)  # the editor, too, starts from the first one
+        shown = prediction is not None and not str(prediction.get("model_version", "")).startswith(_WITHOUT_MODEL)
         before = self._pre_annotation(prediction, true_mask)
         lead_time = drawing_seconds(before, true_mask)
         regions = write_result(true_mask, self._label_map, minimum_area=0)
@@ -106,7 +108,7 @@ class SimulatedAnnotator:
             draft_id=0,
             parent_prediction=None if prediction is None else prediction["id"],
         )
-        score = None if prediction is None else agreement(before, true_mask, len(self._label_map.classes))
+        score = agreement(before, true_mask, len(self._label_map.classes)) if shown else None
         return Submission(task["id"], image, score, time.monotonic() - begin, lead_time)
 
     def _pre_annotation(self, prediction: Mapping[str, Any] | None, true_mask: Mask) -> Mask:

@@ -60,22 +60,22 @@ def prediction_of(client: LabelStudio, project: int, task: int) -> dict[str, Any
 
 
 def test_the_queue_opens_in_the_editor_with_its_masks_and_is_submitted(
-    nextmask: Nextmask,
+    serving: Nextmask,
     studio_page: StudioPage,
     label_studio: LabelStudio,
     make_project: Callable[..., int],
     dataset: Dataset,
 ) -> None:
     project = make_project(images=10)
-    nextmask.connect(project, **LEARNING)
+    serving.connect(project, **LEARNING)
     labelled = label_studio.task_ids(project)[::3]
     label(label_studio, project, dataset, labelled)
-    nextmask.wait_for_version(project, 1)
+    serving.wait_for_version(project, 1)
     label_map = label_map_of(label_studio, project)
 
     studio_page.open_tab(project, TAB_TITLE)
     rows = studio_page.rows()
-    assert [task for task, _ in rows] == [task.task_id for task, _ in nextmask.services.store.ranked(project)]
+    assert [task for task, _ in rows] == [task.task_id for task, _ in serving.services.store.ranked(project)]
     assert [score for _, score in rows] == sorted(score for _, score in rows)
     assert {task for task, _ in rows}.isdisjoint(labelled)
 
@@ -92,26 +92,26 @@ def test_the_queue_opens_in_the_editor_with_its_masks_and_is_submitted(
     assert not annotation["was_cancelled"]
     assert {row["origin"] for row in annotation["result"]} == {"prediction"}
     assert np.array_equal(read_result(annotation["result"], label_map).mask, mask)
-    wait_for(lambda: nextmask.status(project).labels == len(labelled) + 1, name="the label's arrival")
+    wait_for(lambda: serving.status(project).labels == len(labelled) + 1, name="the label's arrival")
     assert studio_page.problems() == []
 
 
 def test_submit_and_skip_succeed_when_the_model_was_replaced_meanwhile(
-    nextmask: Nextmask,
+    serving: Nextmask,
     studio_page: StudioPage,
     label_studio: LabelStudio,
     make_project: Callable[..., int],
     dataset: Dataset,
 ) -> None:
     project = make_project(images=16)
-    nextmask.connect(project, **LEARNING)
+    serving.connect(project, **LEARNING)
     fresh = iter(label_studio.task_ids(project))
 
     def retrain(version: int, *taken: int) -> None:
         """Label four tasks that nobody has open, and wait for the version that they bring about."""
         free = (task for task in fresh if task not in taken)
         label(label_studio, project, dataset, islice(free, 4))
-        nextmask.wait_for_version(project, version)
+        serving.wait_for_version(project, version)
 
     def opened() -> dict[str, Any]:
         assert studio_page.outliner()
@@ -144,7 +144,7 @@ def test_submit_and_skip_succeed_when_the_model_was_replaced_meanwhile(
     skipped = annotation_of(label_studio, second["task"])
     assert skipped["was_cancelled"]
     assert skipped["parent_prediction"] == second["id"]
-    wait_for(lambda: nextmask.status(project).skipped == 1, name="the skip's arrival")
+    wait_for(lambda: serving.status(project).skipped == 1, name="the skip's arrival")
 
 
 @pytest.mark.parametrize("control", ["BrushLabels", "BitmaskLabels", "PolygonLabels"])

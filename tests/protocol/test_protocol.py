@@ -402,7 +402,7 @@ def test_malformed_json_is_a_client_error(client: TestClient, path: str, body: b
         ("/predict", {"tasks": [{}, "x"]}, "tasks.1: Input should be a valid dictionary"),
         ("/predict", {"tasks": [], "label_config": 7}, "label_config: Input should be a valid string"),
         ("/predict", {"tasks": [], "params": "x"}, "params: Input should be a valid dictionary"),
-        ("/predict", None, "valid dictionary"),
+        ("/predict", None, "body: Field required"),
         ("/versions", {"project": []}, "project"),
         ("/versions", "x", "valid dictionary"),
     ],
