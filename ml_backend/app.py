@@ -10,7 +10,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,7 @@ from fastapi.security import HTTPBasic
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml_backend import __version__
@@ -108,7 +109,7 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
         version=__version__,
         summary="Label Studio ML backend for semantic segmentation",
         lifespan=lifespan,
-        dependencies=[Depends(HTTPBasic(auto_error=False, description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
+        dependencies=[Depends(_Documented(scheme_name="HTTPBasic", description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
     )
     app.add_middleware(Authentication, settings=settings, secret=secret)
     _add_protocol(app, services)
@@ -204,6 +205,13 @@ def _take_event(services: Services, body: bytes) -> dict[str, str]:
     return {"status": "noted"}
 
 
+class _Documented(HTTPBasic):
+    """Tells the API page how to get in, and checks nothing: `Authentication` does."""
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Let pass."""
+
+
 class Authentication:
     """ASGI middleware that lets callers in: basic authentication, or on /webhook the secret header instead.
 
@@ -211,8 +219,11 @@ class Authentication:
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings, secret: str) -> None:
-        self._app, self._secret = app, secret
-        self._user, self._password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+        self._app, self._secret, self._is_open = app, secret, not settings.basic_auth_user
+        pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
+        self._credentials = [pair.encode()]
+        with suppress(UnicodeEncodeError):
+            self._credentials.append(pair.encode("latin-1"))  # as Label Studio sends it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer 401."""
@@ -224,21 +235,16 @@ class Authentication:
         await JSONResponse({"detail": detail}, status.HTTP_401_UNAUTHORIZED, headers)(scope, receive, send)
 
     def _is_let_in(self, path: str, headers: Headers) -> bool:
-        if not self._user or path == "/health":
+        if self._is_open or path == "/health":
             return True
-        if path == "/webhook" and _equal(headers.get(SECRET_HEADER, ""), self._secret):
+        if path == "/webhook" and hmac.compare_digest(headers.get(SECRET_HEADER, "").encode(), self._secret.encode()):
             return True
         scheme, _, encoded = headers.get("Authorization", "").partition(" ")
         try:
-            given = base64.b64decode(encoded, validate=True).decode() if scheme.lower() == "basic" else ""
+            given = base64.b64decode(encoded, validate=True) if scheme.lower() == "basic" else b""
         except ValueError:
             return False
-        user, colon, password = given.partition(":")
-        return bool(colon) and _equal(user, self._user) and _equal(password, self._password)
-
-
-def _equal(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
+        return any(hmac.compare_digest(given, pair) for pair in self._credentials)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ml_backend.errors import ConfigurationError, LabelStudioError
 from ml_backend.label_config import labels_without_colours, parse_label_config, with_palette
 from ml_backend.label_studio import LabelStudio
+from ml_backend.networks import check_network
 from ml_backend.ranking import make_strategy
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
@@ -79,6 +80,7 @@ class Connection:
         params = _merged(backends[0].get("extra_params") if backends else None, extra_params or {})
         settings = self._settings.for_project(params)
         make_strategy(settings.strategy, settings.strategy_options)
+        check_network(settings.architecture, settings.encoder)
         project = self._client.project(self._id)
         xml = str(project["label_config"])
         parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)

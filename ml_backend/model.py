@@ -75,16 +75,17 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
         return predictions
 
-    def fit(self, *_tasks: Any, **params: Any) -> dict[str, Any]:
+    def fit(self, *arguments: Any, **params: Any) -> dict[str, Any]:
         """Wake the worker; it asks Label Studio itself what is new.
 
         Args:
+            arguments: event and data in label-studio-ml 2.x; tasks in 1.0.9, which are not used.
             params: `event` and `data` (the webhook's payload), from either line of label-studio-ml.
         """
-        data = params.get("data")
+        event, data = arguments if len(arguments) == 2 else (params.get("event"), params.get("data"))
         project_id = self._project_id or payload_project(data if isinstance(data, Mapping) else {})
         if project_id is not None:
-            self._services.store.wake(project_id, train=params.get("event") == "START_TRAINING")
+            self._services.store.wake(project_id, train=event == "START_TRAINING")
         return {}
 
     def _predictions(

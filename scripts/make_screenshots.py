@@ -22,7 +22,6 @@ from ml_backend.demo.run import USERNAME, Remembered
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1400, 900
-COLOURS = 192  # of the palette: the picture of a page has few, and a third of the bytes without the others
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
 
 
@@ -44,9 +43,9 @@ def open_queue(page: Page, url: str, project: int) -> None:
     page.get_by_test_id("table-row").first.wait_for()
 
 
-def open_editor(page: Page, place: int) -> None:
-    """Shows the task at that place of the open queue, with its pre-filled masks."""
-    page.get_by_test_id("table-row").nth(place).click()
+def open_editor(page: Page) -> None:
+    """Shows the task that Label Studio serves next, with its pre-filled masks."""
+    page.get_by_role("button", name="Label All Tasks").click()
     page.locator(".lsf-outliner-item").first.wait_for()
 
 
@@ -57,7 +56,7 @@ def save(page: Page, path: Path) -> None:
     page.wait_for_timeout(3000)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -66,7 +65,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures of the documentation from a running demo.")
     parser.add_argument("--folder", type=Path, default=ROOT / ".nextmask" / "demo", help="the demo's folder")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
-    parser.add_argument("--place", type=int, default=0, help="place in the queue of the task to show, from 0")
     arguments = parser.parse_args()
     demo = Remembered(**json.loads((arguments.folder / "demo.json").read_text()))
     url = f"http://localhost:{demo.label_studio_port}"
@@ -76,7 +74,7 @@ def main() -> None:
         page = sign_in(browser, url, demo.password)
         open_queue(page, url, demo.project)
         save(page, arguments.output / "queue.png")
-        open_editor(page, arguments.place)
+        open_editor(page)
         save(page, arguments.output / "editor.png")
         browser.close()
 

@@ -29,6 +29,8 @@ def serve(
     import uvicorn
 
     from ml_backend.app import create_app
+    from ml_backend.networks import check_network
+    from ml_backend.ranking import make_strategy
     from ml_backend.supervisor import WorkerProcess
 
     settings = load_settings(host=host, port=port)
@@ -41,6 +43,8 @@ def serve(
         raise ConfigurationError(
             "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."
         )
+    make_strategy(settings.strategy, settings.strategy_options)
+    check_network(settings.architecture, settings.encoder)
     _check_port(settings)
     application = create_app(settings, worker=WorkerProcess(settings) if worker else None)
     uvicorn.run(

@@ -6,12 +6,14 @@ smp and timm take seconds to import, so they are imported when the first network
 from ml_backend.networks.build import build
 from ml_backend.networks.devices import autocast, place, resolve_device
 from ml_backend.networks.geometry import fit_size, labels_at, pad_to, resize_image
+from ml_backend.networks.names import check_network
 from ml_backend.networks.segmentation import SegmentationNetwork
 
 __all__ = [
     "SegmentationNetwork",
     "autocast",
     "build",
+    "check_network",
     "fit_size",
     "labels_at",
     "pad_to",

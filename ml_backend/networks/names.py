@@ -11,6 +11,16 @@ TIMM_PREFIX = "tu-"
 """Encoders with this prefix are timm models, all others are smp's own."""
 
 
+_DEFAULTS = ("unet", "tu-tf_efficientnet_lite0")
+
+
+def check_network(architecture: str, encoder: str) -> None:
+    """Raise ConfigurationError when a name is unknown. The defaults need no look: it takes seconds of imports."""
+    if (architecture, encoder) != _DEFAULTS:
+        check_architecture(architecture)
+        check_encoder(encoder)
+
+
 def architectures() -> list[str]:
     """Return the valid names of architectures."""
     from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING  # seconds of imports

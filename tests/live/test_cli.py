@@ -116,8 +116,8 @@ def test_from_connect_to_disconnect(
         ("connect {project} --set nonsense=1", 2, "not one of: "),
         ("connect {project} --set strategy", 2, "KEY=VALUE"),
         ("connect {project} --set iterations=0", 2, "NEXTMASK_ITERATIONS = 0"),
-        ("connect {project} --set strategy=nonsense", 2, "least_confidence"),
-        ("connect {project} --set encoder=nonsense", 2, "nonsense"),
+        ("connect {project} --set strategy=nonsense", 2, "available: entropy"),
+        ("connect {project} --set encoder=nonsense", 2, "NEXTMASK_ENCODER = 'nonsense'"),
         ("annotate {project} --masks /no/such/folder", 2, "/no/such/folder"),
         ("annotate {project}", 2, "--masks"),
         ("rollback 999999", 2, "Run: nextmask connect 999999"),
@@ -153,6 +153,8 @@ def test_a_configuration_without_masks_is_refused(
 def test_serve_refuses_to_start_without_what_it_needs(shell: Shell) -> None:
     assert "BASIC_AUTH_USER" in _serve(shell, BASIC_AUTH_USER="", NEXTMASK_HOST="0.0.0.0")
     assert "LABEL_STUDIO_API_KEY is not set" in _serve(shell, LABEL_STUDIO_API_KEY="")
+    assert "available: entropy" in _serve(shell, NEXTMASK_STRATEGY="nonsense")
+    assert "NEXTMASK_ENCODER = 'nonsense'" in _serve(shell, NEXTMASK_ENCODER="nonsense")
     assert "Did you mean NEXTMASK_STRATEGY?" in _serve(shell, NEXTMASK_STRATEGI="entropy")
 
 

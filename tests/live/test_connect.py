@@ -105,10 +105,11 @@ def test_disconnect_ends_a_training_and_stays_disconnected(
     make_nextmask: Callable[..., Nextmask], label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
 ) -> None:
     nextmask = make_nextmask()
-    project = make_project(images=6, dataset=shapes)
+    project = make_project(images=8, dataset=shapes)
+    tasks = label_studio.task_ids(project)
     before = state_of(label_studio, project)
     nextmask.connect(project, iterations=1_000_000, patience=1_000_000)
-    label(label_studio, project, shapes, label_studio.task_ids(project)[:4])
+    label(label_studio, project, shapes, tasks[:4])
     wait_for(lambda: nextmask.status(project).state == "training", name="a training")
     assert nextmask.process
     (worker,) = children(nextmask.process.pid)
@@ -117,12 +118,16 @@ def test_disconnect_ends_a_training_and_stays_disconnected(
     nextmask.connection(project).disconnect()
     wait_for(lambda: not children(worker), seconds=30, name="the end of the training")
     assert state_of(label_studio, project) == before
-    label(label_studio, project, shapes, label_studio.task_ids(project)[4:])
-    assert nextmask.services.store.task(project, label_studio.task_ids(project)[5]).status == "unlabelled"  # type: ignore[union-attr]
+    label(label_studio, project, shapes, tasks[4:6])
+    known = nextmask.services.store.project(project)
+    assert known
+    assert not known.managed
+    assert known.lease_owner is None
 
     # Connected again, it goes on where it was.
     nextmask.connect(project)
-    assert nextmask.wait_for_version(project, 1).labels == 6
+    status = nextmask.wait_for_version(project, 1)
+    assert (status.labels, status.trained_labels, status.queue) == (6, 6, 2)
 
 
 def test_an_address_that_label_studio_refuses_is_not_registered(

@@ -1,0 +1,194 @@
+"""NextmaskModel under the stock label-studio-ml 1.0.9 server, by the constructor of 2.x, and by our own."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from label_studio_ml.model import LabelStudioMLBase
+from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
+
+from ml_backend import model
+from ml_backend.errors import ConfigurationError
+from ml_backend.model import NextmaskModel, payload_project
+from ml_backend.services import NO_VERSION, Services
+
+VERSION = "nextmask-1.1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    found = make_services(tmp_path / "state")
+    give_project(found)
+    yield found
+    found.store.close()
+
+
+@pytest.fixture
+def environment(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stock server constructs the model without our services: it reads the environment."""
+    for name, value in services.settings.environment().items():
+        monkeypatch.setenv(name, value)
+    model._services_of_environment.cache_clear()
+    yield
+    if model._services_of_environment.cache_info().currsize:
+        model._services_of_environment().store.close()
+    model._services_of_environment.cache_clear()
+
+
+def tasks(count: int = 2) -> list[dict[str, Any]]:
+    return [{"id": one, "project": PROJECT, "data": {"image": data_uri(one)}} for one in range(1, count + 1)]
+
+
+def wakes(services: Services) -> int:
+    project = services.store.project(PROJECT)
+    assert project is not None
+    return project.wakes
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 180
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.05)
+
+
+# -- the server of label-studio-ml 1.0.9 -----------------------------------------------------------------------------
+@pytest.fixture
+def stock(tmp_path: Path, environment: None) -> Any:
+    """A client of the stock Flask application that serves our class."""
+    api = importlib.import_module("label_studio_ml.api")
+    return api.init_app(NextmaskModel, model_dir=str(tmp_path / "jobs")).test_client()
+
+
+def test_the_stock_server_sets_it_up_and_predicts(stock: Any) -> None:
+    assert stock.get("/health").get_json()["status"] == "UP"
+    setup = stock.post("/setup", json=payload("setup")["body"])
+    assert setup.status_code == 200
+    assert isinstance(setup.get_json()["model_version"], str)  # 1.0.9 gives one of its own making
+    body = payload("predict_retrieve")["body"] | {"tasks": [*tasks(), {"id": 9, "data": {}}]}
+    answer = stock.post("/predict", json=body)
+    assert answer.status_code == 200
+    results = answer.get_json()["results"]
+    assert [bool(row["result"]) for row in results] == [True, True, False]
+    assert {row["model_version"] for row in results} == {VERSION}
+
+
+def test_the_stock_server_predicts_interactively(stock: Any) -> None:
+    stock.post("/setup", json=payload("setup")["body"])
+    body = payload("predict_interactive")["body"] | {"tasks": tasks(1)}
+    (row,) = stock.post("/predict", json=body).get_json()["results"]
+    assert row["result"]
+
+
+def test_a_webhook_of_the_stock_server_wakes_the_worker(stock: Any, services: Services) -> None:
+    # It runs fit in a process of its own, which constructs the model from the environment again.
+    stock.post("/setup", json=payload("setup")["body"])
+    before = wakes(services)
+    answer = stock.post("/webhook", json=payload("webhook_annotation_created")["body"])
+    assert answer.status_code == 201
+    wait_for(lambda: wakes(services) == before + 1)
+
+
+# -- the ways to construct and to call it ----------------------------------------------------------------------------
+def test_it_is_what_label_studio_ml_serves() -> None:
+    assert issubclass(NextmaskModel, LabelStudioMLBase)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NextmaskModel(project_id=str(PROJECT), label_config=XML),  # 2.x
+        lambda: NextmaskModel(f"{PROJECT}.1795351419", XML),
+        lambda: NextmaskModel(label_config=XML, train_output={"a": 1}, hostname="http://x", access_token="t"),  # 1.0.9
+        lambda: NextmaskModel(),
+    ],
+)
+def test_every_constructor_predicts_the_same(make: Callable[[], NextmaskModel]) -> None:
+    found = make().predict(tasks(), context={"result": []}, login=None, password=None)
+    assert [bool(row["result"]) for row in found] == [True, True]
+    assert {row["model_version"] for row in found} == {VERSION}
+
+
+@pytest.mark.usefixtures("environment")
+def test_making_one_is_cheap_and_shares_everything() -> None:
+    first, second = NextmaskModel(PROJECT), NextmaskModel(PROJECT)
+    assert first._services is second._services
+
+
+def test_settings_that_are_wrong_are_said_by_the_first_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEXTMASK_INPUT_SIZE", "1")
+    model._services_of_environment.cache_clear()
+    with pytest.raises(ConfigurationError, match="NEXTMASK_INPUT_SIZE"):
+        NextmaskModel(PROJECT)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda one: one.fit((), event="ANNOTATION_CREATED", data={"project": {"id": PROJECT}}),  # ours
+        lambda one: one.fit("ANNOTATION_CREATED", {"project": {"id": PROJECT}}),  # 2.x: fit(event, data)
+        lambda one: one.fit(
+            (), workdir="/w", event="ANNOTATION_CREATED", data={"project": {"id": PROJECT}}, job_id="1"
+        ),
+    ],
+)
+def test_fit_only_wakes_the_worker(services: Services, call: Callable[[NextmaskModel], Any]) -> None:
+    before = wakes(services)
+    assert call(NextmaskModel(services=services)) == {}
+    assert wakes(services) == before + 1
+    project = services.store.project(PROJECT)
+    assert project is not None
+    assert project.train_requested_at is None
+
+
+def test_start_training_asks_for_one_by_either_signature(services: Services) -> None:
+    for positional in (True, False):
+        services.store.update_project(PROJECT, train_requested_at=None)
+        data = payload("webhook_start_training")["body"]
+        one = NextmaskModel(services=services)
+        if positional:
+            one.fit("START_TRAINING", data)
+        else:
+            one.fit((), event="START_TRAINING", data=data)
+        project = services.store.project(PROJECT)
+        assert project is not None
+        assert project.train_requested_at is not None
+
+
+@pytest.mark.parametrize("data", [None, {}, [], "x", {"project": {}}, {"project": {"id": "x"}}])
+def test_fit_without_a_project_does_nothing(services: Services, data: Any) -> None:
+    before = wakes(services)
+    assert NextmaskModel(services=services).fit((), event="X", data=data) == {}
+    assert wakes(services) == before
+
+
+def test_an_unknown_project_is_predicted_empty(services: Services) -> None:
+    found = NextmaskModel(999, XML, services=services).predict(tasks(1))
+    assert found == [{"result": [], "score": 1.0, "model_version": NO_VERSION}]
+
+
+@pytest.mark.parametrize(
+    ("project", "number"),
+    [
+        *((3, 3), ("3", 3), ("3.1700000000", 3), ({"id": 3}, 3), ({"id": "3"}, 3)),
+        *((0, None), (-1, None), ("", None), ("x", None), (None, None), ([], None), ({}, None), ("9" * 40, None)),
+    ],
+)
+def test_projects_are_named_in_several_ways(project: Any, number: int | None) -> None:
+    assert payload_project({"project": project}) == number
