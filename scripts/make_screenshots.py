@@ -2,7 +2,7 @@
 
 They show a running demo that has been trained; playwright (among the development tools) and Chromium are needed:
 
-    make demo ARGS="--rounds 3"                                # leave it running
+    make demo ARGS="--rounds 1"                                # leave it running
     .venv/bin/python scripts/make_screenshots.py               # in a second terminal
 """
 

@@ -72,9 +72,7 @@ def make_module_project(label_studio: LabelStudio, dataset: Dataset) -> Iterator
 def _projects(label_studio: LabelStudio, sample: Dataset) -> Iterator[Callable[..., int]]:
     made: list[int] = []
 
-    def make(
-        images: int = 12, control: str = "BrushLabels", xml: str | None = None, dataset: Dataset = sample
-    ) -> int:
+    def make(images: int = 12, control: str = "BrushLabels", xml: str | None = None, dataset: Dataset = sample) -> int:
         config = xml or label_config(dataset, control)
         project = int(label_studio.create_project(title="nextmask live test", label_config=config)["id"])
         made.append(project)

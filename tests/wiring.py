@@ -259,7 +259,7 @@ class MemoryStudio:
         return [dict(row) for row in self.backends]
 
     def add_ml_backend(self, *, project: int, url: str, title: str, **fields: Any) -> Json:
-        self.backends.append({"id": self._next_id(), "url": url, "title": title, **fields})
+        self.backends.append({"id": self._next_id(), "url": url, "title": title, "state": "CO", **fields})
         self.hooks.append({"id": self._next_id(), "url": f"{url}/webhook", "send_for_all_actions": True, "headers": {}})
         return self.backends[-1]
 

@@ -76,7 +76,7 @@ def train(project: ProjectId) -> None:
     latest = services.checkpoints(project).latest()
     if latest is None or latest == before:
         raise NextmaskError(f"No version was trained: project {project} has no usable label yet.")
-    console.print(f"Version {latest.number}: {_measure(latest)}. {latest.record.reason}")
+    console.print(f"Version {latest.number}: {_measure(latest)}. {latest.record.reason}", markup=False)
 
 
 @commands.command()
@@ -106,9 +106,9 @@ def versions(project: ProjectId, as_json: AsJson = False) -> None:
     for row in rows:
         miou = "" if row["miou"] is None else f"{row['miou']:.3f}"
         cells = [row["number"], "yes" if row["serves"] else "", row["labels"], row["held_out"], miou]
-        table.add_row(*map(str, cells), row["created_at"], row["reason"])
+        table.add_row(*map(str, cells), row["created_at"], escape(row["reason"]))
     for item in damaged:
-        table.add_row(str(item["number"]), "", "", "", "", "", f"damaged: {item['damaged']}")
+        table.add_row(str(item["number"]), "", "", "", "", "", escape(f"damaged: {item['damaged']}"))
     console.print(table)
 
 
@@ -152,22 +152,22 @@ def _connection(services: Services, project: int) -> Connection:
 
 def _report(changes: list[str], nothing: str) -> None:
     for change in changes:
-        console.print(f"• {change}", highlight=False)
+        console.print(f"• {change}", highlight=False, markup=False)
     if not changes:
         console.print(nothing)
 
 
 def _status_table(found: list[Status]) -> Table:
     """One column per project: twelve facts do not fit side by side."""
-    table = Table("", *[f"{one.project} {one.title}" for one in found])
+    table = Table("", *[escape(f"{one.project} {one.title}") for one in found])
     rows = []
     for one in found:
         state = f"{one.state} ({one.done}/{one.total})" if one.total and one.state != "waiting" else one.state
         if one.state == "waiting" and one.pool == 0:
             state = "waiting (nothing left to label)"
-        cells = [f"{one.project} {one.title}", state, one.strategy, one.version or "none", one.labels]
+        cells = [state, escape(one.strategy), one.version or "none", one.labels]
         cells += [one.trained_labels, _number(one.held_out_miou), _number(one.agreement), one.pool, one.queue]
-        rows.append([*map(str, [*cells[1:], one.skipped, len(one.errors)])])
+        rows.append([*map(str, [*cells, one.skipped, len(one.errors)])])
     names = "state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,errors"
     for name, values in zip(names.split(","), zip(*rows, strict=True), strict=True):
         table.add_row(name, *values)

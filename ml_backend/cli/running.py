@@ -39,6 +39,10 @@ def serve(
         raise ConfigurationError(
             f"NEXTMASK_HOST = {settings.host!r} is open to the network: set BASIC_AUTH_USER and BASIC_AUTH_PASS."
         )
+    if bool(settings.basic_auth_user) != bool(settings.basic_auth_pass.get_secret_value()):
+        raise ConfigurationError(
+            "BASIC_AUTH_USER and BASIC_AUTH_PASS belong together: set both, or neither to let every local caller in."
+        )
     if not settings.label_studio_api_key.get_secret_value():
         raise ConfigurationError(
             "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."

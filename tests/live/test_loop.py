@@ -39,8 +39,8 @@ def test_submitted_masks_make_a_model_that_predicts_the_rest(
     assert label_studio.model_versions(project) == {"nextmask-0.1": 30, "nextmask-1.2": 25}
 
     rows = predictions(label_studio, project, "nextmask-1.2")
-    priorities = {task.task_id: priority for task, priority in serving.services.store.ranked(project)}
-    assert {row["task"]: row["score"] for row in rows} == pytest.approx({key: 1 - priorities[key] for key in priorities})
+    scores = {task.task_id: 1 - priority for task, priority in serving.services.store.ranked(project)}
+    assert {row["task"]: row["score"] for row in rows} == pytest.approx(scores)
     assert all(row["result"] for row in rows), "a prediction without a mask"
     assert {region["type"] for row in rows for region in row["result"]} == {"brushlabels"}
 
@@ -65,9 +65,7 @@ def serving_params(serving: Nextmask, project: int) -> str:
     return known.extra_params
 
 
-def test_tasks_are_served_exactly_in_the_order_of_the_ranking(
-    project: int, serving: Nextmask, shapes: Dataset
-) -> None:
+def test_tasks_are_served_exactly_in_the_order_of_the_ranking(project: int, serving: Nextmask, shapes: Dataset) -> None:
     serving.connect(project, train_after=99)  # no training in between
     serving.wait_settled(project)
     expected = [task.task_id for task, _ in serving.services.store.ranked(project)][:20]

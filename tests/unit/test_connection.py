@@ -96,6 +96,24 @@ def test_other_settings_and_another_address_are_taken_over(
     assert len(changes) == 2
 
 
+def test_settings_are_laid_over_those_that_are_there(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    make_connection().connect({"train_after": 5})
+    make_connection().connect({"seed": 2, "train_after": 6})
+    assert studio.backends[0]["extra_params"] == {"train_after": 6, "seed": 2}
+    make_connection().connect({"train_after": None})  # taken back
+    assert studio.backends[0]["extra_params"] == {"seed": 2}
+
+
+def test_a_backend_that_the_host_could_not_reach_is_registered_anew(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    make_connection().connect()
+    studio.backends[0] |= {"state": "ER", "basic_auth_pass": "of yesterday"}
+    (change,) = make_connection(basic_auth_user="me", basic_auth_pass="word").connect()
+    assert "registered the backend anew" in change
+    assert studio.backends[0]["basic_auth_pass"] == "word"
+
+
 def test_doubled_registrations_are_removed(studio: MemoryStudio, make_connection: MakeConnection) -> None:
     make_connection().connect()
     studio.add_ml_backend(project=PROJECT, url="http://10.0.0.1:9090", title="nextmask")
@@ -190,6 +208,10 @@ def test_bad_settings_configs_and_projects_change_nothing(
     before = json.dumps(state(studio))
     with pytest.raises(ConfigurationError, match="'trainafter', which is not one of"):
         make_connection().connect({"trainafter": 1})
+    with pytest.raises(ConfigurationError, match="clairvoyance"):
+        make_connection().connect({"strategy": "clairvoyance"})
+    with pytest.raises(ConfigurationError, match="no-such-encoder"):
+        make_connection().connect({"encoder": "no-such-encoder"})
     with pytest.raises(LabelStudioNotFound):
         make_connection(project=4).connect()
     studio.xml = '<View><Text name="t" value="$t"/></View>'
