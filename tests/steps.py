@@ -21,8 +21,10 @@ def label_map_of(client: LabelStudio, project: int) -> LabelMap:
     return parse_label_config(str(client.project(project)["label_config"]))
 
 
-def true_mask(client: LabelStudio, task: int, dataset: Dataset, label_map: LabelMap) -> Mask:
-    reference = label_map.image_reference(client.task(task)["data"])
+def true_mask(client: LabelStudio, project: int, task: int, dataset: Dataset, label_map: LabelMap) -> Mask:
+    # Not client.task: for a task without predictions, that makes Label Studio ask the backend for one.
+    (found,) = client.tasks(project, [task])
+    reference = label_map.image_reference(found["data"])
     truth = dataset.truth()
     return truth.read(truth.find(str(reference)), label_map)
 
@@ -31,7 +33,7 @@ def label(client: LabelStudio, project: int, dataset: Dataset, tasks: Iterable[i
     """Submit the true masks of these tasks, and return the annotations' ids."""
     label_map, made = label_map_of(client, project), []
     for task in tasks:
-        regions = write_result(true_mask(client, task, dataset, label_map), label_map, minimum_area=0)
+        regions = write_result(true_mask(client, project, task, dataset, label_map), label_map, minimum_area=0)
         made.append(int(client.submit_annotation(task, regions, 3.0)["id"]))
     return made
 

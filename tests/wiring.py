@@ -59,6 +59,12 @@ def disc(index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
+def found_share(mask: npt.NDArray[np.uint8], index: int) -> float:
+    """Intersection over union of the cells (class 1) in a mask, and the disc that is there."""
+    cells, truth = mask == 1, disc(index)[1] == 1
+    return float((cells & truth).sum() / (cells | truth).sum())
+
+
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -96,7 +102,7 @@ def _trained() -> tempfile.TemporaryDirectory[str]:
         label_map_digest=LABEL_MAP.digest,
         data_digest="data",
         folder=folder / "model",
-        **{"iterations": 8, "batch_size": 4, "input_size": 32, "device": "cpu"},
+        **{"iterations": 12, "batch_size": 4, "input_size": 32, "learning_rate": 1e-3, "device": "cpu"},
     )
     train(job, None)
     return keeper

@@ -112,7 +112,7 @@ def test_an_annotation_is_updated_then_deleted(
     serving.connect(project, train_after=99)
     first = label_studio.task_ids(project)[0]
     before = task_of(serving, project, first)
-    assert np.array_equal(stored_mask(before), true_mask(label_studio, first, shapes, label_map))
+    assert np.array_equal(stored_mask(before), true_mask(label_studio, project, first, shapes, label_map))
 
     changed = np.zeros(shapes_size(), np.uint8)
     changed[5:30, 5:30] = label_map.classes.index("ring")

@@ -77,11 +77,15 @@ def test_tasks_are_served_exactly_in_the_order_of_the_ranking(project: int, serv
 def test_more_labels_make_a_new_model_and_a_new_order(
     project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset
 ) -> None:
-    serving.connect(project, train_after=5)
+    serving.connect(project, train_after=5, held_out_share=0.3)
     status = serving.wait_for_version(project, 2)
     assert (status.version, status.labels, status.trained_labels, status.queue) == ("nextmask-2.3", 25, 25, 5)
     assert status.agreement is not None
     assert status.errors == {}
+    record = serving.services.checkpoints(project).get(2).record
+    held_out = [task for task in serving.services.store.tasks(project, status="labelled") if task.held_out]
+    assert sorted(record.held_out) == sorted(str(task.task_id) for task in held_out)
+    assert (status.held_out_miou is None) == (not held_out)
 
     rows = predictions(label_studio, project, status.version)
     by_score = [row["task"] for row in sorted(rows, key=lambda row: row["score"])]

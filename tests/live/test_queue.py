@@ -27,6 +27,7 @@ def project(
 ) -> int:
     made = make_module_project(images=20, dataset=shapes)
     serving.connect(made, queue_window=WINDOW)
+    serving.wait_settled(made)
     label(label_studio, made, shapes, label_studio.task_ids(made)[:4])
     serving.wait_for_version(made, 1)
     serving.connect(made, queue_window=WINDOW, train_after=99)

@@ -43,7 +43,7 @@ def test_the_button_start_training_trains_with_few_labels(
     serving: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
 ) -> None:
     project = make_project(images=5, dataset=shapes)
-    serving.connect(project, train_after=99, held_out_share=0)
+    serving.connect(project, train_after=99)
     label(label_studio, project, shapes, label_studio.task_ids(project)[:2])
     status = serving.wait_settled(project)
     assert (status.labels, status.trained_labels, status.version) == (2, 0, "nextmask-0.1")

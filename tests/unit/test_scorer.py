@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, task_of
+from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_model, make_services, nothing, task_of
 
 from ml_backend import masks
 from ml_backend.checkpoints import Version
@@ -174,14 +174,11 @@ def shown_mask(shown: object) -> Any:
 def test_masks_are_predicted_in_order(make_scorer: MakeScorer, tasks: list[Task]) -> None:
     shown = list(make_scorer().show([task.image for task in tasks]))
     for task, one in zip(tasks, shown, strict=True):
-        truth = disc(int(Path(task.image).stem))[1]
-        overlap = masks.agreement(shown_mask(one), truth, 3)
-        assert overlap is not None
-        assert overlap > 0.5  # its own disc, not another's
+        assert found_share(shown_mask(one), int(Path(task.image).stem)) > 0.5  # its own disc, not another's
         assert isinstance(one, Shown)
-        assert [found["value"]["brushlabels"] for found in one.regions] == [["cell"]]
+        assert one.regions[0]["value"]["brushlabels"] == ["cell"]
         read = masks.read_result(one.regions, LABEL_MAP)
-        assert np.array_equal(read.mask, shown_mask(one))
+        assert (read.mask == shown_mask(one)).mean() > 0.95  # specks are left out
 
 
 def test_broken_images_are_answered_in_their_place(make_scorer: MakeScorer, tasks: list[Task]) -> None:
@@ -240,13 +237,15 @@ def test_classes_are_translated_by_name(services: Services, model: Version, task
     before = predicted(services, model, LABEL_MAP, references)
     moved = parse_label_config(XML.replace('<Label value="cell"/>', '<Label value="vessel"/><Label value="CELL"/>'))
     for old, new in zip(before, predicted(services, model, moved, references), strict=True):
-        assert np.array_equal(new, np.where(old == 1, 2, 0))
+        assert np.array_equal(new, np.array([0, 2, 3])[old])
+        assert (new == 2).any()
 
 
 def test_a_class_that_went_is_unpainted(services: Services, model: Version, tasks: list[Task]) -> None:
     without = parse_label_config(XML.replace('<Label value="cell"/>', ""))
+    (before,) = predicted(services, model, LABEL_MAP, [tasks[0].image])
     (mask,) = predicted(services, model, without, [tasks[0].image])
-    assert not mask.any()
+    assert np.array_equal(mask, np.array([0, 0, 1])[before])
 
 
 def test_background_is_ignored_where_unpainted_pixels_are(
@@ -255,7 +254,7 @@ def test_background_is_ignored_where_unpainted_pixels_are(
     ignoring = parse_label_config(XML, unpainted="ignore")
     (before,) = predicted(services, model, LABEL_MAP, [tasks[0].image])
     (mask,) = predicted(services, model, ignoring, [tasks[0].image])
-    assert np.array_equal(mask, np.where(before == 1, 0, 255))
+    assert np.array_equal(mask, np.array([255, 0, 1])[before])
 
 
 def test_a_damaged_model_is_an_error_that_says_what_to_do(
