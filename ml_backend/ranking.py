@@ -17,6 +17,9 @@ from ml_backend.errors import ConfigurationError
 if TYPE_CHECKING:
     from strategies import Batch, Observation, Strategy
 
+DRIVEN = ("entropy", "least_confidence", "margin", "random")
+"""Strategies that the backend gives all they need; the library has more."""
+
 
 @dataclass(frozen=True)
 class PoolRanking:
@@ -30,10 +33,16 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
     """Return a strategy by its registered name.
 
     Raises:
-        ConfigurationError: unknown name or option; the message lists the valid ones.
+        ConfigurationError: unknown name or option, or a method that this backend does not drive; the message lists
+            the valid ones.
     """
-    from strategies import create
+    from strategies import available, create
 
+    if name in available() and name not in DRIVEN:
+        raise ConfigurationError(
+            f"NEXTMASK_STRATEGY = {name!r}: the strategies library has it, but the backend does not yet give it what it"
+            f" needs (committees, costs, its own training). Choose one of: {', '.join(DRIVEN)}."
+        )
     try:
         return create(name, **options)
     except (ValueError, TypeError) as error:

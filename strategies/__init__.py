@@ -5,8 +5,8 @@ batch and ranks what it has seen; higher = label sooner.
 
     >>> import torch
     >>> from strategies import Batch, Budget, Observation, available, create
-    >>> available()
-    ('entropy', 'least_confidence', 'margin', 'random')
+    >>> [name for name in available() if "entropy" in name]
+    ['entropy', 'vote_entropy']
     >>> strategy = create("entropy")
     >>> def batches():  # two batches of two images each; class probabilities from a network's softmax
     ...     for ids, logit in (((1, 2), 0.0), ((3, 4), 5.0)):
@@ -26,16 +26,44 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from strategies.bald import Bald
 from strategies.base import Batch, Budget, Observation, Ranking, Region, Strategy
+from strategies.ceal import Ceal
+from strategies.cereals import Cereals
+from strategies.class_balanced import ClassBalanced
+from strategies.coreset import Coreset
+from strategies.density import Density
 from strategies.entropy import Entropy
 from strategies.least_confidence import LeastConfidence
 from strategies.margin import Margin
+from strategies.power_noise import PowerNoise
 from strategies.random import Random
+from strategies.std import Std
+from strategies.suggestive_annotation import SuggestiveAnnotation
+from strategies.vaal import Vaal
+from strategies.vote_entropy import VoteEntropy
 
 __all__ = ["Batch", "Budget", "Observation", "Ranking", "Region", "Strategy", "available", "create"]
 
-_CLASSES: tuple[type[Strategy], ...] = (Entropy, LeastConfidence, Margin, Random)
+_CLASSES: tuple[type[Strategy], ...] = (
+    Bald,
+    Ceal,
+    Cereals,
+    ClassBalanced,
+    Coreset,
+    Density,
+    Entropy,
+    LeastConfidence,
+    Margin,
+    PowerNoise,
+    Random,
+    Std,
+    SuggestiveAnnotation,
+    Vaal,
+    VoteEntropy,
+)
 _METHODS = {one.name: one for one in _CLASSES}
+_SHORT_NAMES = {"sa": "suggestive_annotation"}
 
 
 def available() -> tuple[str, ...]:
@@ -46,9 +74,12 @@ def available() -> tuple[str, ...]:
 def create(name: str, **options: Any) -> Strategy:
     """Return the method of that name with these options; the method's class says which there are.
 
+    "sa" is accepted for "suggestive_annotation".
+
     Raises:
         ValueError: no such method, or no such option; it lists the valid ones.
     """
+    name = _SHORT_NAMES.get(name, name)
     if name not in _METHODS:
         raise ValueError(f"unknown strategy {name!r}; available: {', '.join(available())}")
     method = _METHODS[name]

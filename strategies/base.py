@@ -34,11 +34,11 @@ class Strategy(ABC):
         name: what `strategies.create` knows it by; its module and its test module are named so, too.
         needs: what the caller has to compute for it, out of "probabilities" (a network's, M >= 1), "committee"
             (M >= 2 members that differ), "features" (one descriptor per image) and "labelled" (the observations
-            of the labelled images in `rank`, and their batches in `prepare`).
+            of the labelled images in `rank`, and their batches in `prepare`). Options may change it.
     """
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[str]]
+    needs: frozenset[str]
 
     def prepare(
         self,

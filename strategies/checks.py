@@ -5,6 +5,7 @@ A check that passes costs one pass over the data; only a failing one looks close
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sized
 from typing import Any
@@ -92,6 +93,21 @@ def check_count(field: str, value: object, least: int) -> None:
         raise ValueError(f"{field}: expected an integer from {least} up, received {value!r}")
 
 
+def check_number(field: str, value: object, least: float, most: float = math.inf) -> None:
+    """Check that the value is a finite number within the bounds."""
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        raise ValueError(f"{field}: expected a number in [{least:g}, {most:g}], received {value!r}")
+
+
+def check_choice(field: str, value: str, choices: Iterable[str]) -> str:
+    """Return the name; check that it is one of the choices."""
+    names = sorted(choices)
+    if value not in names:
+        raise ValueError(f"{field}: expected one of {', '.join(names)}, received {value!r}")
+    return value
+
+
 def check_floating(field: str, value: Tensor) -> None:
     """Check that the values are floating-point numbers."""
     if not value.is_floating_point():
@@ -107,6 +123,8 @@ def check_mask(field: str, value: Tensor) -> None:
 def check_finite(field: str, value: Tensor) -> None:
     """Check that there is neither NaN nor infinity."""
     check_floating(field, value)
+    if value.numel() == 0 or all(bound.isfinite() for bound in value.aminmax()):  # no copy; NaN comes through
+        return
     finite = value.isfinite()
     if not finite.all():
         worst = float(value[~finite].flatten()[0])

@@ -16,8 +16,6 @@ Deviations: none. Images labelled in part are drawn like all others, and no netw
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
 from strategies import selection
@@ -28,7 +26,7 @@ class Random(Strategy):
     """Ranks the pool in a random order, every order being as likely; no options."""
 
     name = "random"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs = frozenset[str]()
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:

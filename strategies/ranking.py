@@ -36,6 +36,35 @@ class Budget:
         for name, value in given.items():
             check_count(f"Budget.{name}", value, 1)
 
+    def in_pixels(self, size: Tensor) -> int:
+        """Return the budget as an area, for a pool of images with these heights and widths (N,2).
+
+        >>> Budget(images=3).in_pixels(torch.tensor([[5, 4], [5, 8]]))
+        90
+        """
+        if self.pixels is not None:
+            return self.pixels
+        return (self.images or 0) * int(size.prod(dim=1).sum()) // max(len(size), 1)
+
+    def take(self, picks: Iterable[int], size: Tensor) -> list[int]:
+        """Take picks, positions in `size` (N,2), until the budget is used up; no pick is made beyond it.
+
+        The pick that uses up a budget of pixels may exceed it.
+
+        >>> size = torch.tensor([[2, 3], [2, 3], [2, 3]])
+        >>> Budget(images=1).take([2, 1, 0], size), Budget(pixels=7).take([2, 1, 0], size)
+        ([2], [2, 1])
+        """
+        taken: list[int] = []
+        spent, limit = 0, self.images or self.pixels or 0
+        areas = size.cpu().prod(dim=1)  # (N)
+        for pick in picks:
+            taken.append(pick)
+            spent += 1 if self.images else int(areas[pick])
+            if spent >= limit:
+                break
+        return taken
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:

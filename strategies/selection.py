@@ -40,6 +40,16 @@ def by_information(ids: Sequence[Id], information: NDArray[np.float64]) -> NDArr
     return order[np.argsort(-information[order], kind="stable")]
 
 
+def first_then(first: Sequence[int], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions in `first`, then those of `order` that are not among them, in its order.
+
+    >>> first_then([2, 0], np.array([0, 1, 2, 3])).tolist()
+    [2, 0, 1, 3]
+    """
+    chosen = np.array(first, dtype=np.int64)
+    return np.concatenate([chosen, order[~np.isin(order, chosen)]])
+
+
 def descending_priority(count: int) -> NDArray[np.float64]:
     """Return `count` priorities in (0, 1], strictly decreasing in steps of 1/count, for a ranking in order.
 

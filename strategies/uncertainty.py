@@ -2,13 +2,14 @@
 
 Pixel maps take probabilities (M,B,C,H,W), non-negative with sum 1 over C, in any floating dtype, and return
 (B,H,W) in [0, 1], higher = more uncertain; float64 for float64 input, float32 otherwise. They are computed on
-the mean over the M members, without gradients. Nothing is rescaled per image, so values compare between
-images and projects.
+the mean over the M members where not said otherwise, without gradients. Nothing is rescaled per image, so values
+compare between images and projects.
 
 Two properties that rankings rely on:
 
-- *Lean*: the classes are visited one at a time, so that besides the input there are a few maps of (B,H,W),
-  never a copy of (M,B,C,H,W). The maps are accumulated in float64: half-precision input loses nothing more.
+- *Lean*: the classes are visited one at a time, or the rows a tile at a time, so that besides the input there are
+  a few maps of (B,H,W), never a copy of (M,B,C,H,W). Means over the members are accumulated in float64; what is
+  of the single members is worked out in single precision at least, good to 1e-6 (`strategies.committee`).
 - *Exact*: images are averaged in fixed point. A sum of integers does not depend on the order of summation,
   so an image scores the same to the last bit in a batch of any size and with any padding.
 """
@@ -16,12 +17,13 @@ Two properties that rankings rely on:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from strategies.checks import check_floating, check_mask, check_shape
+from strategies.committee import CommitteeSums, row_tiles, surprise
 
 _FIXED_POINT = 2.0**30
 """Steps per unit when an image is averaged: exact for float32 down to 1e-9, and 2^33 pixels fit an int64."""
@@ -35,10 +37,8 @@ def least_confidence(probabilities: Tensor) -> Tensor:
     >>> least_confidence(torch.tensor([0.75, 0.25, 0.0]).view(1, 1, 3, 1, 1)).item()  # 1 - 0.75
     0.25
     """
-    first = _blank_map(probabilities)
-    for mean in _class_means(probabilities):
-        torch.maximum(first, mean, out=first)
-    return _finished(1 - first, probabilities)
+    blank = _blank_map(probabilities)
+    return _finished(_least_confidence(_class_means(probabilities), blank), probabilities)
 
 
 def margin(probabilities: Tensor) -> Tensor:
@@ -49,11 +49,8 @@ def margin(probabilities: Tensor) -> Tensor:
     >>> margin(torch.tensor([0.75, 0.25, 0.0]).view(1, 1, 3, 1, 1)).item()  # 1 - (0.75 - 0.25)
     0.5
     """
-    first, second = _blank_map(probabilities), _blank_map(probabilities)
-    for mean in _class_means(probabilities):
-        torch.maximum(second, torch.minimum(first, mean), out=second)
-        torch.maximum(first, mean, out=first)
-    return _finished(1 - (first - second), probabilities)
+    blank = _blank_map(probabilities)
+    return _finished(_margin(_class_means(probabilities), blank), probabilities)
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -65,10 +62,112 @@ def entropy(probabilities: Tensor) -> Tensor:
     >>> entropy(two_of_four.view(1, 1, 4, 1, 1)).item()
     0.5
     """
-    total = _blank_map(probabilities)
-    for mean in _class_means(probabilities):
-        total += torch.special.entr(mean, out=mean)
-    return _finished(total / math.log(max(probabilities.shape[2], 2)), probabilities)
+    blank = _blank_map(probabilities)
+    return _finished(_entropy(_class_means(probabilities), blank), probabilities)
+
+
+def vote_entropy(probabilities: Tensor) -> Tensor:
+    """Return -Σ V/M log V/M / log min(M, C), V the members' votes for a class (survey Eq. 4): -> (B,H,W).
+
+    A member votes for its most probable class, for the first of them when they tie. Zero where all agree, 1 where
+    the votes are spread as evenly as they can; zero for a single member or class.
+
+    >>> votes = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]).view(2, 1, 3, 1, 1)  # one each for two classes
+    >>> vote_entropy(votes).item()  # log 2 / log min(2, 3)
+    1.0
+    """
+    return pixel_maps(probabilities, ["vote_entropy"])["vote_entropy"]
+
+
+def bald(probabilities: Tensor) -> Tensor:
+    """Return the entropy of the mean minus the mean of the members' entropies, / log C: (M,B,C,H,W) -> (B,H,W).
+
+    The information that the label would give about the members. Zero where they say the same, however unsure;
+    1 where each is sure of another class and M = C.
+
+    >>> opposed = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(2, 1, 2, 1, 1)  # log 2 - 0
+    >>> unsure = torch.full((2, 1, 2, 1, 1), 0.5)  # log 2 - log 2
+    >>> bald(opposed).item(), bald(unsure).item()
+    (1.0, 0.0)
+    """
+    return pixel_maps(probabilities, ["bald"])["bald"]
+
+
+def std(probabilities: Tensor) -> Tensor:
+    """Return the members' standard deviation, the mean of it over the classes: (M,B,C,H,W) -> (B,H,W) in [0, 0.5].
+
+    That of the population: divided by M, not M - 1, so that a single member gives 0. With two classes both deviate
+    alike, and this is the deviation of the foreground's probability.
+
+    >>> std(torch.tensor([[0.75, 0.25], [0.25, 0.75]]).view(2, 1, 2, 1, 1)).item()  # each 0.25 off the mean of 0.5
+    0.25
+    """
+    return pixel_maps(probabilities, ["std"])["std"]
+
+
+def var(probabilities: Tensor) -> Tensor:
+    """Return the members' variance, the mean of it over the classes: (M,B,C,H,W) -> (B,H,W) in [0, 0.25].
+
+    That of the population, like `std`, whose square it is where all classes deviate alike.
+
+    >>> var(torch.tensor([[0.75, 0.25], [0.25, 0.75]]).view(2, 1, 2, 1, 1)).item()
+    0.0625
+    """
+    return pixel_maps(probabilities, ["var"])["var"]
+
+
+MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "least_confidence": least_confidence,
+    "margin": margin,
+    "entropy": entropy,
+    "vote_entropy": vote_entropy,
+    "bald": bald,
+    "std": std,
+    "var": var,
+}
+"""Every pixel map, by name."""
+
+COMMITTEE_MEASURES = frozenset({"vote_entropy", "bald", "std", "var"})
+"""Those that say nothing of a single member, or of members that are all alike."""
+
+
+def pixel_maps(probabilities: Tensor, measures: Iterable[str] = tuple(MEASURES)) -> dict[str, Tensor]:
+    """Return several pixel maps at once, reading the probabilities once: (M,B,C,H,W) -> (B,H,W) by name.
+
+    The rows are visited a tile at a time and the members of a tile one after the other, so that what they share
+    (the mean, the sums over members) is computed once and stays in the processor's cache.
+
+    >>> maps = pixel_maps(torch.tensor([0.75, 0.25, 0.0]).view(1, 1, 3, 1, 1), ["margin", "least_confidence"])
+    >>> {name: pixels.item() for name, pixels in maps.items()}
+    {'margin': 0.5, 'least_confidence': 0.25}
+
+    Raises:
+        ValueError: no such measure, or the probabilities are of another shape.
+    """
+    names = tuple(measures)
+    unknown = sorted(set(names) - set(MEASURES))
+    if unknown:
+        raise ValueError(f"unknown measure {unknown[0]!r}; available: {', '.join(sorted(MEASURES))}")
+    maps = {name: _blank_map(probabilities) for name in names}
+    for rows in row_tiles(probabilities):
+        sums = CommitteeSums(probabilities.detach()[..., rows, :], names)
+        for name, pixels in maps.items():
+            pixels[:, rows] = _from_sums(name, sums)
+    return {name: _finished(pixels, probabilities) for name, pixels in maps.items()}
+
+
+def _from_sums(name: str, sums: CommitteeSums) -> Tensor:
+    """Return one measure of a tile: (B,h,W) float64."""
+    planes, blank = sums.mean.unbind(), torch.zeros_like(sums.mean[0])  # C of (B,h,W)
+    if name == "vote_entropy":
+        outcomes = min(sums.members, sums.classes)
+        return _entropy((sums.votes / sums.members).unbind(), blank, outcomes=outcomes)
+    if name == "bald":
+        return _entropy(planes, blank) - sums.entropy_of_members / math.log(max(sums.classes, 2))
+    if name in ("std", "var"):
+        return sums.spread(root=name == "std")
+    from_means = {"least_confidence": _least_confidence, "margin": _margin, "entropy": _entropy}
+    return from_means[name](planes, blank)
 
 
 def image_information(pixels: Tensor, *, valid: Tensor, labelled: Tensor) -> Tensor:
@@ -126,6 +225,32 @@ def area_shares(probabilities: Tensor, valid: Tensor) -> Tensor:
     predicted += torch.arange(images, device=predicted.device).view(-1, 1, 1) * classes  # image and class in one
     counts = torch.bincount(predicted[valid], minlength=images * classes).view(images, classes)  # (B,C)
     return counts.float() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _least_confidence(means: Iterable[Tensor], blank: Tensor) -> Tensor:
+    """Return 1 - p1 from the class means, C maps of (B,H,W), and a map of zeros: (B,H,W) float64."""
+    first = blank.clone()
+    for mean in means:
+        torch.maximum(first, mean, out=first)
+    return 1 - first
+
+
+def _margin(means: Iterable[Tensor], blank: Tensor) -> Tensor:
+    """Return 1 - (p1 - p2), likewise."""
+    first, second = blank.clone(), blank.clone()
+    for mean in means:
+        torch.maximum(second, torch.minimum(first, mean), out=second)
+        torch.maximum(first, mean, out=first)
+    return 1 - (first - second)
+
+
+def _entropy(means: Iterable[Tensor], blank: Tensor, outcomes: int | None = None) -> Tensor:
+    """Return -Σ p log p / log of the number of outcomes, that of the classes when omitted, likewise."""
+    total, classes = blank.clone(), 0
+    for mean in means:
+        total += surprise(mean)
+        classes += 1
+    return total / math.log(max(outcomes or classes, 2))
 
 
 def _blank_map(probabilities: Tensor) -> Tensor:

@@ -23,3 +23,8 @@ def test_unknown_name_is_refused_with_the_valid_ones():
 def test_method_without_options_says_so():
     with pytest.raises(ValueError, match="unknown option 'beta' of strategy 'margin'; valid: none"):
         create("margin", beta=2)
+
+
+def test_short_name():
+    assert create("sa", candidates=32).name == "suggestive_annotation"
+    assert "sa" not in available()

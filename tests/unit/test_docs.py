@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from ml_backend.cli import app
+from ml_backend.ranking import DRIVEN
 from strategies import available
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,8 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
 
 def test_the_readme_names_every_strategy() -> None:
     for name in available():
+        assert f"`{name}`" in page("README.md")
+    for name in DRIVEN:
         assert f"| `{name}`" in page("README.md")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.ranking import append_unscored, make_strategy, rank_pool, sample_order, within_time
+from ml_backend.ranking import DRIVEN, append_unscored, make_strategy, rank_pool, sample_order, within_time
 from strategies import Batch, available
 
 
@@ -105,6 +105,17 @@ def test_an_unknown_strategy_or_option_names_the_setting(name: str, options: dic
 
 
 # -- samples ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", sorted(set(available()) - set(DRIVEN)))
+def test_a_method_that_the_backend_does_not_drive_is_refused_at_once(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="Choose one of: entropy, least_confidence, margin, random"):
+        make_strategy(name, {})
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_what_the_backend_drives_needs_nothing_else(name: str) -> None:
+    assert make_strategy(name, {}).needs <= {"probabilities"}
+
+
 def test_the_sample_depends_on_ids_and_seed_only() -> None:
     tasks = list(range(1, 101))
     first = sample_order(tasks, 0)

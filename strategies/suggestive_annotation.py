@@ -1,0 +1,104 @@
+"""Suggestive annotation (SA): of the most uncertain images label those that are like most of the pool.
+
+Paper: Yang et al., "Suggestive annotation: a deep active learning framework for biomedical image segmentation", 2017
+(arXiv 1706.04737); Gu, "Active Learning and Its Application in Semantic Segmentation" (the survey), section III.A.2.
+Equation: S_c, the K most uncertain images; S_a ⊂ S_c of k images, chosen greedily to maximise
+F(S_a, S_u) = Σ_{j in S_u} max_{i in S_a} cos(I_i, I_j), F(∅) = 0, over the unlabelled pool S_u.
+
+Corrections of the survey:
+- Its f(S_a, I_x) takes the maximum over S_u; it is over S_a, what has been chosen.
+- It bootstraps the unlabelled pool to train the committee; what is resampled is the annotated set.
+- It calls the method a variation of density weighting (Eq. 5). There is no product: uncertainty filters, then
+  likeness alone decides.
+- Its set cover is the form with similarities of 0 and 1; otherwise this is facility location. Neither is the
+  k-centre objective of core-set.
+
+Deviations:
+- Similarities are clipped at 0; the paper's descriptors give none below.
+- Any committee will do, dropout's, too; and any pixel measure. The paper's is `std` over 4 bootstrapped networks.
+- A budget above k is filled k by k, each time out of the K most uncertain images left; what is covered stays so.
+  Images beyond the budget follow by uncertainty.
+- Of images that add the same the more uncertain one comes first, then the smaller id.
+
+Three images in S_c, two of them alike; the most uncertain one is like nothing else in the pool:
+
+    >>> import torch
+    >>> from strategies.base import Budget, Observation
+    >>> descriptors = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    >>> information = torch.tensor([0.9, 0.8, 0.7, 0.1])
+    >>> size = torch.full((4, 2), 64)
+    >>> pool = Observation(ids=(1, 2, 3, 4), information=information, descriptors=descriptors, size=size)
+    >>> method = SuggestiveAnnotation(candidates=3, picks=2)
+    >>> method.rank(pool, None, budget=Budget(images=2), generator=torch.Generator()).ids  # F = 3, then 4; 3 adds 0
+    (2, 1, 3, 4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from strategies import selection
+from strategies.base import Batch, Budget, Observation, Ranking
+from strategies.checks import check_count, check_number
+from strategies.descriptors import Floats, as_array
+from strategies.facility_location import FacilityLocation
+from strategies.pixel_uncertainty import MeasuredUncertainty, with_descriptors
+
+
+class SuggestiveAnnotation(MeasuredUncertainty):
+    """Ranks images that are uncertain and together like most of the pool first.
+
+    Args:
+        candidates: K, how many of the most uncertain images are looked at.
+        picks: k, how many of those are chosen, K at most.
+        measure: the uncertainty, one of `strategies.uncertainty.MEASURES`.
+        threshold: similarities from it, in (0, 1], count 1 and others 0; None: they count as they are.
+    """
+
+    name = "suggestive_annotation"
+    needs = frozenset({"probabilities", "features"})
+
+    def __init__(
+        self, *, candidates: int = 16, picks: int = 8, measure: str = "std", threshold: float | None = None
+    ) -> None:
+        super().__init__(measure=measure)
+        check_count("picks", picks, 1)
+        check_count(f"candidates, with picks = {picks}", candidates, picks)
+        if threshold is not None:
+            check_number("threshold", threshold, 1e-3, 1)
+        self._candidates, self._picks, self._threshold = candidates, picks, threshold
+
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> Observation:
+        """Observe the uncertainty of each image, and keep its descriptor."""
+        return with_descriptors(super().observe(batch), batch, self.name)
+
+    def rank(
+        self,
+        unlabelled: Observation,
+        labelled: Observation | None,
+        *,
+        budget: Budget,
+        round: int = 0,
+        generator: torch.Generator,
+    ) -> Ranking:
+        """Choose up to the budget by coverage of the pool, k out of K at a time; the rest follows by uncertainty."""
+        del labelled, round, generator
+        order = selection.by_information(unlabelled.ids, unlabelled.information.cpu().numpy())
+        picks = budget.take(self._chosen(as_array(unlabelled, self.name), order), unlabelled.size)
+        return Ranking.in_order(unlabelled.ids, selection.first_then(picks, order))
+
+    def _chosen(self, descriptors: Floats, waiting: NDArray[np.int64]) -> Iterator[int]:
+        """Yield positions; `waiting` are all of them, the most uncertain first."""
+        location = FacilityLocation(descriptors, self._threshold)
+        while len(waiting):
+            chosen: list[int] = []
+            for pick in islice(location.picks(waiting[: self._candidates]), self._picks):
+                chosen.append(pick)
+                yield pick
+            waiting = waiting[~np.isin(waiting, chosen)]
