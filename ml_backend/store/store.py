@@ -1,0 +1,314 @@
+"""Reads and writes of the state; see the package."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ml_backend.errors import LeaseLost
+from ml_backend.store.database import open_database
+from ml_backend.store.tables import META, PROJECTS, PUBLISHED, RANKING, TASKS, VERSIONS, Lease, Project, Task
+
+
+class Store:
+    """The database. Safe for several processes and threads at once.
+
+    Args:
+        url: SQLAlchemy address, `sqlite:///file` or `postgresql+psycopg://…`.
+
+    Raises:
+        StoreError: it cannot be opened, or was written by another schema version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_database(url)
+        self._insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    # -- projects and wake-ups ----------------------------------------------------------------------------------------
+    def wake(self, project_id: int, *, train: bool = False, manage: bool = False, **fields: Any) -> None:
+        """Note that a project wants to be looked at; unknown projects become known.
+
+        Args:
+            train: also train, even when too little is new.
+            manage: take a project up again that was disconnected.
+            fields: columns to set besides, such as `extra_params`.
+        """
+        now = time.time()
+        with self._write() as connection:
+            values = {"id": project_id, "wakes": 1, "dirty_since": now, "train_requested_at": now if train else None}
+            changes: dict[str, Any] = {
+                "wakes": PROJECTS.c.wakes + 1,
+                "dirty_since": sa.func.coalesce(PROJECTS.c.dirty_since, now),
+                **({"train_requested_at": now, "retry_at": None} if train else {}),
+                **({"managed": True} if manage else {}),
+                **fields,
+            }
+            statement = self._insert(PROJECTS).values(**values, **fields)
+            connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
+
+    def project(self, project_id: int) -> Project | None:
+        """Return a project, or None when it is unknown."""
+        return next(iter(self._projects(PROJECTS.c.id == project_id)), None)
+
+    def projects(self) -> list[Project]:
+        """Return all managed projects, by id."""
+        return self._projects(PROJECTS.c.managed)
+
+    def _projects(self, condition: sa.ColumnElement[bool]) -> list[Project]:
+        with self._read() as connection:
+            rows = connection.execute(sa.select(PROJECTS).where(condition).order_by(PROJECTS.c.id))
+            return [Project(**row._mapping) for row in rows]
+
+    def update_project(self, project_id: int, **fields: Any) -> None:
+        """Set columns of a project."""
+        with self._write() as connection:
+            connection.execute(sa.update(PROJECTS).where(PROJECTS.c.id == project_id).values(**fields))
+
+    def forget_project(self, project_id: int) -> None:
+        """Drop everything known of a project; checkpoints and masks on disk stay."""
+        with self._write() as connection:
+            connection.execute(sa.delete(PROJECTS).where(PROJECTS.c.id == project_id))
+            for table in (TASKS, RANKING, PUBLISHED, VERSIONS):
+                connection.execute(sa.delete(table).where(table.c.project_id == project_id))
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+    def acquire(self, owner: str, *, lease_seconds: float, interval: float, only: int | None = None) -> Lease | None:
+        """Take a project that was woken, or that nobody looked at for `interval` seconds; None when there is none.
+
+        A lease that ends further ahead than any lease can was taken before the clock was set back: it counts as
+        expired. `only` takes that project whether it is due or not.
+        """
+        now = time.time()
+        free = sa.or_(
+            PROJECTS.c.lease_expires.is_(None),
+            PROJECTS.c.lease_expires <= now,
+            PROJECTS.c.lease_expires > now + 2 * lease_seconds,
+        )
+        due = sa.or_(
+            PROJECTS.c.wakes > PROJECTS.c.wakes_handled,
+            PROJECTS.c.reconciled_at.is_(None),
+            PROJECTS.c.reconciled_at <= now - interval,
+            PROJECTS.c.reconciled_at > now + interval,
+        )
+        wanted = PROJECTS.c.id == only if only is not None else sa.and_(PROJECTS.c.managed, due)
+        oldest = sa.func.coalesce(PROJECTS.c.dirty_since, PROJECTS.c.reconciled_at, 0.0)
+        query = sa.select(PROJECTS.c.id, PROJECTS.c.wakes).where(free, wanted).order_by(oldest).limit(1)
+        with self._read() as connection:  # most looks find nothing: they must not queue for the write lock
+            if connection.execute(query).first() is None:
+                return None
+        with self._write() as connection:
+            row = connection.execute(query).first()
+            if row is None:
+                return None
+            taken = sa.update(PROJECTS).where(PROJECTS.c.id == row.id, free)
+            count = connection.execute(taken.values(lease_owner=owner, lease_expires=now + lease_seconds)).rowcount
+        return Lease(row.id, owner, row.wakes) if count else None
+
+    def heartbeat(self, lease: Lease, *, lease_seconds: float) -> None:
+        """Extend a lease.
+
+        Raises:
+            LeaseLost: it expired and another worker took the project, or the project is gone.
+        """
+        held = sa.and_(PROJECTS.c.id == lease.project_id, PROJECTS.c.lease_owner == lease.owner)
+        with self._write() as connection:
+            extended = sa.update(PROJECTS).where(held).values(lease_expires=time.time() + lease_seconds)
+            if not connection.execute(extended).rowcount:
+                raise LeaseLost(f"The lease on project {lease.project_id} went to another worker.")
+
+    def release(self, lease: Lease, *, handled: bool) -> None:
+        """Give a lease back; with `handled`, wake-ups that came before it was taken are done with."""
+        held = sa.and_(PROJECTS.c.id == lease.project_id, PROJECTS.c.lease_owner == lease.owner)
+        values: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "reconciled_at": time.time()}
+        with self._write() as connection:
+            if handled:
+                woken_again = PROJECTS.c.wakes > lease.wakes
+                values["wakes_handled"] = lease.wakes
+                values["dirty_since"] = sa.case((woken_again, time.time()), else_=None)
+            connection.execute(sa.update(PROJECTS).where(held).values(**values))
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+    def put_tasks(self, tasks: Iterable[Task]) -> None:
+        """Insert or replace tasks."""
+        rows = [vars(task) for task in tasks]
+        self._upsert(TASKS, rows, keys=("project_id", "task_id"))
+
+    def task(self, project_id: int, task_id: int) -> Task | None:
+        """Return one task, or None."""
+        return next(iter(self._select_tasks(project_id, TASKS.c.task_id == task_id)), None)
+
+    def tasks(self, project_id: int, *, status: str | None = None) -> list[Task]:
+        """Return a project's tasks by id, all or those of one status."""
+        return self._select_tasks(project_id, sa.true() if status is None else TASKS.c.status == status)
+
+    def _select_tasks(self, project_id: int, condition: sa.ColumnElement[bool]) -> list[Task]:
+        query = sa.select(TASKS).where(TASKS.c.project_id == project_id, condition).order_by(TASKS.c.task_id)
+        with self._read() as connection:
+            return [Task(**row._mapping) for row in connection.execute(query)]
+
+    def count_tasks(self, project_id: int) -> dict[str, int]:
+        """Return how many tasks a project has, by status."""
+        query = sa.select(TASKS.c.status, sa.func.count()).where(TASKS.c.project_id == project_id)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(TASKS.c.status))}
+
+    def set_task_error(self, project_id: int, task_id: int, error: str) -> None:
+        """Note why a task cannot be used ("" when it can again)."""
+        with self._write() as connection:
+            one = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id == task_id)
+            connection.execute(sa.update(TASKS).where(one).values(error=error))
+
+    def delete_tasks(self, project_id: int, task_ids: Iterable[int]) -> None:
+        """Drop tasks that Label Studio no longer has."""
+        with self._write() as connection:
+            for chunk in _chunks(list(task_ids), 500):
+                for table in (TASKS, RANKING, PUBLISHED):
+                    here = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(chunk))
+                    connection.execute(sa.delete(table).where(here))
+
+    # -- ranking ------------------------------------------------------------------------------------------------------
+    def put_ranking(self, project_id: int, entries: Mapping[int, float], **fields: Any) -> None:
+        """Replace a project's ranking (task id -> priority) and set columns of the project, in one transaction."""
+        rows = [{"project_id": project_id, "task_id": task, "priority": value} for task, value in entries.items()]
+        with self._write() as connection:
+            connection.execute(sa.delete(RANKING).where(RANKING.c.project_id == project_id))
+            if rows:
+                connection.execute(sa.insert(RANKING), rows)
+            if fields:
+                connection.execute(sa.update(PROJECTS).where(PROJECTS.c.id == project_id).values(**fields))
+
+    def ranked(self, project_id: int, *, limit: int | None = None) -> list[tuple[Task, float]]:
+        """Return the unlabelled tasks of the ranking with their priorities, best first."""
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        query = (
+            sa.select(TASKS, RANKING.c.priority)
+            .join(RANKING, here)
+            .where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            .order_by(RANKING.c.priority.desc(), TASKS.c.task_id)
+            .limit(limit)
+        )
+        with self._read() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(query)]
+        return [(Task(**row), priority) for row in rows for priority in [row.pop("priority")]]
+
+    def priorities(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
+        """Return the priorities of those of the tasks that the ranking holds."""
+        found: dict[int, float] = {}
+        with self._read() as connection:
+            for chunk in _chunks(list(task_ids), 500):
+                here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
+                rows = connection.execute(sa.select(RANKING.c.task_id, RANKING.c.priority).where(here))
+                found.update({row[0]: row[1] for row in rows})
+        return found
+
+    # -- what was published -------------------------------------------------------------------------------------------
+    def put_published(self, project_id: int, version: str, rows: Iterable[tuple[int, float, bytes | None]]) -> None:
+        """Keep what annotators are shown: (task id, score, PNG of the predicted mask or None)."""
+        now = time.time()
+        keys = {"project_id": project_id, "version": version, "published_at": now}
+        values = [keys | {"task_id": task, "score": score, "mask": mask} for task, score, mask in rows]
+        if not values:
+            return
+        self._upsert(PUBLISHED, values, keys=("project_id", "version", "task_id"))
+        with self._write() as connection:
+            # Noted before it is served: where a crash keeps it from ever being, it must be pruned all the same.
+            connection.execute(self._insert(VERSIONS).values(**keys).on_conflict_do_nothing())
+
+    def published_mask(self, project_id: int, version: str, task_id: int) -> bytes | None:
+        """Return the PNG of the mask that was shown with this version, or None."""
+        table = PUBLISHED.c
+        here = sa.and_(table.project_id == project_id, table.version == version, table.task_id == task_id)
+        with self._read() as connection:
+            return connection.execute(sa.select(table.mask).where(here)).scalar()
+
+    def queue_length(self, project_id: int, version: str) -> int:
+        """Return how many unlabelled tasks carry that version's prediction."""
+        here = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
+        query = sa.select(sa.func.count()).select_from(TASKS).join(PUBLISHED, here)
+        query = query.where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+        with self._read() as connection:
+            return int(connection.execute(query.where(PUBLISHED.c.version == version)).scalar_one())
+
+    def mark_published(self, project_id: int, version: str) -> None:
+        """Make `version` the one that is shown; the one before starts to retire."""
+        now = time.time()
+        here = VERSIONS.c.project_id == project_id
+        others = sa.and_(here, VERSIONS.c.version != version, VERSIONS.c.retired_at.is_(None))
+        row = {"project_id": project_id, "version": version, "published_at": now, "retired_at": None}
+        with self._write() as connection:
+            connection.execute(sa.update(VERSIONS).where(others).values(retired_at=now))
+            statement = self._insert(VERSIONS).values(**row)
+            keys = ["project_id", "version"]
+            connection.execute(statement.on_conflict_do_update(index_elements=keys, set_={"retired_at": None}))
+            mine = PROJECTS.c.id == project_id
+            connection.execute(sa.update(PROJECTS).where(mine).values(published_version=version))
+
+    def retired_versions(self, project_id: int, *, before: float) -> list[str]:
+        """Return versions that were retired before that time (seconds since the epoch), longest ago first."""
+        here = sa.and_(VERSIONS.c.project_id == project_id, VERSIONS.c.retired_at < before)
+        query = sa.select(VERSIONS.c.version).where(here).order_by(VERSIONS.c.retired_at, VERSIONS.c.version)
+        with self._read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def versions(self, project_id: int) -> list[str]:
+        """Return the published versions whose predictions the host still holds, newest first."""
+        here = VERSIONS.c.project_id == project_id
+        query = sa.select(VERSIONS.c.version).where(here).order_by(VERSIONS.c.published_at.desc())
+        with self._read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def forget_version(self, project_id: int, version: str) -> None:
+        """Drop what is kept of a pruned version; what annotators made of it stays with the tasks."""
+        with self._write() as connection:
+            for table in (VERSIONS, PUBLISHED):
+                here = sa.and_(table.c.project_id == project_id, table.c.version == version)
+                connection.execute(sa.delete(table).where(here))
+
+    # -- plumbing -----------------------------------------------------------------------------------------------------
+    def secret(self, key: str, make: str) -> str:
+        """Return the value kept under a key; `make` is kept when there is none yet."""
+        with self._write() as connection:
+            connection.execute(self._insert(META).values(key=key, value=make).on_conflict_do_nothing())
+            return str(connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar_one())
+
+    def note(self, key: str) -> str | None:
+        """Return a note of an earlier run, or None."""
+        with self._read() as connection:
+            return connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar()
+
+    def set_note(self, key: str, value: str) -> None:
+        """Keep a note for later runs."""
+        self._upsert(META, [{"key": key, "value": value}], keys=("key",))
+
+    def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
+        if not rows:
+            return
+        statement = self._insert(table)
+        changes = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        with self._write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction that takes SQLite's write lock at once: an upgrade from a read lock could not wait for it."""
+        with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
+            yield connection
+
+
+def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

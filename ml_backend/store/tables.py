@@ -1,0 +1,162 @@
+"""The tables, and their rows as frozen dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+
+META = sa.Table("meta", METADATA, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
+
+PROJECTS = sa.Table(
+    "projects",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("managed", sa.Boolean, nullable=False, default=True),
+    sa.Column("title", sa.Text, nullable=False, default=""),
+    sa.Column("wakes", sa.Integer, nullable=False, default=0),
+    sa.Column("wakes_handled", sa.Integer, nullable=False, default=0),
+    sa.Column("dirty_since", sa.Float),
+    sa.Column("reconciled_at", sa.Float),
+    sa.Column("train_requested_at", sa.Float),
+    sa.Column("state", sa.Text, nullable=False, default="waiting"),
+    sa.Column("stage", sa.Text, nullable=False, default=""),
+    sa.Column("stage_done", sa.Integer, nullable=False, default=0),
+    sa.Column("stage_total", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("error_at", sa.Float),
+    sa.Column("decided_model", sa.Integer, nullable=False, default=0),
+    sa.Column("train_error", sa.Text, nullable=False, default=""),
+    sa.Column("failed_digest", sa.Text, nullable=False, default=""),
+    sa.Column("retry_at", sa.Float),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_expires", sa.Float),
+    sa.Column("extra_params", sa.Text, nullable=False, default=""),
+    sa.Column("label_config", sa.Text, nullable=False, default=""),
+    sa.Column("labels_digest", sa.Text, nullable=False, default=""),
+    sa.Column("cursor", sa.Text),
+    sa.Column("published_version", sa.Text, nullable=False, default=""),
+    sa.Column("ranking_version", sa.Text, nullable=False, default=""),
+    sa.Column("ranking_number", sa.Integer, nullable=False, default=0),
+    sa.Column("ranking_key", sa.Text, nullable=False, default=""),
+    sa.Column("undo", sa.Text, nullable=False, default=""),
+)
+
+TASKS = sa.Table(
+    "tasks",
+    METADATA,
+    sa.Column("project_id", sa.Integer, primary_key=True),
+    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("image", sa.Text, nullable=False, default=""),
+    sa.Column("group_key", sa.Text, nullable=False, default=""),
+    sa.Column("updated_at", sa.Text, nullable=False, default=""),
+    sa.Column("status", sa.Text, nullable=False, default="unlabelled"),
+    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("annotation_id", sa.Integer),
+    sa.Column("label_digest", sa.Text, nullable=False, default=""),
+    sa.Column("mask_file", sa.Text, nullable=False, default=""),
+    sa.Column("held_out", sa.Boolean, nullable=False, default=False),
+    sa.Column("lead_time", sa.Float),
+    sa.Column("regions", sa.Integer, nullable=False, default=0),
+    sa.Column("vertices", sa.Integer, nullable=False, default=0),
+    sa.Column("shown_version", sa.Text, nullable=False, default=""),
+    sa.Column("agreement", sa.Float),
+    sa.Index("tasks_by_status", "project_id", "status"),
+)
+
+RANKING = sa.Table(
+    "ranking",
+    METADATA,
+    sa.Column("project_id", sa.Integer, primary_key=True),
+    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("priority", sa.Float, nullable=False),
+    sa.Index("ranking_by_priority", "project_id", "priority"),
+)
+
+PUBLISHED = sa.Table(
+    "published",
+    METADATA,
+    sa.Column("project_id", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("mask", sa.LargeBinary),
+    sa.Column("published_at", sa.Float, nullable=False),
+)
+
+VERSIONS = sa.Table(
+    "published_versions",
+    METADATA,
+    sa.Column("project_id", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("published_at", sa.Float, nullable=False),
+    sa.Column("retired_at", sa.Float),
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """One Label Studio project as nextmask knows it. Times are seconds since the epoch."""
+
+    id: int
+    managed: bool
+    title: str
+    wakes: int
+    wakes_handled: int
+    dirty_since: float | None
+    reconciled_at: float | None
+    train_requested_at: float | None
+    state: str
+    stage: str
+    stage_done: int
+    stage_total: int
+    error: str
+    error_at: float | None
+    decided_model: int
+    train_error: str
+    failed_digest: str
+    retry_at: float | None
+    lease_owner: str | None
+    lease_expires: float | None
+    extra_params: str
+    label_config: str
+    labels_digest: str
+    cursor: str | None
+    published_version: str
+    ranking_version: str
+    ranking_number: int
+    ranking_key: str
+    undo: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. `status` is unlabelled, labelled, skipped or broken (its annotation cannot be read)."""
+
+    project_id: int
+    task_id: int
+    image: str
+    group_key: str = ""
+    updated_at: str = ""
+    status: str = "unlabelled"
+    error: str = ""
+    annotation_id: int | None = None
+    label_digest: str = ""
+    mask_file: str = ""
+    held_out: bool = False
+    lead_time: float | None = None
+    regions: int = 0
+    vertices: int = 0
+    shown_version: str = ""
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a project until `expires`; `wakes` is what had been asked for when it was taken."""
+
+    project_id: int
+    owner: str
+    wakes: int
