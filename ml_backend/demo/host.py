@@ -29,6 +29,7 @@ ENVIRONMENT = ".venv-label-studio"
 LOG_NAME = "label-studio.log"
 _LOOPBACK = "127.0.0.1"
 _LEASH = Path(__file__).with_name("leash.py")
+_LOCK_SECONDS = 3.0
 _POLL_SECONDS = 0.25
 _GRACE_SECONDS = 5.0
 _TAIL_LINES = 15
@@ -150,12 +151,18 @@ class LabelStudioHost:
 
     def _lock_folder(self, log: IO[bytes]) -> None:
         """Locks the log file: the child inherits the lock and holds it for life, even when we are killed."""
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(
-                f"another Label Studio uses the folder {self.folder}: stop it or take another folder"
-            ) from error
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                # One that was just stopped may have children that are still going.
+                if time.monotonic() > deadline:
+                    raise ConfigurationError(
+                        f"another Label Studio uses the folder {self.folder}: stop it or take another folder"
+                    ) from error
+                time.sleep(_POLL_SECONDS)
 
     def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         if not os.access(self.command, os.X_OK):

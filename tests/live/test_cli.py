@@ -128,7 +128,7 @@ def test_from_connect_to_disconnect(
         ("connect {project} --set nonsense=1", 2, "not one of: "),
         ("connect {project} --set strategy", 2, "KEY=VALUE"),
         ("connect {project} --set iterations=0", 2, "NEXTMASK_ITERATIONS = 0"),
-        ("connect {project} --set strategy=nonsense", 2, "available: entropy"),
+        ("connect {project} --set strategy=nonsense", 2, "unknown strategy 'nonsense'; available: "),
         ("connect {project} --set encoder=nonsense", 2, "NEXTMASK_ENCODER = 'nonsense'"),
         ("annotate {project} --masks /no/such/folder", 2, "/no/such/folder"),
         ("annotate {project}", 2, "--masks"),
@@ -169,6 +169,6 @@ def test_serve_refuses_to_start_without_what_it_needs(shell: Shell) -> None:
 
     assert "BASIC_AUTH_USER" in refusal(BASIC_AUTH_USER="", NEXTMASK_HOST="0.0.0.0")
     assert "LABEL_STUDIO_API_KEY is not set" in refusal(LABEL_STUDIO_API_KEY="")
-    assert "available: entropy" in refusal(NEXTMASK_STRATEGY="nonsense")
+    assert "unknown strategy 'nonsense'; available: " in refusal(NEXTMASK_STRATEGY="nonsense")
     assert "NEXTMASK_ENCODER = 'nonsense'" in refusal(NEXTMASK_ENCODER="nonsense")
     assert "Did you mean NEXTMASK_STRATEGY?" in refusal(NEXTMASK_STRATEGI="entropy")
