@@ -117,7 +117,8 @@ class Demo:
             running.callback(services.store.close)
             label_map = self._project(services)
             rounds = self._rounds(services, label_map)
-            self._console.print(_table(rounds))
+            if rounds:
+                self._console.print(_table(rounds))
             self._say_where(host)
             if not self._options.leave:
                 self._wait_for_interrupt(host)
