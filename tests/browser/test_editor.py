@@ -158,7 +158,7 @@ def test_predicted_masks_are_visible_with_every_control(
     project = make_project(images=1, control=control)
     (task,) = label_studio.task_ids(project)
     label_map = label_map_of(label_studio, project)
-    mask = true_mask(label_studio, task, dataset, label_map)
+    mask = true_mask(label_studio, project, task, dataset, label_map)
     result = write_result(mask, label_map, minimum_area=16)
     row = {"task": task, "result": result, "score": 0.5, "model_version": "nextmask-1.1"}
     assert label_studio.import_predictions(project, [row]) == 1
