@@ -6,6 +6,7 @@ Four convolutions of stride 2, each twice as wide as the one before, and their m
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 _POOLED = 2
@@ -49,6 +50,18 @@ class Autoencoder(nn.Module):
         return rebuilt + 0.5
 
 
+def latents_drawn(mean: Tensor, log_variance: Tensor, chance: torch.Generator) -> Tensor:
+    """Draw from N(μ, σ²), such that the draw has derivatives by μ and log σ²: 2 x (B,latent) -> (B,latent).
+
+    The noise is drawn on the CPU, so that it is the same on every device.
+
+    >>> latents_drawn(torch.tensor([[3.0]]), torch.tensor([[-200.0]]), torch.Generator())  # σ = exp(-100)
+    tensor([[3.]])
+    """
+    noise = torch.randn(mean.shape, generator=chance).to(mean.device)
+    return mean + (log_variance / 2).exp() * noise
+
+
 def negative_elbo(images: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, *, beta: float) -> Tensor:
     """Return -ELBO of each image: ½ Σ (x - x̂)² over its values + β KL(N(μ, σ²) || N(0, 1)) over its latents.
 
@@ -62,7 +75,6 @@ def negative_elbo(images: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: T
     Returns:
         (B), ≥ 0.
 
-    >>> import torch
     >>> zero, one = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
     >>> negative_elbo(zero, one, torch.zeros(1, 4), torch.zeros(1, 4), beta=1.0)  # 12 values off by 1, KL 0
     tensor([6.])

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from strategies import selection
 from strategies.batch import Batch
@@ -21,10 +24,24 @@ from strategies.checks import Id
 from strategies.observation import Observation, Region
 from strategies.ranking import Budget, Ranking
 
-__all__ = ["Batch", "Budget", "Id", "Observation", "Progress", "Ranking", "Region", "Strategy"]
+__all__ = ["Batch", "Budget", "Id", "Observation", "Order", "Progress", "Ranking", "Region", "Round", "Strategy"]
 
 Progress = Callable[[int, int], None]
 """Called now and then with the steps done and the steps in all."""
+
+Order = NDArray[np.int64]
+"""All positions (N) in a pool, the most valuable image first."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round:
+    """What an order is made from: the arguments of `Strategy.rank`, whose documentation says what they are."""
+
+    unlabelled: Observation
+    labelled: Observation | None
+    budget: Budget
+    number: int
+    generator: torch.Generator
 
 
 class Strategy(ABC):
@@ -35,9 +52,14 @@ class Strategy(ABC):
         needs: what the caller has to compute for it, out of "probabilities" (a network's, M >= 1), "committee"
             (M >= 2 members that differ), "features" (one descriptor per image) and "labelled" (the observations
             of the labelled images in `rank`, and their batches in `prepare`). Options may change it.
+        asks_for_regions: whether its rankings name the regions of an image that are worth labelling.
+        plans_one_round: whether its budget should be what is labelled before the next ranking, because what is beyond
+            it is treated in another way (left to pseudo-labels, or for later regions), and not just of lower rank.
     """
 
     name: ClassVar[str]
+    asks_for_regions: ClassVar[bool] = False
+    plans_one_round: ClassVar[bool] = False
     needs: frozenset[str]
 
     def prepare(
@@ -78,7 +100,7 @@ class Strategy(ABC):
         round: int = 0,
         generator: torch.Generator,
     ) -> Ranking:
-        """Order the unlabelled pool; by default by information alone, ties by id.
+        """Order the unlabelled pool.
 
         Args:
             unlabelled: the pool, in any order. Empty gives an empty ranking.
@@ -91,9 +113,14 @@ class Strategy(ABC):
         Returns:
             Every unlabelled id exactly once, the same for any order of the pool.
         """
-        del labelled, budget, round, generator
-        information = unlabelled.information.cpu().numpy()
-        return Ranking.in_order(unlabelled.ids, selection.by_information(unlabelled.ids, information))
+        if not unlabelled.ids:
+            return Ranking.in_order((), np.zeros(0, dtype=np.int64))
+        now = Round(unlabelled=unlabelled, labelled=labelled, budget=budget, number=round, generator=generator)
+        return Ranking.in_order(unlabelled.ids, self._order(now))
+
+    def _order(self, round: Round) -> Order:
+        """Return the order of a pool that is not empty; by default by information alone, ties by id."""
+        return selection.by_information(round.unlabelled.ids, round.unlabelled.information.cpu().numpy())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `prepare` has learned, so that another process can observe or go on; by default nothing."""

@@ -79,6 +79,7 @@ class Ceal(MeasuredUncertainty):
     """
 
     name = "ceal"
+    plans_one_round = True
     needs = frozenset({"probabilities"})
 
     def __init__(
@@ -102,11 +103,9 @@ class Ceal(MeasuredUncertainty):
             check_count(option, count, 0)
         if confident_most is not None:
             check_count("confident_most", confident_most, 0)
-        if len(groups) != 3 or not sum(groups) > 0 or min(groups) < 0:
-            raise ValueError(f"groups: expected three numbers >= 0, not all of them 0, received {groups!r}")
         self._threshold, self._decay = threshold, decay
         self._from, self._most, self._growth = confident_from, confident_most, confident_growth
-        self._shares = [share / sum(groups) for share in groups]
+        self._shares = _shares(groups)
         self._background = background
         self._weighted = check_choice("weighting", weighting, ("none", "distance")) == "distance"
 
@@ -201,6 +200,17 @@ class Ceal(MeasuredUncertainty):
             raise ValueError(f"Observation.class_fraction: expected class {self._background}, received {received}")
         undetected: NDArray[np.bool_] = (shares[:, self._background] == 1).cpu().numpy()
         return undetected
+
+
+def _shares(groups: object) -> list[float]:
+    """Return the parts of the budget that go to the three groups; they sum to 1."""
+    if not isinstance(groups, Sequence) or len(groups) != 3:
+        raise ValueError(f"groups: expected three numbers, received {groups!r}")
+    for share in groups:
+        check_number("groups", share, 0)
+    if not any(groups):
+        raise ValueError(f"groups: expected three numbers, not all of them 0, received {groups!r}")
+    return [share / sum(groups) for share in groups]
 
 
 def weighted_means(

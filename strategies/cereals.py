@@ -115,6 +115,8 @@ class Cereals(MeasuredUncertainty):
     """
 
     name = "cereals"
+    asks_for_regions = True
+    plans_one_round = True
     needs = frozenset({"probabilities", "labelled"})
 
     def __init__(
@@ -135,7 +137,7 @@ class Cereals(MeasuredUncertainty):
         check_number("blur", blur, 0.1)
         check_number("learning_rate", learning_rate, 0)
         self._windows = Windows(window=window, stride=stride)
-        self._fusion = FUSIONS[check_choice("fusion", fusion, FUSIONS)] if isinstance(fusion, str) else fusion
+        self._fusion: Fusion = fusion if callable(fusion) else FUSIONS[check_choice("fusion", fusion, FUSIONS)]
         self._cost_width, self._blur = cost_width, float(blur)
         self._iterations, self._learning_rate = iterations, learning_rate
         self._trained: _Trained | None = None
@@ -208,7 +210,9 @@ class Cereals(MeasuredUncertainty):
         grids = unlabelled.regions or ()
         if len(grids) != len(unlabelled.ids):
             raise ValueError("Observation.regions: expected the window sums that cereals observes, received None")
-        return regions.rank(unlabelled, self._scores(grids), self._windows, budget)
+        # The length of boundaries, which stands for the cost before there is effort to learn from, is no effort.
+        costs = [grid[1].double().cpu().numpy() for grid in grids] if self._trained is not None else None
+        return regions.rank(unlabelled, self._scores(grids), self._windows, budget, costs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cost network, its optimiser and how far it is; empty when nothing is trained."""

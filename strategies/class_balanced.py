@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from strategies import selection
-from strategies.base import Batch, Budget, Observation, Ranking, Strategy
+from strategies.base import Batch, Observation, Order, Round, Strategy
 from strategies.checks import check_number
 from strategies.noise import exponential
 
@@ -61,27 +61,17 @@ class ClassBalanced(Strategy):
         information = torch.zeros(len(batch.ids), dtype=torch.float64, device=batch.images.device)
         return Observation.from_batch(batch, information=information)
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _order(self, round: Round) -> Order:
         """Draw up to the budget, a share of it class by class; the rest follows in a random order."""
-        del labelled, round
-        if not unlabelled.ids:
-            return Ranking.in_order((), np.zeros(0, dtype=np.int64))
-        if unlabelled.class_fraction is None:
+        pool = round.unlabelled
+        if pool.class_fraction is None:
             raise ValueError(f"{self.name} needs Observation.class_fraction: expected (N,C), received None")
-        order = selection.by_id(unlabelled.ids)
-        anyhow = order[np.argsort(exponential(len(order), generator), kind="stable")]
-        limit = min(budget.images or len(order), len(order))
-        queues = self._queues(unlabelled.class_fraction.cpu().double().numpy(), order, limit, generator)
-        picks = budget.take(self._picks(anyhow, queues), unlabelled.size)
-        return Ranking.in_order(unlabelled.ids, selection.first_then(picks, anyhow))
+        order = selection.by_id(pool.ids)
+        anyhow = order[np.argsort(exponential(len(order), round.generator), kind="stable")]
+        limit = min(round.budget.images or len(order), len(order))
+        queues = self._queues(pool.class_fraction.cpu().double().numpy(), order, limit, round.generator)
+        picks = round.budget.take(self._picks(anyhow, queues), pool.size)
+        return selection.first_then(picks, anyhow)
 
     def _queues(
         self, shares: NDArray[np.float64], order: NDArray[np.int64], limit: int, generator: torch.Generator

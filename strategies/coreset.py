@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from strategies import selection
-from strategies.base import Batch, Budget, Observation, Ranking, Strategy
+from strategies.base import Batch, Observation, Order, Round, Strategy
 from strategies.descriptors import as_array
 from strategies.k_centre import KCentre
 from strategies.pixel_uncertainty import with_descriptors
@@ -53,27 +53,16 @@ class Coreset(Strategy):
         information = torch.zeros(len(batch.ids), dtype=torch.float64, device=batch.images.device)
         return with_descriptors(Observation.from_batch(batch, information=information), batch, self.name)
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _order(self, round: Round) -> Order:
         """Choose up to the budget by the greedy k-centre rule; the rest follows by distance, ties by id."""
-        del round, generator
-        pool = as_array(unlabelled, self.name)
+        ids, labelled = round.unlabelled.ids, round.labelled
+        pool = as_array(round.unlabelled, self.name)
         centres = as_array(labelled, self.name) if labelled and labelled.ids else np.empty_like(pool[:0])
-        if centres.shape[1] != pool.shape[1] and unlabelled.ids:
+        if centres.shape[1] != pool.shape[1]:
             raise ValueError(
                 f"descriptors: expected {pool.shape[1]} numbers for labelled images as for unlabelled ones, "
                 f"received {centres.shape[1]}"
             )
-        if not unlabelled.ids:
-            return Ranking.in_order((), np.zeros(0, dtype=np.int64))
-        centre = KCentre(pool, centres, selection.by_id(unlabelled.ids))
-        picks = budget.take(centre.picks(), unlabelled.size)
-        rest = selection.by_information(unlabelled.ids, centre.nearest)
-        return Ranking.in_order(unlabelled.ids, selection.first_then(picks, rest))
+        centre = KCentre(pool, centres, selection.by_id(ids))
+        picks = round.budget.take(centre.picks(), round.unlabelled.size)
+        return selection.first_then(picks, selection.by_information(ids, centre.nearest))

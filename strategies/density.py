@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from strategies import selection
-from strategies.base import Batch, Budget, Observation, Ranking
+from strategies.base import Batch, Observation, Order, Round
 from strategies.checks import check_number
 from strategies.descriptors import as_array, mean_cosine
 from strategies.pixel_uncertainty import MeasuredUncertainty, with_descriptors
@@ -65,16 +65,6 @@ class Density(MeasuredUncertainty):
         weight: NDArray[np.float64] = np.maximum(likeness, 0) ** self._beta
         return unlabelled.information.cpu().numpy() * weight
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _order(self, round: Round) -> Order:
         """Order the pool by its scores, ties by id."""
-        del labelled, budget, round, generator
-        order = selection.by_information(unlabelled.ids, self.scores(unlabelled))
-        return Ranking.in_order(unlabelled.ids, order)
+        return selection.by_information(round.unlabelled.ids, self.scores(round.unlabelled))

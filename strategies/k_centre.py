@@ -71,7 +71,7 @@ class KCentre:
         exact = centre.astype(np.float64)
         length = (exact**2).sum()
         with np.errstate(over="ignore", invalid="ignore"):
-            product = part @ centre.astype(part.dtype)  # (T)
+            product = np.einsum("td,d->t", part, centre.astype(part.dtype))  # (T): a BLAS is slower at it
             precision = np.finfo(part.dtype)
             rounding = precision.eps * np.sqrt(squares * length) + precision.tiny  # of one term, underflow included
             least = squares + length - 2 * product - 4 * (part.shape[1] + 4) * rounding

@@ -37,6 +37,7 @@ class Region:
         top, left: the upper left pixel, from 0.
         height, width: extent, from 1.
         score: finite; higher = label sooner.
+        cost: the effort that is expected inside, in the unit of the cost that was observed; None where none was.
 
     Raises:
         ValueError: on creation, when a field is not as above.
@@ -47,6 +48,7 @@ class Region:
     height: int
     width: int
     score: float
+    cost: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("top", 0), ("left", 0), ("height", 1), ("width", 1)):

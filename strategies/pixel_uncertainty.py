@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from strategies import uncertainty
-from strategies.base import Batch, Budget, Observation, Ranking, Strategy
+from strategies.base import Batch, Observation, Strategy
 from strategies.checks import check_choice
 from strategies.committee import check_committee
 from strategies.uncertainty import image_information
@@ -59,18 +59,6 @@ class MeasuredUncertainty(PixelUncertainty):
     def measure(self, probabilities: Tensor) -> Tensor:
         """Return the map of the measure that was chosen."""
         return self._measure(probabilities)
-
-    @abstractmethod
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
-        """Order the pool by the measure and what the method adds to it."""
 
 
 def with_descriptors(observation: Observation, batch: Batch, name: str) -> Observation:

@@ -29,10 +29,9 @@ The draw follows s^β: of scores 1 and 2 with β = 2 the second comes first in 4
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from strategies import selection
-from strategies.base import Budget, Observation, Ranking
+from strategies.base import Order, Round
 from strategies.checks import check_number
 from strategies.noise import gumbel
 from strategies.pixel_uncertainty import MeasuredUncertainty
@@ -55,19 +54,11 @@ class PowerNoise(MeasuredUncertainty):
         check_number("decay", decay, 0, 1)
         self._beta, self._decay = beta, decay
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _order(self, round: Round) -> Order:
         """Order the pool by log s + decay^round / β · Gumbel noise."""
-        del labelled, budget
-        order = selection.by_id(unlabelled.ids)
-        score = unlabelled.information.cpu().numpy()[order]
-        noise = gumbel(len(order), generator) * self._decay**round / self._beta
+        by_id = selection.by_id(round.unlabelled.ids)
+        score = round.unlabelled.information.cpu().numpy()[by_id]
+        noise = gumbel(len(by_id), round.generator) * self._decay**round.number / self._beta
         key = np.log(np.where(score > 0, score, 1)) + noise
-        return Ranking.in_order(unlabelled.ids, order[np.lexsort((np.where(score > 0, -key, 0), score <= 0))])
+        order: Order = by_id[np.lexsort((np.where(score > 0, -key, 0), score <= 0))]
+        return order

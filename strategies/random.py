@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 
 from strategies import selection
-from strategies.base import Batch, Budget, Observation, Ranking, Strategy
+from strategies.base import Batch, Observation, Order, Round, Strategy
 
 
 class Random(Strategy):
@@ -34,16 +34,9 @@ class Random(Strategy):
         information = torch.zeros(len(batch.ids), dtype=torch.float64, device=batch.images.device)
         return Observation.from_batch(batch, information=information)
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _order(self, round: Round) -> Order:
         """Shuffle the pool, sorted by id, with the generator."""
-        del labelled, budget, round
-        shuffle = torch.randperm(len(unlabelled.ids), generator=generator, device=generator.device)
-        return Ranking.in_order(unlabelled.ids, selection.by_id(unlabelled.ids)[shuffle.cpu().numpy()])
+        ids = round.unlabelled.ids
+        shuffle = torch.randperm(len(ids), generator=round.generator, device=round.generator.device)
+        order: Order = selection.by_id(ids)[shuffle.cpu().numpy()]
+        return order

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -103,6 +103,10 @@ class Windows:
             score=score,
         )
 
+    def place(self, region: Region) -> tuple[int, int]:
+        """Return the row and the column of a window: windows before the last one are a step apart."""
+        return -(-region.top // self.stride), -(-region.left // self.stride)
+
     def overlapping(self, size: tuple[int, int], box: Region) -> tuple[slice, slice]:
         """Return the rows and columns of the windows that share a pixel with a box."""
         rows, columns = (
@@ -179,7 +183,13 @@ def choose(
     return chosen
 
 
-def rank(pool: Observation, scores: Sequence[NDArray[np.float64]], windows: Windows, budget: Budget) -> Ranking:
+def rank(
+    pool: Observation,
+    scores: Sequence[NDArray[np.float64]],
+    windows: Windows,
+    budget: Budget,
+    costs: Sequence[NDArray[np.float64]] | None = None,
+) -> Ranking:
     """Rank a pool by its best windows: the images of the chosen ones first, the rest by information.
 
     Args:
@@ -187,6 +197,8 @@ def rank(pool: Observation, scores: Sequence[NDArray[np.float64]], windows: Wind
         scores: per image of the pool (rows,columns), one score per window.
         windows: those that the scores belong to.
         budget: so many pixels, or the area of so many images of average size.
+        costs: per image (rows,columns), the effort that each window is expected to take; it becomes the chosen
+            regions' cost.
 
     Raises:
         ValueError: a grid does not fit its image.
@@ -206,7 +218,14 @@ def rank(pool: Observation, scores: Sequence[NDArray[np.float64]], windows: Wind
         area=budget.in_pixels(pool.size),
     )
     found = {by_id[place]: boxes for place, boxes in chosen.items()}
+    if costs is not None:
+        found = {place: _priced(boxes, costs[place], windows) for place, boxes in found.items()}
     return _ranking(pool, found)
+
+
+def _priced(chosen: Sequence[Region], costs: NDArray[np.float64], windows: Windows) -> list[Region]:
+    """Give the chosen windows of one image their cost, of (rows,columns)."""
+    return [replace(one, cost=float(costs[windows.place(one)])) for one in chosen]
 
 
 def _ranking(pool: Observation, chosen: Mapping[int, Sequence[Region]]) -> Ranking:

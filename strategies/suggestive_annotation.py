@@ -43,7 +43,7 @@ import torch
 from numpy.typing import NDArray
 
 from strategies import selection
-from strategies.base import Batch, Budget, Observation, Ranking
+from strategies.base import Batch, Observation, Order, Round
 from strategies.checks import check_count, check_number
 from strategies.descriptors import Floats, as_array
 from strategies.facility_location import FacilityLocation
@@ -78,20 +78,11 @@ class SuggestiveAnnotation(MeasuredUncertainty):
         """Observe the uncertainty of each image, and keep its descriptor."""
         return with_descriptors(super().observe(batch), batch, self.name)
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _order(self, round: Round) -> Order:
         """Choose up to the budget by coverage of the pool, k out of K at a time; the rest follows by uncertainty."""
-        del labelled, round, generator
-        order = selection.by_information(unlabelled.ids, unlabelled.information.cpu().numpy())
-        picks = budget.take(self._chosen(as_array(unlabelled, self.name), order), unlabelled.size)
-        return Ranking.in_order(unlabelled.ids, selection.first_then(picks, order))
+        order = super()._order(round)
+        picks = round.budget.take(self._chosen(as_array(round.unlabelled, self.name), order), round.unlabelled.size)
+        return selection.first_then(picks, order)
 
     def _chosen(self, descriptors: Floats, waiting: NDArray[np.int64]) -> Iterator[int]:
         """Yield positions; `waiting` are all of them, the most uncertain first."""

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from strategies import training
-from strategies.autoencoder import Autoencoder, negative_elbo
+from strategies.autoencoder import Autoencoder, latents_drawn, negative_elbo
 from strategies.base import Batch, Observation, Progress, Strategy
 from strategies.checks import check_count, check_number
 from strategies.frames import extents
@@ -197,8 +197,7 @@ class Vaal(Strategy):
     def _autoencoder_loss(self, networks: _Networks, images: Tensor, chance: torch.Generator) -> Tensor:
         """Return Eq. 7 for labelled images, followed by as many unlabelled ones."""
         mean, log_variance = networks.autoencoder.encode(images)
-        noise = torch.randn(mean.shape, generator=chance).to(mean.device)
-        rebuilt = networks.autoencoder.decode(mean + (log_variance / 2).exp() * noise)
+        rebuilt = networks.autoencoder.decode(latents_drawn(mean, log_variance, chance))
         losses = negative_elbo(images, rebuilt, mean, log_variance, beta=self._rates["beta"])  # (2B)
         transductive = sum(half.mean() for half in losses.chunk(2))
         labelled, unlabelled = networks.discriminator(mean).chunk(2)

@@ -30,14 +30,20 @@ class Sample:
 class Pools:
     """Builds samples and batches; everything follows from the arguments."""
 
-    def samples(self, count: int = 7, *, seed: int = 0, labelled: float = 0.0, first: int = 0) -> list[Sample]:
+    def samples(
+        self, count: int = 7, *, seed: int = 0, labelled: float = 0.0, first: int = 0, classes: int = CLASSES
+    ) -> list[Sample]:
         """Return images of different sizes whose uncertainty differs; `labelled` is the share of their rows."""
         generator = torch.Generator().manual_seed(seed)
-        return [self._sample(first + one, SIZES[one % len(SIZES)], labelled, generator) for one in range(count)]
+        return [
+            self._sample(first + one, SIZES[one % len(SIZES)], labelled, classes, generator) for one in range(count)
+        ]
 
-    def _sample(self, number: int, size: tuple[int, int], labelled: float, generator: torch.Generator) -> Sample:
+    def _sample(
+        self, number: int, size: tuple[int, int], labelled: float, classes: int, generator: torch.Generator
+    ) -> Sample:
         height, width = size
-        logits = torch.randn(MEMBERS, CLASSES, height, width, generator=generator) * (1 + number % 5)
+        logits = torch.randn(MEMBERS, classes, height, width, generator=generator) * (1 + number % 5)
         drawn = torch.zeros(height, width, dtype=torch.bool)
         drawn[: round(labelled * height)] = True
         return Sample(

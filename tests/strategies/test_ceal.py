@@ -132,6 +132,13 @@ def test_groups_are_disjoint_and_complete():
     assert sorted(chance) != sorted(order[10:25])
 
 
+def test_groups_are_disjoint_where_nothing_detected_is_the_most_uncertain():
+    seen = pool([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], background=[1.0, 1.0, 0.5, 0.5, 1.0, 0.5])
+    asked = ranked(create("ceal", groups=(1, 1, 1)), seen, 6).ids
+    assert asked[:4] == (0, 1, 2, 3)
+    assert set(asked[4:]) == {4, 5}
+
+
 def test_an_image_where_nothing_is_detected_is_no_pseudo_label():
     # its weighted uncertainty is 0, which passes for certainty
     seen = pool([0.5, 0.001, 0.01, 0.9, 0.002], background=[0.5, 1.0, 0.5, 0.5, 1.0])
@@ -205,6 +212,24 @@ def test_weighting_ignores_padding(pools):
     assert torch.equal(tight.descriptors, loose.descriptors)
 
 
+def test_what_is_predicted_where_nothing_is_valid_weighs_nothing():
+    valid = torch.ones(1, 5, 5, dtype=torch.bool)
+    valid[0, 2, 2] = False
+    foreground = torch.linspace(0.6, 0.9, 25).view(1, 5, 5)
+    inside, outside = foreground.clone(), foreground.clone()
+    inside[0, 2, 2], outside[0, 2, 2] = 0.99, 0.01
+    strategy = create("ceal", weighting="distance")
+    one, other = (strategy.observe(batch(each, valid=valid)).information for each in (inside, outside))
+    assert torch.equal(one, other)
+
+
+def test_certainty_is_entropy_whatever_the_measure(pools):
+    seen = pools.batch(pools.samples())
+    plain = create("ceal").observe(seen).descriptors
+    for measure in ("margin", "var"):
+        assert torch.equal(create("ceal", measure=measure).observe(seen).descriptors, plain)
+
+
 # options
 
 
@@ -222,8 +247,9 @@ def test_a_measure_of_disagreement_needs_a_committee(pools):
         ({"measure": "entrpy"}, "measure: expected one of .*entropy.*, received 'entrpy'"),
         ({"threshold": 1.5}, r"threshold: expected a number in \[0, 1\], received 1.5"),
         ({"decay": -1}, "decay: expected a number"),
-        ({"groups": (0, 0, 0)}, "groups: expected three numbers >= 0, not all of them 0"),
-        ({"groups": (1, -1, 1)}, "groups: expected three numbers"),
+        ({"groups": (0, 0, 0)}, "groups: expected three numbers, not all of them 0"),
+        ({"groups": (1, -1, 1)}, r"groups: expected a number in \[0, inf\], received -1"),
+        ({"groups": (1, float("inf"), 1)}, r"groups: expected a number in \[0, inf\], received inf"),
         ({"groups": (1, 1)}, "groups: expected three numbers"),
         ({"confident_from": -1}, "confident_from: expected an integer from 0 up"),
         ({"weighting": "square"}, "weighting: expected one of distance, none, received 'square'"),

@@ -84,13 +84,15 @@ def assert_complete(ranking: Ranking, ids) -> None:
 
 def test_has_a_module_and_a_test_module_of_its_own(name):
     assert type(create(name)).__module__ == f"strategies.{name}"
-    assert Path(__file__).with_name(f"test_{name}.py").exists(), f"write tests/strategies/test_{name}.py"
+    tests = Path(__file__).with_name(f"test_{name}.py")
+    assert tests.exists(), f"write tests/strategies/test_{name}.py"
+    assert f'create("{name}"' in tests.read_text(), f"test {name} in tests/strategies/test_{name}.py"
 
 
 def test_every_method_in_the_package_is_registered():
     modules = [importlib.import_module(f"strategies.{one.name}") for one in pkgutil.iter_modules(strategies.__path__)]
     classes = {one for module in modules for one in vars(module).values() if inspect.isclass(one)}
-    methods = {one for one in classes if issubclass(one, Strategy) and not inspect.isabstract(one)}
+    methods = {one for one in classes if issubclass(one, Strategy) and hasattr(one, "name")}
     assert {one.name for one in methods} == set(available())
 
 
@@ -114,6 +116,22 @@ def test_unknown_option_is_refused_with_the_valid_ones(name):
         create(name, no_such_option=1)
     for option in inspect.signature(type(create(name))).parameters:
         assert option in str(refusal.value)
+
+
+@pytest.mark.parametrize("worthless", [object(), -7, float("nan"), "no such thing"])
+def test_worthless_values_of_options_are_refused(name, worthless):
+    for option in inspect.signature(type(create(name))).parameters:
+        with pytest.raises(ValueError, match=f"^{option}[:,]"):
+            create(name, **{option: worthless})
+
+
+# prepare
+
+
+def test_prepares_for_nothing_at_all(name):
+    made = create(name)
+    made.prepare([], [], generator=seeded())
+    assert made.state_dict() == {}
 
 
 # observe
@@ -176,6 +194,17 @@ def test_observes_with_nothing_but_what_it_needs(strategy, pools):
     if "features" in strategy.needs:
         wanted["features"] = batch.features
     assert strategy.observe(Batch(**wanted)).ids == batch.ids
+
+
+@pytest.mark.parametrize("classes", [2, 19])
+def test_binary_and_multi_class(pools, observe, rank, classes):
+    samples = pools.samples(classes=classes)
+    seen = observe(samples)
+    if seen.class_fraction is not None:
+        assert seen.class_fraction.shape == (7, classes)
+    ranking = rank(seen)
+    assert_complete(ranking, seen.ids)
+    assert same(rank(observe(samples[::-1], size=1)), ranking)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -279,9 +308,10 @@ def test_ranking_leaves_the_observation_alone(pools, observe, rank):
 # state
 
 
-def test_state_moves_to_another_process(strategy, name, pools, observe):
+def test_state_moves_to_another_process_by_a_file(strategy, name, pools, tmp_path):
+    torch.save(strategy.state_dict(), tmp_path / "state.pt")
     twin = create(name)
-    twin.load_state_dict(strategy.state_dict())
+    twin.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     batch = pools.batch(pools.samples())
     assert torch.equal(twin.observe(batch).information, strategy.observe(batch).information)
 

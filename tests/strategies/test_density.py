@@ -100,6 +100,13 @@ def test_order_of_the_pool_does_not_matter(count, seed, randomness):
     assert ranked(shuffled) == ranked(pool(x, information))
 
 
+def test_not_even_the_last_bit_depends_on_the_order_of_the_pool():
+    generator = np.random.default_rng(0)
+    x, order = generator.normal(size=(500, 6)), generator.permutation(500)
+    shuffled = Density().scores(pool(x[order], ids=tuple(order.tolist())))
+    assert (shuffled == Density().scores(pool(x))[order]).all()
+
+
 def test_descriptors_are_asked_for(pools):
     seen = create("entropy").observe(pools.batch(pools.samples()))
     with pytest.raises(ValueError, match=r"density needs Observation.descriptors: expected \(N,D\), received None"):

@@ -219,9 +219,37 @@ def test_images_of_chosen_windows_come_first():
     }
 
 
+def test_what_was_asked_for_belongs_to_its_image_in_any_order_of_the_pool():
+    whole = Region(top=0, left=0, height=8, width=8, score=0.0)
+    for ids in (("a", "b", "c"), ("c", "a", "b"), ("b", "c", "a")):
+        seen = pool(ids, excluded=tuple((whole,) if one == "c" else () for one in ids))
+        ranking = rank(seen, [np.zeros((2, 2))] * 3, Windows(window=4, stride=4), Budget(pixels=1000))
+        assert set(ranking.regions) == {"a", "b"}
+
+
 def test_a_budget_of_images_is_their_area():
     ranking = rank(pool(("a", "b")), [np.zeros((2, 2))] * 2, Windows(window=4, stride=4), Budget(images=1))
     assert area(region for regions in ranking.regions.values() for region in regions) == 64
+
+
+def test_chosen_windows_carry_their_own_cost():
+    scores = [np.array([[0.9, 0.1, 0.1], [0.1, 0.1, 0.8]]), np.full((2, 3), 0.05)]
+    costs = [np.arange(6.0).reshape(2, 3), np.arange(6.0, 12).reshape(2, 3)]
+    observed = Observation(ids=("b", "a"), information=torch.tensor([0.5, 0.5]), size=torch.tensor([[7, 9]] * 2))
+    windows = Windows(window=4, stride=3)  # the last window of a side is less than a step away
+    ranking = rank(observed, scores, windows, Budget(pixels=48), costs)
+    assert [(one.top, one.left, one.cost) for one in ranking.regions["b"]] == [(0, 0, 0), (3, 5, 5)]
+    ((other,),) = [regions for name, regions in ranking.regions.items() if name == "a"]
+    assert (other.top, other.left, other.cost) == (0, 0, 6)
+    for regions in rank(observed, scores, windows, Budget(pixels=48)).regions.values():
+        assert {one.cost for one in regions} == {None}
+
+
+@settings(max_examples=100, deadline=None)
+@given(windows(), sides, sides)
+def test_a_window_is_found_by_its_region(windows, height, width):
+    for row, column in itertools.product(range(len(windows.starts(height))), range(len(windows.starts(width)))):
+        assert windows.place(windows.region((height, width), row, column, 0.0)) == (row, column)
 
 
 def test_windows_of_other_options_are_refused():

@@ -97,6 +97,16 @@ def test_nothing_covers_nothing():
     assert FacilityLocation(np.zeros((0, 4))).value == 0
 
 
+def test_images_that_a_pick_covers_but_little_better_are_not_overlooked():
+    # whoever looks only where a pick is much nearer leaves the coverage of a thousand images 1e-5 too low
+    between = [0.50001, 0.50002, math.sqrt(1 - 0.50001**2 - 0.50002**2)]
+    x = np.array([[1.0, 0, 0]] * 20 + [[0, 1.0, 0]] + [between] * 1000)
+    for memory in (0, 2**30):
+        location = FacilityLocation(x, memory=memory)
+        assert list(location.picks(np.array([0, 20]))) == [0, 20]
+        assert location.value == pytest.approx(total(cosines(x, [0, 20]), [0, 1]), abs=1e-3)
+
+
 def test_opposite_images_take_nothing_away():
     # with similarities below 0 the first pick would have a total of 0
     location = FacilityLocation(np.array([[1.0, 0], [-1, 0], [0, 1]]))
@@ -117,6 +127,18 @@ def test_chunks_threads_and_precision_do_not_show(monkeypatch):
         monkeypatch.setattr("strategies.descriptors.CHUNK", chunk)
         assert list(FacilityLocation(x).picks(np.arange(100))) == expected
         assert list(FacilityLocation(x.astype(np.float64)).picks(np.arange(100))) == expected
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_memory_for_similarities_does_not_show(threshold, monkeypatch):
+    # those of all images, of a part of them and of none are kept; the others are computed again
+    monkeypatch.setattr("strategies.descriptors.CHUNK", 50)
+    x, candidates = np.concatenate([clusters(8, 300), np.zeros((2, 8), dtype=np.float32)]), np.arange(60)
+    results = []
+    for images in (302, 120, 0):
+        location = FacilityLocation(x, threshold, memory=3 * 60 * images)
+        results.append([(pick, location.value) for pick in location.picks(candidates)])
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("scale", [1e-35, 1e-20, 1e20, 1e35])

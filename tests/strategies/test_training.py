@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import time
 
 import pytest
@@ -22,21 +21,19 @@ def line(seed=1, **changes):
     return run, step, module
 
 
-def saved(state):
+def saved(state, file):
     """The state after a trip through a file that may hold nothing but tensors and plain values."""
-    file = io.BytesIO()
     torch.save(state, file)
-    file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def test_a_run_taken_up_elsewhere_ends_like_one_never_interrupted():
+def test_a_run_taken_up_elsewhere_ends_like_one_never_interrupted(tmp_path):
     whole, step, straight = line()
     whole.until(12, step)
     first, step, _ = line()
     first.until(5, step)
     second, step, resumed = line(seed=99)
-    second.load_state_dict(saved(first.state_dict()))
+    second.load_state_dict(saved(first.state_dict(), tmp_path / "run.pt"))
     assert second.step == 5
     second.until(12, step)
     assert torch.equal(resumed.weight, straight.weight)
@@ -60,6 +57,19 @@ def test_in_training_mode_only_while_training():
     run.until(1, lambda chance: (modes.append(module.training), step(chance)))
     assert modes == [True]
     assert not module.training
+
+
+def test_a_step_is_of_one_network_and_of_this_loss_alone():
+    # what the other's loss left behind must not leak in, nor may the other network move
+    one, other = drawn(lambda: nn.Linear(2, 1), 1), drawn(lambda: nn.Linear(1, 1), 2)
+    run = Run(kind="pair", settings={}, seed=0, data="d", modules=(one, other), learning_rate=0.1)
+    before_step = [module.weight.detach().clone() for module in (one, other)]
+    images = torch.ones(4, 2)
+    run.descend(0, other(one(images)).sum())
+    assert not torch.equal(one.weight, before_step[0])
+    assert torch.equal(other.weight, before_step[1])
+    run.descend(1, other(torch.ones(4, 1)).sum())
+    assert other.weight.grad.item() == 4, "the derivative of this loss, not of both"
 
 
 def test_states_are_copies():

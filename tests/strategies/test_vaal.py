@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import io
 import time
 
 import pytest
 import torch
 
 from strategies import Batch, Budget, Observation, create
-from strategies.autoencoder import Autoencoder, negative_elbo
+from strategies.autoencoder import Autoencoder, latents_drawn, negative_elbo
+from strategies.training import Run
 from strategies.vaal import adversarial_loss, discriminator_loss
 
 SMALL = {"image_size": 16, "latent": 4, "width": 4, "epochs": 2, "batch_size": 8, "learning_rate": 2e-3}
@@ -100,14 +100,12 @@ def test_training_leaves_the_global_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_interrupted_training_goes_on_from_a_file():
+def test_interrupted_training_goes_on_from_a_file(tmp_path):
     whole = prepared(epochs=6)
     halted = prepared(epochs=2)
-    file = io.BytesIO()
-    torch.save(halted.state_dict(), file)
-    file.seek(0)
+    torch.save(halted.state_dict(), tmp_path / "vaal.pt")
     resumed = create("vaal", **SMALL | {"epochs": 6})
-    resumed.load_state_dict(torch.load(file, weights_only=True))
+    resumed.load_state_dict(torch.load(tmp_path / "vaal.pt", weights_only=True))
     told = []
     resumed.prepare(LABELLED, POOL, generator=torch.Generator(), progress=lambda *done: told.append(done))
     assert told == [(3, 6), (4, 6), (5, 6), (6, 6)]
@@ -138,6 +136,48 @@ def test_with_images_of_one_kind_nothing_is_trained(labelled, pool):
 def test_states_of_other_options_are_refused():
     with pytest.raises(ValueError, match="vaal: expected a state of"):
         create("vaal", **SMALL | {"latent": 8}).load_state_dict(prepared().state_dict())
+
+
+# the training
+
+
+def test_the_vae_is_trained_to_make_all_images_pass_for_labelled(monkeypatch):
+    # with the wrong sign, with L_D for L_adv, or without the term, the discriminator, which stands still, would not be
+    # taken in by it
+    descend = Run.descend
+    monkeypatch.setattr(Run, "descend", lambda run, index, loss: None if index else descend(run, index, loss))
+    idle, trained = (prepared(epochs=30, reconstruction_weight=0.0, adversarial_weight=weight) for weight in (0.0, 1.0))
+    for batches in (LABELLED, POOL):
+        assert (observed(trained, batches).information < observed(idle, batches).information - 0.1).all()
+
+
+def test_two_steps_of_the_vae_to_one_of_the_discriminator(monkeypatch):
+    turns, descend = [], Run.descend
+    monkeypatch.setattr(Run, "descend", lambda run, index, loss: (turns.append(index), descend(run, index, loss)))
+    prepared(epochs=2)
+    assert turns == [0, 0, 1] * 2
+
+
+def autoencoder_of(strategy):
+    network = Autoencoder(SMALL["latent"], SMALL["width"], SMALL["image_size"])
+    network.load_state_dict(strategy.state_dict()["modules"][0])
+    return network.eval()
+
+
+@torch.no_grad()
+def test_unlabelled_images_are_rebuilt_too(trained):
+    # an ELBO of the labelled images alone never sees a bright one
+    network = autoencoder_of(trained)
+    mean, log_variance = network.encode(torch.full((1, 3, 16, 16), 0.85))
+    assert network.decode(mean).mean() > 0.4
+    assert log_variance.min() < -1, "without noise in the latents nothing moves their variance from 1"
+
+
+def test_latents_are_drawn_with_their_deviation():
+    mean, log_variance = torch.tensor([1.0, -2.0]), torch.tensor([2.0, -4.0])
+    drawn = latents_drawn(mean.expand(20_000, 2), log_variance.expand(20_000, 2), torch.Generator().manual_seed(0))
+    assert drawn.mean(dim=0).tolist() == pytest.approx(mean.tolist(), abs=0.1)
+    assert drawn.std(dim=0).tolist() == pytest.approx([2.718, 0.1353], rel=0.03)  # exp(1), exp(-2)
 
 
 # the losses
@@ -177,6 +217,14 @@ def test_signs_of_the_elbo():
     assert elbo(log_variance=-0.2) > 0
 
 
+def test_beta_weighs_the_divergence_alone():
+    image, flat = torch.zeros(1, 3, 2, 2), torch.ones(1, 4)
+    plain, doubled, triple = (
+        negative_elbo(image, image + 1, flat, 0 * flat, beta=beta).item() for beta in (0.0, 2.0, 3.0)
+    )
+    assert (plain, doubled, triple) == (6, 10, 12)  # 12 values off by 1, 4 latents of 1² / 2
+
+
 def test_elbo_belongs_to_each_image_alone():
     # a divergence summed over the batch would grow with it, the error would not
     generator = torch.Generator().manual_seed(0)
@@ -191,10 +239,7 @@ def test_elbo_belongs_to_each_image_alone():
 
 def test_latents_do_not_collapse(trained):
     # with a divergence that outweighs the error every image has the same latents
-    state = trained.state_dict()
-    autoencoder = Autoencoder(4, 4, 16)
-    autoencoder.load_state_dict(state["modules"][0])
-    means = autoencoder.eval().encode(torch.cat([torch.full((1, 3, 16, 16), value) for value in (0.1, 0.8)]))[0]
+    means = autoencoder_of(trained).encode(torch.cat([torch.full((1, 3, 16, 16), value) for value in (0.1, 0.8)]))[0]
     assert (means[0] - means[1]).abs().max() > 0.5
 
 
