@@ -19,7 +19,7 @@ from strategies.base import Progress
 
 _Value = TypeVar("_Value")
 _Build = TypeVar("_Build", bound=nn.Module)
-_FIELDS = {"kind", "settings", "seed", "data", "step", "modules", "optimizers"}
+_FIELDS = {"kind", "settings", "seed", "data", "step", "restarts", "modules", "optimizers"}
 
 
 class Sample(Generic[_Value]):
@@ -68,7 +68,8 @@ class Run:
         modules: each gets an optimiser of its own.
 
     Attributes:
-        step: steps done.
+        step: steps done on this data.
+        restarts: how often the data changed under the same networks.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Run:
         learning_rate: float,
     ) -> None:
         self.data = data
-        self.step = 0
+        self.step = self.restarts = 0
         self._kind, self._settings, self._seed = kind, dict(settings), seed
         self._modules = tuple(modules)
         self._optimizers = [torch.optim.Adam(one.parameters(), lr=learning_rate) for one in modules]
@@ -94,6 +95,11 @@ class Run:
             if next(module.parameters()).device != device:
                 module.to(device)
                 optimizer.load_state_dict(optimizer.state_dict())  # casts to the parameters' device
+
+    def restart(self, *, seed: int, data: str) -> None:
+        """Go on with the same networks on other data, counting the steps anew."""
+        self._seed, self.data, self.step = seed, data, 0
+        self.restarts += 1
 
     def until(
         self,
@@ -127,6 +133,7 @@ class Run:
             "seed": self._seed,
             "data": self.data,
             "step": self.step,
+            "restarts": self.restarts,
             "modules": [_copy(one.state_dict()) for one in self._modules],
             "optimizers": [_copy(one.state_dict()) for one in self._optimizers],
         }
@@ -146,6 +153,7 @@ class Run:
         for optimizer, values in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(_copy(values))
         self._seed, self.data, self.step = state["seed"], state["data"], state["step"]
+        self.restarts = state["restarts"]
 
     def _train(self, mode: bool) -> None:
         for module in self._modules:

@@ -14,6 +14,8 @@ Deviations:
 - Images are shrunk to squares of `image_size`; adaptive pooling lets the encoder take any size.
 - Channels start at `width` = 32, not 128: an eighth of the time, for pools without a GPU.
 - The information is -log(D / (1 - D)), which orders as 1 - D does, without running into 1.
+- From the second round on the networks of the round before are trained on, for fewer epochs: a round of labels changes
+  little in what they learn from. The paper trains anew.
 - An image labelled in part is among the labelled and among the unlabelled, so the discriminator is torn.
 
 D is judged by its logit: a large one means "labelled", so L_D is small and the image comes last:
@@ -63,6 +65,7 @@ class Vaal(Strategy):
         beta: weight of the divergence in the ELBO.
         reconstruction_weight, adversarial_weight: λ1 and λ2 of Eq. 7.
         epochs: passes over the unlabelled images; each step takes as many labelled ones.
+        warm_epochs: the same in later rounds, which start from the networks of the round before.
         batch_size: images of either kind in a step.
         learning_rate: of both Adam optimisers.
 
@@ -83,10 +86,12 @@ class Vaal(Strategy):
         reconstruction_weight: float = 1.0,
         adversarial_weight: float = 1.0,
         epochs: int = 20,
+        warm_epochs: int = 5,
         batch_size: int = 32,
         learning_rate: float = 5e-4,
     ) -> None:
-        for option, count in {"latent": latent, "width": width, "epochs": epochs, "batch_size": batch_size}.items():
+        counts = {"latent": latent, "width": width, "batch_size": batch_size}
+        for option, count in (counts | {"epochs": epochs, "warm_epochs": warm_epochs}).items():
             check_count(option, count, 1)
         if type(image_size) is not int or image_size < 16 or image_size % 16:
             raise ValueError(f"image_size: expected a multiple of 16 from 16 up, received {image_size!r}")
@@ -99,7 +104,7 @@ class Vaal(Strategy):
         for option, value in rates.items():
             check_number(option, value, 0)
         self._image_size, self._latent, self._width = image_size, latent, width
-        self._epochs, self._batch_size = epochs, batch_size
+        self._epochs, self._warm_epochs, self._batch_size = epochs, warm_epochs, batch_size
         self._rates: dict[str, float] = rates
         self._networks: _Networks | None = None
 
@@ -115,8 +120,8 @@ class Vaal(Strategy):
         """Train VAE and discriminator on the device of the images.
 
         Called again with the same images it goes on where it stopped, at once or from a loaded state; with others it
-        starts over. The order of the images and their batches do not matter. Without images of both kinds there is
-        nothing to tell apart, and nothing is trained.
+        starts from the networks that it has, and trains them for `warm_epochs`. The order of the images and their
+        batches do not matter. Without images of both kinds there is nothing to tell apart, and nothing is trained.
         """
         known = self._thumbnails(training.before(deadline, labelled))
         pool = self._thumbnails(training.before(deadline, unlabelled))
@@ -124,12 +129,15 @@ class Vaal(Strategy):
             self._networks = None
             return
         data = training.digest([*known, torch.zeros(0), *pool])
-        if self._networks is None or self._networks.run.data != data:
+        if self._networks is None:
             self._networks = self._start(training.draw_seed(generator), data)
+        elif self._networks.run.data != data:
+            self._networks.run.restart(seed=training.draw_seed(generator), data=data)
         networks = self._networks
         networks.run.to(known[0].device)
+        epochs = self._warm_epochs if networks.run.restarts else self._epochs
         networks.run.until(
-            self._epochs * -(-len(pool) // self._batch_size),
+            epochs * -(-len(pool) // self._batch_size),
             lambda chance: self._step(networks, known, pool, chance),
             progress=progress,
             deadline=deadline,

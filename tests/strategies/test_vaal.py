@@ -112,11 +112,42 @@ def test_interrupted_training_goes_on_from_a_file(tmp_path):
     assert torch.equal(observed(resumed).information, observed(whole).information)
 
 
-def test_other_images_start_over():
-    strategy = prepared(epochs=2)
+def test_a_later_round_starts_warm_and_is_shorter():
+    strategy = prepared(epochs=4, warm_epochs=1)
     told = []
     strategy.prepare(LABELLED, POOL[:2], generator=torch.Generator(), progress=lambda *done: told.append(done))
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(1, 1)]
+    frozen = prepared(epochs=4, learning_rate=0.0)
+    before = observed(frozen, POOL[:2]).information
+    frozen.prepare(LABELLED, POOL[:2], generator=torch.Generator().manual_seed(9))
+    networks = [name for name in frozen.state_dict()["modules"][0] if "running" not in name and "tracked" not in name]
+    again = prepared(epochs=4, learning_rate=0.0).state_dict()["modules"][0]
+    assert all(torch.equal(frozen.state_dict()["modules"][0][name], again[name]) for name in networks)
+    assert before.isfinite().all()
+
+
+def test_a_later_round_learns_what_was_labelled_meanwhile():
+    """The bright images that were asked for first are labelled: now grey ones, new in the pool, come before them."""
+    strategy = prepared(epochs=60)
+    labelled = LABELLED + images([0.8] * 6, first=200, seed=2)
+    pool = images([0.1, 0.45, 0.8, 0.45, 0.1, 0.45, 0.8, 0.45], first=300, seed=3)
+    strategy.prepare(labelled, pool, generator=torch.Generator().manual_seed(1))
+    cold = observed(prepared(labelled, pool, epochs=60), pool)
+    seen = observed(strategy, pool)
+    grey = torch.tensor([one % 2 == 1 for one in seen.ids])
+    assert seen.information[grey].mean() > seen.information[~grey].mean()
+    assert cold.information[grey].mean() > cold.information[~grey].mean()
+
+
+def test_an_interrupted_later_round_goes_on_as_one(tmp_path):
+    halted = prepared(epochs=2, warm_epochs=3)
+    halted.prepare(LABELLED, POOL[:2], generator=torch.Generator(), deadline=time.monotonic())
+    torch.save(halted.state_dict(), tmp_path / "vaal.pt")
+    resumed = create("vaal", **SMALL | {"warm_epochs": 3})
+    resumed.load_state_dict(torch.load(tmp_path / "vaal.pt", weights_only=True))
+    told = []
+    resumed.prepare(LABELLED, POOL[:2], generator=torch.Generator(), progress=lambda *done: told.append(done))
+    assert told[-1] == (3, 3)
 
 
 def test_a_deadline_leaves_something_to_observe_with():
