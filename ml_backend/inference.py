@@ -1,17 +1,18 @@
 """Prediction in batches: images in, masks of their size or batches for a strategy out; and the models kept in memory.
 
-What is predicted for an image does not depend on what else is in its batch. An image is shrunk, padded to the
-network's stride with its own mirrored pixels, and batched only with images of the same padded size.
+What is predicted for an image does not depend on what else is in its batch (`image_stream`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +20,39 @@ import torch
 from torch import Tensor
 
 from ml_backend.checkpoints import Checkpoints, Version
-from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
+from ml_backend.committee import Committee, Single, load_ensemble, load_network, mc_dropout
+from ml_backend.errors import CheckpointError, ConfigurationError
+from ml_backend.image_stream import Item, Shrunk, Size, Stack, grouped, image_batches, shrink, stack
 from ml_backend.networks import (
     SegmentationNetwork,
     autocast,
     build,
+    is_out_of_memory,
     labels_at,
-    pad_to,
     place,
-    resize_image,
     resolve_device,
+    working_bytes,
 )
+from ml_backend.settings import Settings
 from strategies import Batch
 
+__all__ = [
+    "Committee",
+    "Item",
+    "Prediction",
+    "Predictor",
+    "PredictorCache",
+    "fresh_predictor",
+    "image_batches",
+    "load_predictor",
+    "make_committee",
+]
+
 _BATCH_SIZE = 8
-_WAITING_BATCHES = 4
-"""Shrunk images that wait for others of their size, in batches; above it the largest group goes as it is."""
+_SCORING_MEMORY = 1_000_000_000
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,23 +69,12 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class _Shrunk:
-    """An image as the network will see it: pixels (3,h,w) uint8, and its original height and width."""
+class _Scored:
+    """A stack with what a committee says of it: probabilities (M,B,C,H,W) float32, descriptors (B,D) or None."""
 
-    id: int
-    pixels: Tensor
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """One forward pass, cropped to its largest image: images (B,3,h,w), valid (B,h,w), logits (B,C,h,w) float32."""
-
-    group: Sequence[_Shrunk]
-    images: Tensor
-    valid: Tensor
-    logits: Tensor
-    features: Tensor
+    stack: Stack
+    probabilities: Tensor
+    features: Tensor | None
 
 
 class Predictor:
@@ -90,115 +97,140 @@ class Predictor:
         self.classes = tuple(classes)
         self.input_size = input_size
         self.device = device
-        self._network = network.eval()
+        self.network = network.eval()
         self._lock = threading.Lock()
-        place(self._network, device)
+        place(self.network, device)
 
     def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction]:
         """Return the predictions for images (H,W,3) uint8 RGB, in their order.
 
         Raises:
             ImageError: an array is not such an image.
-            ConfigurationError: a single image is too large for the GPU's memory.
+            ConfigurationError: a single image is too large for the memory.
         """
+        items = (Item(position, image) for position, image in enumerate(images))
         found: dict[int, Prediction] = {}
-        for done in self._passes(self._groups(enumerate(images), _BATCH_SIZE)):
-            for image, logits in zip(done.group, done.logits, strict=True):
-                found[image.id] = _prediction(image, logits)
+        for done in self._run(self._groups(items, lambda _: _BATCH_SIZE), self._logits, _predictions):
+            found.update(done)
         return [found[position] for position in range(len(images))]
 
     def batches(
-        self, items: Iterable[tuple[int, npt.NDArray[np.uint8]]], *, features: bool, batch_size: int
+        self,
+        items: Iterable[Item],
+        *,
+        features: bool,
+        batch_size: int,
+        committee: Committee | None = None,
+        memory: int = _SCORING_MEMORY,
     ) -> Iterator[Batch]:
-        """Stream images through the network.
+        """Stream images through the network, or through the members of a committee.
 
-        Images are read lazily: at most a few batches of shrunk images wait for others of their size. The next batch
-        is read and started before one is handed out, so a GPU computes while the next images are decoded.
+        Images are read lazily: at most a few batches of shrunk images wait for others of their size. The next images
+        are read before a batch is handed out, while a GPU still computes it.
 
         Args:
-            items: (task id, (H,W,3) uint8 RGB).
-            features: whether batches get descriptors.
-            batch_size: most images per batch; fewer after the GPU ran out of memory.
+            features: whether batches get descriptors; they are those of this network.
+            batch_size: most images per batch; fewer where `memory` does not hold so many, or after it ran out.
+            committee: whose probabilities the batches get; None: those of this network.
+            memory: bytes that two batches (the reader's, and the next one) and the passes may take together, as far as
+                can be told beforehand; a single image is tried whatever it needs.
 
         Yields:
-            Batches on the device, at the network's resolution, with probabilities (1,B,C,h,w) float32; images come
-            in another order than they were given in.
+            Batches on the device, at the network's resolution, with probabilities (M,B,C,h,w) float32, M = 1 without
+            a committee; images come in another order than they were given in.
 
         Raises:
             ImageError, ConfigurationError: as in `predict`.
+            MaskError: what is labelled, or its cost, does not fit the image.
         """
-        ahead: _Pass | None = None
-        for started in self._passes(self._groups(items, batch_size)):
-            if ahead is not None:
-                yield _batch(ahead, features=features)
-            ahead = started
-        if ahead is not None:
-            yield _batch(ahead, features=features)
+        asked = committee or Single(len(self.classes))
+        need: float | None = None
 
-    def _groups(self, items: Iterable[tuple[int, npt.NDArray[np.uint8]]], batch_size: int) -> Iterator[list[_Shrunk]]:
-        """Sort images into groups of the same padded size, each of at most `batch_size`."""
-        waiting: dict[tuple[int, int], list[_Shrunk]] = {}
-        for number, image in items:
-            shrunk = self._shrink(number, image)
-            key = self._network.padded_size(*shrunk.pixels.shape[1:])
-            waiting.setdefault(key, []).append(shrunk)
-            if len(waiting[key]) >= batch_size:
-                yield waiting.pop(key)
-            elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * batch_size:
-                yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
-        yield from waiting.values()
+        def most(size: Size) -> int:
+            nonlocal need
+            need = need or self._bytes_per_pixel(asked)  # when the first image is there
+            return max(1, min(batch_size, int(memory / (need * size[0] * size[1]))))
 
-    def _shrink(self, number: int, image: npt.NDArray[np.uint8]) -> _Shrunk:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ImageError(f"Image {number} must be (height, width, 3) uint8, not {image.shape} {image.dtype}.")
-        return _Shrunk(number, resize_image(image, self.input_size), (image.shape[0], image.shape[1]))
+        score = partial(self._score, committee=asked, features=features)
+        yield from self._run(self._groups(items, most), score, _batch)
 
-    def _passes(self, groups: Iterable[list[_Shrunk]]) -> Iterator[_Pass]:
-        """Run groups through the network; in smaller parts from the first on that did not fit into GPU memory."""
-        most: int | None = None
-        for group in groups:
-            rest = group
-            while rest:
-                part = rest[:most]
-                done = self._try(part)
-                if done is None:
-                    most = len(part) // 2
-                else:
-                    rest = rest[len(part) :]
-                    yield done
+    def _groups(self, items: Iterable[Item], most: Callable[[Size], int]) -> Iterator[list[Shrunk]]:
+        shrunk = (shrink(item, self.input_size) for item in items)
+        return grouped(shrunk, self.network.padded_size, most)
 
-    def _try(self, group: list[_Shrunk]) -> _Pass | None:
-        """Run one batch, or return None when it is too large for the GPU."""
+    # -- memory -------------------------------------------------------------------------------------------------------
+    def _bytes_per_pixel(self, committee: Committee) -> float:
+        """Estimate what each pixel of a padded image takes while a batch is computed and its reader has another."""
+        members, classes = committee.members, committee.classes
+        probabilities = 2 * members * classes + 3 * members  # two batches; three maps of (M,B,H,W) check the new one
+        opinion = 3 * classes  # of one member: logits, in single precision, softmax
+        images = 2 * 3 * 2  # RGB of two batches, and normalised
+        with self._lock:  # where there is no memory even for this, the passes themselves will tell
+            passing = self._fitting(working_bytes, self.network, divisible=True) or 0.0
+        return 4 * (probabilities + opinion + images) + passing
+
+    def _run(
+        self, groups: Iterator[list[Shrunk]], start: Callable[[list[Shrunk]], T], finish: Callable[[T], R]
+    ) -> Iterator[R]:
+        """Run groups of images; in smaller parts from the first on that did not fit into memory.
+
+        Args:
+            start: puts a part to work: a GPU computes after it has returned.
+            finish: waits for what was started.
+        """
+        rest, following, most = next(groups, []), list[Shrunk](), None
+        while rest:
+            part = rest[:most]
+            started = self._fitting(start, part, divisible=len(part) > 1)
+            if started is not None and len(part) == len(rest) and not following:
+                following = next(groups, [])
+            done = None if started is None else self._fitting(finish, started, divisible=len(part) > 1)
+            del started
+            if done is None:
+                most = len(part) // 2
+                continue
+            rest = rest[len(part) :]
+            if not rest:
+                rest, following = following, []
+            yield done
+
+    def _fitting(self, work: Callable[[T], R], given: T, *, divisible: bool) -> R | None:
+        """Do some work, or return None where it needs more memory than there is and can be had in smaller parts."""
         try:
-            with self._lock:
-                return self._forward(group)
-        except torch.cuda.OutOfMemoryError:
-            if len(group) == 1:
+            return work(given)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not divisible:
                 raise ConfigurationError(
                     f"One image of at most {self.input_size} pixels a side does not fit into the memory of "
-                    f"{self.device}. Lower NEXTMASK_INPUT_SIZE or set NEXTMASK_DEVICE to cpu."
+                    f"{self.device}. Lower NEXTMASK_INPUT_SIZE or set NEXTMASK_DEVICE to cpu. Where a committee is "
+                    "asked, fewer NEXTMASK_MEMBERS help, too."
                 ) from None
         torch.cuda.empty_cache()  # out of the handler, whose traceback keeps the tensors alive
         return None
 
-    def _forward(self, group: list[_Shrunk]) -> _Pass:
-        sizes = [(image.pixels.shape[1], image.pixels.shape[2]) for image in group]
-        height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
-        padded = self._network.padded_size(height, width)
-        pixels = torch.stack([pad_to(image.pixels, *padded) for image in group])
-        images = self._moved(pixels).float() / 255  # (B,3,H,W)
-        valid = torch.zeros((len(group), *padded), dtype=torch.bool)
-        for inside, (rows, columns) in zip(valid, sizes, strict=True):
-            inside[:rows, :columns] = True
-        valid = self._moved(valid)
-        with torch.no_grad(), autocast(self.device):
-            logits, features = self._network.forward_with_features(images, valid)
-        logits = logits[..., :height, :width].float()
-        return _Pass(group, images[..., :height, :width], valid[..., :height, :width], logits, features.float())
+    # -- forward passes -----------------------------------------------------------------------------------------------
+    def _logits(self, group: list[Shrunk]) -> tuple[Stack, Tensor]:
+        """Run one group: logits (B,C,H,W) float32."""
+        found = stack(group, self._padded(group), self.device)
+        with self._lock, torch.no_grad(), autocast(self.device):
+            logits, _ = self.network.forward_with_features(found.images, found.valid)
+        return found, logits[..., : found.height, : found.width].float()
 
-    def _moved(self, tensor: Tensor) -> Tensor:
-        """Copy to the device, without waiting for what a GPU still computes."""
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+    def _score(self, group: list[Shrunk], committee: Committee, *, features: bool) -> _Scored:
+        """Run one group through a committee, one member at a time."""
+        found = stack(group, self._padded(group), self.device)
+        shape = (committee.members, len(group), committee.classes, found.height, found.width)
+        probabilities = torch.empty(shape, device=self.device)  # (M,B,C,H,W)
+        with self._lock, torch.no_grad(), autocast(self.device):
+            opinions, descriptors = committee.opinions(self.network, found.images, found.valid, features=features)
+            for own, logits in zip(probabilities, opinions, strict=True):
+                own.copy_(logits[..., : found.height, : found.width].float().softmax(dim=1))
+        return _Scored(found, probabilities, None if descriptors is None else descriptors.float())
+
+    def _padded(self, group: Sequence[Shrunk]) -> Size:
+        return self.network.padded_size(group[0].height, group[0].width)
 
 
 class PredictorCache:
@@ -253,40 +285,52 @@ class PredictorCache:
 
 def load_predictor(checkpoints: Checkpoints, version: Version, device: str) -> Predictor:
     """Load a version's network; arguments and errors as in `PredictorCache.get`."""
-    settings = version.record.settings
+    settings, classes = version.record.settings, version.record.classes
+    target = resolve_device(device)
     try:
-        architecture, encoder = str(settings["architecture"]), str(settings["encoder"])
-        input_size, dropout = int(settings["input_size"]), float(settings["dropout"])
+        network = load_network(settings, len(classes), checkpoints.load_state(version))
+        return Predictor(network, classes, int(settings["input_size"]), target)
     except KeyError as error:
         raise CheckpointError(
             f"The record of version {version.number} lacks the setting {error}: train again."
         ) from None
-    target = resolve_device(device)
-    network = build(architecture, encoder, "none", classes=len(version.record.classes), dropout=dropout)
-    try:
-        network.load_state_dict(checkpoints.load_state(version))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"The weights of version {version.number} are not those of {architecture} on {encoder} with "
-            f"{len(version.record.classes)} classes: roll back or train again. {str(error)[:300]}"
-        ) from error
-    return Predictor(network, version.record.classes, input_size, target)
+    except CheckpointError as error:
+        raise CheckpointError(f"Version {version.number} cannot be loaded. {error}") from error
 
 
-def _prediction(image: _Shrunk, logits: Tensor) -> Prediction:
-    """Read logits (C,h,w) of a batch as the mask of one of its images, which fills their upper left corner."""
-    height, width = image.pixels.shape[1:]
-    own = logits[:, :height, :width]
+def fresh_predictor(settings: Settings, classes: Sequence[str]) -> Predictor:
+    """Build a network that nothing was trained on but its encoder: for descriptors before the first version.
+
+    Raises:
+        ConfigurationError: the network cannot be built as configured, or the device is not available here.
+    """
+    s = settings
+    network = build(s.architecture, s.encoder, s.encoder_weights, classes=len(classes), dropout=s.dropout)
+    return Predictor(network, classes, s.input_size, resolve_device(s.device))
+
+
+def make_committee(predictor: Predictor, checkpoints: Checkpoints, version: Version, settings: Settings) -> Committee:
+    """Make the committee that is configured, for a version whose predictor is given.
+
+    Raises:
+        ConfigurationError: dropout that leaves all members the same.
+        CheckpointError: the version has no ensemble (`Trainer.ensure_committee` trains it), or it is damaged.
+    """
+    if settings.effective_committee == "ensemble":
+        return load_ensemble(checkpoints, version, predictor.device)
+    return mc_dropout(predictor.network, settings.effective_members, settings.seed)
+
+
+def _predictions(found: tuple[Stack, Tensor]) -> dict[int, Prediction]:
+    """Read logits (B,C,H,W) as the masks of the images, which fill the upper left corners: id -> prediction."""
+    return {item.id: _prediction(item, logits) for item, logits in zip(found[0].items, found[1], strict=True)}
+
+
+def _prediction(item: Shrunk, logits: Tensor) -> Prediction:
+    own = logits[:, : item.height, : item.width]
     confidence = own.softmax(dim=0).amax(dim=0).mean()
-    return Prediction(mask=labels_at(own, *image.size), confidence=float(confidence))
+    return Prediction(mask=labels_at(own, *item.size), confidence=float(confidence))
 
 
-def _batch(done: _Pass, *, features: bool) -> Batch:
-    return Batch(
-        ids=tuple(image.id for image in done.group),
-        images=done.images,
-        probabilities=done.logits.softmax(dim=1)[None],  # (1,B,C,h,w)
-        features=done.features if features else None,
-        valid=done.valid,
-        size=torch.tensor([image.size for image in done.group], device=done.images.device),
-    )
+def _batch(scored: _Scored) -> Batch:
+    return scored.stack.batch(scored.probabilities, scored.features)

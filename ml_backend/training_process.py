@@ -45,21 +45,22 @@ def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[
     Args:
         progress: called a few times per second at most.
         heartbeat: called every 2 s while the child runs.
-        timeout: seconds after which the child is ended.
+        timeout: seconds for each network that the job trains, after which the child is ended.
 
     Whatever `progress` or `heartbeat` raises (LeaseLost, KeyboardInterrupt) ends the child, and is raised on.
 
     Returns:
-        number of the new version.
+        number of the new version, or of that which the job's committee is of.
 
     Raises:
         TrainingError: the child failed, was killed, or took too long; nothing else came to harm.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * job.networks
     with _child(job) as (child, lines):
         for message in _messages(lines, heartbeat):
             if time.monotonic() > deadline:
-                raise TrainingError(f"Training was ended after NEXTMASK_TRAINING_MINUTES = {timeout / 60:g}.")
+                each = f" for each of {job.networks} networks" if job.networks > 1 else ""
+                raise TrainingError(f"Training was ended after NEXTMASK_TRAINING_MINUTES = {timeout / 60:g}{each}.")
             if "progress" in message:
                 progress(Progress(**message["progress"]))
             elif message:

@@ -4,8 +4,9 @@ smp and timm take seconds to import, so they are imported when the first network
 """
 
 from ml_backend.networks.build import build
-from ml_backend.networks.devices import autocast, place, resolve_device
+from ml_backend.networks.devices import autocast, is_out_of_memory, place, resolve_device
 from ml_backend.networks.geometry import fit_size, labels_at, pad_to, resize_image
+from ml_backend.networks.memory import working_bytes
 from ml_backend.networks.names import check_network
 from ml_backend.networks.segmentation import SegmentationNetwork
 
@@ -15,9 +16,11 @@ __all__ = [
     "build",
     "check_network",
     "fit_size",
+    "is_out_of_memory",
     "labels_at",
     "pad_to",
     "place",
     "resize_image",
     "resolve_device",
+    "working_bytes",
 ]

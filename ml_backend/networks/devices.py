@@ -30,6 +30,14 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an allocation failed: on a GPU, of memory pinned for it, or on the CPU."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
 def autocast(device: torch.device) -> torch.autocast:
     """Return a context of mixed precision: bfloat16 on CUDA devices that compute with it, nothing elsewhere."""
     enabled = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

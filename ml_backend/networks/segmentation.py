@@ -58,11 +58,22 @@ class SegmentationNetwork(nn.Module):
 
     def forward_with_features(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (B,C,H,W) and descriptors (B,D) of one pass; arguments as in `features`."""
-        height, width = images.shape[-2:]
+        decoded, descriptors = self.decode(images, valid)
+        return self.classify(self.dropout(decoded), images.shape[-2], images.shape[-1]), descriptors
+
+    def decode(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the decoder's map (B,K,h,w), which the dropout takes, and descriptors (B,D), all before the head.
+
+        Arguments as in `features`.
+        """
         encoded = self._encode(images)
-        decoded = self.model.get_submodule("decoder")(*encoded)
-        logits = self.model.get_submodule("segmentation_head")(self.dropout(decoded))
-        return logits[..., :height, :width], self._descriptors(encoded[0][-1], images, valid)
+        decoded: Tensor = self.model.get_submodule("decoder")(*encoded)
+        return decoded, self._descriptors(encoded[0][-1], images, valid)
+
+    def classify(self, decoded: Tensor, height: int, width: int) -> Tensor:
+        """Return logits (B,C,height,width) of the decoder's map (B,K,h,w) of images of that size: only the head."""
+        logits: Tensor = self.model.get_submodule("segmentation_head")(decoded)
+        return logits[..., :height, :width]
 
     def _encode(self, images: Tensor) -> tuple[list[Tensor], ...]:
         """Return what the decoder takes: the encoder's maps, shallow to deep, and DPT's prefix tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ml_backend.errors import ImageError, MaskError
+from ml_backend.errors import ImageError, MaskError, TrainingError
 from ml_backend.images import load_image
 from ml_backend.label_config import IGNORE_INDEX
 from ml_backend.masks import mask_from_png
@@ -85,15 +86,33 @@ class Samples:
     def batches(self, size: int, generator: torch.Generator) -> Generator[list[Sample], None, None]:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
 
-        A file that became unreadable since is passed over; the first sample is always in memory.
+        A file that became unreadable since is passed over.
+
+        Raises:
+            TrainingError: every file became unreadable.
         """
         batch: list[Sample] = []
+        unread = 0
         for sample in _ahead(self._sample, _shuffled(len(self.items), generator)):
             if isinstance(sample, Sample):
                 batch.append(sample)
+                unread = 0
+            elif (unread := unread + 1) >= 2 * len(self.items):  # so many in a row hold each one at least once
+                raise TrainingError(f"None of the {len(self.items)} images can be read any more: {sample}")
             if len(batch) == size:
                 yield batch
                 batch = []
+
+    def resampled(self, generator: np.random.Generator) -> Samples:
+        """Draw as many samples as there are, with replacement: some several times, some not at all.
+
+        What is in memory is shared with these samples, not copied.
+        """
+        drawn = generator.integers(len(self.items), size=len(self.items)).tolist()
+        resample = copy.copy(self)
+        resample.items = [self.items[index] for index in drawn]
+        resample._kept = [self._kept[index] for index in drawn]
+        return resample
 
     def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
         """Yield every sample's image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.

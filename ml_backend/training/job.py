@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,12 @@ class Item:
     """One labelled image.
 
     Attributes:
-        id: the task's id, as text.
+        id: the task's id, as text; the ids of several tasks that label parts of one image are joined by "+".
         image: file in any format that `images.load_image` reads.
         mask: PNG of class indices, of the image's size; 255 is not labelled.
         held_out: it measures, and does not train.
-        digest: changes when the label changes.
+        digest: changes when the label changes; joined likewise.
+        pseudo: the mask was predicted, not drawn: it trains, and counts as no label.
     """
 
     id: str
@@ -28,6 +30,12 @@ class Item:
     mask: Path
     held_out: bool
     digest: str
+    pseudo: bool = False
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Task id -> digest of its label."""
+        return dict(zip(self.id.split("+"), self.digest.split("+"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Job:
         held_out_minimum: held-out labels from which on a worse version is refused.
         device: auto, cpu, cuda or cuda:N.
         seed: the same job with the same seed gives the same weights on a CPU.
+        unavailable: id of labelled tasks whose image could not be had -> why; they are recorded as skipped.
+        committee_of: number of the version that a committee is trained for, in the place of a new version: networks
+            that all start from the encoder's weights, each on another bootstrap resample of the training items.
+        members: networks of that committee.
 
     Raises:
         TrainingError: a value is out of range.
@@ -74,6 +86,9 @@ class Job:
     held_out_minimum: int = 8
     device: str = "auto"
     seed: int = 0
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    committee_of: int | None = None
+    members: int = 0
 
     def __post_init__(self) -> None:
         for name in ("input_size", "iterations", "batch_size", "patience", "held_out_minimum", "learning_rate"):
@@ -85,6 +100,15 @@ class Job:
             raise TrainingError(f"train_from must be 'last' or 'scratch', not {self.train_from!r}.")
         if len({item.id for item in self.items}) < len(self.items):
             raise TrainingError("Two items of a training have the same id.")
+        if any(item.pseudo and item.held_out for item in self.items):
+            raise TrainingError("A pseudo-label cannot be held out: it would measure the network with itself.")
+        if self.committee_of is not None and self.members < 2:
+            raise TrainingError(f"A committee needs at least 2 members, not {self.members!r}: set NEXTMASK_MEMBERS.")
+
+    @property
+    def networks(self) -> int:
+        """How many networks this job trains, one after the other."""
+        return 1 if self.committee_of is None else self.members
 
     def to_json(self) -> str:
         """Return this job as JSON text; `from_json` is the way back."""
@@ -105,10 +129,18 @@ class Job:
 class Progress:
     """How far a training is: `done` of `total` images read, steps taken, or held-out images measured.
 
-    `loss` is that of the step, None in other stages.
+    `loss` is that of the step, None in other stages. `member` of `members`, counted from 1, is the network of a
+    committee that is being trained; both are 0 elsewhere.
     """
 
-    stage: Literal["reading", "training", "measuring"]
+    stage: Literal["reading", "training", "measuring", "training committee"]
     done: int
     total: int
     loss: float | None = None
+    member: int = 0
+    members: int = 0
+
+    @property
+    def label(self) -> str:
+        """The stage as people are shown it."""
+        return f"{self.stage}: member {self.member} of {self.members}" if self.members else self.stage

@@ -41,13 +41,19 @@ class Data:
 
     @property
     def items(self) -> list[Item]:
-        """The usable ones."""
-        return [*self.training.items, *self.held_out.items]
+        """The usable labels."""
+        return [item for item in [*self.training.items, *self.held_out.items] if not item.pseudo]
 
     @property
-    def skipped(self) -> dict[str, str]:
-        """Item id -> why it is not usable."""
-        return self.training.problems | self.held_out.problems
+    def pseudo(self) -> list[Item]:
+        """The usable pseudo-labels."""
+        return [item for item in self.training.items if item.pseudo]
+
+    def skipped(self, job: Job) -> dict[str, str]:
+        """Item id -> why the label is not usable."""
+        problems = self.training.problems | self.held_out.problems
+        labels = [item for item in job.items if not item.pseudo and item.id in problems]
+        return {**job.unavailable, **{task: problems[item.id] for item in labels for task in item.labels}}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def run(job: Job, report: Report) -> Version:
     with seeded(job.seed, device):
         network = initial_network(job, checkpoints, parent)
         pretrained = job.encoder_weights != "none" or (parent is not None and continues(job, parent))
-        fitted = fit(network, data, job, device, report, encoder_rate=_ENCODER_RATE if pretrained else 1.0)
+        fitted = fit(network, data, job, device, report, pretrained=pretrained)
     parent_miou = None if parent is None else measure_parent(job, checkpoints, parent, data, device, report)
     verdict = judge(
         miou=fitted.measures.get("miou"),
@@ -104,24 +110,26 @@ def read_data(job: Job, report: Report) -> Data:
             for held_out in (False, True)
         )
     )
-    if not len(data.training):
-        reasons = "; ".join(f"{task}: {reason}" for task, reason in list(data.skipped.items())[:3])
+    if len(data.training) == len(data.pseudo):
+        skipped = data.skipped(job)
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in list(skipped.items())[:3])
         raise TrainingError(
-            f"There is nothing to train on: {len(job.items)} labels, {len(data.held_out)} of them held out, "
-            f"{len(data.skipped)} not usable{f' ({reasons})' if reasons else ''}. Label more images."
+            f"There is nothing to train on: {len(data.items) + len(skipped)} labels, {len(data.held_out)} of them held "
+            f"out, {len(skipped)} not usable{f' ({reasons})' if reasons else ''}. Label more images."
         )
     return data
 
 
-def fit(
-    network: nn.Module, data: Data, job: Job, device: torch.device, report: Report, *, encoder_rate: float
-) -> Fitted:
+def fit(network: nn.Module, data: Data, job: Job, device: torch.device, report: Report, *, pretrained: bool) -> Fitted:
     """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
+
+    With nothing held out they are the last ones. A `pretrained` encoder learns at a lower rate.
 
     Raises:
         TrainingError: the loss is not finite any more.
     """
     place(network, device)
+    encoder_rate = _ENCODER_RATE if pretrained else 1.0
     optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
     interval = math.ceil(job.iterations / _EVALUATIONS)
@@ -181,17 +189,20 @@ def describe(
     job: Job, data: Data, fitted: Fitted, verdict: Verdict, parent_miou: float | None, *, seconds: float
 ) -> VersionRecord:
     """Write down what was trained, on what, and how good it is."""
-    counts = {"trained": len(data.training), "held_out": len(data.held_out), "skipped": len(data.skipped)}
+    skipped, trained = data.skipped(job), len(data.training) - len(data.pseudo)
+    counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
     effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
-    not_settings = {"items", "classes", "label_map_digest", "folder", "parent"}
+    not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent"}
+    not_settings |= {"committee_of", "members"}
     return VersionRecord(
         classes=job.classes,
         label_map_digest=job.label_map_digest,
         data_digest=job.data_digest,
         parent=job.parent,
-        labels={item.id: item.digest for item in data.items},
-        skipped=data.skipped,
-        held_out=tuple(item.id for item in data.held_out.items),
+        labels={task: digest for item in data.items for task, digest in item.labels.items()},
+        skipped=skipped,
+        pseudo_labels=tuple(item.id for item in data.pseudo),
+        held_out=tuple(task for item in data.held_out.items for task in item.labels),
         measures={"miou": None} | fitted.measures | {"parent_miou": parent_miou} | counts | effort,
         settings={
             field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name not in not_settings

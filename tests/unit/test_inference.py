@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn import functional
 from ml_backend import inference
 from ml_backend.checkpoints import Checkpoints, VersionRecord
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
-from ml_backend.inference import Predictor, PredictorCache
+from ml_backend.inference import Item, Predictor, PredictorCache
 from ml_backend.networks import SegmentationNetwork, build
 from ml_backend.networks.weights import IMAGENET
 from strategies import Batch
@@ -82,17 +83,21 @@ class Brightness(SegmentationNetwork):
     """Class 1 where the picture is bright; says how many images came at once, and can be made to fail or to wait."""
 
     def __init__(self, most: int = 1000) -> None:
-        super().__init__(torch.nn.Identity(), stride=32, least_side=1, normalisation=IMAGENET, dropout=0)
+        model = torch.nn.Module()
+        model.encoder = torch.nn.Identity()
+        super().__init__(model, stride=32, least_side=1, normalisation=IMAGENET, dropout=0)
         self.seen: list[int] = []
         self.most, self.running, self.overlapped = most, 0, False
+        self.full: Exception = torch.cuda.OutOfMemoryError("out of memory")
 
     def forward_with_features(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.running += 1
         self.overlapped |= self.running > 1
         try:
-            self.seen.append(len(images))
+            if images.any():  # not the blank image that memory is measured with
+                self.seen.append(len(images))
             if len(images) > self.most:
-                raise torch.cuda.OutOfMemoryError("out of memory")
+                raise self.full
             bright = images.mean(dim=1, keepdim=True) - 0.5
             return torch.cat([-bright, bright], dim=1) * 10, images.mean(dim=(2, 3))
         finally:
@@ -185,7 +190,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 def test_batches_hold_what_a_strategy_needs(predictor: Predictor) -> None:
     images = dict(enumerate(pictures(), start=10))
     seen: list[int] = []
-    for batch in predictor.batches(images.items(), features=True, batch_size=4):
+    for batch in predictor.batches(starmap(Item, images.items()), features=True, batch_size=4):
         seen.extend(int(number) for number in batch.ids)
         count, _, height, width = batch.images.shape
         assert batch.probabilities is not None
@@ -201,13 +206,13 @@ def test_batches_hold_what_a_strategy_needs(predictor: Predictor) -> None:
 
 
 def test_features_are_left_out_unless_asked_for(predictor: Predictor) -> None:
-    (batch,) = predictor.batches([(1, picture(40, 40))], features=False, batch_size=4)
+    (batch,) = predictor.batches([Item(1, picture(40, 40))], features=False, batch_size=4)
     assert batch.features is None
 
 
 def test_batches_show_the_image_they_are_of() -> None:
     image = picture(40, 56)
-    (batch,) = brightness()[1].batches([(5, image), (6, picture(33, 64))], features=True, batch_size=2)
+    (batch,) = brightness()[1].batches([Item(5, image), Item(6, picture(33, 64))], features=True, batch_size=2)
     assert batch.images.shape == (2, 3, 40, 64)
     assert batch.valid.sum(dim=(1, 2)).tolist() == [40 * 56, 33 * 64]
     torch.testing.assert_close(batch.images[0, :, :40, :56], torch.from_numpy(image).permute(2, 0, 1) / 255)
@@ -215,7 +220,7 @@ def test_batches_show_the_image_they_are_of() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_probabilities_and_features_do_not_depend_on_the_batch(predictor: Predictor, batch_size: int) -> None:
-    items = list(enumerate(pictures() * 2))
+    items = list(starmap(Item, enumerate(pictures() * 2)))
     wanted = by_id(predictor.batches(items, features=True, batch_size=1))
     found = by_id(predictor.batches(reversed(items), features=True, batch_size=batch_size))
     assert found.keys() == wanted.keys()
@@ -226,7 +231,7 @@ def test_probabilities_and_features_do_not_depend_on_the_batch(predictor: Predic
 
 def test_masks_agree_with_probabilities(predictor: Predictor) -> None:
     image = picture(50, 60)
-    (batch,) = predictor.batches([(1, image)], features=False, batch_size=1)
+    (batch,) = predictor.batches([Item(1, image)], features=False, batch_size=1)
     assert batch.probabilities is not None
     (prediction,) = predictor.predict([image])
     assert np.array_equal(batch.probabilities[0, 0].argmax(dim=0).numpy(), prediction.mask)
@@ -236,11 +241,11 @@ def test_masks_agree_with_probabilities(predictor: Predictor) -> None:
 def test_the_stream_is_read_one_batch_ahead() -> None:
     read: list[int] = []
 
-    def endless() -> Iterator[tuple[int, Pixels]]:
+    def endless() -> Iterator[Item]:
         number = 0
         while True:
             read.append(number)
-            yield number, picture(40, 40)
+            yield Item(number, picture(40, 40))
             number += 1
 
     stream = brightness()[1].batches(endless(), features=False, batch_size=4)
@@ -254,17 +259,17 @@ def test_the_stream_is_read_one_batch_ahead() -> None:
 def test_images_of_rare_sizes_do_not_wait_for_ever() -> None:
     network = Brightness()
     predictor = Predictor(network, ("dark", "bright"), 160, CPU)
-    images = ((number, picture(1, 1 + 32 * (number % 5))) for number in range(10_000))  # five padded sizes
+    images = (Item(number, picture(1, 1 + 32 * (number % 5))) for number in range(10_000))  # five padded sizes
     stream = predictor.batches(images, features=False, batch_size=10)
     first = next(stream)
-    assert next(images)[0] <= 2 * 4 * 10
+    assert next(images).id <= 2 * 4 * 10
     assert len(first.ids) == 8
     assert max(network.seen) <= 10
 
 
 def test_every_image_of_many_sizes_comes_out_once() -> None:
     generator = np.random.default_rng(3)
-    items = [(n, picture(*generator.integers(1, 130, 2))) for n in range(120)]
+    items = [Item(n, picture(*generator.integers(1, 130, 2))) for n in range(120)]
     network, predictor = brightness()
     numbers = [int(one) for batch in predictor.batches(items, features=False, batch_size=5) for one in batch.ids]
     assert sorted(numbers) == list(range(120))
@@ -272,8 +277,8 @@ def test_every_image_of_many_sizes_comes_out_once() -> None:
 
 
 def test_an_error_of_the_stream_reaches_the_reader() -> None:
-    def broken() -> Iterator[tuple[int, Pixels]]:
-        yield 1, picture(8, 8)
+    def broken() -> Iterator[Item]:
+        yield Item(1, picture(8, 8))
         raise ImageError("disk full")
 
     with pytest.raises(ImageError, match="disk full"):
@@ -285,7 +290,7 @@ def test_an_error_of_the_stream_reaches_the_reader() -> None:
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on() -> None:
     network, predictor = brightness(most=3)
-    items = [(number, picture(40, 40, number)) for number in range(20)]
+    items = [Item(number, picture(40, 40, number)) for number in range(20)]
     found = by_id(predictor.batches(items, features=True, batch_size=8))
     assert sorted(found) == list(range(20))
     assert network.seen == [8, 4, *[2] * 10]  # what does not fit is tried once, not for every batch
@@ -325,7 +330,7 @@ def test_one_forward_pass_at_a_time() -> None:
 
 def test_a_slow_reader_of_batches_holds_nobody_up() -> None:
     predictor = brightness()[1]
-    stream = predictor.batches(((n, picture(40, 40)) for n in range(8)), features=False, batch_size=2)
+    stream = predictor.batches((Item(n, picture(40, 40)) for n in range(8)), features=False, batch_size=2)
     next(stream)
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(predictor.predict, [picture(40, 40)]).result(timeout=10)) == 1

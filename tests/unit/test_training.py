@@ -214,6 +214,16 @@ def test_memory_does_not_change_what_is_drawn(tmp_path: Path) -> None:
     assert all(torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) for a, b in zip(*drawn, strict=True))
 
 
+def test_when_all_files_vanish_the_training_ends(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(3)]
+    resample = Samples(items, classes=2, input_size=48, memory_bytes=0).resampled(np.random.default_rng(0))
+    resample._kept = [None] * 3  # a resample may lack the one that is always in memory
+    for item in items:
+        item.image.unlink()
+    with pytest.raises(TrainingError, match="None of the 3 images can be read any more"):
+        next(resample.batches(2, torch.Generator()))
+
+
 def test_a_file_that_vanishes_is_passed_over(tmp_path: Path) -> None:
     items = [disc_item(tmp_path, index) for index in range(4)]
     samples = Samples(items, classes=2, input_size=32, memory_bytes=0)

@@ -1,31 +1,31 @@
-"""Model versions: immutable folders, and one atomic pointer to the one that serves.
-
-    <folder>/versions/<number>/weights.safetensors    the network's state
-    <folder>/versions/<number>/version.json           VersionRecord, size and SHA-256 of the weights
-    <folder>/current                                  number of the published version
-    <folder>/last_number                              highest number ever given
-    <folder>/lock                                     held by the one process that writes
-
-A version is written into a hidden folder beside the others, flushed to disk, and renamed: it exists whole or not at
-all, whenever its writer is killed. Reading takes no lock. POSIX only (flock; a folder that can be flushed).
-"""
+"""Versions of a project's model, and the pointer to the one that serves."""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_backend.checkpoints.committees import Committees
+from ml_backend.checkpoints.files import (
+    UNFINISHED,
+    exclusive,
+    flush_folder,
+    is_number,
+    now,
+    read_number,
+    serialise,
+    sha256,
+    write_file,
+    write_number,
+)
 from ml_backend.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _WEIGHTS = "weights.safetensors"
 _RECORD = "version.json"
-_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class VersionRecord:
         labels: task id -> digest of the label that was used, held-out ones included.
         skipped: task id -> why its label could not be used.
         held_out: the ids among `labels` that measured, and did not train.
+        pseudo_labels: ids of tasks that trained with a predicted mask; none of them is among `labels`.
         measures: held-out measures in [0, 1], None where nothing measured: miou, mean_dice, pixel_accuracy, parent_miou
             (the parent on the same labels), iou and dice by class name; counts: pixels, trained, held_out, skipped;
             effort: iterations, best_iteration, seconds.
@@ -66,6 +66,7 @@ class VersionRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     accepted: bool = True
     reason: str = ""
+    pseudo_labels: tuple[str, ...] = ()
     number: int = 0
     created_at: str = ""
 
@@ -99,7 +100,10 @@ class Checkpoints:
     """The versions of one project. Any number of processes may read while one writes.
 
     Args:
-        folder: holds everything above; made by the first `create`.
+        folder: holds everything in the package's drawing; made by the first `create`.
+
+    Attributes:
+        committees: the networks trained beside some of the versions.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,6 +111,8 @@ class Checkpoints:
         self._versions = self.folder / "versions"
         self._pointer = self.folder / "current"
         self._last_number = self.folder / "last_number"
+        self._lock = self.folder / "lock"
+        self.committees = Committees(self.folder / "committees", self._lock)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -142,7 +148,7 @@ class Checkpoints:
         """
         if not self._pointer.exists():
             return None
-        target = _read_number(self._pointer)
+        target = read_number(self._pointer)
         found = None if target is None else _examine(self._versions / str(target), target)
         if isinstance(found, Version) and not _content_damage(found):
             return found
@@ -177,11 +183,11 @@ class Checkpoints:
         Raises:
             CheckpointError: the disk refuses (full, read-only, …).
         """
-        weights = _serialise(state)
+        weights = serialise(state)
         try:
             with self._writer_lock():
                 number = self._next_number()
-                return self._write(dataclasses.replace(record, number=number, created_at=_now()), weights)
+                return self._write(dataclasses.replace(record, number=number, created_at=now()), weights)
         except OSError as error:
             raise CheckpointError(f"A new version cannot be written to {self.folder}: {error}.") from error
 
@@ -196,7 +202,7 @@ class Checkpoints:
             raise CheckpointError(f"Version {number} cannot be published: {damage}. {self._remedy()}")
         try:
             with self._writer_lock():
-                _write_number(self._pointer, number)
+                write_number(self._pointer, number)
         except OSError as error:
             raise CheckpointError(f"Version {number} cannot be published: {error}.") from error
         return version
@@ -216,11 +222,21 @@ class Checkpoints:
             raise CheckpointError(f"There is no earlier accepted version to go back to ({shown}). {self._remedy()}")
         return self.publish(earlier.number)
 
+    # -- committees --------------------------------------------------------------------------------------------------
+
+    def put_committee(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
+        """Write the networks that were trained as the committee of a version; see `Committees.put`."""
+        return self.committees.put(number, states, record)
+
+    def committee(self, number: int) -> list[dict[str, Tensor]] | None:
+        """Return the states of a version's committee, or None where there is none that is whole."""
+        return self.committees.load(number)
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _scan(self) -> dict[int, Version | str]:
         try:
-            names = sorted(int(entry.name) for entry in self._versions.iterdir() if _is_number(entry.name))
+            names = sorted(int(entry.name) for entry in self._versions.iterdir() if is_number(entry.name))
         except FileNotFoundError:
             return {}
         return {number: _examine(self._versions / str(number), number) for number in names}
@@ -240,8 +256,7 @@ class Checkpoints:
     @contextmanager
     def _writer_lock(self) -> Iterator[None]:
         self._versions.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go by the kernel, also when the writer is killed
+        with exclusive(self._lock):
             self._remove_unfinished()
             try:
                 yield
@@ -250,26 +265,26 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed or failed writer left; whoever holds the lock is the only living writer."""
-        for path in self._versions.glob(f"{_UNFINISHED}*"):
+        for path in self._versions.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _next_number(self) -> int:
         """Take a number; it stays taken when the version is never finished, or deleted later."""
-        known = [int(path.name) for path in self._versions.iterdir() if _is_number(path.name)]
-        number = max([*known, _read_number(self._last_number) or 0, _read_number(self._pointer) or 0]) + 1
-        _write_number(self._last_number, number)
+        known = [int(path.name) for path in self._versions.iterdir() if is_number(path.name)]
+        number = max([*known, read_number(self._last_number) or 0, read_number(self._pointer) or 0]) + 1
+        write_number(self._last_number, number)
         return number
 
     def _write(self, record: VersionRecord, weights: bytes) -> Version:
-        unfinished = self._versions / f"{_UNFINISHED}{record.number}"
+        unfinished = self._versions / f"{UNFINISHED}{record.number}"
         unfinished.mkdir()
         about = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
         content = {"format": _FORMAT, "record": dataclasses.asdict(record), "weights": about}
-        _write_file(unfinished / _WEIGHTS, weights)
-        _write_file(unfinished / _RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
-        _flush_folder(unfinished)
+        write_file(unfinished / _WEIGHTS, weights)
+        write_file(unfinished / _RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
+        flush_folder(unfinished)
         final = unfinished.rename(self._versions / str(record.number))
-        _flush_folder(self._versions)
+        flush_folder(self._versions)
         return self.get(int(final.name))
 
 
@@ -303,64 +318,7 @@ def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Versio
 def _content_damage(version: Version) -> str:
     """Return what is wrong with the weights, or an empty string; the file is hashed once as long as it is the same."""
     try:
-        status = version.weights.stat()
-        digest = _sha256(version.weights, status.st_ino, status.st_size, status.st_mtime_ns)
+        digest = sha256(version.weights)
     except OSError as error:
         return f"{_WEIGHTS} cannot be read ({error})"
     return "" if digest == version.sha256 else f"the content of {_WEIGHTS} has changed"
-
-
-@functools.lru_cache(maxsize=1024)
-def _sha256(path: Path, _inode: int, _size: int, _modified: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _serialise(state: Mapping[str, Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    # cloned, because safetensors refuses tensors that share memory or are laid out channels-last
-    data: bytes = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})
-    return data
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) < 12 and not name.startswith("0")
-
-
-def _read_number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return int(text) if _is_number(text) else None  # None: unreadable, which a writer of ours never leaves
-
-
-def _write_number(path: Path, number: int) -> None:
-    """Replace a one-number file so that a reader, or a power failure, sees the old or the new number."""
-    temporary = path.with_name(f".{path.name}")  # one name is enough: the lock is held
-    _write_file(temporary, f"{number}\n".encode())
-    temporary.replace(path)
-    _flush_folder(path.parent)
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

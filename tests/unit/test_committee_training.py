@@ -1,0 +1,269 @@
+"""Ensembles: trained on resamples in the training process, killed in the middle, written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ml_backend import training_process
+from ml_backend.checkpoints import Checkpoints, VersionRecord
+from ml_backend.committee import load_ensemble
+from ml_backend.errors import CheckpointError, TrainingError
+from ml_backend.training import Item, Job, Progress, train
+from ml_backend.training.data import Samples
+
+NETWORK: dict[str, Any] = {"architecture": "unet", "encoder": "mobilenet_v2", "dropout": 0.1, "input_size": 32}
+STATE = {"weight": torch.arange(12.0)}
+RECORD = {"labels": {"1": "a"}, "settings": {"seed": 0}}
+
+
+def make_job(folder: Path, **changes: Any) -> Job:
+    """Six images of noise, two of them held out, on the smallest network; version 1 is there."""
+    random = np.random.default_rng(0)
+    items = []
+    for index in range(6):
+        image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
+        Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(image)
+        Image.fromarray(random.integers(0, 2, (32, 32), np.uint8)).save(mask)
+        items.append(Item(str(index), image, mask, index >= 4, f"digest-{index}"))
+    job = Job(
+        items=tuple(items),
+        classes=("a", "b"),
+        label_map_digest="map",
+        data_digest="data",
+        folder=folder / "models",
+        **NETWORK | {"encoder_weights": "none", "iterations": 2, "batch_size": 2, "device": "cpu"},
+    )
+    if Checkpoints(job.folder).latest() is None:
+        Checkpoints(job.folder).create(VersionRecord(("a", "b"), "map", "data", settings=NETWORK), STATE)
+    return dataclasses.replace(job, **{"committee_of": 1, "members": 3} | changes)
+
+
+def states_of(job: Job) -> list[dict[str, Tensor]]:
+    found = Checkpoints(job.folder).committee(1)
+    assert found is not None
+    return found
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, list[Progress]]:
+    job, shown = make_job(tmp_path_factory.mktemp("trained")), list[Progress]()
+    assert train(job, shown.append).number == 1
+    return job, shown
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_members_differ_and_learned_from_different_resamples(trained: tuple[Job, list[Progress]]) -> None:
+    job, _ = trained
+    states = states_of(job)
+    head = "model.segmentation_head.0.weight"
+    assert not any(torch.equal(states[a][head], states[b][head]) for a in range(3) for b in range(a))
+    record = Checkpoints(job.folder).committees.record(1)
+    assert record is not None
+    assert len({tuple(sorted(resample)) for resample in record["resamples"]}) == 3
+    assert load_ensemble(Checkpoints(job.folder), Checkpoints(job.folder).get(1), torch.device("cpu")).members == 3
+
+
+def test_resamples_are_of_the_training_items_with_replacement(trained: tuple[Job, list[Progress]]) -> None:
+    record = Checkpoints(trained[0].folder).committees.record(1)
+    assert record is not None
+    assert all(len(resample) == 4 for resample in record["resamples"])
+    assert {one for resample in record["resamples"] for one in resample} <= {"0", "1", "2", "3"}
+    assert any(len(set(resample)) < 4 for resample in record["resamples"])
+    assert set(record["labels"]) == {"0", "1", "2", "3"}
+
+
+def test_the_network_sees_its_resample_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[str]] = []
+    original = Samples.batches
+
+    def batches(self: Samples, *arguments: Any) -> Any:
+        drawn.append([item.id for item in self.items])
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Samples, "batches", batches)
+    job = make_job(tmp_path, iterations=1)
+    train(job)
+    record = Checkpoints(job.folder).committees.record(1)
+    assert record is not None
+    assert drawn == record["resamples"]
+
+
+def test_progress_names_the_member(trained: tuple[Job, list[Progress]]) -> None:
+    shown = trained[1]
+    assert {step.stage for step in shown} == {"reading", "training committee"}  # nothing is measured
+    assert [step for step in shown if step.stage == "reading"][-1].total == 4
+    steps = [step for step in shown if step.stage == "training committee"]
+    assert [(step.member, step.done) for step in steps] == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    assert steps[2].label == "training committee: member 2 of 3"
+    assert shown[0].label == "reading"
+
+
+def test_the_seed_decides(trained: tuple[Job, list[Progress]], tmp_path: Path) -> None:
+    again, other = tmp_path / "again", tmp_path / "other"
+    again.mkdir()
+    other.mkdir()
+    train(first := make_job(again))
+    assert all(map(same, states_of(first), states_of(trained[0])))
+    train(second := make_job(other, seed=5))
+    assert not any(map(same, states_of(second), states_of(trained[0])))
+
+
+def test_no_version_is_made(trained: tuple[Job, list[Progress]]) -> None:
+    assert [version.number for version in Checkpoints(trained[0].folder).versions()] == [1]
+
+
+def test_a_resample_may_lack_a_class(tmp_path: Path) -> None:
+    job = make_job(tmp_path, iterations=1, members=2)
+    for item in job.items[1:]:
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(item.mask)
+    train(job)
+    assert len(states_of(job)) == 2
+
+
+def test_a_committee_of_one_or_of_no_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="at least 2 members, not 1: set NEXTMASK_MEMBERS"):
+        make_job(tmp_path, members=1)
+    with pytest.raises(CheckpointError, match="Version 9"):
+        train(make_job(tmp_path, committee_of=9))
+
+
+def test_a_job_travels_as_text(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    assert Job.from_json(job.to_json()) == job
+    assert (job.networks, dataclasses.replace(job, committee_of=None).networks) == (3, 1)
+
+
+# -- killed in the middle ---------------------------------------------------------------------------------------------
+
+
+def run(job: Job, progress: Any) -> int:
+    return training_process.run(job, progress=progress, heartbeat=lambda: None, timeout=600)
+
+
+def test_killed_in_the_middle_nothing_half_written_is_used(tmp_path: Path, trained: tuple[Job, list[Progress]]) -> None:
+    job = make_job(tmp_path)
+    tasks = Path("/proc/self/task")
+
+    def children() -> set[int]:
+        return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+    before, shown = children(), list[Progress]()
+
+    def kill(step: Progress) -> None:
+        if step.member == 2:
+            (child,) = children() - before
+            os.kill(child, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="SIGKILL"):
+        run(job, kill)
+    found = Checkpoints(job.folder)
+    assert found.committee(1) is None
+    assert found.committees.record(1) is None
+    assert run(job, shown.append) == 1
+    assert {step.member for step in shown if step.member} == {2, 3}  # the first was ready
+    assert all(map(same, states_of(job), states_of(trained[0])))
+    assert sorted(path.name for path in (job.folder / "committees").iterdir()) == ["1"]
+
+
+def test_members_of_another_job_are_not_used(tmp_path: Path) -> None:
+    job, shown = make_job(tmp_path), list[Progress]()
+
+    def stop(step: Progress) -> None:
+        if step.member == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job, stop)
+    train(dataclasses.replace(job, iterations=1), shown.append)
+    assert {step.member for step in shown if step.member} == {1, 2, 3}
+
+
+def test_each_network_has_its_time(tmp_path: Path) -> None:
+    job = make_job(tmp_path, iterations=10**6)
+    with pytest.raises(TrainingError, match=r"NEXTMASK_TRAINING_MINUTES = 0\.01 for each of 3 networks"):
+        training_process.run(job, progress=lambda _: None, heartbeat=lambda: None, timeout=0.6)
+
+
+# -- on disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "models")
+
+
+def test_what_is_written_is_read_again(checkpoints: Checkpoints) -> None:
+    assert checkpoints.committee(3) is None
+    assert not checkpoints.folder.exists()  # reading writes nothing
+    path = checkpoints.put_committee(3, [STATE, {"weight": torch.zeros(2)}], RECORD)
+    first, second = checkpoints.committee(3) or []
+    assert same(first, STATE)
+    assert same(second, {"weight": torch.zeros(2)})
+    record = checkpoints.committees.record(3)
+    assert record is not None
+    assert record.items() >= {**RECORD, "members": 2}.items()
+    assert path == checkpoints.folder / "committees" / "3"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "record"])
+def test_a_damaged_committee_is_none(checkpoints: Checkpoints, damage: str) -> None:
+    path = checkpoints.put_committee(1, [STATE, STATE], RECORD)
+    victim = path / ("committee.json" if damage == "record" else "1.safetensors")
+    content = victim.read_bytes()
+    victim.unlink()
+    if damage == "flip":
+        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage != "remove":
+        victim.write_bytes(content[: len(content) // 2])
+    assert checkpoints.committee(1) is None
+    assert checkpoints.committees.record(1) is None
+    checkpoints.put_committee(1, [STATE], RECORD)
+    assert len(checkpoints.committee(1) or []) == 1
+
+
+def test_old_committees_leave(checkpoints: Checkpoints) -> None:
+    for number in (1, 2, 3):
+        checkpoints.put_committee(number, [STATE], RECORD)
+    assert [checkpoints.committee(number) is not None for number in (1, 2, 3)] == [False, True, True]
+    checkpoints.put_committee(1, [STATE], RECORD)  # after a rollback
+    assert [checkpoints.committee(number) is not None for number in (1, 2, 3)] == [True, False, True]
+
+
+def test_a_full_disk_leaves_what_was_there(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints.put_committee(1, [STATE], RECORD)
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("ml_backend.checkpoints.committees.write_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoints.put_committee(1, [STATE, STATE], RECORD)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoints.committees.keep_part(2, 0, STATE, RECORD)
+    monkeypatch.undo()
+    assert len(checkpoints.committee(1) or []) == 1
+    assert checkpoints.committees.parts(2, RECORD) == {}
+
+
+def test_a_part_that_cannot_be_read_is_trained_again(checkpoints: Checkpoints) -> None:
+    checkpoints.committees.keep_part(1, 0, STATE, RECORD)
+    checkpoints.committees.keep_part(1, 2, STATE, RECORD)
+    (checkpoints.folder / "committees" / ".parts-1" / "2.safetensors").write_bytes(b"torn")
+    assert list(checkpoints.committees.parts(1, RECORD)) == [0]
+    assert checkpoints.committees.parts(1, {**RECORD, "labels": {}}) == {}
