@@ -12,15 +12,24 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ml_backend.errors import ConfigurationError, LabelStudioError
-from ml_backend.label_config import labels_without_colours, parse_label_config, with_palette
+from ml_backend.label_config import (
+    LabelMap,
+    labels_without_colours,
+    parse_label_config,
+    with_palette,
+    with_query_control,
+)
 from ml_backend.label_studio import LabelStudio
 from ml_backend.networks import check_network
 from ml_backend.ranking import make_strategy
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+from ml_backend.stream import MARKER
 
 BACKEND_TITLE: Final = "nextmask"
 TAB_TITLE: Final = "Priority queue"
+PASSED_TAB_TITLE: Final = "Passed over"
+_VERSIONS: Final = "filter:tasks:predictions_model_versions"
 _DETAILS: Final = (
     *("inner_id", "annotations_results", "annotations_ids", "predictions_model_versions", "predictions_results"),
     *("file_upload", "storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
@@ -43,6 +52,7 @@ WEBHOOK_ACTIONS: Final = (
 DISCONNECTING: Final = "disconnecting"
 _REACHED = frozenset({"CO", "TR", "PR"})
 """States of a backend that the host could talk to: connected, training, predicting."""
+_BAD_REQUEST = 400
 _LEAVE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
@@ -62,12 +72,27 @@ class Connection:
         self._changes: list[str] = []
 
     # -- connect ------------------------------------------------------------------------------------------------------
-    def connect(self, extra_params: Mapping[str, Any] | None = None) -> list[str]:
+    def lacks_query_control(self, extra_params: Mapping[str, Any] | None = None) -> bool:
+        """Whether the strategy asks for regions and the labelling configuration cannot show any.
+
+        Raises:
+            ConfigurationError, LabelConfigError, LabelStudioError: as `connect`.
+        """
+        self._check_address()
+        backends = self._own(self._client.ml_backends(self._id), self._url)
+        kept = backends[0].get("extra_params") if backends else None
+        settings = self._settings.for_project(_merged(kept, extra_params or {}))
+        if not make_strategy(settings.strategy, settings.strategy_options).asks_for_regions:
+            return False
+        return _label_map(str(self._client.project(self._id)["label_config"]), settings).query_control is None
+
+    def connect(self, extra_params: Mapping[str, Any] | None = None, *, add_query_control: bool = False) -> list[str]:
         """Make the project ready; return what was changed (empty when all was in place).
 
         Args:
             extra_params: settings of this project, laid over those that Label Studio keeps with the backend; None as a
                 value takes one back.
+            add_query_control: give the labelling configuration a control for queried regions if it has none.
 
         Raises:
             ConfigurationError: the backend's address cannot work, or a setting is invalid.
@@ -83,16 +108,18 @@ class Connection:
         check_network(settings.architecture, settings.encoder)
         project = self._client.project(self._id)
         xml = str(project["label_config"])
-        parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
+        _label_map(xml, settings)
         if self._store.project(self._id) is None:
             # Known, but not yet to be worked on: its settings reach the host further down.
             self._store.wake(self._id, managed=False)
         self._remember({field: project.get(field) for field in _PROJECT_FIELDS})
-        self._colour(xml)
+        self._change_config(xml, settings, add_query_control=add_query_control)
         self._register_backend(backends, params)
         self._register_webhook()
         self._set_project_fields(project)
         self._add_tab()
+        if settings.stream_rate:
+            self._changes += show_passed_over(self._client, self._id)
         self._store.wake(self._id, manage=True)
         return self._changes
 
@@ -104,12 +131,23 @@ class Connection:
                 " Use an IP address or a dotted alias such as nextmask.local."
             )
 
-    def _colour(self, xml: str) -> None:
+    def _change_config(self, xml: str, settings: Settings, *, add_query_control: bool) -> None:
+        changed, changes = xml, []
         if labels_without_colours(xml):
-            coloured = with_palette(xml)
-            self._remember({"label_config": xml, "coloured_config": coloured})
-            self._client.update_project(self._id, label_config=coloured)
-            self._changes.append("gave colours to labels that had none (Label Studio paints those alike)")
+            changed = with_palette(xml)
+            changes.append("gave colours to labels that had none (Label Studio paints those alike)")
+        if add_query_control and _label_map(xml, settings).query_control is None:
+            changed = with_query_control(changed, query_control=settings.query_control)
+            changes.append(f"added the control {settings.query_control!r} for the regions that are asked for")
+        if not changes:
+            return
+        undo = self._undo()
+        # What was there before any connect is what comes back, unless a person has changed the configuration since.
+        before = undo["label_config"] if undo.get("coloured_config") == xml else xml
+        noted = {**undo, "label_config": before, "coloured_config": changed}
+        self._store.update_project(self._id, undo=json.dumps(noted))
+        self._client.update_project(self._id, label_config=changed)
+        self._changes += changes
 
     def _register_backend(self, own: list[dict[str, Any]], params: Mapping[str, Any]) -> None:
         fields: dict[str, Any] = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials()}
@@ -205,7 +243,7 @@ class Connection:
             self._changes.append(f"removed the webhook to {row['url']}")
         for view in self._client.views(self._id):
             untouched = view["id"] == undo.get("all_tasks_tab") and view["data"] == _all_tasks_tab()
-            if _title(view) == TAB_TITLE or untouched:
+            if _title(view) in (TAB_TITLE, PASSED_TAB_TITLE) or untouched:
                 self._client.delete_view(int(view["id"]))
                 self._changes.append(f"removed the tab {_title(view)!r}")
         self._restore_project(undo)
@@ -236,6 +274,9 @@ class Connection:
                 self._client.update_project(self._id, **{name: "" if value is None else value})
                 self._changes.append(f"{name} is {value!r} again" if name != "label_config" else "labels as before")
             except LabelStudioError as error:
+                if name == "label_config" and error.status == _BAD_REQUEST:
+                    self._changes.append(f"the labels stay as they are, since annotations use them ({error})")
+                    continue
                 # An old model_version is refused once its predictions are gone; then none is the nearest thing.
                 if name != "model_version":
                     raise
@@ -269,6 +310,36 @@ def tab_data() -> dict[str, Any]:
     }
 
 
+def passed_over_tab() -> dict[str, Any]:
+    """Return the Data Manager tab that shows what a stream passed over and nobody labelled or skipped, by id."""
+    tab = tab_data()
+    marked = {"filter": _VERSIONS, "operator": "contains", "type": "List", "value": [MARKER]}
+    return {
+        **tab,
+        "title": PASSED_TAB_TITLE,
+        "ordering": ["tasks:id"],
+        "hiddenColumns": _hidden(*_DETAILS, *_OF_LABELLED_TASKS, "predictions_score"),
+        "filters": {"conjunction": "and", "items": [*tab["filters"]["items"], marked]},
+    }
+
+
+def show_passed_over(client: LabelStudio, project_id: int) -> list[str]:
+    """Give passed-over tasks a tab of their own instead of the queue's; return what was changed."""
+    changes, views = [], client.views(project_id)
+    if not any(_title(view) == PASSED_TAB_TITLE for view in views):
+        client.add_view(project_id, passed_over_tab())
+        changes.append(f"added the tab {PASSED_TAB_TITLE!r}")
+    unmarked = {"filter": _VERSIONS, "operator": "not_contains", "type": "List", "value": [MARKER]}
+    for view in views:
+        filters = dict(view["data"].get("filters") or {"conjunction": "and", "items": []})
+        named = [str(item.get("filter")) for item in filters.get("items", [])]
+        if _title(view) == TAB_TITLE and _VERSIONS not in named:
+            filters["items"] = [*filters.get("items", []), unmarked]
+            client.update_view(int(view["id"]), project_id, {**view["data"], "filters": filters})
+            changes.append(f"left passed-over tasks out of the tab {TAB_TITLE!r}")
+    return changes
+
+
 def _all_tasks_tab() -> dict[str, Any]:
     """Return the tab that Label Studio makes by itself for a project without any."""
     hidden = _hidden(*_DETAILS, "predictions_score")
@@ -279,6 +350,10 @@ def _hidden(*columns: str) -> dict[str, list[str]]:
     """Return hidden columns of a tab, and of the narrow list beside the editor, where just the images are shown."""
     names = [f"tasks:{column}" for column in columns]
     return {"explore": names, "labeling": sorted({*names, "tasks:id", "tasks:predictions_score"})}
+
+
+def _label_map(xml: str, settings: Settings) -> LabelMap:
+    return parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
 
 
 def _title(view: Mapping[str, Any]) -> str:

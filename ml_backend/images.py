@@ -24,7 +24,7 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -156,6 +156,14 @@ class ImageCache:
             return load_image(self.path(reference))
         finally:
             self._release(_name(reference))
+
+    def arrays(self, references: Iterable[str]) -> Generator[Array | ImageError, None, None]:
+        """Fetch (ahead, in parallel) and decode images: one answer per reference, in order."""
+        for reference, path in self.prefetch(references):
+            try:
+                yield path if isinstance(path, ImageError) else self.load(reference)
+            except ImageError as error:
+                yield error
 
     def prefetch(self, references: Iterable[str], workers: int = 8) -> Iterator[tuple[str, Path | ImageError]]:
         """Yield each reference with its file, or with the error, in the order given; fetches ahead in parallel.

@@ -3,7 +3,7 @@
 The XML is read with expat directly and not with the SDK's LabelInterface: that takes half a second to import,
 which `/setup` does not have, and expands entities. Here a document type declaration, the only place where
 entities can be declared, ends the parse at once. Expat also tells the byte at which each tag begins, so that
-`with_palette` adds attributes to the text itself and leaves every other character alone.
+`with_palette` and `with_query_control` add to the text itself and leave every other character alone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import colorsys
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import Any, Final, Literal
 from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 from ml_backend.errors import LabelConfigError
 
@@ -34,6 +35,8 @@ _PALETTE = (
     *("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#469990"),
     *("#9a6324", "#800000", "#808000", "#000075", "#fabed4", "#dcbeff", "#aaffc3", "#ffd8b1", "#fffac8"),
 )
+_QUERY_LABEL = "Please label"
+_QUERY_COLOURS = ("#ffe119", "#f032e6", "#42d4f4")
 _GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 
 
@@ -66,6 +69,7 @@ class LabelMap:
         image_name: name of the image tag, `to_name` in results.
         image_variable: where the image's address is in a task's data, such as "image" or "page.url".
         query_control: name of the rectangles that mark queried regions, never read as masks; None without.
+        query_label: the label that those carry; empty for bare rectangles, and without such a control.
         names: every spelling of a class, in lower case (values, aliases, `predicted_values`), with its index.
     """
 
@@ -76,12 +80,21 @@ class LabelMap:
     image_variable: str
     query_control: str | None
     names: tuple[tuple[str, int], ...]
+    query_label: str = ""
 
     @cached_property
     def digest(self) -> str:
         """Hexadecimal digest that changes with anything that alters how masks are read or written."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        fields = asdict(self)
+        if not self.query_label:
+            del fields["query_label"]  # digests of models that were trained before there were such labels stay
+        text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def training_digest(self) -> str:
+        """The digest without the query control: a network learns the same with and without one."""
+        return replace(self, query_control=None, query_label="").digest
 
     @cached_property
     def _index(self) -> Mapping[str, int]:
@@ -139,9 +152,13 @@ def parse_label_config(
         raise LabelConfigError(_nothing_found(elements, query_control))
     controls = tuple(_control(element, image_name) for element in chosen)
     classes, unpainted_index = _classes(controls, unpainted)
-    query = any(
-        element.tag in _QUERY_TAGS and element.name == query_control and image_name in element.targets
-        for element in elements
+    query = next(
+        (
+            element
+            for element in elements
+            if element.tag in _QUERY_TAGS and element.name == query_control and image_name in element.targets
+        ),
+        None,
     )
     return LabelMap(
         classes=classes,
@@ -151,6 +168,7 @@ def parse_label_config(
         image_variable=_variable(images[image_name]),
         query_control=query_control if query else None,
         names=_names(classes, chosen),
+        query_label=_first_label(query) if query else "",
     )
 
 
@@ -180,6 +198,39 @@ def with_palette(xml: str) -> str:
             parts += [text[copied : label.name_end], f' background="{colour}"'.encode()]
             copied = label.name_end
     return b"".join([*parts, text[copied:]]).decode("utf-8", "surrogatepass")
+
+
+def with_query_control(xml: str, *, query_control: str = "query") -> str:
+    """The same configuration with a control for the rectangles that mark queried regions, as its last one.
+
+    Their outline is drawn and nothing else, so that the image stays to be seen; they cannot be turned. Nothing else is
+    touched, and neither is a configuration that has such a control.
+
+    Raises:
+        LabelConfigError: malformed or hostile XML, no control that holds a mask, or a control of that name that holds
+            no rectangles.
+    """
+    label_map = parse_label_config(xml, query_control=query_control)
+    if label_map.query_control is not None:
+        return xml
+    elements = _elements(xml)
+    if any(element.name == query_control for element in elements):
+        raise LabelConfigError(
+            f"the labelling configuration has a tag named {query_control!r} that is no RectangleLabels of the image "
+            f"{label_map.image_name!r}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
+        )
+    colours = {element.colour.lower() for element in elements if element.colour}
+    colour = next(colour for colour in chain(_QUERY_COLOURS, _colours()) if colour not in colours)
+    name, image = (quoteattr(text) for text in (query_control, label_map.image_name))
+    control = (
+        f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false">'
+        f'<Label value="{_QUERY_LABEL}" background="{colour}"/></RectangleLabels>'
+    )
+    text, end = _encoded(xml), _end_of_root(xml)
+    before = text[:end].rstrip(b" \t")
+    indent = b"  " if before.endswith(b"\n") else b""
+    parts = [before, indent, control.encode(), b"\n" if indent else b"", text[len(before) :]]
+    return b"".join(parts).decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -245,6 +296,18 @@ def _elements(xml: str) -> list[_Element]:
     except expat.ExpatError as error:
         raise LabelConfigError(f"the labelling configuration is not valid XML: {error}") from error
     return found
+
+
+def _end_of_root(xml: str) -> int:
+    """The byte at which the last closing tag begins."""
+    parser, ends = expat.ParserCreate(encoding="utf-8"), [0]
+    parser.EndElementHandler = lambda _tag: ends.append(parser.CurrentByteIndex)
+    parser.Parse(_encoded(xml), True)
+    return ends[-1]
+
+
+def _first_label(control: _Element) -> str:
+    return control.labels[0].result_name if control.labels else ""
 
 
 def _chosen(candidates: list[_Element], images: Mapping[str, _Element]) -> tuple[list[_Element], str | None]:

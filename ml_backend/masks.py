@@ -67,7 +67,7 @@ def read_result(
     Raises:
         MaskError: nothing says the size, sizes disagree, or the image is larger than MAXIMUM_PIXELS.
     """
-    regions = [region for region in result if _is_region(region, label_map)]
+    regions = mask_regions(result, label_map)
     height, width = _size(regions, size)
     mask = np.full((height, width), label_map.unpainted_index, np.uint8)
     painted = vertices = 0
@@ -79,6 +79,11 @@ def read_result(
         else:
             problems.append(problem)
     return Reading(mask, painted, vertices, tuple(problems))
+
+
+def mask_regions(result: Sequence[object], label_map: LabelMap) -> list[_Value]:
+    """The regions of a result that claim to be masks of the project's image, in its order."""
+    return [region for region in result if isinstance(region, Mapping) and _is_region(region, label_map)]
 
 
 def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float = 1.0) -> list[dict[str, Any]]:
@@ -139,6 +144,22 @@ def agreement(a: Mask, b: Mask, classes: int) -> float | None:
     return float((shared[present] / union[present]).mean()) if present.any() else None
 
 
+def translated(mask: Mask, classes: Sequence[str], label_map: LabelMap) -> Mask:
+    """Turn indices of other classes into the label map's, by name; a class that it does not have is unpainted.
+
+    Args:
+        mask: (H, W) uint8, indices of `classes` and IGNORE_INDEX.
+    """
+    if tuple(classes) == label_map.classes:
+        return mask
+    table = np.full(256, label_map.unpainted_index, dtype=np.uint8)
+    table[IGNORE_INDEX] = IGNORE_INDEX
+    for index, name in enumerate(classes):
+        found = label_map.index_of(name)
+        table[index] = label_map.unpainted_index if found is None else found
+    return table[mask]
+
+
 def png_bytes(mask: Mask) -> bytes:
     """A mask as a greyscale PNG, without loss.
 
@@ -179,9 +200,9 @@ def _check(mask: Mask, classes: int) -> None:
 # Reading
 
 
-def _is_region(region: object, label_map: LabelMap) -> bool:
+def _is_region(region: _Value, label_map: LabelMap) -> bool:
     """Whether a result claims to be a mask of our image; whether it can be read is another question."""
-    if not isinstance(region, Mapping) or str(region.get("type")) not in _READ_TYPES:
+    if str(region.get("type")) not in _READ_TYPES:
         return False
     queried = label_map.query_control is not None and region.get("from_name") == label_map.query_control
     return region.get("to_name") == label_map.image_name and not queried

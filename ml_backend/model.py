@@ -16,11 +16,12 @@ from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
+from ml_backend.boxes import Query
 from ml_backend.errors import ImageError, NextmaskError
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.priority_queue import score_of
 from ml_backend.scorer import Scorer, Shown
-from ml_backend.services import NO_VERSION, Services, model_number, open_services
+from ml_backend.services import NO_VERSION, Services, model_number, open_services, project_settings
 from ml_backend.settings import load_settings
 from ml_backend.store import Project
 
@@ -94,7 +95,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         number, scores = model_number(version), self._scores(tasks, project)
         if project is None or not number:
             return [_empty(version, score) for score in scores]
-        settings = self._services.settings.for_project(project.extra_params)
+        settings, _ = project_settings(self._services, project)
         xml = self._label_config or project.label_config
         label_map = _label_map(xml, settings.unpainted, settings.query_control)
         model = self._services.checkpoints(project.id).get(number)
@@ -104,7 +105,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         references = [label_map.image_reference(_data(task)) for task in tasks]
         shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
         answers = [next(shown) if reference else _no_image(label_map) for reference in references]
-        return self._answers(tasks, answers, scores, project.id, version)
+        return self._answers(tasks, answers, scores, project.id, version, scorer)
 
     def _answers(
         self,
@@ -113,18 +114,22 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         scores: Iterable[float],
         project_id: int,
         version: str,
+        scorer: Scorer,
     ) -> list[dict[str, Any]]:
-        predictions, kept = [], []
+        predictions, kept, asked = [], [], dict[int, Query]()
         for task, answer, score in zip(tasks, answers, scores, strict=True):
             prediction, task_id = _empty(version, score), _task_id(task)
             if isinstance(answer, Shown):
-                prediction["result"] = list(answer.regions)
+                query = None if task_id is None else scorer.queries.get(task_id)
+                prediction["result"] = scorer.regions(answer, query)
                 if task_id is not None:
                     kept.append((task_id, score, answer.png))
+                    asked.update({task_id: query} if query else {})
             elif answer is not None:
                 logger.warning("project=%s task=%s no prediction: %s", project_id, task_id, answer)
             predictions.append(prediction)
-        # Kept so that what the annotator changes can be computed from it.
+        # Kept so that what the annotator changes can be computed from it, and what was asked for is known.
+        self._services.store.put_queries(project_id, version, asked)
         self._services.store.put_published(project_id, version, kept)
         return predictions
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ml_backend.boxes import Query
 from ml_backend.errors import LabelStudioError, LabelStudioNotFound
 from ml_backend.label_studio import LabelStudio
 from ml_backend.store import Store, Task
@@ -29,11 +30,16 @@ _BAD_REQUEST = 400
 
 @dataclass(frozen=True)
 class Rendered:
-    """A task's mask, ready to be shown: Label Studio regions, and the index mask as PNG (None: no mask)."""
+    """A task's mask, ready to be shown: Label Studio regions, and the index mask as PNG (None: no mask).
+
+    Attributes:
+        query: what is asked for, where its rectangles are among the regions.
+    """
 
     task: Task
     regions: Sequence[Mapping[str, Any]]
     png: bytes | None
+    query: Query | None = None
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,10 @@ class PriorityQueue:
     ) -> int:
         scores = {task.task_id: score_of(priority) for task, priority in missing}
         created = 0
-        for rows, kept in _requests(render([task for task, _ in missing]), scores, version):
+        for rows, kept, asked in _requests(render([task for task, _ in missing]), scores, version):
             self._check()
             # Kept first: a prediction that is shown but not kept could not be compared with what is submitted.
+            self._store.put_queries(self._project_id, version, asked)
             self._store.put_published(self._project_id, version, kept)
             created += self._import_rows(version, rows)
             progress(created, len(missing))
@@ -129,6 +136,7 @@ class PriorityQueue:
         for row in dropped:
             message = "Label Studio refused the predicted mask; the task is queued without one."
             self._store.set_task_error(self._project_id, row["task"], message)
+        self._store.drop_queries(self._project_id, version, [row["task"] for row in dropped])
         retried = [row | {"result": []} for row in dropped]
         return created + (self._client.import_predictions(self._project_id, retried) if retried else 0)
 
@@ -159,20 +167,23 @@ class PriorityQueue:
 
 def _requests(
     rendered: Iterable[Rendered], scores: Mapping[int, float], version: str
-) -> Iterator[tuple[list[dict[str, Any]], list[tuple[int, float, bytes | None]]]]:
-    """Group rows into requests bounded by bytes."""
+) -> Iterator[tuple[list[dict[str, Any]], list[tuple[int, float, bytes | None]], dict[int, Query]]]:
+    """Group rows into requests bounded by bytes, each with what is to be kept of it: masks, and what is asked for."""
     rows: list[dict[str, Any]] = []
     kept: list[tuple[int, float, bytes | None]] = []
+    asked: dict[int, Query] = {}
     size = 0
     for item in rendered:
         task_id = item.task.task_id
         row = {"task": task_id, "result": list(item.regions), "score": scores[task_id], "model_version": version}
         length = len(json.dumps(row))
         if rows and size + length > REQUEST_BYTES:
-            yield rows, kept
-            rows, kept, size = [], [], 0
+            yield rows, kept, asked
+            rows, kept, asked, size = [], [], {}, 0
         rows.append(row)
         kept.append((task_id, scores[task_id], item.png))
+        if item.query is not None:
+            asked[task_id] = item.query
         size += length
     if rows:
-        yield rows, kept
+        yield rows, kept, asked

@@ -1,54 +1,122 @@
 """Ranking: stream the pool through a strategy and return who comes first.
 
 The map step (`observe`) sees one batch at a time, so memory does not grow with the pool beyond the strategy's own
-small arrays; the reduce step (`rank`) orders them.
+small arrays; the reduce step (`rank`) orders them. What a strategy learns for itself (`prepare`) is kept in a file,
+so that a killed ranking goes on and the next round starts warm.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_backend.boxes import Box, Query
 from ml_backend.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from strategies import Batch, Observation, Strategy
+    from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
 
-DRIVEN = ("entropy", "least_confidence", "margin", "random")
-"""Strategies that the backend gives all they need; the library has more."""
+logger = logging.getLogger(__name__)
+
+_KEEP_SECONDS = 30.0
+"""How often what a strategy has learned so far is written down while it learns."""
 
 
 @dataclass(frozen=True)
 class PoolRanking:
-    """Priorities in (0, 1), higher = label sooner; `scored` of them by the strategy, the rest after those by chance."""
+    """The order of a pool.
+
+    Attributes:
+        priorities: task id -> in (0, 1], higher = label sooner.
+        scored: how many of them by the strategy; the rest come after those, by chance.
+        queries: what is asked for, by task id, of those tasks of which not the whole image is.
+        pseudo_labels: tasks whose prediction may train the next version in place of a label.
+    """
 
     priorities: Mapping[int, float]
     scored: int
+    queries: Mapping[int, Query] = field(default_factory=dict)
+    pseudo_labels: tuple[int, ...] = ()
+
+
+Stream = Callable[[], "Iterable[Batch]"]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Streams of batches, each read anew by every call.
+
+    Attributes:
+        unlabelled, labelled: with what the network says.
+        unlabelled_images, labelled_images: the images alone, with their cost where it is known, for `prepare`.
+        asked: boxes of images that are labelled already, by id; nothing there is asked for again.
+    """
+
+    unlabelled: Stream
+    labelled: Stream
+    unlabelled_images: Stream
+    labelled_images: Stream
+    asked: Mapping[int, Sequence[Box]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a strategy may learn.
+
+    Attributes:
+        file: keeps what it has learned.
+        seconds: time after which it has to be ready.
+        progress: called with (steps done, steps in all); what it raises ends the ranking.
+    """
+
+    file: Path
+    seconds: float
+    progress: Callable[[int, int], None]
 
 
 def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
     """Return a strategy by its registered name.
 
-    Raises:
-        ConfigurationError: unknown name or option, or a method that this backend does not drive; the message lists
-            the valid ones.
-    """
-    from strategies import available, create
+    Args:
+        options: its options; `preset` stands for options that a paper gives, which the others are laid over.
 
-    if name in available() and name not in DRIVEN:
-        raise ConfigurationError(
-            f"NEXTMASK_STRATEGY = {name!r}: the strategies library has it, but the backend does not yet give it what it"
-            f" needs (committees, costs, its own training). Choose one of: {', '.join(DRIVEN)}."
-        )
+    Raises:
+        ConfigurationError: unknown name, option or preset; the message lists the valid ones.
+    """
+    from strategies import create
+
     try:
-        return create(name, **options)
+        return create(name, **_with_preset(name, options))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"NEXTMASK_STRATEGY = {name!r}, NEXTMASK_STRATEGY_OPTIONS = {options}: {error}"
+            f"NEXTMASK_STRATEGY = {name!r}, NEXTMASK_STRATEGY_OPTIONS = {dict(options)}: {error}"
         ) from error
+
+
+def _with_preset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    from strategies.ceal import MELANOMA
+
+    presets = {("ceal", "melanoma"): MELANOMA}
+    if "preset" not in options:
+        return dict(options)
+    found = presets.get((name, options["preset"]))
+    if found is None:
+        valid = ", ".join(preset for strategy, preset in presets if strategy == name) or "none"
+        raise ValueError(f"unknown preset {options['preset']!r}; valid: {valid}")
+    return {**found, **{key: value for key, value in options.items() if key != "preset"}}
+
+
+def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
+    """Return where a strategy with these options keeps what it has learned."""
+    digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return folder / f"{name}-{digest}.pt"
 
 
 def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:
@@ -68,49 +136,97 @@ def within_time(batches: Iterable[Batch], *, seconds: float, at_least: int) -> I
 
 def rank_pool(
     strategy: Strategy,
-    unlabelled: Callable[[], Iterable[Batch]],
-    labelled: Callable[[], Iterable[Batch]],
+    pools: Pools,
     *,
-    budget: int,
+    budget: Budget,
     seed: int,
     round_number: int,
     progress: Callable[[int], None],
-) -> dict[int, float]:
+    preparation: Preparation | None = None,
+) -> PoolRanking:
     """Score and order a pool.
 
     Args:
-        unlabelled, labelled: make a stream of batches; called again for every pass over the data.
-        budget: images wanted; set-aware strategies are set-aware up to it.
+        budget: what is wanted; set-aware strategies are set-aware up to it.
+        round_number: how many rounds were ranked before.
         progress: called with the number of images observed so far.
+        preparation: how the strategy learns; None: it learns as long as it wants, and nothing is kept.
 
     Returns:
-        Task id -> priority in [0, 1], strictly decreasing in the order of the ranking.
+        Every image of the pool, strictly decreasing in the order of the ranking.
     """
     import torch
 
-    from strategies import Budget
-
     generator = torch.Generator().manual_seed(seed)
-    strategy.prepare(_Again(labelled), _Again(unlabelled), generator=generator)
-    pool = _observe(strategy, unlabelled(), progress)
-    known = _observe(strategy, labelled(), lambda _: None) if "labelled" in strategy.needs else None
+    _prepare(strategy, pools, generator, preparation)
+    pool = _observe(strategy, pools.unlabelled(), progress)
     if pool is None:
-        return {}
-    ranking = strategy.rank(pool, known, budget=Budget(images=budget), round=round_number, generator=generator)
-    return {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
+        return PoolRanking({}, 0)
+    # Only methods that compare descriptors look at what is labelled; the others would pay for a pass in vain.
+    compares = {"features", "labelled"} <= strategy.needs
+    known = _observe(strategy, pools.labelled(), lambda _: None) if compares else None
+    excluded = tuple(tuple(map(_region, pools.asked.get(int(one), ()))) for one in pool.ids)
+    ranking = strategy.rank(
+        replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
+    )
+    return _as_pool_ranking(ranking)
 
 
-def append_unscored(priorities: Mapping[int, float], rest: Sequence[int]) -> PoolRanking:
+def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:
     """Put tasks that were not scored behind the scored ones, in the order given.
 
     Scored priorities move to the upper half of the interval and keep their order; when nothing is left over they
     stay as they are.
     """
     if not rest:
-        return PoolRanking(dict(priorities), len(priorities))
-    upper = {task: 0.5 + value / 2 for task, value in priorities.items()}
+        return ranking
+    upper = {task: 0.5 + value / 2 for task, value in ranking.priorities.items()}
     lower = {task: 0.5 * (1 - (position + 1) / (len(rest) + 1)) for position, task in enumerate(rest)}
-    return PoolRanking(upper | lower, len(priorities))
+    return replace(ranking, priorities=upper | lower)
+
+
+def _prepare(strategy: Strategy, pools: Pools, generator: Any, preparation: Preparation | None) -> None:
+    labelled, unlabelled = _Again(pools.labelled_images), _Again(pools.unlabelled_images)
+    if preparation is None:
+        strategy.prepare(labelled, unlabelled, generator=generator)
+        return
+    recall(strategy, preparation.file)
+    kept_at = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal kept_at
+        preparation.progress(done, total)
+        if time.monotonic() - kept_at > _KEEP_SECONDS:
+            _keep(strategy, preparation.file)
+            kept_at = time.monotonic()
+
+    deadline = time.monotonic() + preparation.seconds
+    strategy.prepare(labelled, unlabelled, generator=generator, progress=progress, deadline=deadline)
+    _keep(strategy, preparation.file)
+
+
+def recall(strategy: Strategy, file: Path) -> None:
+    """Give a strategy back what it had learned; what cannot be read is learned anew."""
+    import torch
+
+    if not file.exists():
+        return
+    try:
+        strategy.load_state_dict(torch.load(file, weights_only=True))
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        logger.warning("%s cannot be used, the strategy learns anew: %s", file.name, error)
+
+
+def _keep(strategy: Strategy, file: Path) -> None:
+    import torch
+
+    state = strategy.state_dict()
+    if not state:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(file)
 
 
 def _observe(strategy: Strategy, batches: Iterable[Batch], progress: Callable[[int], None]) -> Observation | None:
@@ -124,10 +240,28 @@ def _observe(strategy: Strategy, batches: Iterable[Batch], progress: Callable[[i
     return Observation.concatenate(parts) if parts else None
 
 
+def _as_pool_ranking(ranking: Ranking) -> PoolRanking:
+    priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
+    queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
+    return PoolRanking(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)))
+
+
+def _query(regions: Sequence[Region]) -> Query:
+    boxes = tuple(Box(one.left, one.top, one.width, one.height) for one in regions)
+    costs = [one.cost for one in regions if one.cost is not None]
+    return Query(boxes, sum(costs) if len(costs) == len(regions) else None)
+
+
+def _region(box: Box) -> Region:
+    from strategies import Region
+
+    return Region(top=box.top, left=box.left, height=box.height, width=box.width, score=0.0)
+
+
 class _Again:
     """A stream that can be read any number of times."""
 
-    def __init__(self, make: Callable[[], Iterable[Batch]]) -> None:
+    def __init__(self, make: Stream) -> None:
         self._make = make
 
     def __iter__(self) -> Iterator[Batch]:

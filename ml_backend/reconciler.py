@@ -2,7 +2,9 @@
 
     sync      read what changed
     train     if enough is new or training was asked for; publish the version or keep it back
+    decide    in stream mode, which of the tasks that arrived are worth labelling
     rank      if the model, the strategy or the pool changed
+    follow up where more of an image is asked for that a task labelled in part: another task of it
     publish   keep a window of the best-ranked tasks in Label Studio, with masks
     prune     delete predictions that nobody can have open any more
 
@@ -19,14 +21,34 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from ml_backend.checkpoints import Version
-from ml_backend.errors import ImageError, LabelStudioNotFound, NextmaskError, TrainingError
+from ml_backend.connection import show_passed_over
+from ml_backend.errors import (
+    ConfigurationError,
+    ImageError,
+    LabelStudioError,
+    LabelStudioNotFound,
+    NextmaskError,
+    TrainingError,
+)
+from ml_backend.follow_ups import FollowUps
 from ml_backend.priority_queue import PriorityQueue
-from ml_backend.scorer import WINDOWS_ALWAYS_SCORED, Scorer
-from ml_backend.services import Services, model_number, ranking_number
+from ml_backend.pseudo_labels import proposal_text
+from ml_backend.ranker import WINDOWS_ALWAYS_SCORED, Ranker
+from ml_backend.scorer import Scorer
+from ml_backend.services import (
+    Services,
+    keep_good_settings,
+    last_good_settings,
+    model_number,
+    project_settings,
+    ranking_number,
+)
 from ml_backend.settings import params_text
 from ml_backend.store import Project, Task
+from ml_backend.stream import CHUNK, Observer, Stream
 from ml_backend.sync import Sync, Synced, remove_unused_masks
 from ml_backend.trainer import Trainer
 
@@ -38,6 +60,7 @@ RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
 _STAGE_SECONDS = 0.3
 _NEW_SHARE = 0.1
+_BAD_REQUEST = 400
 
 
 def reconcile(services: Services, project_id: int, check: Callable[[], None]) -> None:
@@ -52,8 +75,15 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
     project = services.store.project(project_id)
     if project is None:
         return
-    settings = services.settings.for_project(_extra_params(services, project))
+    project = replace(project, extra_params=_extra_params(services, project))
+    settings, problem = project_settings(services, project)
+    if problem is None:
+        keep_good_settings(services, project)
+    elif last_good_settings(services, project_id) is None:
+        raise problem
     _Run(replace(services, settings=settings), project_id, check).run()
+    if problem is not None:  # the queue goes on with the settings that were good last, and the project says why
+        raise problem
 
 
 def _extra_params(services: Services, project: Project) -> str:
@@ -78,14 +108,17 @@ class _Run:
         self._masks = services.project_folder(project_id) / "masks"
         self._queue = PriorityQueue(services.client, services.store, project_id, check=check)
         self._stage_written, self._topped_up = ("", 0.0), -math.inf
+        self._undecided, self._in_training = set[int](), False
 
     def run(self) -> None:
         """Do all steps, in order."""
         synced = self._sync()
         self._label_map = synced.label_map
         self._retry_images()
-        problem = self._train()
-        self._rank()
+        problem: NextmaskError | None = self._train()
+        problem = self._decide() or problem
+        problem = self._rank() or problem
+        problem = self._follow_up() or problem
         self._publish()
         if self._queue.prune(retire_seconds=self._settings.retire_hours * 3600):
             self._publish()  # deleting a version can reset the host's pointer: look again
@@ -93,6 +126,8 @@ class _Run:
             remove_unused_masks(self._masks, self._store.tasks(self._id))
         if problem is not None:
             raise problem
+        if self._undecided:
+            self._store.wake(self._id)
         error = self._project().train_error
         self._store.update_project(self._id, state="failed" if error else "waiting", stage="", error=error)
 
@@ -134,14 +169,16 @@ class _Run:
         self._store.set_note(marker, str(time.time()))
 
     # -- train --------------------------------------------------------------------------------------------------------
-    def _train(self) -> TrainingError | None:
+    def _train(self) -> NextmaskError | None:
         """Train if there is reason to; a training that fails must not keep annotators from their queue."""
-        trainer = Trainer(self._services, self._id, stage=self._stage, heartbeat=self._while_training)
+        self._in_training = True
         try:
-            if trainer.run(self._label_map):
+            if self._trainer().run(self._label_map):
                 self._label_map = self._sync().label_map
-        except TrainingError as error:
+        except (ConfigurationError, TrainingError) as error:
             return error
+        finally:
+            self._in_training = False
         return None
 
     def _while_training(self) -> None:
@@ -153,6 +190,8 @@ class _Run:
             self._label_map = self._sync(quietly=True).label_map
             if self._project().ranking_version:
                 self._publish(quietly=True)
+            if self._in_training:  # and not in a ranking, which has its tasks already
+                self._decide_meanwhile()
         except LabelStudioNotFound:  # the project is gone: nobody waits for this training
             raise
         except NextmaskError as error:  # the training goes on; the next look tries again
@@ -160,36 +199,92 @@ class _Run:
             logger.warning("project=%s top-up during training failed: %s", self._id, error)
         self._topped_up = time.monotonic()
 
+    # -- decide -------------------------------------------------------------------------------------------------------
+    def _decide(self) -> NextmaskError | None:
+        """In stream mode: keep or pass over what arrived. What there is no time for waits for the next look."""
+        model = self._checkpoints.current()
+        try:
+            self._undecided = self._stream().run(partial(self._observer, model) if model else None)
+        except (ConfigurationError, TrainingError) as error:
+            return error
+        return None
+
+    def _observer(self, model: Version) -> Observer | None:
+        self._trainer().ensure_committee(model, self._store.tasks(self._id, status="labelled"), self._label_map)
+        return self._ranker(model).observer()
+
+    def _decide_meanwhile(self) -> None:
+        """The same while a training runs: a few at a time, and only with the committee that is there."""
+        model = self._checkpoints.current()
+        self._stream(quietly=True).run(self._ranker(model).observer if model else None, most=CHUNK)
+
     # -- rank ---------------------------------------------------------------------------------------------------------
-    def _rank(self) -> None:
-        unlabelled = self._store.tasks(self._id, status="unlabelled")
+    def _rank(self) -> NextmaskError | None:
+        """Rank if there is reason to; a ranking that fails must not keep annotators from the queue that is there."""
+        tasks = [task for task in self._store.tasks(self._id) if task.task_id not in self._undecided]
         model = self._checkpoints.current()
         key = self._ranking_key(model)
-        if not unlabelled or not self._needs_ranking(key, unlabelled):
-            return
-        self._stage("ranking", 0, len(unlabelled))
+        if not self._needs_ranking(key, tasks):
+            self._follow(model, tasks)
+            return None
+        self._stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
+        try:
+            self._put_ranking(model, tasks, key)
+        except (ConfigurationError, TrainingError) as error:
+            return error
+        return None
+
+    def _put_ranking(self, model: Version | None, tasks: list[Task], key: str) -> None:
+        started = time.monotonic()
+        if model is not None:
+            labelled = [task for task in tasks if task.status == "labelled"]
+            self._trainer().ensure_committee(model, labelled, self._label_map)
         number = self._next_ranking_number()
-        labelled = self._store.tasks(self._id, status="labelled")
-        ranking = self._scorer(model).rank(unlabelled, labelled, round_number=model.number if model else 0)
+        round_number = model.number - 1 if model else 0
+        ranking = self._ranker(model).rank(tasks, round_number=round_number)
         version = f"nextmask-{model.number if model else 0}.{number}"
         self._check()
         self._store.put_ranking(
-            self._id, ranking.priorities, ranking_version=version, ranking_number=number, ranking_key=key
+            self._id,
+            ranking.priorities,
+            ranking.queries,
+            ranking_version=version,
+            ranking_number=number,
+            ranking_key=key,
+            ranking_seconds=(seconds := time.monotonic() - started),
+            pseudo_labels=proposal_text(self._settings, ranking.pseudo_labels),
         )
-        total = len(ranking.priorities)
-        logger.info("project=%s version=%s ranked=%s scored=%s", self._id, version, total, ranking.scored)
+        total, scored = len(ranking.priorities), ranking.scored
+        logger.info("project=%s version=%s ranked=%s scored=%s seconds=%.1f", self._id, version, total, scored, seconds)
+
+    def _follow(self, model: Version | None, tasks: list[Task]) -> None:
+        """Where nothing is left to rank, let an empty ranking name the version that serves now."""
+        shown = model_number(self._project().ranking_version)
+        if model is None or model.number == shown or any(task.status == "unlabelled" for task in tasks):
+            return
+        number = self._next_ranking_number()
+        self._check()
+        version = f"nextmask-{model.number}.{number}"
+        self._store.put_ranking(self._id, {}, ranking_version=version, ranking_number=number, ranking_key="")
 
     def _ranking_key(self, model: Version | None) -> str:
         s = self._settings
         if model is None:
             return "no model"
-        parts = [model.number, s.strategy, s.strategy_options, s.pool_sample, self._label_map.digest]
+        scoring = [s.pool_sample, s.committee, s.members, s.query_images]
+        parts = [model.number, s.strategy, s.strategy_options, *scoring, self._label_map.digest]
         shown = [s.minimum_area, s.polygon_tolerance]
         return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()
 
-    def _needs_ranking(self, key: str, unlabelled: list[Task]) -> bool:
+    def _needs_ranking(self, key: str, tasks: list[Task]) -> bool:
         project = self._project()
+        unlabelled = [task for task in tasks if task.status == "unlabelled"]
+        in_parts = any(task.boxes for task in tasks)
+        if not unlabelled and not in_parts:
+            return False
         if not project.ranking_version or project.ranking_key != key:
+            return True
+        if self._is_answered(tasks):
             return True
         usable = [task.task_id for task in unlabelled if not task.error]
         ranked = len(self._store.priorities(self._id, usable))
@@ -200,15 +295,38 @@ class _Run:
             small or new >= _NEW_SHARE * len(unlabelled) or ranked < self._settings.queue_refill * window
         )
 
+    def _is_answered(self, tasks: list[Task]) -> bool:
+        """Whether regions were asked for and all of them came back: then there may be others worth asking for."""
+        asked = self._store.ranked_queries(self._id)
+        waiting = {task.task_id for task in tasks if task.status == "unlabelled" and not task.error}
+        if not asked or asked.keys() & waiting:
+            return False
+        return not self._follow_ups().pending(tasks, self._project().ranking_version)
+
     def _next_ranking_number(self) -> int:
         """Never a number that the host has seen, even if the state here was lost: imports only ever append."""
         seen = [ranking_number(version) for version in self._services.client.model_versions(self._id)]
         return max([self._project().ranking_number, *seen]) + 1
 
+    # -- follow up ----------------------------------------------------------------------------------------------------
+    def _follow_up(self) -> NextmaskError | None:
+        """Make tasks for what is asked of images that are labelled in part; one that is refused stops nothing else."""
+        if self._label_map.query_control is None:
+            return None
+        try:
+            self._follow_ups().make(self._project().ranking_version, window=self._settings.queue_window)
+        except LabelStudioError as error:
+            if error.status != _BAD_REQUEST:
+                raise
+            return error
+        return None
+
     # -- publish ------------------------------------------------------------------------------------------------------
     def _publish(self, *, quietly: bool = False) -> None:
         project = self._project()
-        ranked = self._store.ranked(self._id)
+        ranked = self._to_publish()
+        if not ranked and project.published_version not in ("", project.ranking_version):
+            ranked = self._stand_in()
         if not project.ranking_version or not ranked:
             return
 
@@ -228,11 +346,55 @@ class _Run:
         if published.created:
             logger.info("project=%s queue=%s added=%s", self._id, published.in_queue, published.created)
 
+    def _to_publish(self) -> list[tuple[Task, float]]:
+        """Return the ranked tasks, best first; where regions are asked for, those with regions."""
+        ranked, asked = self._store.ranked(self._id), self._store.ranked_queries(self._id)
+        return [entry for entry in ranked if entry[0].task_id in asked] if asked else ranked
+
+    def _stand_in(self) -> list[tuple[Task, float]]:
+        """Return a labelled task: the host serves no version that no prediction carries, and no task that is done."""
+        labelled = self._store.tasks(self._id, status="labelled")
+        return next(([(task, 0.0)] for task in labelled if not task.error), [])
+
     def _ranked_model(self, project: Project) -> Version | None:
         number = model_number(project.ranking_version)
         return self._checkpoints.get(number) if number else None
 
     # -- parts --------------------------------------------------------------------------------------------------------
+    def _ranker(self, model: Version | None) -> Ranker:
+        return Ranker(
+            self._services,
+            self._id,
+            model,
+            self._label_map,
+            stage=self._stage,
+            check=self._check,
+            heartbeat=self._while_training,
+        )
+
+    def _stream(self, *, quietly: bool = False) -> Stream:
+        client = self._services.client
+
+        def progress(done: int, total: int) -> None:
+            if not quietly:
+                self._stage("ranking", done, total)
+
+        return Stream(
+            client,
+            self._store,
+            self._settings,
+            self._id,
+            check=self._check,
+            progress=progress,
+            show=lambda: show_passed_over(client, self._id),
+        )
+
+    def _follow_ups(self) -> FollowUps:
+        return FollowUps(self._services.client, self._store, self._id, check=self._check)
+
+    def _trainer(self) -> Trainer:
+        return Trainer(self._services, self._id, stage=self._stage, heartbeat=self._while_training)
+
     def _scorer(self, model: Version | None) -> Scorer:
         return Scorer(self._services, self._id, model, self._label_map, stage=self._stage, check=self._check)
 

@@ -1,43 +1,46 @@
-"""Scores a project's pool with its current model, and renders the masks that annotators are shown."""
+"""Renders the masks that annotators are shown."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_backend import masks
+from ml_backend import masks, pool
+from ml_backend.boxes import Query
 from ml_backend.checkpoints import Version
-from ml_backend.errors import CheckpointError, ImageError
-from ml_backend.images import Array
-from ml_backend.label_config import LabelMap
+from ml_backend.errors import CheckpointError, ImageError, MaskError
+from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.priority_queue import Rendered
-from ml_backend.ranking import PoolRanking, append_unscored, make_strategy, rank_pool, sample_order, within_time
+from ml_backend.query_regions import write_rectangles
 from ml_backend.services import Services
 from ml_backend.store import Task
 
 if TYPE_CHECKING:
     from ml_backend.inference import Predictor
-    from strategies import Batch
 
 logger = logging.getLogger(__name__)
-
-WINDOWS_ALWAYS_SCORED = 10
-"""A pool of up to so many windows is scored whole, however long it takes."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A predicted mask as Label Studio regions and as PNG of class indices (of the current label map)."""
+    """A predicted mask as Label Studio regions and as PNG of class indices (of the current label map).
+
+    Attributes:
+        size: (height, width) of the image.
+    """
 
     regions: Sequence[Mapping[str, Any]]
     png: bytes
+    size: tuple[int, int]
 
 
 class Scorer:
@@ -62,66 +65,32 @@ class Scorer:
         self._services, self._settings, self._id = services, services.settings, project_id
         self._model, self._label_map, self._stage, self._check = model, label_map, stage, check
 
-        self._failed: set[int] = set()
+    # -- what is asked for --------------------------------------------------------------------------------------------
+    @cached_property
+    def queries(self) -> Mapping[int, Query]:
+        """What the ranking asks for of unlabelled tasks, where the configuration can show it, by task id."""
+        if self._label_map.query_control is None:
+            return {}
+        asked = self._services.store.ranked_queries(self._id)
+        if not asked:
+            return {}
+        waiting = {task.task_id for task in self._services.store.tasks(self._id, status="unlabelled")}
+        return {task_id: query for task_id, query in asked.items() if task_id in waiting}
 
-    # -- ranking ------------------------------------------------------------------------------------------------------
-    def rank(self, unlabelled: Sequence[Task], labelled: Sequence[Task], *, round_number: int) -> PoolRanking:
-        """Order the pool: scored tasks first, best first, then those that there was no time to score.
+    def regions(self, shown: Shown, query: Query | None) -> list[Mapping[str, Any]]:
+        """Return what an annotator is shown: the mask and, over it, the rectangles of what is asked for."""
+        boxes = query.boxes if query else ()
+        return [*shown.regions, *write_rectangles(boxes, self._label_map, shown.size)]
 
-        Tasks whose image cannot be had are noted and left out.
-        """
-        pool = {task.task_id: task for task in unlabelled}
-        order = sample_order(list(pool), self._settings.seed)
-        if self._model is None:
-            return append_unscored({}, order)
-        strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
-        features = "features" in strategy.needs
-        limit, at_least, seconds = self._sample_bounds(len(order))
-        sample = [pool[task_id] for task_id in order[:limit]]
-        seen: set[int] = set()
-
-        def unlabelled_batches() -> Iterator[Batch]:
-            stream = self._batches(sample, features=features)
-            for batch in within_time(stream, seconds=seconds, at_least=at_least):
-                seen.update(int(task_id) for task_id in batch.ids)
-                yield batch
-
-        priorities = rank_pool(
-            strategy,
-            unlabelled_batches,
-            lambda: self._batches(labelled, features=features),
-            budget=self._settings.queue_window,
-            seed=self._settings.seed + round_number,
-            round_number=round_number,
-            progress=lambda done: self._stage("ranking", done, len(sample)),
-        )
-        done = seen | self._failed
-        return append_unscored(priorities, [task for task in order if task not in done])
-
-    def _sample_bounds(self, pool: int) -> tuple[int, int, float]:
-        """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""
-        if self._settings.pool_sample:
-            most = min(pool, self._settings.pool_sample)
-            return most, most, 0.0
-        least = min(pool, WINDOWS_ALWAYS_SCORED * self._settings.queue_window)
-        trained = self._model.record.measures.get("seconds", 0.0) if self._model else 0.0
-        return pool, least, float(trained)
-
-    def _batches(self, tasks: Sequence[Task], *, features: bool) -> Iterator[Batch]:
-        size = self._settings.batch_size
-        yield from self._predictor().batches(self._loaded(tasks), features=features, batch_size=size)
-
-    def _loaded(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Array]]:
-        """Fetch and decode images, in order; a task whose image cannot be had is noted and left out."""
-        for task, image in zip(tasks, self._images([task.image for task in tasks]), strict=True):
-            self._check()
-            if isinstance(image, ImageError):
-                self._failed.add(task.task_id)
-                self._services.store.set_task_error(self._id, task.task_id, str(image))
-                continue
-            if task.error:
-                self._services.store.set_task_error(self._id, task.task_id, "")
-            yield task.task_id, image
+    @cached_property
+    def _parts(self) -> Mapping[str, Sequence[Task]]:
+        """The labels of parts, by image."""
+        by_image: dict[str, list[Task]] = defaultdict(list)
+        if self._label_map.query_control is None:
+            return by_image
+        for task in pool.partial(self._services.store.tasks(self._id, status="labelled")):
+            by_image[task.image].append(task)
+        return by_image
 
     # -- masks --------------------------------------------------------------------------------------------------------
     def render(self, tasks: Sequence[Task]) -> Iterator[Rendered]:
@@ -129,7 +98,8 @@ class Scorer:
         for task, shown in zip(tasks, self.show([task.image for task in tasks]), strict=True):
             self._check()
             if isinstance(shown, Shown):
-                yield Rendered(task, shown.regions, shown.png)
+                query = self.queries.get(task.task_id)
+                yield Rendered(task, self.regions(shown, query), shown.png, query)
             elif shown is None:
                 yield Rendered(task, (), None)
             else:
@@ -148,36 +118,41 @@ class Scorer:
             yield from [None] * len(references)
             return
         predictor, answered = self._predictor(), 0
-        with closing(self._images(references)) as images:
+        with closing(self._services.images.arrays(references)) as images:
             while chunk := list(islice(images, self._settings.batch_size)):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
                 predictions = iter(predictor.predict(good) if good else [])
-                for image in chunk:
-                    yield image if isinstance(image, ImageError) else self._shown(next(predictions).mask)
+                for reference, image in zip(references[answered:], chunk, strict=False):
+                    yield image if isinstance(image, ImageError) else self._shown(next(predictions).mask, reference)
                 answered += len(chunk)
                 if deadline is not None and time.monotonic() > deadline:
                     break
         for reference in references[answered:]:
             yield ImageError(f"No time was left to predict {reference}; open the task, or ask for fewer at once.")
 
-    def _shown(self, mask: masks.Mask) -> Shown:
-        own = self._translate(mask)
+    def _shown(self, mask: masks.Mask, reference: str) -> Shown:
+        own = self._with_known(self._translate(mask), reference)
         tolerance = self._settings.polygon_tolerance
         regions = masks.write_result(
             own, self._label_map, minimum_area=self._settings.minimum_area, tolerance=tolerance
         )
-        return Shown(regions, masks.png_bytes(own))
+        return Shown(regions, masks.png_bytes(own), (own.shape[0], own.shape[1]))
+
+    def _with_known(self, mask: masks.Mask, reference: str) -> masks.Mask:
+        """Lay what people labelled of an image over what is predicted."""
+        parts = self._parts.get(reference)
+        if not parts:
+            return mask
+        try:
+            known = pool.merged(parts)
+        except (MaskError, OSError, ValueError) as error:
+            logger.warning("project=%s image=%s its labels are not shown: %s", self._id, reference, error)
+            return mask
+        return mask if known.shape != mask.shape else np.where(known == IGNORE_INDEX, mask, known).astype(np.uint8)
 
     def _translate(self, mask: masks.Mask) -> masks.Mask:
         """Turn the version's class indices into the current configuration's, by name."""
-        if self._model is None or self._model.record.classes == self._label_map.classes:
-            return mask
-        unpainted = self._label_map.unpainted_index
-        table = np.full(256, unpainted, dtype=np.uint8)
-        for index, name in enumerate(self._model.record.classes):
-            found = self._label_map.index_of(name)
-            table[index] = unpainted if found is None else found
-        return table[mask]
+        return mask if self._model is None else masks.translated(mask, self._model.record.classes, self._label_map)
 
     # -- parts --------------------------------------------------------------------------------------------------------
     def _predictor(self) -> Predictor:
@@ -185,11 +160,3 @@ class Scorer:
             raise CheckpointError("There is no model to predict with; label more tasks, or ask for a training.")
         checkpoints = self._services.checkpoints(self._id)
         return self._services.predictors.get(checkpoints, self._model.number, self._settings.device)
-
-    def _images(self, references: Sequence[str]) -> Generator[Array | ImageError, None, None]:
-        """Fetch (ahead, in parallel) and decode images, in order."""
-        for reference, path in self._services.images.prefetch(references):
-            try:
-                yield path if isinstance(path, ImageError) else self._services.images.load(reference)
-            except ImageError as error:
-                yield error

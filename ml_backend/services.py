@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_backend.checkpoints import Checkpoints
+from ml_backend.errors import ConfigurationError
 from ml_backend.images import ImageCache
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
-from ml_backend.store import Store
+from ml_backend.store import Project, Store
 
 if TYPE_CHECKING:
     from ml_backend.inference import PredictorCache
@@ -45,6 +46,33 @@ class Services:
     def checkpoints(self, project_id: int) -> Checkpoints:
         """The model versions of a project."""
         return Checkpoints(self.project_folder(project_id) / "model")
+
+
+def project_settings(services: Services, project: Project) -> tuple[Settings, ConfigurationError | None]:
+    """Return a project's settings; those that were good last, and why, where those entered now are invalid."""
+    try:
+        return services.settings.for_project(project.extra_params), None
+    except ConfigurationError as error:
+        return last_good_settings(services, project.id) or services.settings, error
+
+
+def last_good_settings(services: Services, project_id: int) -> Settings | None:
+    """Return the settings that a project was last looked at with; None where it never had good ones."""
+    kept = services.store.note(_good_params(project_id))
+    try:
+        return None if kept is None else services.settings.for_project(kept)
+    except ConfigurationError:  # they were good for another release
+        return None
+
+
+def keep_good_settings(services: Services, project: Project) -> None:
+    """Keep a project's settings, which are valid, for a time when what is entered is not."""
+    if services.store.note(_good_params(project.id)) != project.extra_params:
+        services.store.set_note(_good_params(project.id), project.extra_params)
+
+
+def _good_params(project_id: int) -> str:
+    return f"good_extra_params_{project_id}"
 
 
 def model_number(version: str) -> int:

@@ -84,6 +84,22 @@ class Settings(BaseSettings):
     strategy_options: Annotated[dict[str, Any], NoDecode] = Field(
         {}, description="Options of the strategy, as a JSON object."
     )
+    prepare_minutes: float = Field(
+        15.0, gt=0, description="Longest time that a strategy may train networks of its own before each ranking."
+    )
+    query_images: int = Field(
+        0, ge=0, description="Area of the regions asked for per ranking, in images. 0: that of NEXTMASK_TRAIN_AFTER."
+    )
+    committee: Literal["auto", "mc_dropout", "ensemble"] = Field(
+        "auto",
+        description="Members that a method compares. auto: an ensemble for suggestive_annotation, else mc_dropout.",
+    )
+    members: int = Field(
+        0, ge=0, le=200, description="Members of the committee, at least 2. 0: 20 with mc_dropout, 4 in an ensemble."
+    )
+    scoring_memory: int = Field(
+        1_000_000_000, ge=1_000_000, description="Bytes that scoring may take: batches are cut to fit."
+    )
     architecture: str = Field("unet", description="Segmentation architecture of segmentation_models_pytorch.")
     encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of the network.")
     encoder_weights: str = Field(
@@ -103,6 +119,12 @@ class Settings(BaseSettings):
     unpainted: Literal["background", "ignore"] = Field(
         "background", description="What a pixel without a region means: the class background, or not labelled."
     )
+    cost_measure: Literal["clicks", "seconds"] = Field(
+        "clicks", description="What effort is counted in, for methods that look at cost: clicks, or the lead time."
+    )
+    several_annotations: Literal["newest", "ground_truth", "majority"] = Field(
+        "ground_truth", description="Which of several annotations count; majority: the newest of each annotator vote."
+    )
     held_out_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels kept for measuring.")
     held_out_group: str = Field(
         "", description="Key in the task's data (video, patient) whose tasks are held out together. Empty: the image."
@@ -118,6 +140,10 @@ class Settings(BaseSettings):
     pool_sample: int = Field(
         0, ge=0, description="Most tasks scored per ranking. 0: as many as fit into the time that training took."
     )
+    stream_rate: float = Field(
+        0, ge=0, le=1, description="Share of the arriving tasks to keep; the others are passed over. 0: all are kept."
+    )
+    stream_window: int = Field(256, ge=2, description="Latest arrivals that a new one is compared with.")
     retire_hours: float = Field(
         26.0,
         ge=24,
@@ -152,6 +178,13 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError('must be a JSON object, such as {"name": 3}') from None
 
+    @field_validator("members")
+    @classmethod
+    def _is_committee(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("must be at least 2: a single member has nobody to disagree with; 0 for the default")
+        return value
+
     @field_validator("model_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -167,6 +200,18 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> str:
         """SQLAlchemy address of the state database."""
         return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
+
+    @property
+    def effective_committee(self) -> Literal["mc_dropout", "ensemble"]:
+        """The committee of methods that need one."""
+        if self.committee != "auto":
+            return self.committee
+        return "ensemble" if self.strategy in {"suggestive_annotation", "sa"} else "mc_dropout"
+
+    @property
+    def effective_members(self) -> int:
+        """How many members that committee has."""
+        return self.members or (4 if self.effective_committee == "ensemble" else 20)
 
     def for_project(self, extra_params: Mapping[str, Any] | str | None) -> Settings:
         """Return these settings with a project's `extra_params` laid over them.
@@ -193,6 +238,7 @@ _INSTALLATION_FIELDS = frozenset(
     {"label_studio_url", "label_studio_api_key", "basic_auth_user", "basic_auth_pass", "log_level", "model_dir"}
     | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
+    | {"scoring_memory"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

@@ -49,6 +49,22 @@ def paint(mask: Mask, value: Value, index: int) -> int:
     return painter(mask, value, index)
 
 
+def vertices(value: Value) -> outlines.Points | None:
+    """The points of a polygon or vector, (N, 2) x and y in percent of the image; None for other shapes.
+
+    Raises:
+        MaskError: they are no pairs of numbers.
+    """
+    if "points" in value:
+        return _points(value["points"])
+    if "vertices" not in value:
+        return None
+    found = value["vertices"]
+    if not isinstance(found, Sequence) or not all(isinstance(vertex, Mapping) for vertex in found):
+        raise MaskError("its vertices are no list of objects")
+    return _points([(vertex.get("x"), vertex.get("y")) for vertex in found])
+
+
 def number_in(value: Value, key: str, low: float, high: float) -> float:
     """A number of a region.
 

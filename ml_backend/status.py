@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
-from ml_backend.checkpoints import Version
-from ml_backend.errors import ConfigurationError
-from ml_backend.services import Services, model_number
+from ml_backend.advice import Advice, advise
+from ml_backend.effort_report import EffortReport, effort_report
+from ml_backend.errors import ConfigurationError, LabelConfigError
+from ml_backend.label_config import parse_label_config
+from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Task
+from ml_backend.stream import StreamCounts, stream_counts
+
+ASKS_FOR_REGIONS: Final = frozenset({"cereals"})
+"""Names of strategies that ask for regions: known here, since asking the strategies takes seconds to import."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,11 @@ class Status:
         held_out_miou: of the version that serves; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that had one.
         pool: tasks without a label, skipped ones not counted. queue: published ones among them.
+        stream: what stream mode kept, passed over and got back; None where it never ran.
+        advice: what labelling brings, from the versions' measures; None before the first version.
+        effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
+        hints: what would make more of the settings.
+        notice: what the last change of the labelling configuration meant for the labels; empty without one.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project".
     """
 
@@ -41,6 +52,11 @@ class Status:
     pool: int
     queue: int
     skipped: int
+    stream: StreamCounts | None
+    advice: Advice | None
+    effort: EffortReport | None
+    hints: list[str]
+    notice: str
     errors: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
@@ -55,11 +71,12 @@ def project_status(services: Services, project_id: int) -> Status:
         ConfigurationError: the project was never connected.
     """
     project = known_project(services, project_id)
-    settings, problem = _settings(services, project)
+    settings, problem = project_settings(services, project)
     tasks = services.store.tasks(project_id)
-    model = _serving(services, project)
-    record = model.record if model else None
-    scores = [task.agreement for task in tasks if task.status == "labelled" and task.agreement is not None]
+    records = {version.number: version.record for version in services.checkpoints(project_id).versions()}
+    serving = model_number(project.published_version)
+    record = records.get(serving)
+    scores = _agreements(tasks)
     return Status(
         project=project.id,
         title=project.title,
@@ -76,7 +93,12 @@ def project_status(services: Services, project_id: int) -> Status:
         pool=_count(tasks, "unlabelled"),
         queue=services.store.queue_length(project_id, project.published_version),
         skipped=_count(tasks, "skipped"),
-        errors=problem | _errors(project, tasks),
+        stream=stream_counts(services.store, project_id),
+        advice=advise(records.values(), serving, scores),
+        effort=effort_report(tasks, services.store.published_queries(project_id), settings.cost_measure),
+        hints=_hints(project, settings),
+        notice=project.notice,
+        errors=({"settings": str(problem)} if problem else {}) | _errors(project, tasks),
     )
 
 
@@ -95,18 +117,28 @@ def known_project(services: Services, project_id: int) -> Project:
     return project
 
 
-def _settings(services: Services, project: Project) -> tuple[Settings, dict[str, str]]:
-    """The project's settings; the installation's, and why, where those entered in Label Studio are invalid."""
+def _hints(project: Project, settings: Settings) -> list[str]:
+    if settings.strategy not in ASKS_FOR_REGIONS or not project.label_config:
+        return []
     try:
-        return services.settings.for_project(project.extra_params), {}
-    except ConfigurationError as error:
-        return services.settings, {"settings": str(error)}
+        label_map = parse_label_config(
+            project.label_config, unpainted=settings.unpainted, query_control=settings.query_control
+        )
+    except LabelConfigError:
+        return []  # which is an error of its own
+    if label_map.query_control is not None:
+        return []
+    return [
+        f"Strategy {settings.strategy} asks for regions, and the labelling configuration has no control"
+        f" {settings.query_control!r} that shows them: whole images are asked for."
+        f" To add one: nextmask connect {project.id} --add-query-control"
+    ]
 
 
-def _serving(services: Services, project: Project) -> Version | None:
-    number = model_number(project.published_version)
-    versions = {version.number: version for version in services.checkpoints(project.id).versions()}
-    return versions.get(number)
+def _agreements(tasks: list[Task]) -> list[float]:
+    """Return the mean IoU of predicted and submitted mask of the labels that had a prediction, the oldest first."""
+    known = [(task.annotation_id or 0, task.agreement) for task in tasks if task.status == "labelled"]
+    return [agreement for _, agreement in sorted(known, key=lambda pair: pair[0]) if agreement is not None]
 
 
 def _count(tasks: list[Task], status: str) -> int:

@@ -8,23 +8,32 @@ meaning. Killed at any point, the next sync does the rest: the cursor moves only
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ml_backend import masks
+from ml_backend.annotations import Annotation, annotations_that_count, vote
+from ml_backend.boxes import WHOLE_IMAGE, Box, boxes_to_text, inside
+from ml_backend.clicks import annotation_effort
+from ml_backend.config_changes import ConfigChange, config_change
+from ml_backend.effort import write_points
 from ml_backend.errors import ImageError, MaskError
-from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.files import write_once
+from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.queries import host_time
+from ml_backend.query_regions import labelled_boxes, stated_size
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, Task
 
 _BATCH = 50
+_WITHOUT_MODEL = "nextmask-0."
+"""Such a version orders the tasks and shows no masks."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Sync:
     ) -> None:
         self._client, self._store, self._settings = client, store, settings
         self._folder, self._size_of, self._check = folder, size_of, check
+        self._passed: Collection[int] | None = None
+        self._config_change: ConfigChange | None = None
 
     def run(self, project: Project, progress: Callable[[int, int], None]) -> Synced:
         """Sync a project and return what was seen.
@@ -66,15 +77,15 @@ class Sync:
             LabelStudioError: the host cannot be asked.
         """
         host = self._client.project(project.id)
-        label_map = parse_label_config(
-            str(host["label_config"]), unpainted=self._settings.unpainted, query_control=self._settings.query_control
-        )
+        label_map = self._parse(str(host["label_config"]))
         digest = self._reading_digest(label_map)
+        self._config_change = self._changed_config(project, label_map)
         since = project.cursor if project.labels_digest == digest else None
         changed, cursor = self._read_changes(project.id, label_map, since, int(host.get("task_number") or 0), progress)
         self._compare_ids(project.id, int(host.get("task_number") or 0), label_map)
         self._store.update_project(
             project.id,
+            **self._notice(project),
             title=str(host.get("title") or ""),
             label_config=str(host["label_config"]),
             labels_digest=digest,
@@ -82,9 +93,26 @@ class Sync:
         )
         return Synced(host, label_map, changed)
 
+    def _parse(self, xml: str) -> LabelMap:
+        return parse_label_config(xml, unpainted=self._settings.unpainted, query_control=self._settings.query_control)
+
     def _reading_digest(self, label_map: LabelMap) -> str:
-        held_out = f"{self._settings.held_out_share}|{self._settings.held_out_group}|{self._settings.seed}"
-        return hashlib.sha256(f"{label_map.digest}|{held_out}".encode()).hexdigest()
+        s = self._settings
+        held_out = f"{s.held_out_share}|{s.held_out_group}|{s.seed}"
+        read = f"{s.several_annotations}|{s.cost_measure}"
+        return hashlib.sha256(f"{label_map.digest}|{held_out}|{read}".encode()).hexdigest()
+
+    def _changed_config(self, project: Project, label_map: LabelMap) -> ConfigChange | None:
+        """Return what a changed configuration means, where there are labels that it could matter to."""
+        counts = self._store.count_tasks(project.id)
+        is_labelled = counts.get("labelled", 0) + counts.get("broken", 0) > 0
+        return config_change(project.label_config, label_map, self._parse) if is_labelled else None
+
+    def _notice(self, project: Project) -> dict[str, str]:
+        if self._config_change is None:
+            return {}
+        continues = self._settings.train_from == "last"
+        return {"notice": self._config_change.text(trained=project.decided_model > 0, continues=continues)}
 
     def _read_changes(
         self, project_id: int, label_map: LabelMap, since: str | None, total: int, progress: Callable[[int, int], None]
@@ -125,53 +153,130 @@ class Sync:
             key = label_map.image_variable
             return replace(task, status="broken", error=f"The task's data has no image under {key!r}.")
         annotations = item.get("annotations") or []
-        chosen = choose_annotation(annotations)
-        if chosen is None:
+        counting = annotations_that_count(annotations, self._settings.several_annotations)
+        if not counting:
             skipped = any(annotation.get("was_cancelled") for annotation in annotations)
-            return replace(task, status="skipped" if skipped else "unlabelled")
+            waiting = "passed" if task.task_id in self._passed_over(project_id) else "unlabelled"
+            return replace(task, status="skipped" if skipped else waiting)
+        if self._config_change is not None:
+            self._config_change.count(task.task_id, counting[0].get("result") or [])
         try:
-            return self._read_annotation(task, chosen, _versions_of(item), label_map)
+            return self._read_annotations(task, counting, _versions_of(item), label_map)
         except (MaskError, ImageError) as error:
-            return replace(task, status="broken", annotation_id=int(chosen["id"]), error=str(error))
+            return replace(task, status="broken", annotation_id=int(counting[0]["id"]), error=str(error))
+
+    def _passed_over(self, project_id: int) -> Collection[int]:
+        """Return what a stream passed over; read once, since nothing is decided while a sync runs."""
+        if self._passed is None:
+            self._passed = self._store.passed_over(project_id)
+        return self._passed
+
+    def _read_annotations(
+        self, task: Task, counting: Sequence[Annotation], versions: Mapping[int, str], label_map: LabelMap
+    ) -> Task:
+        """Read the newest annotation, and lay the vote of all over it; one that cannot be read does not vote."""
+        if len(counting) == 1:
+            return self._read_annotation(task, counting[0], versions, label_map)
+        read, problems = [], []
+        for annotation in counting:
+            try:
+                read.append(self._read_annotation(task, annotation, versions, label_map))
+            except (MaskError, ImageError) as error:
+                problems.append(str(error))
+        if not read:
+            raise MaskError("; ".join(problems))
+        voters = [one for one in read if one.mask_file]
+        first = (voters or read)[0]
+        said = "; ".join(filter(None, [first.error, *problems]))
+        if not voters:
+            return replace(first, error=said)
+        png, boxes = vote(voters)
+        digest = hashlib.sha256(png).hexdigest()
+        file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
+        return replace(first, mask_file=file, label_digest=digest, boxes=boxes, error=said)
 
     def _read_annotation(
         self, task: Task, annotation: Mapping[str, Any], versions: Mapping[int, str], label_map: LabelMap
     ) -> Task:
         result = list(annotation.get("result") or [])
-        size = None if any("original_width" in region for region in result) else self._size_of(task.image)
-        reading = masks.read_result(result, label_map, size=size)
+        reading = masks.read_result(result, label_map, size=self._size(result, task.image, label_map))
         if reading.regions == 0 and (reading.problems or label_map.unpainted_index >= len(label_map.classes)):
             why = "; ".join(reading.problems) or "it has no region, and unpainted pixels are ignored"
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
-        png = masks.png_bytes(reading.mask)
+        shown = self._shown_version(task, annotation, versions)
+        size = (reading.mask.shape[0], reading.mask.shape[1])
+        try:
+            rectangles = labelled_boxes(result, label_map, size, was_asked=lambda: self._was_asked(task, shown))
+        except MaskError as error:
+            raise MaskError(f"Annotation {annotation['id']} is not used: {error}") from error
+        mask = _inside(reading.mask, rectangles.boxes)
+        if rectangles.boxes and (mask == IGNORE_INDEX).all():
+            raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
+        png = masks.png_bytes(mask)
         digest = hashlib.sha256(png).hexdigest()
-        shown = versions.get(int(annotation.get("parent_prediction") or 0), "")
         before = self._store.published_mask(task.project_id, shown, task.task_id) if shown else None
+        task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
+        task = self._with_effort(task, annotation, shown, before, rectangles.boxes, size, label_map)
         return replace(
             task,
             status="labelled",
-            error="; ".join(reading.problems),
+            error="; ".join([*reading.problems, *rectangles.problems]),
             annotation_id=int(annotation["id"]),
             label_digest=digest,
-            mask_file=_store_mask(self._folder, f"{task.task_id}-{digest[:20]}.png", png),
+            mask_file=write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png),
             held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
             lead_time=annotation.get("lead_time"),
             regions=reading.regions,
             vertices=reading.vertices,
             shown_version=shown,
-            agreement=_agreement(before, reading.mask, label_map),
+            agreement=_agreement(before, mask, label_map),
         )
 
+    def _size(self, result: Sequence[Any], image: str, label_map: LabelMap) -> tuple[int, int] | None:
+        """Return (height, width) of an annotation's image; None where the regions of its mask tell."""
+        if any("original_width" in region for region in masks.mask_regions(result, label_map)):
+            return None
+        return stated_size(result, label_map) or self._size_of(image)
 
-def choose_annotation(annotations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the annotation that counts: submitted, ground truth before others, then the newest; None without one."""
-    usable = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+    def _shown_version(self, task: Task, annotation: Annotation, versions: Mapping[int, str]) -> str:
+        """Return the version that the annotator started from; the host forgets it when the prediction is pruned."""
+        known = versions.get(int(annotation.get("parent_prediction") or 0), "")
+        before = None if known else self._store.task(task.project_id, task.task_id)
+        return before.shown_version if before and before.annotation_id == annotation["id"] else known
 
-    def rank(annotation: Mapping[str, Any]) -> tuple[bool, str, int]:
-        when = str(annotation.get("updated_at") or annotation.get("created_at") or "")
-        return bool(annotation.get("ground_truth")), when, int(annotation["id"])
+    def _was_asked(self, task: Task, shown: str) -> bool:
+        """Whether the annotator was shown rectangles; where it is not known what was shown, whether one ever was."""
+        asked = self._store.published_queries(task.project_id, task.task_id)
+        return (task.task_id, shown) in asked if shown else bool(asked)
 
-    return max(usable, key=rank, default=None)
+    def _with_effort(
+        self,
+        task: Task,
+        annotation: Annotation,
+        shown: str,
+        before: bytes | None,
+        boxes: Sequence[Box],
+        size: tuple[int, int],
+        label_map: LabelMap,
+    ) -> Task:
+        """Put down what the label took, where that can be told."""
+        started_from = _start(annotation, shown, before, size, label_map)
+        if started_from is None:
+            return task
+        s = self._settings
+        points = annotation_effort(
+            annotation,
+            label_map,
+            started_from,
+            boxes,
+            measure=s.cost_measure,
+            minimum_area=s.minimum_area,
+            tolerance=s.polygon_tolerance,
+        )
+        if points is None:
+            return task
+        file = write_points(self._folder, task.task_id, points)
+        return replace(task, effort_file=file, effort=round(float(points[:, 2].sum()), 3))
 
 
 def is_held_out(group: str, share: float, seed: int = 0) -> bool:
@@ -181,9 +286,12 @@ def is_held_out(group: str, share: float, seed: int = 0) -> bool:
 
 
 def remove_unused_masks(folder: Path, tasks: Iterable[Task]) -> int:
-    """Delete mask files that no task refers to (replaced annotations); return how many."""
-    used = {Path(task.mask_file).name for task in tasks if task.mask_file}
-    unused = [path for path in folder.glob("*.png") if path.name not in used]
+    """Delete files of masks and effort that no task refers to (replaced annotations); return how many.
+
+    Merged masks are among them: a training makes those that it wants.
+    """
+    used = {Path(file).name for task in tasks for file in (task.mask_file, task.effort_file) if file}
+    unused = [path for kind in ("*.png", "*.npy") for path in folder.glob(kind) if path.name not in used]
     for path in unused:
         path.unlink(missing_ok=True)
     return len(unused)
@@ -200,15 +308,26 @@ def _agreement(before: bytes | None, mask: masks.Mask, label_map: LabelMap) -> f
     return masks.agreement(shown, mask, len(label_map.classes)) if shown.shape == mask.shape else None
 
 
-def _store_mask(folder: Path, name: str, png: bytes) -> str:
-    path = folder / name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(png)
-        Path(temporary).replace(path)
-    return str(path)
+def _inside(mask: masks.Mask, boxes: Sequence[Box]) -> masks.Mask:
+    """Take what is outside of the boxes out of a mask; without boxes it stays as it is."""
+    size = (mask.shape[0], mask.shape[1])
+    return np.where(inside(boxes, size), mask, IGNORE_INDEX).astype(np.uint8) if boxes else mask
+
+
+def _start(
+    annotation: Annotation, shown: str, before: bytes | None, size: tuple[int, int], label_map: LabelMap
+) -> masks.Mask | None:
+    """Return the mask that an annotator started from, (H,W); None where it is not known (any more)."""
+    if before is not None:
+        mask = masks.mask_from_png(before)
+        known = mask[mask != IGNORE_INDEX]
+        fits = mask.shape == size and not (known >= len(label_map.classes)).any()
+        return mask if fits else None
+    origins = {str(region.get("origin")) for region in annotation.get("result") or [] if isinstance(region, Mapping)}
+    from_nothing = shown.startswith(_WITHOUT_MODEL) or not (
+        shown or annotation.get("parent_prediction") or origins & {"prediction", "prediction-changed"}
+    )
+    return np.full(size, label_map.unpainted_index, np.uint8) if from_nothing else None
 
 
 def _batched(items: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

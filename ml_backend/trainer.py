@@ -9,14 +9,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_backend import training_process
 from ml_backend.checkpoints import Version
-from ml_backend.errors import ImageError, TrainingError
+from ml_backend.errors import ImageError, NextmaskError, TrainingError
 from ml_backend.label_config import LabelMap
+from ml_backend.merged_labels import MergedLabel
+from ml_backend.pool import partial, supervising
+from ml_backend.pseudo_labels import PseudoLabels
+from ml_backend.ranking import make_strategy
 from ml_backend.services import Services
 from ml_backend.store import Task
 
@@ -72,10 +76,11 @@ class Trainer:
             TrainingError: training did not end with a model; it is tried again later, or when the data changes.
         """
         self.settle()
-        labelled = self._store.tasks(self._id, status="labelled")
+        labelled = supervising(self._store.tasks(self._id, status="labelled"))
         digest = self._data_digest(labelled, label_map)
         if not self._is_wanted(labelled, label_map, digest):
             return False
+        self._refuse_copies()
         requested_at = self._requested_at()
         try:
             number = self._train(labelled, label_map, digest)
@@ -100,10 +105,36 @@ class Trainer:
         logger.info("project=%s model=%s accepted=%s", self._id, latest.number, latest.record.accepted)
         self._store.update_project(self._id, decided_model=latest.number)
 
+    def ensure_committee(self, version: Version, labelled: Sequence[Task], label_map: LabelMap) -> None:
+        """Train the ensemble that the strategy asks for, when this version has none of the wanted size.
+
+        Args:
+            labelled: the labelled tasks; held-out ones are not used.
+
+        Raises:
+            ConfigurationError: the strategy is unknown or has no such option.
+            TrainingError: it did not end with a committee; it is tried again after a pause, or when something changes.
+        """
+        if self._settings.effective_committee != "ensemble" or not self._needs_committee():
+            return
+        labelled, members = supervising(labelled), self._settings.effective_members
+        found = self._checkpoints.committees.record(version.number)
+        if found is not None and found["members"] == members:
+            return
+        digest = self._data_digest(labelled, label_map)
+        attempt = self._attempt(f"{digest}, {members} networks for {version.number}")
+        self._refuse_soon_again(attempt)
+        try:
+            self._train_committee(version, labelled, label_map, digest)
+        except TrainingError as error:
+            self._note_failure(attempt, error)
+            raise
+        logger.info("project=%s model=%s committee members=%s", self._id, version.number, members)
+
     # -- is there reason to train? ------------------------------------------------------------------------------------
     def _is_wanted(self, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> bool:
         project, latest = self._store.project(self._id), self._checkpoints.latest()
-        if project is None or not labelled:
+        if project is None or all(task.held_out for task in labelled):  # held-out labels only measure
             return False
         if project.train_requested_at is not None:
             if not _answers(latest, digest, project.train_requested_at):
@@ -119,13 +150,13 @@ class Trainer:
             return other
         return (
             other
-            or latest.record.label_map_digest != label_map.digest
+            or latest.record.label_map_digest != label_map.training_digest
             or changed_labels(latest, labelled) >= self._settings.train_after
         )
 
     def _data_digest(self, labelled: Iterable[Task], label_map: LabelMap) -> str:
         labels = sorted((task.task_id, task.label_digest, task.held_out) for task in labelled)
-        return hashlib.sha256(json.dumps([label_map.digest, labels]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([label_map.training_digest, labels]).encode()).hexdigest()
 
     def _attempt(self, digest: str) -> str:
         """Digest of a training on this data: another one, with mended settings, need not wait for the pause."""
@@ -141,10 +172,51 @@ class Trainer:
         project = self._store.project(self._id)
         return project.train_requested_at if project else None
 
+    def _needs_committee(self) -> bool:
+        return "committee" in make_strategy(self._settings.strategy, self._settings.strategy_options).needs
+
+    def _refuse_copies(self) -> None:
+        """Raise before a training whose model could not be made a committee."""
+        is_dropped = self._settings.dropout > 0 or self._settings.effective_committee != "mc_dropout"
+        if not is_dropped and self._needs_committee():
+            raise TrainingError(
+                f"NEXTMASK_DROPOUT = 0: NEXTMASK_STRATEGY = {self._settings.strategy!r} compares the members of a "
+                "committee, and without dropout they would all be the same network. Set NEXTMASK_DROPOUT to 0.1 or "
+                "more, or NEXTMASK_COMMITTEE to 'ensemble'."
+            )
+
+    # -- committees that failed ---------------------------------------------------------------------------------------
+    def _refuse_soon_again(self, attempt: str) -> None:
+        failed = json.loads(self._store.note(self._failure_key) or "{}")
+        if failed.get("attempt") == attempt and time.time() < failed["retry_at"]:
+            raise TrainingError(failed["error"])
+
+    def _note_failure(self, attempt: str, error: TrainingError) -> None:
+        failed = {"attempt": attempt, "retry_at": time.time() + RETRY_SECONDS, "error": str(error)}
+        self._store.set_note(self._failure_key, json.dumps(failed))
+
+    @property
+    def _failure_key(self) -> str:
+        return f"committee_failed_{self._id}"
+
     # -- the training -------------------------------------------------------------------------------------------------
     def _train(self, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> int:
         self._stage("training", 0, 0)
-        job = self._job(self._items(labelled), label_map, digest)
+        items, unavailable = self._items(labelled)
+        job = replace(self._job(items, label_map, digest), unavailable=unavailable)
+        if all(item.held_out for item in items):
+            return self._run(job)  # it fails, and says why: a network is not trained on its own predictions alone
+        pseudo = PseudoLabels(self._services, self._id, label_map, stage=self._stage, heartbeat=self._heartbeat)
+        with pseudo.items(self._checkpoints.current()) as more:
+            return self._run(replace(job, items=(*items, *more)))
+
+    def _train_committee(self, version: Version, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> None:
+        self._stage("training committee", 0, 0)
+        items, _ = self._items([task for task in labelled if not task.held_out])
+        job = self._job(items, label_map, digest)
+        self._run(replace(job, parent=None, committee_of=version.number, members=self._settings.effective_members))
+
+    def _run(self, job: Job) -> int:
         with self._slot():
             return training_process.run(
                 job,
@@ -153,23 +225,32 @@ class Trainer:
                 timeout=self._settings.training_minutes * 60,
             )
 
-    def _items(self, labelled: Sequence[Task]) -> list[Item]:
-        """Fetch the labelled images; one that cannot be had is noted and left out."""
+    def _items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
+        """Fetch the labelled images; return the items, and by task why an image cannot be had, which is noted, too."""
         from ml_backend.training import Item
 
         by_image: dict[str, list[Task]] = defaultdict(list)
         for task in labelled:
             by_image[task.image].append(task)
         items: list[Item] = []
+        unavailable: dict[str, str] = {}
         for done, (reference, path) in enumerate(self._services.images.prefetch(list(by_image)), start=1):
             self._stage("fetching images", done, len(by_image))
-            for task in by_image[reference]:
-                if isinstance(path, ImageError):
-                    self._store.set_task_error(self._id, task.task_id, str(path))
-                else:
-                    key, mask = str(task.task_id), Path(task.mask_file)
-                    items.append(Item(key, path, mask, task.held_out, task.label_digest))
-        return items
+            for label in self._labels(by_image[reference]):
+                found = path if isinstance(path, ImageError) else label.mask
+                for task in label.tasks if isinstance(found, NextmaskError) else ():
+                    self._store.set_task_error(self._id, task.task_id, str(found))
+                    unavailable[str(task.task_id)] = str(found)
+                if not isinstance(path, ImageError) and not isinstance(found, NextmaskError):
+                    items.append(Item(label.key, path, found, label.held_out, label.digest))
+        return items, unavailable
+
+    def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
+        """Return the labels of one image: those of the whole image each by itself, those of parts as one."""
+        parts = partial(tasks)
+        yield from (MergedLabel.of_whole(task) for task in tasks if not task.boxes)
+        if parts:
+            yield MergedLabel.of_parts(parts, self._services.project_folder(self._id) / "masks")
 
     def _job(self, items: Sequence[Item], label_map: LabelMap, digest: str) -> Job:
         from ml_backend.training import Job
@@ -178,7 +259,7 @@ class Trainer:
         return Job(
             items=tuple(items),
             classes=label_map.classes,
-            label_map_digest=label_map.digest,
+            label_map_digest=label_map.training_digest,
             data_digest=digest,
             folder=self._checkpoints.folder,
             parent=current.number if current else None,
@@ -187,7 +268,7 @@ class Trainer:
         )
 
     def _show(self, progress: Progress) -> None:
-        self._stage(progress.stage, progress.done, progress.total)
+        self._stage(progress.label, progress.done, progress.total)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

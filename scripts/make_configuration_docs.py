@@ -15,8 +15,8 @@ from typing import Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from ml_backend.ranking import DRIVEN
 from ml_backend.settings import PROJECT_FIELDS, Settings
+from strategies import available
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN = "<!-- made by scripts/make_configuration_docs.py: do not edit by hand -->"
@@ -65,7 +65,7 @@ def _default(field: FieldInfo) -> str:
 
 def _valid(name: str, field: FieldInfo) -> str:
     kind = field.annotation
-    choices = DRIVEN if name == "strategy" else get_args(kind) if get_origin(kind) is Literal else ()
+    choices = available() if name == "strategy" else get_args(kind) if get_origin(kind) is Literal else ()
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     limits = (

@@ -61,10 +61,17 @@ class StudioPage:
         cells = [text.split() for text in self._rows().all_inner_texts()]
         return [(int(task), float(score)) for task, score in cells]
 
-    def open_row(self, task: int) -> None:
-        """Open a task by a click on its row."""
+    def listed(self) -> list[int]:
+        """Task ids of the open tab, from top to bottom."""
+        return [int(text.split()[0]) for text in self._rows().all_inner_texts()]
+
+    def open_row(self, task: int, *, regions: bool = True) -> None:
+        """Open a task by a click on its row; one that opens without regions needs to be told."""
         self._rows().filter(has=self._page.get_by_label(f"Select Task {task}", exact=True)).click()
-        self._wait_for_editor()
+        if regions:
+            self._wait_for_editor()
+        else:
+            self._page.locator(".lsf-image").wait_for()
         assert self.task() == task
 
     def label_all_tasks(self) -> None:

@@ -229,6 +229,13 @@ class MemoryStudio:
     def settled(self) -> str:
         return "2100-01-01T00:00:00.000000Z"
 
+    def import_tasks(self, project_id: int, tasks: Sequence[Json]) -> list[int]:
+        created = []
+        for task in tasks:
+            created.append(1 + max(self.items, default=0))
+            self.items[created[-1]] = {"id": created[-1], "annotations": [], "updated_at": self._now(), **task}
+        return created
+
     # -- predictions --------------------------------------------------------------------------------------------------
     def import_predictions(self, project_id: int, rows: Sequence[Json]) -> int:
         self.imports.append([dict(row) for row in rows])
@@ -253,6 +260,12 @@ class MemoryStudio:
         before = len(self.predictions)
         self.predictions = [row for row in self.predictions if row["model_version"] != version]
         return before - len(self.predictions)
+
+    def rename_predictions(self, task_id: int, version: str, other: str) -> int:
+        found = [row for row in self.predictions if (row["task"], row["model_version"]) == (task_id, version)]
+        for row in found:
+            row["model_version"] = other
+        return len(found)
 
     def queue(self) -> list[int]:
         """Unlabelled tasks with a prediction of the current version, in the order in which they are served."""

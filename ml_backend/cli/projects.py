@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.services import Services, open_services, webhook_secret
 from ml_backend.settings import load_settings
 from ml_backend.status import Status, known_project, project_status
+from ml_backend.stream import StreamCounts
+from ml_backend.stream import keep as keep_tasks
 
 commands = typer.Typer()
 ProjectId = Annotated[int, typer.Argument(help="Number of the Label Studio project (in its address).", min=1)]
@@ -30,11 +33,18 @@ def connect(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of this project; may be repeated.")
     ] = None,
+    add_query_control: Annotated[
+        bool, typer.Option("--add-query-control", help="Add a control that shows regions which are asked for.")
+    ] = False,
 ) -> None:
     """Set a Label Studio project up (again, when something is missing). nextmask serve must be running."""
     services = open_services(load_settings(backend_url=backend_url))
     overrides = parse_settings(setting) if setting else None
-    _report(_connection(services, project).connect(overrides), "Everything was in place.")
+    connection = _connection(services, project)
+    if not add_query_control and connection.lacks_query_control(overrides):
+        add_query_control = _offer_query_control(project)
+    changes = connection.connect(overrides, add_query_control=add_query_control)
+    _report(changes, "Everything was in place.")
 
 
 @commands.command()
@@ -62,6 +72,7 @@ def status(
         return
     console.print(_status_table(found))
     for one in found:
+        _print_sentences(one)
         _print_errors(one)
 
 
@@ -75,7 +86,9 @@ def train(project: ProjectId) -> None:
     reconcile_now(services, project)
     latest = services.checkpoints(project).latest()
     if latest is None or latest == before:
-        raise NextmaskError(f"No version was trained: project {project} has no usable label yet.")
+        raise NextmaskError(
+            f"No version was trained: project {project} has no usable label yet, or only held-out ones."
+        )
     console.print(f"Version {latest.number}: {_measure(latest)}. {latest.record.reason}", markup=False)
 
 
@@ -91,6 +104,19 @@ def rank(project: ProjectId) -> None:
 
 
 @commands.command()
+def keep(
+    project: ProjectId,
+    tasks: Annotated[list[int], typer.Argument(metavar="TASK...", help="Numbers of passed-over tasks.")],
+) -> None:
+    """Return tasks that stream mode passed over to the pool."""
+    services = open_services(load_settings())
+    known_project(services, project)
+    keep_tasks(services.client, services.store, project, tasks)
+    services.store.wake(project)
+    console.print(f"Returned to the pool: {len(set(tasks))}.")
+
+
+@commands.command()
 def versions(project: ProjectId, as_json: AsJson = False) -> None:
     """List model versions with their held-out measures."""
     services = open_services(load_settings())
@@ -102,13 +128,14 @@ def versions(project: ProjectId, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([*rows, *damaged], indent=1))
         return
-    table = Table("version", "serves", "labels", "held out", "mIoU", "trained", "note")
+    table = Table("version", "serves", "labels", "held out", "pseudo", "mIoU", "trained", "note")
     for row in rows:
         miou = "" if row["miou"] is None else f"{row['miou']:.3f}"
-        cells = [row["number"], "yes" if row["serves"] else "", row["labels"], row["held_out"], miou]
+        cells = [row["number"], "yes" if row["serves"] else "", row["labels"], row["held_out"], row["pseudo_labels"]]
+        cells.append(miou)
         table.add_row(*map(str, cells), row["created_at"], escape(row["reason"]))
     for item in damaged:
-        table.add_row(str(item["number"]), "", "", "", "", "", escape(f"damaged: {item['damaged']}"))
+        table.add_row(str(item["number"]), *[""] * 6, escape(f"damaged: {item['damaged']}"))
     console.print(table)
 
 
@@ -150,6 +177,20 @@ def _connection(services: Services, project: int) -> Connection:
     return Connection(services.client, services.store, services.settings, project, secret=webhook_secret(services))
 
 
+def _offer_query_control(project: int) -> bool:
+    """Ask whether the labelling configuration may be changed; where nobody can answer, say how to have it changed."""
+    why = "The strategy asks for regions of images, and the labelling configuration has no control that shows them."
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return typer.confirm(f"{why} Add one? Its rectangles are outlines that do not hide the image.", default=True)
+    errors.print(
+        f"{why} Whole images are asked for. To add one: nextmask connect {project} --add-query-control",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return False
+
+
 def _report(changes: list[str], nothing: str) -> None:
     for change in changes:
         console.print(f"• {change}", highlight=False, markup=False)
@@ -167,11 +208,25 @@ def _status_table(found: list[Status]) -> Table:
             state = "waiting (nothing left to label)"
         cells = [state, escape(one.strategy), one.version or "none", one.labels]
         cells += [one.trained_labels, _number(one.held_out_miou), _number(one.agreement), one.pool, one.queue]
-        rows.append([*map(str, [*cells, one.skipped, len(one.errors)])])
-    names = "state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,errors"
+        rows.append([*map(str, [*cells, one.skipped, _stream(one.stream), len(one.errors)])])
+    names = "state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,stream,errors"
     for name, values in zip(names.split(","), zip(*rows, strict=True), strict=True):
         table.add_row(name, *values)
     return table
+
+
+def _stream(counts: StreamCounts | None) -> str:
+    if counts is None:
+        return "off"
+    threshold = "none" if counts.threshold is None else f"{counts.threshold:.4g}"
+    return f"kept {counts.kept}, passed over {counts.passed}, returned {counts.returned}, threshold {threshold}"
+
+
+def _print_sentences(one: Status) -> None:
+    effort = [one.effort.sentence] if one.effort else []
+    advice = one.advice.sentences if one.advice else ()
+    for sentence in (*filter(None, [one.notice]), *advice, *effort, *one.hints):
+        console.print(f"{one.project}: {sentence}", highlight=False, markup=False)
 
 
 def _print_errors(one: Status) -> None:
@@ -189,6 +244,7 @@ def _version_row(version: Version, current: Version | None) -> dict[str, Any]:
         "serves": current is not None and current.number == version.number,
         "labels": len(record.labels),
         "held_out": len(record.held_out),
+        "pseudo_labels": len(record.pseudo_labels),
         "miou": record.measures.get("miou"),
         "measures": record.measures,
         "created_at": record.created_at,

@@ -1,5 +1,8 @@
 """A simulated annotator: asks Label Studio for its next task, as a person would, and submits the true mask.
 
+Where a task comes with rectangles of queried regions, it labels inside those, leaves the pre-annotation as it is
+outside, and returns the rectangles.
+
 What it says about time is simulated, too: looking at a task takes `LOOK_SECONDS`, drawing takes
 `SECONDS_PER_EDGE` for each pixel edge on the outline of what the pre-annotation got wrong.
 """
@@ -7,17 +10,20 @@ What it says about time is simulated, too: looking at a task takes `LOOK_SECONDS
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ml_backend.boxes import inside
 from ml_backend.demo.truth import Mask, Truth
 from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, NextmaskError
 from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.label_studio import LabelStudio
 from ml_backend.masks import agreement, read_result, write_result
+from ml_backend.query_regions import is_query, read_rectangles
 
 LOOK_SECONDS = 4.0
 SECONDS_PER_EDGE = 0.02
@@ -98,12 +104,15 @@ class SimulatedAnnotator:
         true_mask = self._truth.read(self._truth.find(image), self._label_map)
         prediction = next(iter(task.get("predictions") or ()), None)  # the editor, too, starts from the first one
         shown = prediction is not None and not str(prediction.get("model_version", "")).startswith(_WITHOUT_MODEL)
-        before = self._pre_annotation(prediction, true_mask)
+        shown_regions = [] if prediction is None else list(prediction["result"])
+        before = self._pre_annotation(shown_regions, true_mask)
+        asked = self._asked(shown_regions, true_mask)
+        submitted = np.where(asked, true_mask, before).astype(np.uint8)
+        true_mask = np.where(asked, true_mask, IGNORE_INDEX).astype(np.uint8)
         lead_time = drawing_seconds(before, true_mask)
-        regions = write_result(true_mask, self._label_map, minimum_area=0)
         self._client.submit_annotation(
             task["id"],
-            [{**region, "origin": "manual"} for region in regions],
+            self._result(submitted, shown_regions),
             lead_time,
             draft_id=0,
             parent_prediction=None if prediction is None else prediction["id"],
@@ -111,12 +120,25 @@ class SimulatedAnnotator:
         score = agreement(before, true_mask, len(self._label_map.classes)) if shown else None
         return Submission(task["id"], image, score, time.monotonic() - begin, lead_time)
 
-    def _pre_annotation(self, prediction: Mapping[str, Any] | None, true_mask: Mask) -> Mask:
+    def _pre_annotation(self, shown: Sequence[Mapping[str, Any]], true_mask: Mask) -> Mask:
         """Returns the mask (H, W) that the annotator starts from; nothing painted without a prediction."""
-        if prediction is None:
-            return np.full_like(true_mask, self._label_map.unpainted_index)
         height, width = true_mask.shape
-        return read_result(prediction["result"], self._label_map, size=(height, width)).mask
+        return read_result(shown, self._label_map, size=(height, width)).mask
+
+    def _asked(self, shown: Sequence[Mapping[str, Any]], true_mask: Mask) -> NDArray[np.bool_]:
+        """Returns (H, W) bool, what is to be labelled: inside of the rectangles, everything where there are none."""
+        height, width = true_mask.shape
+        boxes = read_rectangles(shown, self._label_map, (height, width)).boxes
+        return inside(boxes, (height, width)) if boxes else np.ones((height, width), dtype=np.bool_)
+
+    def _result(self, mask: Mask, shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the regions of a mask as the editor would submit them, and the rectangles that were shown."""
+        regions = write_result(mask, self._label_map, minimum_area=0)
+        rectangles = [region for region in shown if is_query(region, self._label_map)]
+        return [
+            *({**region, "origin": _origin(region, shown)} for region in regions),
+            *({**region, "origin": "prediction"} for region in rectangles),
+        ]
 
     def _image(self, task: Mapping[str, Any]) -> str:
         return self._label_map.image_reference(task["data"]) or ""
@@ -129,6 +151,13 @@ class SimulatedAnnotator:
             self._client.skip_task(task_id)
         except LabelStudioError:
             return  # the next failure tells: it has the same cause, and the third one stops the run
+
+
+def _origin(region: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what the editor says of a region: as it was predicted, changed since, or drawn."""
+    if any(other.get("value") == region["value"] for other in shown):
+        return "prediction"
+    return "prediction-changed" if any(other.get("id") == region["id"] for other in shown) else "manual"
 
 
 def drawing_seconds(before: Mask, after: Mask) -> float:

@@ -253,6 +253,13 @@ class LabelStudio:
         answer = self.transport.json("DELETE", path, json={"model_version": version}, slow=True)
         return int(answer["deleted_predictions"])
 
+    def rename_predictions(self, task_id: int, version: str, other: str) -> int:
+        """Give a task's predictions of exactly this model version another one; return how many there were."""
+        found = [row for row in self._rows("/api/predictions/", task=task_id) if row.get("model_version") == version]
+        for row in found:
+            self._patch(f"/api/predictions/{row['id']}/", {"model_version": other})
+        return len(found)
+
     # -- machine learning backends ------------------------------------------------------------------------------------
     def ml_backends(self, project_id: int) -> list[Json]:
         """Return the backends of a project. The host calls each one's /health before it answers."""

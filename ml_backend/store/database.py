@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from ml_backend.errors import StoreError
 from ml_backend.store.tables import META, METADATA
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_ADDITIVE = frozenset({"1"})
+"""Earlier schemas that lack tables and columns and differ in nothing else."""
 BUSY_SECONDS = 20.0
 
 
@@ -74,8 +76,22 @@ def _create_schema(engine: sa.Engine) -> None:
         found = connection.execute(sa.select(META.c.value).where(META.c.key == "schema")).scalar()
         if found is None:
             connection.execute(sa.insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
+        elif found in _ADDITIVE:
+            _add_columns(connection)
+            schema = sa.update(META).where(META.c.key == "schema")
+            connection.execute(schema.values(value=str(SCHEMA_VERSION)))
         elif found != str(SCHEMA_VERSION):
             raise StoreError(
                 f"The state database has schema {found}, this nextmask needs {SCHEMA_VERSION}. Use the nextmask that"
                 " wrote it, or move MODEL_DIR away: labels stay in Label Studio and are read again."
             )
+
+
+def _add_columns(connection: sa.Connection) -> None:
+    """Add the columns that tables of an earlier schema lack; their rows get what the database fills in."""
+    known = sa.inspect(connection)
+    for table in METADATA.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)}
+        for column in (column for column in table.columns if column.name not in there):
+            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")

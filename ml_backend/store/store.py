@@ -10,9 +10,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ml_backend.boxes import Query, boxes_from_text, boxes_to_text
 from ml_backend.errors import LeaseLost
 from ml_backend.store.database import open_database
-from ml_backend.store.tables import META, PROJECTS, PUBLISHED, RANKING, TASKS, VERSIONS, Lease, Project, Task
+from ml_backend.store.tables import (
+    DECISIONS,
+    META,
+    PROJECTS,
+    PUBLISHED,
+    QUERIES,
+    RANKING,
+    TASKS,
+    VERSIONS,
+    Decision,
+    Lease,
+    Project,
+    Task,
+)
 
 
 class Store:
@@ -77,7 +91,7 @@ class Store:
         """Drop everything known of a project; checkpoints and masks on disk stay."""
         with self._write() as connection:
             connection.execute(sa.delete(PROJECTS).where(PROJECTS.c.id == project_id))
-            for table in (TASKS, RANKING, PUBLISHED, VERSIONS):
+            for table in (TASKS, RANKING, PUBLISHED, VERSIONS, QUERIES, DECISIONS):
                 connection.execute(sa.delete(table).where(table.c.project_id == project_id))
 
     # -- leases -------------------------------------------------------------------------------------------------------
@@ -171,14 +185,25 @@ class Store:
         """Drop tasks that Label Studio no longer has."""
         with self._write() as connection:
             for chunk in _chunks(list(task_ids), 500):
-                for table in (TASKS, RANKING, PUBLISHED):
+                for table in (TASKS, RANKING, PUBLISHED, QUERIES, DECISIONS):
                     here = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(chunk))
                     connection.execute(sa.delete(table).where(here))
 
     # -- ranking ------------------------------------------------------------------------------------------------------
-    def put_ranking(self, project_id: int, entries: Mapping[int, float], **fields: Any) -> None:
-        """Replace a project's ranking (task id -> priority) and set columns of the project, in one transaction."""
-        rows = [{"project_id": project_id, "task_id": task, "priority": value} for task, value in entries.items()]
+    def put_ranking(
+        self,
+        project_id: int,
+        entries: Mapping[int, float],
+        queries: Mapping[int, Query] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Replace a project's ranking and set columns of the project, in one transaction.
+
+        Args:
+            entries: task id -> priority.
+            queries: task id -> what is asked for, of those tasks of which not the whole image is.
+        """
+        rows = [_ranking_row(project_id, task, value, (queries or {}).get(task)) for task, value in entries.items()]
         with self._write() as connection:
             connection.execute(sa.delete(RANKING).where(RANKING.c.project_id == project_id))
             if rows:
@@ -209,6 +234,97 @@ class Store:
                 rows = connection.execute(sa.select(RANKING.c.task_id, RANKING.c.priority).where(here))
                 found.update({row[0]: row[1] for row in rows})
         return found
+
+    def ranked_queries(self, project_id: int) -> dict[int, Query]:
+        """Return what the ranking asks for, by task id, of those tasks of which not the whole image is asked for."""
+        table = RANKING.c
+        query = sa.select(table.task_id, table.boxes, table.cost)
+        with self._read() as connection:
+            rows = connection.execute(query.where(table.project_id == project_id, table.boxes != ""))
+            return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}
+
+    def move_ranking(self, project_id: int, moves: Mapping[int, int], tasks: Iterable[Task]) -> None:
+        """Let other tasks of the same images take the places of tasks in the ranking, in one transaction.
+
+        Args:
+            moves: task id in the ranking -> the one that takes its place; what that one had there is dropped.
+            tasks: those that are new, to be inserted.
+        """
+        with self._write() as connection:
+            self._upsert_in(connection, TASKS, [vars(task) for task in tasks], keys=("project_id", "task_id"))
+            for old, new in moves.items():
+                here = RANKING.c.project_id == project_id
+                connection.execute(sa.delete(RANKING).where(here, RANKING.c.task_id == new))
+                connection.execute(sa.update(RANKING).where(here, RANKING.c.task_id == old).values(task_id=new))
+
+    # -- what was asked for -------------------------------------------------------------------------------------------
+    def put_queries(self, project_id: int, version: str, queries: Mapping[int, Query]) -> None:
+        """Keep what tasks are published with; it stays when the version is pruned."""
+        keys = {"project_id": project_id, "version": version, "asked_at": time.time()}
+        rows = [
+            keys | {"task_id": task, "boxes": boxes_to_text(query.boxes), "cost": query.cost}
+            for task, query in queries.items()
+        ]
+        self._upsert(QUERIES, rows, keys=("project_id", "task_id", "version"))
+
+    def drop_queries(self, project_id: int, version: str, task_ids: Iterable[int]) -> None:
+        """Take back that tasks are published with rectangles: the host would not show them."""
+        with self._write() as connection:
+            for chunk in _chunks(list(task_ids), 500):
+                table = QUERIES.c
+                here = sa.and_(table.project_id == project_id, table.version == version, table.task_id.in_(chunk))
+                connection.execute(sa.delete(QUERIES).where(here))
+
+    def queries(self, project_id: int) -> dict[int, Query]:
+        """Return what tasks were last published with, by task id."""
+        return {task: query for (task, _), query in self.published_queries(project_id).items()}
+
+    def published_queries(self, project_id: int, task_id: int | None = None) -> dict[tuple[int, str], Query]:
+        """Return what tasks (or one) were ever published with, by task id and version, the last one last."""
+        table = QUERIES.c
+        here = table.project_id == project_id
+        if task_id is not None:
+            here = sa.and_(here, table.task_id == task_id)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(QUERIES).where(here).order_by(table.asked_at))
+            return {(row.task_id, row.version): Query(boxes_from_text(row.boxes), row.cost) for row in rows}
+
+    # -- decisions of a stream ----------------------------------------------------------------------------------------
+    def put_decisions(self, project_id: int, decisions: Iterable[Decision], *, note: tuple[str, str]) -> None:
+        """Keep decisions, and the state of the stream that made them as a note (key, value), in one transaction."""
+        rows = [{"project_id": project_id, **vars(decision)} for decision in decisions]
+        with self._write() as connection:
+            self._upsert_in(connection, DECISIONS, rows, keys=("project_id", "task_id"))
+            self._upsert_in(connection, META, [{"key": note[0], "value": note[1]}], keys=("key",))
+
+    def decisions(self, project_id: int) -> dict[int, Decision]:
+        """Return what was decided, by task id."""
+        with self._read() as connection:
+            rows = connection.execute(sa.select(DECISIONS).where(DECISIONS.c.project_id == project_id))
+            fields = [{**row._mapping} for row in rows]
+        for one in fields:
+            del one["project_id"]
+        return {one["task_id"]: Decision(**one) for one in fields}
+
+    def passed_over(self, project_id: int) -> dict[int, Decision]:
+        """Return the decisions to pass a task over that nobody took back; it may have been labelled since."""
+        decisions = self.decisions(project_id)
+        return {task: one for task, one in decisions.items() if not one.keep and not one.returned}
+
+    def update_decisions(self, project_id: int, task_ids: Iterable[int], **fields: bool) -> None:
+        """Set columns (marked, returned) of decisions."""
+        with self._write() as connection:
+            for chunk in _chunks(list(task_ids), 500):
+                here = sa.and_(DECISIONS.c.project_id == project_id, DECISIONS.c.task_id.in_(chunk))
+                connection.execute(sa.update(DECISIONS).where(here).values(**fields))
+
+    def set_task_status(self, project_id: int, task_ids: Iterable[int], status: str) -> None:
+        """Set the status of tasks that have no annotation: unlabelled or passed."""
+        with self._write() as connection:
+            for chunk in _chunks(list(task_ids), 500):
+                here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
+                open_ones = sa.and_(here, TASKS.c.status.in_(("unlabelled", "passed")))
+                connection.execute(sa.update(TASKS).where(open_ones).values(status=status))
 
     # -- what was published -------------------------------------------------------------------------------------------
     def put_published(self, project_id: int, version: str, rows: Iterable[tuple[int, float, bytes | None]]) -> None:
@@ -268,9 +384,12 @@ class Store:
 
     def forget_version(self, project_id: int, version: str) -> None:
         """Drop what is kept of a pruned version; what annotators made of it stays with the tasks."""
+        mine = sa.and_(TASKS.c.project_id == project_id, TASKS.c.shown_version == version)
+        # Labels that began with a mask of this version are read again when the configuration changes.
+        in_use = PUBLISHED.c.task_id.in_(sa.select(TASKS.c.task_id).where(mine))
         with self._write() as connection:
-            for table in (VERSIONS, PUBLISHED):
-                here = sa.and_(table.c.project_id == project_id, table.c.version == version)
+            for table, more in ((VERSIONS, sa.true()), (PUBLISHED, sa.not_(in_use))):
+                here = sa.and_(table.c.project_id == project_id, table.c.version == version, more)
                 connection.execute(sa.delete(table).where(here))
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
@@ -290,12 +409,18 @@ class Store:
         self._upsert(META, [{"key": key, "value": value}], keys=("key",))
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
+        if rows:
+            with self._write() as connection:
+                self._upsert_in(connection, table, rows, keys=keys)
+
+    def _upsert_in(
+        self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]
+    ) -> None:
         if not rows:
             return
         statement = self._insert(table)
         changes = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
-        with self._write() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
@@ -312,3 +437,8 @@ class Store:
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
+
+
+def _ranking_row(project_id: int, task_id: int, priority: float, query: Query | None) -> dict[str, Any]:
+    asked = {"boxes": boxes_to_text(query.boxes), "cost": query.cost} if query else {"boxes": "", "cost": None}
+    return {"project_id": project_id, "task_id": task_id, "priority": priority} | asked

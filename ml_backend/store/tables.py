@@ -8,6 +8,12 @@ import sqlalchemy as sa
 
 METADATA = sa.MetaData()
 
+
+def _text(name: str) -> sa.Column[str]:
+    """A text column that later schemas added: the database itself fills it in the rows of earlier ones."""
+    return sa.Column(name, sa.Text, nullable=False, default="", server_default=sa.text("''"))
+
+
 META = sa.Table("meta", METADATA, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
 
 PROJECTS = sa.Table(
@@ -42,6 +48,9 @@ PROJECTS = sa.Table(
     sa.Column("ranking_number", sa.Integer, nullable=False, default=0),
     sa.Column("ranking_key", sa.Text, nullable=False, default=""),
     sa.Column("undo", sa.Text, nullable=False, default=""),
+    _text("pseudo_labels"),
+    _text("notice"),
+    sa.Column("ranking_seconds", sa.Float),
 )
 
 TASKS = sa.Table(
@@ -63,6 +72,9 @@ TASKS = sa.Table(
     sa.Column("vertices", sa.Integer, nullable=False, default=0),
     sa.Column("shown_version", sa.Text, nullable=False, default=""),
     sa.Column("agreement", sa.Float),
+    _text("boxes"),
+    _text("effort_file"),
+    sa.Column("effort", sa.Float),
     sa.Index("tasks_by_status", "project_id", "status"),
 )
 
@@ -72,6 +84,8 @@ RANKING = sa.Table(
     sa.Column("project_id", sa.Integer, primary_key=True),
     sa.Column("task_id", sa.Integer, primary_key=True),
     sa.Column("priority", sa.Float, nullable=False),
+    _text("boxes"),
+    sa.Column("cost", sa.Float),
     sa.Index("ranking_by_priority", "project_id", "priority"),
 )
 
@@ -93,6 +107,30 @@ VERSIONS = sa.Table(
     sa.Column("version", sa.Text, primary_key=True),
     sa.Column("published_at", sa.Float, nullable=False),
     sa.Column("retired_at", sa.Float),
+)
+
+QUERIES = sa.Table(
+    "queries",
+    METADATA,
+    sa.Column("project_id", sa.Integer, primary_key=True),
+    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("boxes", sa.Text, nullable=False),
+    sa.Column("cost", sa.Float),
+    sa.Column("asked_at", sa.Float, nullable=False),
+)
+
+DECISIONS = sa.Table(
+    "decisions",
+    METADATA,
+    sa.Column("project_id", sa.Integer, primary_key=True),
+    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("keep", sa.Boolean, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("threshold", sa.Float),
+    sa.Column("decided_at", sa.Float, nullable=False),
+    sa.Column("marked", sa.Boolean, nullable=False, default=False),
+    sa.Column("returned", sa.Boolean, nullable=False, default=False),
 )
 
 
@@ -129,11 +167,20 @@ class Project:
     ranking_number: int
     ranking_key: str
     undo: str
+    pseudo_labels: str = ""
+    notice: str = ""
+    ranking_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `status` is unlabelled, labelled, skipped or broken (its annotation cannot be read)."""
+    """One task.
+
+    Attributes:
+        status: unlabelled, labelled, skipped, broken (its annotation cannot be read) or passed (by a stream).
+        boxes: where a label is one of parts of the image, these; see `boxes`. Empty: the label is of the whole image.
+        effort_file: where the effort that the label took is kept as points; see `effort`. `effort` is their sum.
+    """
 
     project_id: int
     task_id: int
@@ -151,6 +198,30 @@ class Task:
     vertices: int = 0
     shown_version: str = ""
     agreement: float | None = None
+    boxes: str = ""
+    effort_file: str = ""
+    effort: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stream decided about a task.
+
+    Attributes:
+        keep: whether it is to be labelled.
+        score, threshold: its information, and what that had to reach; None where nothing would have been enough.
+        decided_at: seconds since the epoch.
+        marked: Label Studio shows it as passed over.
+        returned: a person took the decision back.
+    """
+
+    task_id: int
+    keep: bool
+    score: float
+    threshold: float | None
+    decided_at: float
+    marked: bool = False
+    returned: bool = False
 
 
 @dataclass(frozen=True)

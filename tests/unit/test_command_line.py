@@ -9,18 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
-from wiring import NOBODY, PROJECT, MemoryStudio, give_project, make_services, make_settings, task_of
+from wiring import NOBODY, PROJECT, XML, MemoryStudio, give_project, make_services, make_settings, task_of
 
 from ml_backend import __version__, cli
+from ml_backend.boxes import Box, Query
 from ml_backend.cli import console, projects, running
 from ml_backend.cli.console import in_background, reconcile_now
 from ml_backend.cli.projects import parse_settings
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
+from ml_backend.label_config import with_query_control
 from ml_backend.services import Services
+from ml_backend.store import Decision
 
 TOKEN = "5ec2e7" * 6 + "abcd"
 
@@ -194,6 +198,16 @@ def test_status_of_projects(run: Run, services: Services) -> None:
     assert [one["project"] for one in json.loads(run("status", "--json").out)] == [PROJECT, 70]
 
 
+def test_status_says_what_labelling_brings_and_what_a_config_change_dropped(run: Run, services: Services) -> None:
+    give_project(services, notice="The labelling configuration changed: 'tumour' was removed.")
+    printed = run("status").out
+    assert "65: The labelling configuration changed: 'tumour' was removed." in printed
+    assert "65: What the last labels brought cannot be told yet" in printed
+    shown = json.loads(run("status", PROJECT, "--json").out)
+    assert shown["notice"] in printed
+    assert shown["advice"]["held_out"] == 2
+
+
 def test_status_says_when_nothing_is_left_to_label(run: Run, services: Services) -> None:
     services.store.wake(PROJECT, reconciled_at=1.0)
     assert "waiting (nothing left to label)" in run("status").out
@@ -234,6 +248,7 @@ def test_versions_are_listed_with_their_measures(run: Run, services: Services) -
     assert "damaged: weights.safetensors has 0 bytes" in printed
     first, second = json.loads(run("versions", PROJECT, "--json").out)
     assert (first["number"], first["serves"], first["labels"], first["held_out"]) == (1, True, 6, 2)
+    assert ("pseudo" in printed, first["pseudo_labels"]) == (True, 0)
     assert first["measures"]["miou"] == miou
     assert second["number"] == 2
     assert "0 bytes" in second["damaged"]
@@ -279,6 +294,45 @@ def test_connect_and_disconnect_report(run: Run, hosted: Services, studio: Memor
     assert studio.backends[0]["extra_params"]["train_after"] == 3
     assert "Everything was in place." in run("connect", PROJECT).out
     assert "• removed the webhook" in run("disconnect", PROJECT).out
+
+
+def test_connect_offers_the_control_that_regions_need(
+    run: Run, hosted: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = ("connect", PROJECT, "--set", "strategy=cereals")
+    ended = run(*connect)
+    assert ended.code == 0
+    assert f"nextmask connect {PROJECT} --add-query-control" in ended.err
+    assert 'name="query"' not in studio.xml
+    for answer in (False, True):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setattr(projects.typer, "confirm", lambda *_, answer=answer, **__: answer)
+        assert run(*connect).code == 0
+        assert ('name="query"' in studio.xml) is answer
+    monkeypatch.setattr(projects.typer, "confirm", None)  # there is nothing to ask for any more
+    assert run(*connect).code == 0
+
+
+def test_connect_adds_the_control_when_told_to(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+    ended = run("connect", PROJECT, "--add-query-control", "--set", "strategy=cereals")
+    assert "added the control 'query'" in ended.out
+    assert ended.err == ""
+
+
+def test_status_shows_effort_and_hints(run: Run, services: Services) -> None:
+    services.store.wake(PROJECT, label_config=XML, extra_params='{"strategy": "cereals"}')
+    box = Box(0, 0, 1, 1)
+    services.store.put_queries(PROJECT, "nextmask-1.1", {1: Query((box,), 4.0)})
+    answered = task_of(1, status="labelled", boxes="[[0, 0, 1, 1]]", effort=6.0, shown_version="nextmask-1.1")
+    services.store.put_tasks([answered])
+    out = " ".join(run("status", PROJECT).out.split())
+    assert "4.0 clicks predicted, 6.0 taken (1 answered)" in out
+    assert f"nextmask connect {PROJECT} --add-query-control" in out
+    shown = json.loads(run("status", PROJECT, "--json").out)
+    assert shown["effort"]["predicted_mean"] == 4
+    services.store.update_project(PROJECT, label_config=with_query_control(XML))
+    assert json.loads(run("status", PROJECT, "--json").out)["hints"] == []
 
 
 def test_a_change_is_printed_as_it_is(run: Run, hosted: Services) -> None:
@@ -385,3 +439,18 @@ def test_the_log_is_one_line_per_event(tmp_path: Path, capsys: pytest.CaptureFix
     (line,) = capsys.readouterr().err.splitlines()
     assert "INFO ml_backend.anything" in line
     assert line.endswith("project=7 done")
+
+
+def test_keep_returns_tasks_that_a_stream_passed_over(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+    store = hosted.store
+    store.wake(PROJECT)
+    store.put_tasks([task_of(1), task_of(2, status="passed"), task_of(3, status="passed")])
+    passed = [Decision(task, keep=False, score=0.5, threshold=0.7, decided_at=0.0) for task in (2, 3)]
+    kept = Decision(1, keep=True, score=0.9, threshold=None, decided_at=0.0)
+    store.put_decisions(PROJECT, [kept, *passed], note=(f"stream_{PROJECT}", '{"baseline": 0, "threshold": 0.7}'))
+    assert "kept 1, passed over 2, returned 0, threshold 0.7" in run("status", PROJECT).out
+    refused = run("keep", PROJECT, 2, 1)
+    assert (refused.code, f"Not passed over in project {PROJECT}: task 1." in refused.err) == (2, True)
+    assert run("keep", PROJECT, 2, 3) == Ended(0, "Returned to the pool: 2.\n", "")
+    assert [task.status for task in store.tasks(PROJECT)] == ["unlabelled"] * 3
+    assert "kept 1, passed over 0, returned 2" in run("status", PROJECT).out

@@ -221,6 +221,70 @@ def test_bad_settings_configs_and_projects_change_nothing(
     assert json.dumps(state(studio)) == before
 
 
+# -- the control for regions that are asked for -----------------------------------------------------------------------
+CEREALS = {"strategy": "cereals"}
+
+
+def test_it_is_missing_only_where_regions_are_asked_for(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    assert not make_connection().lacks_query_control()
+    assert make_connection().lacks_query_control(CEREALS)
+    assert make_connection(strategy="cereals").lacks_query_control()
+    make_connection().connect(CEREALS)
+    assert studio.xml == COLOURED  # only offered
+    assert make_connection().lacks_query_control()  # by the settings that Label Studio keeps
+    assert not make_connection().lacks_query_control({"strategy": None})
+    changes = make_connection().connect(CEREALS, add_query_control=True)
+    assert changes == ["added the control 'query' for the regions that are asked for"]
+    assert not make_connection().lacks_query_control(CEREALS)
+    assert make_connection().connect(CEREALS, add_query_control=True) == []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_disconnect_takes_control_and_colours_back(
+    studio: MemoryStudio, make_connection: MakeConnection, at_once: bool
+) -> None:
+    studio.xml = XML
+    if not at_once:
+        make_connection().connect()
+    make_connection().connect(CEREALS, add_query_control=True)
+    assert 'name="query"' in studio.xml
+    assert studio.xml.count("background=") == 3
+    assert "labels as before" in make_connection().disconnect()
+    assert studio.xml == XML
+
+
+def test_a_configuration_that_somebody_changed_is_what_comes_back(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    studio.xml = XML
+    make_connection().connect()
+    theirs = studio.xml = studio.xml.replace("<View>", "<View><Header value='Look!'/>")
+    make_connection().connect(CEREALS, add_query_control=True)
+    make_connection().disconnect()
+    assert studio.xml == theirs
+    make_connection().connect(CEREALS, add_query_control=True)
+    changed = studio.xml = studio.xml.replace("Look!", "Look again!")
+    make_connection().disconnect()
+    assert studio.xml == changed
+
+
+def test_labels_that_annotations_use_stay_and_that_is_said(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection().connect(CEREALS, add_query_control=True)
+    with_control, update = studio.xml, studio.update_project
+
+    def refuse(project: int, **fields: Any) -> Any:
+        if "label_config" in fields:
+            raise LabelStudioError("Created annotations are incompatible", status=400)
+        return update(project, **fields)
+
+    monkeypatch.setattr(studio, "update_project", refuse)
+    changes = make_connection().disconnect()
+    assert any("the labels stay as they are" in change and "incompatible" in change for change in changes)
+    assert (studio.xml, studio.fields["sampling"]) == (with_control, "Sequential sampling")
+
+
 # -- disconnect ------------------------------------------------------------------------------------------------------
 def test_disconnect_puts_back_what_was_there(studio: MemoryStudio, make_connection: MakeConnection) -> None:
     studio.xml = XML

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ml_backend.boxes import Box
 from ml_backend.demo.annotator import LOOK_SECONDS, SECONDS_PER_EDGE, SimulatedAnnotator, Submission, drawing_seconds
 from ml_backend.demo.truth import Truth
 from ml_backend.errors import (
@@ -19,8 +20,9 @@ from ml_backend.errors import (
     LabelStudioUnavailable,
     NextmaskError,
 )
-from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
-from ml_backend.masks import read_result, write_result
+from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
+from ml_backend.masks import agreement, read_result, write_result
+from ml_backend.query_regions import read_rectangles, write_rectangles
 
 XML = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">
 <Label value="cell"/></BrushLabels></View>"""
@@ -115,6 +117,36 @@ def test_a_pre_annotation_is_compared_and_named_as_parent(annotator: Annotator) 
     assert submission.agreement == pytest.approx((56 / 68 + 12 / 24) / 2)  # background, cell
     assert submission.lead_time == drawing_seconds(predicted, TRUE)
     assert client.annotations[1]["parent_prediction"] == 55
+
+
+def test_inside_of_rectangles_only(annotator: Annotator) -> None:
+    label_map = parse_label_config(with_query_control(XML))
+    predicted = np.zeros_like(TRUE)
+    predicted[:, 4:] = 1
+    box = Box(2, 0, 4, 8)
+    shown = [*write_result(predicted, label_map, minimum_area=0), *write_rectangles([box], label_map, TRUE.shape)]
+    client = FakeLabelStudio([tasks(1)[0] | {"predictions": [{"id": 5, "result": shown}]}])
+    (submission,) = annotator(client, label_map).annotate(1)
+    result = client.annotations[1]["result"]
+    assert read_rectangles(result, label_map, TRUE.shape).boxes == (box,)
+    expected = predicted.copy()
+    expected[box.slices] = TRUE[box.slices]
+    assert np.array_equal(read_result(result, label_map).mask, expected)
+    assert {region["type"]: region["origin"] for region in result} == {
+        "brushlabels": "prediction-changed",
+        "rectanglelabels": "prediction",
+    }
+    inside = np.full_like(TRUE, IGNORE_INDEX)
+    inside[box.slices] = TRUE[box.slices]
+    assert submission.lead_time == drawing_seconds(predicted, inside) < drawing_seconds(predicted, TRUE)
+    assert submission.agreement == agreement(predicted, inside, 2)
+
+
+def test_what_needs_no_change_is_submitted_as_it_was_predicted(annotator: Annotator) -> None:
+    shown = write_result(TRUE, LABEL_MAP, minimum_area=0)
+    client = FakeLabelStudio([tasks(1)[0] | {"predictions": [{"id": 5, "result": shown}]}])
+    annotator(client).annotate(1)
+    assert [region["origin"] for region in client.annotations[1]["result"]] == ["prediction"]
 
 
 def test_a_prediction_without_regions_is_an_empty_pre_annotation(annotator: Annotator) -> None:

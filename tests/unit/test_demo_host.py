@@ -171,8 +171,9 @@ def test_no_orphan_when_we_are_ended(host: Start, tmp_path: Path, number: signal
         pytest.skip("only Linux ends a child with its parent")
     label_studio = host(SERVES)
     script = f"""
-    import pathlib, time
+    import pathlib, signal, time
     from ml_backend.demo.host import LabelStudioHost
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
     host = LabelStudioHost(pathlib.Path({str(label_studio.command)!r}), pathlib.Path({str(label_studio.folder)!r}),
                            {label_studio.port}, pathlib.Path("."), username="a", password="b", token="c")
     with host.running():

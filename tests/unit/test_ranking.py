@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from ml_backend.boxes import Box
 from ml_backend.errors import ConfigurationError
-from ml_backend.ranking import DRIVEN, append_unscored, make_strategy, rank_pool, sample_order, within_time
-from strategies import Batch, available
+from ml_backend.ranking import (
+    PoolRanking,
+    Pools,
+    Preparation,
+    append_unscored,
+    make_strategy,
+    rank_pool,
+    sample_order,
+    state_file,
+    within_time,
+)
+from strategies import Batch, Budget, available
 
 
 def batch(*sureness: tuple[int, float]) -> Batch:
@@ -27,8 +40,13 @@ def stream(*batches: Batch) -> Callable[[], Iterator[Batch]]:
 def rank(
     name: str, *batches: Batch, seed: int = 0, progress: Callable[[int], None] = lambda _: None
 ) -> dict[int, float]:
-    strategy = make_strategy(name, {})
-    return rank_pool(strategy, stream(*batches), stream(), budget=3, seed=seed, round_number=0, progress=progress)
+    pools = Pools(stream(*batches), stream(), stream(*batches), stream())
+    return dict(ranked(make_strategy(name, {}), pools, seed=seed, progress=progress).priorities)
+
+
+def ranked(strategy: object, pools: Pools, images: int = 3, **options: Any) -> PoolRanking:
+    options = {"seed": 0, "round_number": 0, "progress": lambda _: None} | options
+    return rank_pool(strategy, pools, budget=Budget(images=images), **options)  # type: ignore[arg-type]
 
 
 def in_order(priorities: dict[int, float]) -> list[int]:
@@ -61,39 +79,150 @@ def test_an_empty_pool_ranks_nothing() -> None:
     assert rank("entropy") == {}
 
 
-def test_a_strategy_may_read_the_pool_again_in_prepare() -> None:
-    reads = []
+class Learner:
+    """Wraps a strategy: its prepare walks both pools twice and reports, as one that trains its own network does."""
 
-    class TwoPasses:
-        """Wraps a strategy: its prepare walks both pools twice, as one that trains its own network does."""
+    asks_for_regions = False
 
-        needs = frozenset({"labelled"})
+    def __init__(self, needs: set[str]) -> None:
+        self.inner, self.needs = make_strategy("entropy", {}), frozenset(needs)
+        self.read: list[int] = []
+        self.known: object = None
+        self.learned = 0
+        self.deadline: float | None = None
 
-        def __init__(self) -> None:
-            self.inner = make_strategy("entropy", {})
+    def prepare(self, labelled: Any, unlabelled: Any, *, deadline: Any = None, progress: Any = None, **_: Any) -> None:
+        self.deadline = deadline
+        for pool in (labelled, labelled, unlabelled, unlabelled):
+            self.read.append(sum(len(one.ids) for one in pool))
+        for step in range(1, 3):
+            self.learned += 1
+            if progress:
+                progress(step, 2)
 
-        def prepare(self, labelled: object, unlabelled: object, **_: object) -> None:
-            for pool in (labelled, labelled, unlabelled, unlabelled):
-                reads.append(sum(len(one.ids) for one in pool))  # type: ignore[attr-defined]
+    def observe(self, one: Batch) -> object:
+        return self.inner.observe(one)
 
-        def observe(self, one: Batch) -> object:
-            return self.inner.observe(one)
+    def rank(self, unlabelled: Any, labelled: Any, **options: Any) -> object:
+        self.known = labelled
+        return self.inner.rank(unlabelled, labelled, **options)
 
-        def rank(self, unlabelled: object, labelled: object, **options: object) -> object:
-            assert labelled is not None
-            return self.inner.rank(unlabelled, labelled, **options)  # type: ignore[arg-type]
+    def state_dict(self) -> dict[str, Any]:
+        return {"learned": self.learned}
 
-    found = rank_pool(
-        TwoPasses(),  # type: ignore[arg-type]
-        stream(batch((1, 0.9), (2, 0.6))),
-        stream(batch((7, 0.5))),
-        budget=1,
-        seed=0,
-        round_number=0,
-        progress=lambda _: None,
-    )
-    assert reads == [1, 1, 2, 2]
-    assert in_order(found) == [2, 1]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learned = state["learned"]
+
+
+POOLS = Pools(
+    stream(batch((1, 0.9), (2, 0.6))),
+    stream(batch((7, 0.5))),
+    stream(batch((1, 0.9), (2, 0.6), (3, 0.5))),
+    stream(batch((7, 0.5), (8, 0.5))),
+)
+"""Of different lengths, so that one cannot be taken for another."""
+
+
+def test_a_strategy_learns_from_the_images_alone_as_often_as_it_wants() -> None:
+    strategy = Learner({"labelled"})
+    found = ranked(strategy, POOLS)
+    assert strategy.read == [2, 2, 3, 3]
+    assert in_order(dict(found.priorities)) == [2, 1]
+    assert strategy.known is None  # only methods that compare descriptors pay for a pass over what is labelled
+
+
+def test_what_is_labelled_is_observed_for_methods_that_compare_descriptors() -> None:
+    strategy = Learner({"labelled", "features"})
+    ranked(strategy, POOLS)
+    assert strategy.known.ids == (7,)  # type: ignore[attr-defined]
+
+
+# -- what a strategy learned -----------------------------------------------------------------------------------------
+def preparation(file: Path, progress: Callable[[int, int], None] = lambda *_: None) -> Preparation:
+    return Preparation(file, 60.0, progress)
+
+
+def test_what_was_learned_is_kept_for_the_next_round(tmp_path: Path) -> None:
+    file, shown = tmp_path / "strategy" / "learner.pt", list[tuple[int, int]]()
+    ranked(Learner(set()), POOLS, preparation=preparation(file, lambda *steps: shown.append(steps)))
+    assert shown == [(1, 2), (2, 2)]
+    again = Learner(set())
+    ranked(again, POOLS, preparation=preparation(file))
+    assert again.learned == 4
+    assert again.deadline is not None
+    assert 50 < again.deadline - time.monotonic() <= 60
+
+
+def test_a_ranking_that_is_killed_while_it_learns_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "learner.pt"
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def killed(done: int, _total: int) -> None:
+        now[0] += 31  # what was learned is written down every 30 s
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ranked(Learner(set()), POOLS, preparation=preparation(file, killed))
+    again = Learner(set())
+    ranked(again, POOLS, preparation=preparation(file))
+    assert again.learned == 1 + 2
+
+
+def test_a_damaged_state_is_learned_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "learner.pt"
+    file.write_bytes(b"half a file")
+    strategy = Learner(set())
+    ranked(strategy, POOLS, preparation=preparation(file))
+    assert strategy.learned == 2
+    assert "learner.pt cannot be used" in caplog.text
+
+
+def test_options_have_states_of_their_own(tmp_path: Path) -> None:
+    files = {state_file(tmp_path, "vaal", options) for options in ({}, {"latent": 8}, {"latent": 9})}
+    assert len(files) == 3
+    assert state_file(tmp_path, "vaal", {"a": 1, "b": 2}) == state_file(tmp_path, "vaal", {"b": 2, "a": 1})
+
+
+# -- regions and pseudo-labels ---------------------------------------------------------------------------------------
+def corners(task: int, *sure: float) -> Batch:
+    """An image of 8 x 8 pixels whose four quarters are of this sureness, from the upper left, row by row."""
+    quarters = torch.tensor(sure).view(2, 2).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    first = quarters[None, None, None]
+    return Batch(ids=(task,), images=torch.zeros(1, 3, 8, 8), probabilities=torch.cat([first, 1 - first], dim=2))
+
+
+def test_regions_are_asked_for_where_nothing_was_asked_before() -> None:
+    strategy = make_strategy("cereals", {"window": 4, "stride": 4, "fusion": "information"})
+    asked = {2: (Box(0, 0, 4, 4),)}
+    images = stream(corners(1, 0.99, 0.98, 0.9, 0.97), corners(2, 0.5, 0.6, 0.99, 0.99))
+    found = ranked(strategy, Pools(images, stream(), stream(), stream(), asked), images=1)
+    assert found.queries[2].boxes[0] == Box(4, 0, 4, 4)
+    assert all(Box(0, 0, 4, 4) not in query.boxes for task, query in found.queries.items() if task == 2)
+    assert in_order(dict(found.priorities)) == [2, 1]
+
+
+def test_certain_images_are_proposed_as_pseudo_labels() -> None:
+    found = ranked(make_strategy("ceal", {}), Pools(stream(batch((1, 0.9999), (2, 0.5))), *[stream()] * 3), images=1)
+    assert found.pseudo_labels == (1,)
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", available())
+def test_every_method_of_the_library_can_be_set(name: str) -> None:
+    assert make_strategy(name, {}).name == name
+
+
+def test_a_preset_stands_for_the_options_of_a_paper() -> None:
+    assert "committee" in make_strategy("ceal", {"preset": "melanoma"}).needs
+    assert "committee" not in make_strategy("ceal", {"preset": "melanoma", "measure": "entropy"}).needs
+    with pytest.raises(ConfigurationError, match="unknown preset 'mole'; valid: melanoma"):
+        make_strategy("ceal", {"preset": "mole"})
+    with pytest.raises(ConfigurationError, match="unknown preset 'melanoma'; valid: none"):
+        make_strategy("entropy", {"preset": "melanoma"})
 
 
 @pytest.mark.parametrize(("name", "options"), [("entropie", {}), ("entropy", {"temperature": 2})])
@@ -105,17 +234,6 @@ def test_an_unknown_strategy_or_option_names_the_setting(name: str, options: dic
 
 
 # -- samples ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", sorted(set(available()) - set(DRIVEN)))
-def test_a_method_that_the_backend_does_not_drive_is_refused_at_once(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="Choose one of: entropy, least_confidence, margin, random"):
-        make_strategy(name, {})
-
-
-@pytest.mark.parametrize("name", DRIVEN)
-def test_what_the_backend_drives_needs_nothing_else(name: str) -> None:
-    assert make_strategy(name, {}).needs <= {"probabilities"}
-
-
 def test_the_sample_depends_on_ids_and_seed_only() -> None:
     tasks = list(range(1, 101))
     first = sample_order(tasks, 0)
@@ -149,12 +267,12 @@ def test_time_ends_the_stream_but_not_before_the_least(monkeypatch: pytest.Monke
 
 # -- what was not scored ---------------------------------------------------------------------------------------------
 def test_when_all_are_scored_priorities_stay() -> None:
-    ranking = append_unscored({1: 0.9, 2: 0.1}, [])
+    ranking = append_unscored(PoolRanking({1: 0.9, 2: 0.1}, 2), [])
     assert (dict(ranking.priorities), ranking.scored) == ({1: 0.9, 2: 0.1}, 2)
 
 
 def test_tasks_without_score_come_behind_in_the_order_given() -> None:
-    ranking = append_unscored({1: 0.0, 2: 1.0, 3: 0.4}, [9, 8, 7])
+    ranking = append_unscored(PoolRanking({1: 0.0, 2: 1.0, 3: 0.4}, 3), [9, 8, 7])
     assert in_order(dict(ranking.priorities)) == [2, 3, 1, 9, 8, 7]
     assert ranking.scored == 3
     assert all(0 < priority <= 1 for priority in ranking.priorities.values())
@@ -162,6 +280,6 @@ def test_tasks_without_score_come_behind_in_the_order_given() -> None:
 
 
 def test_without_any_score_the_order_given_is_the_ranking() -> None:
-    ranking = append_unscored({}, list(range(50_000)))
+    ranking = append_unscored(PoolRanking({}, 0), list(range(50_000)))
     assert in_order(dict(ranking.priorities)) == list(range(50_000))
     assert ranking.scored == 0

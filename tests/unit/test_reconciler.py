@@ -268,7 +268,7 @@ def test_masks_of_replaced_annotations_are_removed(services: Services, studio: M
     reconcile(services, PROJECT, nothing)
     folder = services.project_folder(PROJECT) / "masks"
     (labelled,) = services.store.tasks(PROJECT, status="labelled")
-    assert [str(path) for path in folder.iterdir()] == [labelled.mask_file]
+    assert {str(path) for path in folder.iterdir()} == {labelled.mask_file, labelled.effort_file}
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------

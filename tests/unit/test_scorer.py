@@ -1,4 +1,4 @@
-"""The scorer with a real small model: ranking, masks, broken images, class names that changed, and time limits."""
+"""The scorer with a real small model: masks, broken images, class names that changed, and time limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_mode
 
 from ml_backend import masks
 from ml_backend.checkpoints import Version
-from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, LeaseLost
+from ml_backend.errors import CheckpointError, ImageError, LeaseLost
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.scorer import Scorer, Shown
 from ml_backend.services import Services
@@ -88,79 +88,10 @@ def settings_of(services: Services, **changes: Any) -> Services:
     return replace(services, settings=services.settings.for_project(changes))
 
 
-# -- ranking ---------------------------------------------------------------------------------------------------------
-def test_the_pool_is_scored_whole_when_it_is_small(make_scorer: MakeScorer, tasks: list[Task]) -> None:
-    stages: list[tuple[str, int, int]] = []
-    scorer = make_scorer(stage=lambda *shown: stages.append(shown))
-    ranking = scorer.rank(tasks, [], round_number=1)
-    assert ranking.scored == 8
-    assert ranking.priorities.keys() == {task.task_id for task in tasks}
-    assert ("ranking", 8, 8) in stages
-    again = make_scorer().rank(tasks[::-1], [], round_number=1)
-    assert in_order(again.priorities) == in_order(ranking.priorities)
-
-
-def test_without_a_model_the_order_is_random_and_the_seeds(
-    make_scorer: MakeScorer, tasks: list[Task], services: Services, model: Version
-) -> None:
-    ranking = make_scorer(without_model=True).rank(tasks, [], round_number=0)
-    assert (ranking.scored, len(ranking.priorities)) == (0, 8)
-    other = Scorer(settings_of(services, seed=5), PROJECT, None, LABEL_MAP, stage=nothing, check=nothing)
-    assert in_order(other.rank(tasks, [], round_number=0).priorities) != in_order(ranking.priorities)
-
-
-def test_images_that_cannot_be_had_are_noted_and_left_out(
-    make_scorer: MakeScorer, tasks: list[Task], services: Services
-) -> None:
-    pool = [*tasks, spoilt(services, 21, BROKEN), spoilt(services, 22, MISSING)]
-    ranking = make_scorer().rank(pool, [], round_number=1)
-    assert ranking.priorities.keys() == {task.task_id for task in tasks}
-    errors = {task.task_id: task.error for task in services.store.tasks(PROJECT) if task.error}
-    assert errors.keys() == {21, 22}
-    assert "cannot be fetched: not found" in errors[22]
-    assert BROKEN in errors[21]
-
-
-def test_an_image_that_is_back_loses_its_error(make_scorer: MakeScorer, tasks: list[Task], services: Services) -> None:
-    services.store.set_task_error(PROJECT, 1, "could not be fetched")
-    make_scorer().rank(services.store.tasks(PROJECT), [], round_number=1)
-    assert services.store.tasks(PROJECT)[0].error == ""
-
-
-def test_a_sample_is_scored_and_the_rest_comes_behind(services: Services, model: Version, tasks: list[Task]) -> None:
-    sampled = settings_of(services, pool_sample=3)
-    scorer = Scorer(sampled, PROJECT, model, LABEL_MAP, stage=nothing, check=nothing)
-    ranking = scorer.rank(tasks, [], round_number=1)
-    assert (ranking.scored, len(ranking.priorities)) == (3, 8)
-    values = sorted(ranking.priorities.values(), reverse=True)
-    assert values[2] >= 0.5 > values[3]
-
-
-def test_time_limits_the_scoring_of_a_large_pool(
-    services: Services, model: Version, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # a window of 1 makes ten images the least; training that took no time leaves no time for more
-    few = settings_of(services, queue_window=1)
-    hasty = replace(model, record=replace(model.record, measures={"seconds": 0.0}))
-    pool = [replace(task, task_id=task.task_id + 100 * copy) for copy in range(3) for task in tasks]
-    services.store.put_tasks(pool)
-    ranking = Scorer(few, PROJECT, hasty, LABEL_MAP, stage=nothing, check=nothing).rank(pool, [], round_number=1)
-    assert 10 <= ranking.scored < 24
-    assert len(ranking.priorities) == 24
-
-
-def test_an_unknown_strategy_is_a_configuration_error(services: Services, model: Version, tasks: list[Task]) -> None:
-    odd = settings_of(services, strategy="clairvoyance")
-    with pytest.raises(ConfigurationError, match="clairvoyance"):
-        Scorer(odd, PROJECT, model, LABEL_MAP, stage=nothing, check=nothing).rank(tasks, [], round_number=1)
-
-
-def test_a_lost_lease_ends_the_scoring(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+def test_a_lost_lease_ends_the_rendering(make_scorer: MakeScorer, tasks: list[Task]) -> None:
     def check() -> None:
         raise LeaseLost("gone")
 
-    with pytest.raises(LeaseLost):
-        make_scorer(check=check).rank(tasks, [], round_number=1)
     with pytest.raises(LeaseLost):
         list(make_scorer(check=check).render(tasks))
 

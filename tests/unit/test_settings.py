@@ -252,3 +252,24 @@ def test_the_database_is_in_the_state_folder_unless_given(tmp_path: Path) -> Non
 def test_every_setting_is_described_in_a_sentence() -> None:
     for name, info in Settings.model_fields.items():
         assert (info.description or "").endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("given", "committee", "members"),
+    [
+        ({}, "mc_dropout", 20),
+        ({"strategy": "bald"}, "mc_dropout", 20),
+        ({"strategy": "suggestive_annotation"}, "ensemble", 4),
+        ({"strategy": "sa", "members": 7}, "ensemble", 7),
+        ({"strategy": "sa", "committee": "mc_dropout"}, "mc_dropout", 20),
+        ({"strategy": "bald", "committee": "ensemble"}, "ensemble", 4),
+    ],
+)
+def test_the_committee_follows_the_strategy(given: dict[str, Any], committee: str, members: int) -> None:
+    settings = load_settings(**given)
+    assert (settings.effective_committee, settings.effective_members) == (committee, members)
+
+
+def test_a_committee_of_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_MEMBERS = 1: .*at least 2"):
+        load_settings(members=1)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from wiring import PROJECT, give_project, make_services, task_of
 
+import strategies
 from ml_backend.errors import ConfigurationError
+from ml_backend.ranking import make_strategy
 from ml_backend.services import Services, model_number, ranking_number, webhook_secret
-from ml_backend.status import known_project, project_status
+from ml_backend.status import ASKS_FOR_REGIONS, known_project, project_status
 
 
 @pytest.fixture
@@ -91,6 +93,11 @@ def test_scripts_get_what_the_documentation_promises(services: Services) -> None
     assert json.loads(json.dumps(shown)) == shown
 
 
+def test_strategies_that_ask_for_regions_are_known_by_name() -> None:
+    made = {name: make_strategy(name, {}) for name in strategies.available()}
+    assert {name for name, strategy in made.items() if strategy.asks_for_regions} == ASKS_FOR_REGIONS
+
+
 def test_an_unknown_project_says_how_to_connect_it(services: Services) -> None:
     with pytest.raises(
         ConfigurationError, match=rf"Project 7 is not connected.*{services.settings.model_dir}.*connect 7"
@@ -131,3 +138,21 @@ def test_a_secret_is_made_once_and_a_given_one_stands(services: Services, tmp_pa
     given = make_services(tmp_path / "other", webhook_secret="given")
     assert webhook_secret(given) == "given"
     given.store.close()
+
+
+# -- advice and notice -----------------------------------------------------------------------------------------------
+def test_advice_follows_the_version_that_serves(services: Services) -> None:
+    services.store.wake(PROJECT)
+    assert project_status(services, PROJECT).advice is None
+    give_project(services)
+    services.store.put_tasks(
+        # submitted in the order of their annotations, not of the tasks
+        task_of(30 - number, status="labelled", annotation_id=number, agreement=0.1 if number < 5 else 0.9)
+        for number in range(25)
+    )
+    advice = project_status(services, PROJECT).advice
+    assert advice is not None
+    assert (advice.held_out, advice.is_coarse, advice.gain) == (2, True, None)
+    assert (advice.agreement, advice.agreement_labels) == (pytest.approx(0.9), 20)
+    shown = project_status(services, PROJECT).as_json()
+    assert json.loads(json.dumps(shown))["advice"]["sentences"] == list(advice.sentences)

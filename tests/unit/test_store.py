@@ -17,8 +17,9 @@ import pytest
 import sqlalchemy as sa
 from wiring import task_of
 
+from ml_backend.boxes import Box, Query
 from ml_backend.errors import LeaseLost, StoreError
-from ml_backend.store import Lease, Project, Store
+from ml_backend.store import Decision, Lease, Project, Store, Task
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30.0  # of a lease here: longer than any test
@@ -438,15 +439,115 @@ def test_the_state_survives_a_restart(store: Store, url: str) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("found", ["2", "none of ours"])
+@pytest.mark.parametrize("found", ["3", "none of ours"])
 def test_another_schema_is_refused_and_left_alone(store: Store, url: str, found: str) -> None:
     store.set_note("schema", found)
     store.close()
-    with pytest.raises(StoreError, match=rf"schema {found}, this nextmask needs 1\. .*MODEL_DIR"):
+    with pytest.raises(StoreError, match=rf"schema {found}, this nextmask needs 2\. .*MODEL_DIR"):
         Store(url)
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
         assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (found,)
     connection.close()
+
+
+FIRST_SCHEMA = """
+CREATE TABLE meta ("key" TEXT NOT NULL PRIMARY KEY, value TEXT);
+INSERT INTO meta VALUES ('schema', '1'), ('webhook_secret', 'kept');
+CREATE TABLE tasks (project_id INTEGER NOT NULL, task_id INTEGER NOT NULL, image TEXT NOT NULL,
+    group_key TEXT NOT NULL, updated_at TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL,
+    annotation_id INTEGER, label_digest TEXT NOT NULL,
+    mask_file TEXT NOT NULL, held_out BOOLEAN NOT NULL, lead_time FLOAT, regions INTEGER NOT NULL,
+    vertices INTEGER NOT NULL, shown_version TEXT NOT NULL, agreement FLOAT, PRIMARY KEY (project_id, task_id));
+INSERT INTO tasks VALUES (1, 5, 'a.png', 'a.png', '', 'labelled', '', 9, 'd', 'm.png', 0, 2.5, 1, 4, '', NULL);
+CREATE TABLE ranking (project_id INTEGER NOT NULL, task_id INTEGER NOT NULL, priority FLOAT NOT NULL,
+    PRIMARY KEY (project_id, task_id));
+INSERT INTO ranking VALUES (1, 6, 0.5);
+"""
+"""The tables that the second schema changed, as the first one made them, with a row each."""
+
+
+def test_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    file = tmp_path / "old.sqlite3"
+    with sqlite3.connect(file) as connection:
+        connection.executescript(FIRST_SCHEMA)
+    connection.close()
+    for _ in range(2):  # the second time there is nothing to do
+        store = Store(f"sqlite:///{file}")
+        (task,) = store.tasks(1)
+        assert (task.task_id, task.status, task.lead_time, task.boxes, task.effort) == (5, "labelled", 2.5, "", None)
+        assert store.priorities(1, [6]) == {6: 0.5}
+        assert store.ranked_queries(1) == {}
+        assert store.secret("webhook_secret", "another") == "kept"
+        store.close()
+
+
+# -- queries and decisions -------------------------------------------------------------------------------------------
+ASKED = Query((Box(0, 10, 20, 30), Box(50, 10, 20, 30)), cost=12.5)
+
+
+def test_what_is_asked_for_belongs_to_the_ranking(store: Store) -> None:
+    store.put_ranking(1, {5: 0.9, 6: 0.5}, {5: ASKED})
+    assert store.ranked_queries(1) == {5: ASKED}
+    assert store.ranked_queries(2) == {}
+    store.put_ranking(1, {5: 0.9})
+    assert store.ranked_queries(1) == {}
+
+
+def test_what_was_published_with_rectangles_outlives_its_version(store: Store) -> None:
+    store.put_queries(1, "nextmask-1.1", {5: ASKED, 6: Query((Box(0, 0, 1, 1),))})
+    store.put_queries(1, "nextmask-1.2", {5: Query((Box(1, 1, 2, 2),), cost=0.0)})
+    store.forget_version(1, "nextmask-1.2")
+    assert store.queries(1) == {5: Query((Box(1, 1, 2, 2),), cost=0.0), 6: Query((Box(0, 0, 1, 1),))}
+    store.delete_tasks(1, [5])
+    assert set(store.queries(1)) == {6}
+
+
+def test_what_was_published_is_known_by_version(store: Store) -> None:
+    first, second = Query((Box(0, 0, 1, 1),), 1.0), Query((Box(1, 1, 2, 2),), 2.0)
+    store.put_queries(1, "nextmask-1.10", {5: first})
+    store.put_queries(1, "nextmask-1.9", {5: second, 6: second})
+    assert store.published_queries(1, 5) == {(5, "nextmask-1.10"): first, (5, "nextmask-1.9"): second}
+    assert store.queries(1)[5] == second  # the last one, whatever its version is called
+    store.drop_queries(1, "nextmask-1.9", [5])
+    assert store.published_queries(1) == {(5, "nextmask-1.10"): first, (6, "nextmask-1.9"): second}
+
+
+def test_a_mask_that_a_label_began_with_outlives_its_version(store: Store) -> None:
+    store.put_published(1, "nextmask-1.1", [(5, 0.5, b"mask"), (6, 0.5, b"other")])
+    store.put_tasks([Task(1, 5, "a", status="labelled", shown_version="nextmask-1.1"), Task(1, 6, "b")])
+    store.forget_version(1, "nextmask-1.1")
+    assert store.published_mask(1, "nextmask-1.1", 5) == b"mask"
+    assert store.published_mask(1, "nextmask-1.1", 6) is None
+    assert store.versions(1) == []
+
+
+def test_a_task_takes_the_place_of_another_in_the_ranking(store: Store) -> None:
+    store.put_ranking(1, {5: 0.9, 6: 0.5, 8: 0.1}, {5: ASKED})
+    store.put_ranking(2, {5: 0.9})
+    store.move_ranking(1, {5: 7, 6: 8}, [Task(1, 7, "a")])
+    assert store.priorities(1, [5, 6, 7, 8]) == {7: 0.9, 8: 0.5}
+    assert store.ranked_queries(1) == {7: ASKED}
+    assert store.priorities(2, [5, 7]) == {5: 0.9}
+    assert [task.task_id for task, _ in store.ranked(1)] == [7]
+
+
+def test_decisions_are_kept_with_the_stream_that_made_them(store: Store) -> None:
+    passed = Decision(5, keep=False, score=0.25, threshold=0.5, decided_at=10.0)
+    store.put_decisions(
+        1, [passed, Decision(6, keep=True, score=1.0, threshold=None, decided_at=10.0)], note=("s", "1")
+    )
+    assert store.note("s") == "1"
+    assert store.decisions(1)[5] == passed
+    store.update_decisions(1, [5], marked=True)
+    assert (store.decisions(1)[5].marked, store.decisions(1)[6].marked) == (True, False)
+    store.put_decisions(1, [], note=("s", "2"))
+    assert (store.note("s"), len(store.decisions(1))) == ("2", 2)
+
+
+def test_a_status_is_set_only_where_nobody_labelled(store: Store) -> None:
+    store.put_tasks([Task(1, 5, "a"), Task(1, 6, "b", status="labelled"), Task(1, 7, "c", status="skipped")])
+    store.set_task_status(1, [5, 6, 7], "passed")
+    assert [task.status for task in store.tasks(1)] == ["passed", "labelled", "skipped"]
 
 
 def in_the_way(folder: Path) -> str:

@@ -15,7 +15,7 @@ from ml_backend.errors import ImageError, LabelConfigError, LeaseLost
 from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.services import Services
 from ml_backend.store import Task
-from ml_backend.sync import Sync, Synced, choose_annotation, is_held_out, remove_unused_masks
+from ml_backend.sync import Sync, Synced, is_held_out, remove_unused_masks
 
 UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
 
@@ -74,33 +74,6 @@ def annotation(result: list[dict[str, Any]] | None = None, **fields: Any) -> dic
 
 def mask_of(task: Task) -> Any:
     return masks.mask_from_png(Path(task.mask_file).read_bytes())
-
-
-# -- which annotation counts -----------------------------------------------------------------------------------------
-def chosen(*annotations: dict[str, Any]) -> int | None:
-    found = choose_annotation(annotations)
-    return None if found is None else int(found["id"])
-
-
-def test_skips_never_count() -> None:
-    assert chosen() is None
-    assert chosen({"id": 1, "was_cancelled": True, "updated_at": "9"}) is None
-    assert chosen({"id": 1, "was_cancelled": True, "updated_at": "9"}, {"id": 2, "updated_at": "1"}) == 2
-
-
-def test_the_newest_counts_and_an_update_makes_it_newer() -> None:
-    early, late = "2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:00.000001Z"
-    assert chosen({"id": 1, "updated_at": late}, {"id": 2, "updated_at": early}) == 1
-    assert chosen({"id": 1, "created_at": early}, {"id": 2, "created_at": late}) == 2
-    assert chosen({"id": 2, "updated_at": early}, {"id": 1, "updated_at": early}) == 2  # at one moment: the later id
-
-
-def test_ground_truth_comes_before_newer_ones_but_not_when_skipped() -> None:
-    truth = {"id": 1, "ground_truth": True, "updated_at": "1"}
-    newer = {"id": 2, "ground_truth": False, "updated_at": "2"}
-    assert chosen(truth, newer) == 1
-    assert chosen(truth | {"was_cancelled": True}, newer) == 2
-    assert chosen(truth, newer | {"ground_truth": True}) == 2
 
 
 # -- what is held out ------------------------------------------------------------------------------------------------
@@ -344,10 +317,10 @@ def test_masks_that_no_task_uses_are_removed(
     studio.annotate(task_id, [region(disc(1)[1])])
     sync()
     folder = tmp_path / "masks"
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 4  # of each annotation the mask and the effort
     tasks = services.store.tasks(PROJECT)
-    assert remove_unused_masks(folder, tasks) == 1
-    assert [str(path) for path in folder.iterdir()] == [tasks[0].mask_file]
+    assert remove_unused_masks(folder, tasks) == 2
+    assert {str(path) for path in folder.iterdir()} == {tasks[0].mask_file, tasks[0].effort_file}
     assert remove_unused_masks(folder, tasks) == 0
 
 

@@ -62,6 +62,10 @@ class Trainings:
         self.meanwhile()
         if self.fails:
             raise TrainingError(self.fails)
+        if job.committee_of is not None:
+            state = {"weight": torch.zeros(1)}
+            Checkpoints(job.folder).put_committee(job.committee_of, [state] * job.members, {})
+            return job.committee_of
         record = VersionRecord(
             classes=job.classes,
             label_map_digest=job.label_map_digest,
@@ -486,3 +490,96 @@ def labelled(**digests: str) -> list[Task]:
 def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: int) -> None:
     # label 3 could not be used: it is no news that it is still there
     assert changed_labels(version({"1": "a", "2": "b"}, {"3": "damaged"}), now) == count
+
+
+# -- committees ------------------------------------------------------------------------------------------------------
+Ensure = Callable[..., None]
+
+
+@pytest.fixture
+def ensure(services: Services, trained: None) -> Ensure:
+    """Ask for the committee of the version that serves; keyword arguments are the project's settings."""
+
+    def go(*, stage: Any = nothing, **settings: Any) -> None:
+        usual = {"strategy": "bald", "committee": "ensemble"}
+        own = replace(services, settings=services.settings.for_project(usual | settings))
+        version = own.checkpoints(PROJECT).current()
+        assert version is not None
+        labelled = own.store.tasks(PROJECT, status="labelled")
+        Trainer(own, PROJECT, stage=stage, heartbeat=nothing).ensure_committee(version, labelled, LABEL_MAP)
+
+    return go
+
+
+def test_an_ensemble_is_trained_once(services: Services, ensure: Ensure, trainings: Trainings) -> None:
+    ensure()
+    job = trainings.jobs[-1]
+    assert (job.committee_of, job.members, job.parent) == (1, 4, None)
+    assert sorted(item.id for item in job.items) == ["1", "2", "3"]  # 4 is held out
+    ensure()
+    assert len(trainings.jobs) == 2  # the version, and its committee
+    ensure(members=6)
+    assert [len(services.checkpoints(PROJECT).committee(1) or []), trainings.jobs[-1].members] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"strategy": "suggestive_annotation", "committee": "auto"}, True),
+        ({"strategy": "sa", "committee": "auto"}, True),
+        ({"strategy": "bald", "committee": "auto"}, False),  # MC dropout needs no training
+        ({"strategy": "suggestive_annotation", "committee": "mc_dropout"}, False),
+        ({"strategy": "suggestive_annotation", "strategy_options": {"measure": "entropy"}}, False),
+        ({"strategy": "entropy", "committee": "ensemble"}, False),  # one network is enough
+    ],
+)
+def test_an_ensemble_is_trained_where_one_is_needed(
+    ensure: Ensure, trainings: Trainings, settings: dict[str, Any], wanted: bool
+) -> None:
+    ensure(**settings)
+    assert (len(trainings.jobs) == 2) == wanted
+
+
+def test_progress_shows_the_member(ensure: Ensure, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int, int]] = []
+    original = trainings.run
+
+    def run(job: Job, *, progress: Any, **rest: Any) -> int:
+        progress(Progress("training committee", 5, 200, 0.5, member=2, members=4))
+        return original(job, progress=progress, **rest)
+
+    monkeypatch.setattr(training_process, "run", run)
+    ensure(stage=lambda *step: shown.append(step))
+    assert ("training committee: member 2 of 4", 5, 200) in shown
+
+
+def test_a_committee_that_failed_waits_unless_something_changes(
+    services: Services, ensure: Ensure, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings.fails = "out of memory"
+    for _ in range(3):
+        with pytest.raises(TrainingError, match="out of memory"):
+            ensure()
+    assert len(trainings.jobs) == 2
+    with pytest.raises(TrainingError, match="out of memory"):
+        ensure(batch_size=2)
+    assert len(trainings.jobs) == 3
+    trainings.fails = ""
+    later = time.time() + RETRY_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    ensure(batch_size=2)
+    assert services.checkpoints(PROJECT).committee(1) is not None
+
+
+def test_a_training_whose_model_makes_no_committee_is_not_begun(
+    services: Services, run: Run, trainings: Trainings
+) -> None:
+    label(services, range(1, 5))
+    with pytest.raises(TrainingError, match=r"NEXTMASK_DROPOUT = 0: .*'bald'.* Set NEXTMASK_DROPOUT to 0\.1 or more"):
+        run(strategy="bald", dropout=0)
+    assert not trainings.jobs
+    assert run(strategy="bald", dropout=0, committee="ensemble")
+    label(services, range(1, 5), "second")
+    assert run(strategy="entropy", dropout=0)
+    label(services, range(1, 5), "third")
+    assert run(strategy="bald", dropout=0.1)  # mended: it does not wait

@@ -1,0 +1,676 @@
+"""Stream mode: what arrives is decided about once, visibly, and a person can take it back."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from wiring import PROJECT, MemoryStudio, give_model, make_services, nothing, task_of
+
+from ml_backend import reconciler, training_process
+from ml_backend import stream as stream_module
+from ml_backend.connection import PASSED_TAB_TITLE, TAB_TITLE, Connection, passed_over_tab, tab_data
+from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, LeaseLost, TrainingError
+from ml_backend.pool import Candidate
+from ml_backend.reconciler import reconcile
+from ml_backend.services import Services
+from ml_backend.status import project_status
+from ml_backend.store import Task
+from ml_backend.stream import CHUNK, MARKER, RETURNED, Observer, Stream, keep, stream_counts
+from strategies import Observation
+from strategies.stream import StreamSelection
+
+URL = "http://127.0.0.1:9090"
+RATE = 0.3
+QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 99, "queue_window": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def studio() -> MemoryStudio:
+    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
+    for index in range(6):
+        studio.add_task(index)
+    return studio
+
+
+@pytest.fixture
+def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
+    found = make_services(tmp_path, studio, **QUICK)
+    found.store.wake(PROJECT)
+    yield found
+    found.store.close()
+
+
+# -- the parts, with scores that are given ---------------------------------------------------------------------------
+def score(task: int) -> float:
+    return math.sin(task * 12.9898) * 0.5 + 0.5
+
+
+class Measure:
+    """An observer that gives `score`, counts what it is asked, and answers in batches in no order."""
+
+    def __init__(self, *, most: int = 10**6, least: int = 10**6, seconds: float = 0.0, batch: int = 3) -> None:
+        self.bounds, self.batch = (most, least, seconds), batch
+        self.asked: list[int] = []
+
+    def __call__(self) -> Observer:
+        return Observer(self.observe, lambda count: (min(count, self.bounds[0]), *self.bounds[1:]))
+
+    def observe(self, arrivals: Sequence[Candidate]) -> Iterator[Observation]:
+        ids = [one.task.task_id for one in arrivals]
+        self.asked += ids
+        ids.sort(key=lambda task: (task * 7) % 11)
+        for start in range(0, len(ids), self.batch):
+            part = ids[start : start + self.batch]
+            information = torch.tensor([score(task) for task in part])
+            yield Observation(ids=tuple(part), information=information, size=torch.tensor([[8, 8]] * len(part)))
+
+
+@pytest.fixture
+def look(services: Services, studio: MemoryStudio) -> Callable[..., set[int]]:
+    """Run the stream once; the host's tasks are read before."""
+
+    def run(
+        measure: Measure | None, *, check: Callable[[], None] = nothing, most: int | None = None, **settings: Any
+    ) -> set[int]:
+        passed = services.store.passed_over(PROJECT)
+        known = services.store.tasks(PROJECT)
+        services.store.delete_tasks(PROJECT, {task.task_id for task in known} - studio.items.keys())
+        here = {task.task_id for task in known}
+        services.store.put_tasks(
+            task_of(task, status="passed" if task in passed else "unlabelled") for task in studio.items.keys() - here
+        )
+        changed = services.settings.for_project({"stream_rate": RATE, **settings})
+        parts: dict[str, Any] = {"check": check, "progress": nothing, "show": nothing}
+        return Stream(services.client, services.store, changed, PROJECT, **parts).run(measure, most=most)
+
+    return run
+
+
+def arrive(studio: MemoryStudio, count: int) -> list[int]:
+    return [studio.add_task(100 + index) for index in range(count)]
+
+
+def marked(studio: MemoryStudio) -> list[int]:
+    return sorted(row["task"] for row in studio.predictions if row["model_version"] == MARKER)
+
+
+def passed(services: Services) -> list[int]:
+    return [task.task_id for task in services.store.tasks(PROJECT, status="passed")]
+
+
+def as_the_library_decides(tasks: Sequence[int], rate: float = RATE) -> dict[int, bool]:
+    selection, size = StreamSelection(rate=rate), torch.tensor([[8, 8]])
+    made = [Observation(ids=(task,), information=torch.tensor([score(task)]), size=size) for task in sorted(tasks)]
+    return {int(one.ids[0]): selection.decide(one).keep for one in made}
+
+
+Look = Callable[..., set[int]]
+
+
+def test_what_was_there_belongs_to_the_pool_and_what_comes_is_decided_about(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    measure = Measure()
+    assert look(measure) == set()
+    assert (measure.asked, services.store.decisions(PROJECT)) == ([], {})
+    new = arrive(studio, 20)
+    assert look(measure) == set()
+    expected = as_the_library_decides(new)
+    assert set(expected.values()) == {True, False}
+    assert {task: one.keep for task, one in services.store.decisions(PROJECT).items()} == expected
+    assert passed(services) == marked(studio) == [task for task, kept in expected.items() if not kept]
+    rows = [row for row in studio.predictions if row["model_version"] == MARKER]
+    assert all((row["result"], row["score"]) == ([], 1.0) for row in rows)
+    assert len(studio.imports) == 1, "one request for all"
+
+
+def test_before_the_first_model_everything_belongs_to_the_pool(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(None)
+    first = arrive(studio, 3)
+    look(None)
+    look(measure := Measure())
+    second = arrive(studio, 2)
+    look(measure)
+    assert services.store.decisions(PROJECT).keys() == set(second)
+    assert not set(first) & set(measure.asked)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_decisions_depend_on_the_order_of_ids_alone(
+    services: Services, studio: MemoryStudio, look: Look, batch: int
+) -> None:
+    look(Measure())
+    new = arrive(studio, 2 * CHUNK + 5)
+    look(Measure(batch=batch))
+    kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items()}
+    assert kept == as_the_library_decides(new)
+
+
+def test_a_task_is_scored_once_and_the_selection_goes_on_where_it_was(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(measure := Measure())
+    new = []
+    for count in (7, 1, 12):
+        new += arrive(studio, count)
+        look(measure)
+        look(measure)
+    assert measure.asked == new
+    kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items()}
+    assert kept == as_the_library_decides(new)
+    assert len(marked(studio)) == len(set(marked(studio)))
+    (counts,) = [stream_counts(services.store, PROJECT)]
+    assert counts is not None
+    assert counts.kept == sum(kept.values())
+    assert counts.passed == len(passed(services))
+    assert counts.threshold == pytest.approx(services.store.decisions(PROJECT)[new[-1]].threshold)
+
+
+def test_more_than_there_is_time_for_waits_for_the_next_look(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    new = list(range(1001, 6001))
+    studio.items |= {task: {**studio.items[1], "id": task} for task in new}
+    measure = Measure(least=4 * CHUNK)
+    waiting = look(measure)
+    assert measure.asked == new[: 4 * CHUNK], "the oldest first"
+    assert waiting == set(new[4 * CHUNK :])
+    assert look(Measure(), most=CHUNK) == set(new[5 * CHUNK :])
+    assert look(rest := Measure(batch=8)) == set()
+    assert rest.asked == new[5 * CHUNK :]
+    kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items()}
+    assert kept == as_the_library_decides(new)
+    assert len(marked(studio)) == 5000 - sum(kept.values())
+    assert max(len(rows) for rows in studio.imports) > 1000, "few requests"
+
+
+def test_a_sample_of_the_pool_bounds_a_look(services: Services, studio: MemoryStudio, look: Look) -> None:
+    look(Measure())
+    new = arrive(studio, 10)
+    assert look(Measure(most=3, least=3)) == set(new[3:])
+
+
+# -- dying -----------------------------------------------------------------------------------------------------------
+def test_wherever_it_dies_nothing_is_decided_or_shown_twice(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    new = arrive(studio, 3 * CHUNK)
+    left = deaths = 0
+
+    def check() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise LeaseLost("killed")
+
+    while True:
+        left = deaths + 1
+        try:
+            look(Measure(), check=check)
+            break
+        except LeaseLost:
+            deaths += 1
+    assert deaths >= 4
+    kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items()}
+    assert kept == as_the_library_decides(new)
+    assert passed(services) == marked(studio) == [task for task in new if not kept[task]]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_around_the_import_is_made_up_for(
+    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    real = studio.import_predictions
+
+    def dies(project: int, rows: Any) -> int:
+        if when == "after":
+            real(project, rows)
+        raise LabelStudioUnavailable("it went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studio, "import_predictions", dies)
+        with pytest.raises(LabelStudioUnavailable):
+            look(Measure())
+    assert passed(services)
+    assert not any(one.marked for one in services.store.decisions(PROJECT).values())
+    look(measure := Measure())
+    assert measure.asked == []
+    assert marked(studio) == passed(services)
+    assert not any(one.returned for one in services.store.decisions(PROJECT).values())
+
+
+def test_markers_that_the_host_drops_without_a_word_are_tried_again(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    studio.refuses = lambda row: row["task"] % 2 == 0
+    look(Measure())
+    assert marked(studio) == [task for task in passed(services) if task % 2]
+    studio.refuses = lambda row: False
+    look(Measure())
+    assert marked(studio) == passed(services)
+
+
+def test_a_task_that_is_deleted_meanwhile_keeps_no_other_from_being_shown(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    new = arrive(studio, 12)
+    gone = next(task for task, kept in as_the_library_decides(new).items() if not kept)
+
+    class Deletes(Measure):
+        def observe(self, arrivals: Sequence[Candidate]) -> Iterator[Observation]:
+            yield from super().observe(arrivals)
+            del studio.items[gone]
+
+    look(Deletes())
+    assert gone not in marked(studio)
+    assert marked(studio) == [task for task in passed(services) if task != gone]
+    look(Measure())
+    assert gone not in services.store.decisions(PROJECT)
+    assert marked(studio) == passed(services)
+
+
+# -- taking it back --------------------------------------------------------------------------------------------------
+def test_deleting_the_marker_returns_a_task_to_the_pool_for_good(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    first, second, *rest = passed(services)
+    studio.predictions = [row for row in studio.predictions if row["task"] not in (first, second)]
+    look(measure := Measure())
+    assert passed(services) == marked(studio) == rest
+    for task in (first, second):
+        assert services.store.decisions(PROJECT)[task].returned
+        found = services.store.task(PROJECT, task)
+        assert found is not None
+        assert found.status == "unlabelled"
+    imports = len(studio.imports)
+    look(measure)
+    assert (measure.asked, len(studio.imports), marked(studio)) == ([], imports, rest)
+    counts = stream_counts(services.store, PROJECT)
+    assert counts is not None
+    assert (counts.passed, counts.returned) == (len(rest), 2)
+
+
+def test_keep_returns_tasks_at_once(services: Services, studio: MemoryStudio, look: Look) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    first, second, *rest = passed(services)
+    keep(services.client, services.store, PROJECT, [second, first, second])
+    assert passed(services) == marked(studio) == rest
+    look(Measure())
+    assert passed(services) == marked(studio) == rest
+
+
+def test_keep_refuses_what_is_not_passed_over_and_does_nothing(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    before = passed(services)
+    with pytest.raises(ConfigurationError, match=rf"Not passed over in project {PROJECT}: task 1, 999\."):
+        keep(services.client, services.store, PROJECT, [999, before[0], 1])
+    assert passed(services) == marked(studio) == before
+
+
+def test_a_marker_that_keep_could_not_take_off_is_taken_off_by_the_next_look(
+    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    first, *rest = passed(services)
+
+    def away(*_: Any) -> int:
+        raise LabelStudioUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studio, "rename_predictions", away)
+        with pytest.raises(LabelStudioUnavailable):
+            keep(services.client, services.store, PROJECT, [first])
+    assert first in marked(studio)
+    look(Measure())
+    assert passed(services) == marked(studio) == rest
+
+
+def test_switching_off_returns_all_and_keeps_what_was_decided(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    before = services.store.decisions(PROJECT)
+    studio.predictions.append({"id": 99, "task": 1, "result": [], "score": 0.5, "model_version": "theirs"})
+    look(Measure(), stream_rate=0)
+    assert (passed(services), marked(studio)) == ([], [])
+    assert studio.model_versions(PROJECT) == {"theirs": 1, RETURNED: sum(not one.keep for one in before.values())}
+    after = services.store.decisions(PROJECT)
+    assert after.keys() == before.keys()
+    assert all(one.returned != one.keep for one in after.values())
+    calls = len(studio.imports)
+    look(Measure(), stream_rate=0)
+    assert len(studio.imports) == calls
+
+    look(measure := Measure())  # on again: what came meanwhile belongs to the pool
+    assert measure.asked == []
+    new = arrive(studio, 8)
+    look(measure)
+    assert measure.asked == new
+    kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items() if task in new}
+    assert kept == as_the_library_decides(new)
+
+
+def test_a_switch_off_that_dies_is_finished(
+    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+
+    def away(*_: Any) -> int:
+        raise LabelStudioUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studio, "rename_predictions", away)
+        with pytest.raises(LabelStudioUnavailable):
+            look(Measure(), stream_rate=0)
+    look(Measure(), stream_rate=0)
+    assert (passed(services), marked(studio)) == ([], [])
+
+
+def test_many_markers_are_taken_off_over_several_looks(
+    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "_RENAMED_PER_LOOK", 3)
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    count = len(marked(studio))
+    for left in (count - 3, count - 6):
+        look(Measure(), stream_rate=0)
+        assert (passed(services), len(marked(studio))) == ([], left)
+    while marked(studio):
+        look(Measure(), stream_rate=0)
+    assert services.store.note(f"stream_{PROJECT}") == ""
+    start = time.time()
+    monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
+    look(Measure(), stream_rate=0)
+    assert studio.model_versions(PROJECT) == {}
+
+
+def test_markers_taken_off_are_deleted_when_no_editor_can_have_them_open(
+    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(Measure())
+    arrive(studio, 12)
+    look(Measure())
+    keep(services.client, services.store, PROJECT, passed(services)[:2])
+    rest, start = passed(services), time.time()
+    monkeypatch.setattr(time, "time", lambda: start + 25.9 * 3600)
+    look(Measure())
+    assert studio.model_versions(PROJECT) == {MARKER: len(rest), RETURNED: 2}
+    monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
+    look(Measure())
+    assert studio.model_versions(PROJECT) == {MARKER: len(rest)}
+    assert passed(services) == marked(studio) == rest
+
+
+@pytest.mark.parametrize("change", [{"stream_rate": 0.6}, {"strategy": "margin"}])
+def test_another_rate_or_strategy_starts_the_selection_over_but_decides_nothing_again(
+    services: Services, studio: MemoryStudio, look: Look, change: dict[str, Any]
+) -> None:
+    look(Measure())
+    old = arrive(studio, 12)
+    look(Measure())
+    before = services.store.decisions(PROJECT)
+    new = arrive(studio, 12)
+    look(measure := Measure(), **change)
+    assert measure.asked == new
+    after = services.store.decisions(PROJECT)
+    assert {task: after[task] for task in old} == before
+    assert {task: after[task].keep for task in new} == as_the_library_decides(new, change.get("stream_rate", RATE))
+
+
+def test_follow_ups_of_labelled_images_and_broken_images_are_no_arrivals(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    part = Task(PROJECT, 2, "scan.png", status="labelled", boxes="[[0, 0, 4, 4]]", mask_file="mask.png")
+    follow_up, broken, new = arrive(studio, 3)
+    services.store.put_tasks([part, task_of(follow_up, image="scan.png"), task_of(broken, error="cannot be fetched")])
+    look(measure := Measure())
+    assert measure.asked == [new]
+    services.store.set_task_error(PROJECT, broken, "")
+    look(measure)
+    assert measure.asked == [new, broken]
+
+
+def test_what_was_ranked_before_it_could_be_decided_about_asks_for_a_new_ranking(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    new = arrive(studio, 8)
+    look(lambda: None)  # the strategy has still to learn
+    assert services.store.decisions(PROJECT) == {}
+    services.store.put_ranking(PROJECT, dict.fromkeys(new, 0.5), ranking_key="a key")
+    look(Measure())
+    project = services.store.project(PROJECT)
+    assert project is not None
+    assert project.ranking_key == ""
+
+
+def test_a_project_that_never_streamed_asks_nothing(
+    services: Services, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(MemoryStudio, "model_versions")
+    assert look(Measure(), stream_rate=0) == set()
+    assert stream_counts(services.store, PROJECT) is None
+
+
+# -- the whole loop --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def streaming(services: Services, studio: MemoryStudio) -> None:
+    """A project that a model serves, with stream mode on."""
+    give_model(services)
+    services.checkpoints(PROJECT).publish(1)
+    services.store.update_project(PROJECT, decided_model=1)
+    studio.backends[0]["extra_params"] = {"stream_rate": RATE}
+    studio.tabs = [{"id": 50, "data": tab_data()}]
+    reconcile(services, PROJECT, nothing)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_arrivals_are_decided_about_and_the_queue_holds_the_kept_ones(services: Services, studio: MemoryStudio) -> None:
+    assert services.store.decisions(PROJECT) == {}
+    new = arrive(studio, 10)
+    reconcile(services, PROJECT, nothing)
+    decisions = services.store.decisions(PROJECT)
+    assert list(decisions) == new
+    kept = [task for task in new if decisions[task].keep]
+    assert 0 < len(kept) <= 3
+    assert passed(services) == marked(studio) == [task for task in new if task not in kept]
+    ranked = {task.task_id for task, _ in services.store.ranked(PROJECT)}
+    assert ranked == {1, 2, 3, 4, 5, 6, *kept}
+    assert not set(studio.queue()) & set(passed(services))
+    assert studio.fields["model_version"] == "nextmask-1.2"
+    queue, passed_tab = studio.tabs
+    assert passed_tab["data"] == passed_over_tab()
+    assert queue["data"]["filters"]["items"][-1]["operator"] == "not_contains"
+    status = project_status(services, PROJECT)
+    assert (status.pool, status.stream) == (6 + len(kept), stream_counts(services.store, PROJECT))
+    assert json.loads(json.dumps(status.as_json()))["stream"]["passed"] == len(marked(studio))
+
+    before = (list(studio.predictions), len(studio.imports), services.store.decisions(PROJECT))
+    reconcile(services, PROJECT, nothing)
+    assert (list(studio.predictions), len(studio.imports), services.store.decisions(PROJECT)) == before
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_label_by_a_person_wins(services: Services, studio: MemoryStudio) -> None:
+    arrive(studio, 10)
+    reconcile(services, PROJECT, nothing)
+    first, second, *rest = passed(services)
+    studio.label(first)
+    studio.annotate(second, [], was_cancelled=True)
+    reconcile(services, PROJECT, nothing)
+    labelled, skipped = (services.store.tasks(PROJECT, status=status) for status in ("labelled", "skipped"))
+    assert ([task.task_id for task in labelled], [task.task_id for task in skipped]) == ([first], [second])
+    assert passed(services) == rest
+
+    studio.items[first]["annotations"].clear()  # and is passed over again when it is gone
+    studio.items[first]["updated_at"] = studio._now()
+    reconcile(services, PROJECT, nothing)
+    assert passed(services) == [first, *rest]
+    assert len(marked(studio)) == len(set(marked(studio)))
+
+
+@pytest.mark.usefixtures("streaming")
+def test_deleted_markers_return_tasks_to_the_ranking(services: Services, studio: MemoryStudio) -> None:
+    arrive(studio, 10)
+    reconcile(services, PROJECT, nothing)
+    back, *rest = passed(services)
+    studio.predictions = [row for row in studio.predictions if row["task"] != back]
+    reconcile(services, PROJECT, nothing)
+    assert back in {task.task_id for task, _ in services.store.ranked(PROJECT)}
+    assert passed(services) == marked(studio) == rest
+
+
+@pytest.mark.usefixtures("streaming")
+def test_markers_are_never_pruned(services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(studio, 10)
+    reconcile(services, PROJECT, nothing)
+    before, start = marked(studio), time.time()
+    monkeypatch.setattr(time, "time", lambda: start + 100 * 3600)
+    reconcile(services, PROJECT, nothing)
+    assert set(studio.model_versions(PROJECT)) == {MARKER, "nextmask-1.2"}
+    assert marked(studio) == before
+
+
+@pytest.mark.usefixtures("streaming")
+def test_what_waits_for_its_decision_is_not_ranked_and_the_next_look_comes_at_once(
+    services: Services, studio: MemoryStudio
+) -> None:
+    studio.backends[0]["extra_params"] = {"stream_rate": RATE, "pool_sample": CHUNK}
+    new = arrive(studio, CHUNK + 4)
+    before = services.store.project(PROJECT)
+    reconcile(services, PROJECT, nothing)
+    after = services.store.project(PROJECT)
+    assert before is not None
+    assert after is not None
+    assert after.wakes == before.wakes + 1
+    assert list(services.store.decisions(PROJECT)) == new[:CHUNK]
+    assert not {task.task_id for task, _ in services.store.ranked(PROJECT)} & set(new[CHUNK:])
+    reconcile(services, PROJECT, nothing)
+    assert list(services.store.decisions(PROJECT)) == new
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_method_that_has_still_to_learn_leaves_arrivals_to_the_pool_for_a_while(
+    services: Services, studio: MemoryStudio
+) -> None:
+    options = {"epochs": 1, "image_size": 16, "width": 4, "latent": 4}
+    params = {"stream_rate": RATE, "strategy": "vaal", "strategy_options": options}
+    studio.backends[0]["extra_params"] = params
+    studio.label(1)
+    new = arrive(studio, 8)
+    reconcile(services, PROJECT, nothing)  # learns while it ranks
+    assert services.store.decisions(PROJECT) == {}
+    assert {task.task_id for task, _ in services.store.ranked(PROJECT)} >= set(new)
+    reconcile(services, PROJECT, nothing)
+    assert list(services.store.decisions(PROJECT)) == new
+    assert not {task.task_id for task, _ in services.store.ranked(PROJECT)} & set(passed(services))
+    assert not set(studio.queue()) & set(passed(services)), "served by the version that came before"
+
+
+@pytest.mark.usefixtures("streaming")
+@pytest.mark.parametrize("strategy", ["bald", "coreset", "cereals", "suggestive_annotation", "random"])
+def test_other_methods_observe_arrivals_too(services: Services, studio: MemoryStudio, strategy: str) -> None:
+    params = {"stream_rate": RATE, "strategy": strategy, "committee": "mc_dropout", "members": 3}
+    studio.backends[0]["extra_params"] = params
+    studio.label(1)
+    new = arrive(studio, 8)
+    reconcile(services, PROJECT, nothing)
+    assert list(services.store.decisions(PROJECT)) == new
+
+
+@pytest.mark.usefixtures("streaming")
+def test_arrivals_are_decided_about_while_a_training_runs(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def training(_job: object, *, heartbeat: Callable[[], None], **_: Any) -> int:
+        arrive(studio, 10)
+        heartbeat()
+        seen.extend(marked(studio))
+        raise TrainingError("the end of this test")
+
+    monkeypatch.setattr(training_process, "run", training)
+    monkeypatch.setattr(reconciler, "TOP_UP_SECONDS", 0.0)
+    studio.label(1)
+    services.store.wake(PROJECT, train=True)
+    with pytest.raises(TrainingError, match="the end"):
+        reconcile(services, PROJECT, nothing)
+    assert seen == passed(services)
+    assert len(seen) >= 7
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_broken_image_is_decided_about_when_it_is_mended(services: Services, studio: MemoryStudio) -> None:
+    good, broken = arrive(studio, 2)
+    reference = studio.items[broken]["data"]["image"]
+    content = studio.files.pop(reference)
+    reconcile(services, PROJECT, nothing)
+    assert list(services.store.decisions(PROJECT)) == [good]
+    studio.files[reference] = content
+    services.store.set_note(f"images_retried_{PROJECT}", "0")
+    reconcile(services, PROJECT, nothing)
+    assert list(services.store.decisions(PROJECT)) == [good, broken]
+
+
+# -- connect ---------------------------------------------------------------------------------------------------------
+def test_connect_adds_the_tab_and_disconnect_removes_it(services: Services, studio: MemoryStudio) -> None:
+    studio.backends[0]["state"] = "CO"
+    connection = Connection(services.client, services.store, services.settings, PROJECT, secret="s3cret")
+    assert not any("Passed" in change for change in connection.connect())
+    changes = connection.connect({"stream_rate": 0.25})
+    assert f"added the tab {PASSED_TAB_TITLE!r}" in changes
+    assert f"left passed-over tasks out of the tab {TAB_TITLE!r}" in changes
+    assert connection.connect() == []
+    titles = [tab["data"]["title"] for tab in studio.tabs]
+    assert sorted(titles) == ["Default", "Passed over", "Priority queue"]
+    connection.disconnect()
+    assert studio.tabs == []
+
+
+@pytest.mark.parametrize("change", [{"stream_rate": 1.1}, {"stream_rate": -0.1}, {"stream_window": 1}])
+def test_settings_out_of_range_are_refused(services: Services, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"NEXTMASK_{next(iter(change)).upper()}"):
+        services.settings.for_project(change)
