@@ -1,11 +1,12 @@
-"""Live label-efficiency run: a real Label Studio, a real nextmask, a simulated annotator.
+"""All methods, live: a real Label Studio, a real nextmask, a simulated annotator.
 
-    python benchmarks/camvid_live.py DATASET --out results.csv [--strategies entropy random] [--rounds 5] [--step 20]
+    python benchmarks/methods_live.py DATASET --out results.csv [--strategies entropy random] [--rounds 5] [--step 20]
 
 DATASET holds images/<split>, masks/<split> and dataset.json. Every training image becomes a task of one project per
-strategy. All strategies start from the same images; from then on `nextmask annotate` labels what Label Studio serves.
-After each training the published version is measured on the whole test split, at the original size. Rows are appended
-as they come, and a run that was stopped goes on where it was.
+strategy, all strategies of the library by default. They start from the same images; from then on `nextmask annotate`
+labels what Label Studio serves: whole images, or the regions that `cereals` asks for. After each training the published
+version is measured on the whole test split, at the original size. Rows are appended as they come, and a run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,22 +32,30 @@ from ml_backend.demo.dataset import Dataset, label_config, open_dataset
 from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
 from ml_backend.images import load_image
 from ml_backend.inference import load_predictor
-from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.label_config import LabelMap, parse_label_config, with_query_control
 from ml_backend.masks import write_result
 from ml_backend.services import Services, model_number, open_services, webhook_secret
 from ml_backend.settings import load_settings
+from strategies import available
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 FIELDS = [
+    "dataset",
     "strategy",
+    "round",
     "labelled",
+    "clicks",
     "version",
     "held_out_miou",
     "test_miou",
     "agreement",
+    "pseudo_labels",
     "seconds_train",
+    "seconds_ranking",
     "seconds_round",
 ]
+OPTIONS: dict[str, dict[str, Any]] = {"cereals": {"window": 64, "stride": 32}}
+"""Where the defaults are made for images that are several times as large."""
 
 
 def main() -> None:
@@ -84,9 +93,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, default=Path(".nextmask/camvid-live"))
+    parser.add_argument("--folder", type=Path, default=Path(".nextmask/methods-live"))
     parser.add_argument("--label-studio", type=Path)
-    parser.add_argument("--strategies", nargs="+", default=["entropy", "random"])
+    parser.add_argument("--strategies", nargs="+", default=list(available()), choices=available())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--step", type=int, default=20)
     parser.add_argument("--input-size", type=int, default=192)
@@ -108,7 +117,7 @@ def wait_until_up(url: str) -> None:
 def run_strategy(
     services: Services, dataset: Dataset, strategy: str, options: argparse.Namespace, environment: dict[str, str]
 ) -> None:
-    done = rows_of(options.out, strategy)
+    done = rows_of(options.out, dataset.name, strategy)
     if len(done) >= options.rounds:
         return
     project, label_map = project_of(services, dataset, strategy, options)
@@ -117,12 +126,12 @@ def run_strategy(
         begin = time.monotonic()
         submit_first(services, dataset, project, label_map, options)
         settle(services, project)
-        write_row(options.out, measured(services, dataset, project, strategy, None, begin))
-    for _ in range(max(len(done), 1), options.rounds):
+        write_row(options.out, measured(services, dataset, project, strategy, 0, None, begin))
+    for number in range(max(len(done), 1), options.rounds):
         begin = time.monotonic()
         agreement = annotate(options, project, environment)
         settle(services, project)
-        write_row(options.out, measured(services, dataset, project, strategy, agreement, begin))
+        write_row(options.out, measured(services, dataset, project, strategy, number, agreement, begin))
 
 
 def project_of(
@@ -131,11 +140,14 @@ def project_of(
     title = f"{dataset.name} {strategy}"
     known = {str(row["title"]): int(row["id"]) for row in services.client.projects()}
     xml = label_config(dataset, "BitmaskLabels")
+    if strategy == "cereals":
+        xml = with_query_control(xml, query_control=services.settings.query_control)
     if title not in known:
         known[title] = int(services.client.create_project(title=title, label_config=xml)["id"])
         services.client.upload_images(known[title], [sample.image for sample in dataset.splits["train"]])
     wanted: dict[str, Any] = {
         "strategy": strategy,
+        "strategy_options": OPTIONS.get(strategy, {}),
         "unpainted": dataset.unpainted,
         "input_size": options.input_size,
         "iterations": options.iterations,
@@ -183,19 +195,31 @@ def settle(services: Services, project: int) -> None:
 
 
 def measured(
-    services: Services, dataset: Dataset, project: int, strategy: str, agreement: float | None, begin: float
+    services: Services,
+    dataset: Dataset,
+    project: int,
+    strategy: str,
+    number: int,
+    agreement: float | None,
+    begin: float,
 ) -> dict[str, Any]:
     known = services.store.project(project)
     assert known
     seconds = time.monotonic() - begin
     version = services.checkpoints(project).get(model_number(known.published_version))
+    labelled = services.store.tasks(project, status="labelled")
     return {
+        "dataset": dataset.name,
         "strategy": strategy,
-        "labelled": services.store.count_tasks(project)["labelled"],
+        "round": number,
+        "labelled": len(labelled),
+        "clicks": round(sum(task.effort or 0 for task in labelled)),
         "version": known.published_version,
         "held_out_miou": version.record.measures.get("miou"),
         "test_miou": test_miou(services, dataset, project, version),
         "agreement": agreement,
+        "pseudo_labels": len(version.record.pseudo_labels),
+        "seconds_ranking": round(known.ranking_seconds or 0, 1),
         "seconds_train": version.record.measures.get("seconds"),
         "seconds_round": round(seconds, 1),
     }
@@ -222,11 +246,11 @@ def test_miou(services: Services, dataset: Dataset, project: int, version: Versi
     return float(np.mean(hit[union > 0] / union[union > 0]))
 
 
-def rows_of(path: Path, strategy: str) -> list[dict[str, str]]:
+def rows_of(path: Path, dataset: str, strategy: str) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["strategy"] == strategy]
+        return [row for row in csv.DictReader(file) if (row["dataset"], row["strategy"]) == (dataset, strategy)]
 
 
 def write_row(path: Path, row: dict[str, Any]) -> None:
