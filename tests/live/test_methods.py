@@ -37,10 +37,10 @@ CONTROLS = ["BrushLabels", "BitmaskLabels", "PolygonLabels", "BrushLabels", "Bit
 
 
 @pytest.fixture(scope="module")
-def projects(serving: Nextmask, make_module_project: Callable[..., int], shapes: Dataset) -> dict[str, int]:
+def projects(serving: Nextmask, make_module_project: Callable[..., int], dataset: Dataset) -> dict[str, int]:
     """One project per method, two rounds of labels later; all are worked on by one worker at the same time."""
     made = {
-        method: make_module_project(images=IMAGES, control=control, dataset=shapes)
+        method: make_module_project(images=IMAGES, control=control)
         for method, control in zip(METHODS, CONTROLS, strict=True)
     }
     for method, project in made.items():
@@ -50,7 +50,7 @@ def projects(serving: Nextmask, make_module_project: Callable[..., int], shapes:
             status = serving.wait_settled(project) if number == 0 else serving.wait_for_version(project, number)
             assert status.errors == {}
         for project in made.values():
-            assert len([one for one in serving.annotate(project, shapes, STEP) if not one.error]) == STEP
+            assert len([one for one in serving.annotate(project, dataset, STEP) if not one.error]) == STEP
     for project in made.values():
         serving.wait_for_version(project, 2)
     return made

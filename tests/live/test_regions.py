@@ -27,20 +27,20 @@ from ml_backend.store import Task
 pytestmark = pytest.mark.live
 
 IMAGES, STEP = 12, 4
-SIZE = (48, 64)
-OPTIONS = {"window": 24, "stride": 12, "cost_width": 4, "iterations": 40}
-ADDED = Box(40, 30, 20, 10)
+SIZE = (400, 320)
+OPTIONS = {"window": 128, "stride": 64, "cost_width": 4, "iterations": 40}
+ADDED = Box(240, 300, 60, 80)
 
 
 @pytest.fixture(scope="module")
-def project(serving: Nextmask, make_module_project: Callable[..., int], shapes: Dataset) -> int:
+def project(serving: Nextmask, make_module_project: Callable[..., int], dataset: Dataset) -> int:
     """Twelve images, four of them labelled as a whole, one model, and regions of the others that are asked for."""
-    made = make_module_project(images=IMAGES, dataset=shapes)
+    made = make_module_project(images=IMAGES)
     settings = {**serving.project_settings, "strategy": "cereals", "strategy_options": OPTIONS, "train_after": STEP}
     changes = serving.connection(made).connect(settings, add_query_control=True)
     assert any("added the control 'query'" in change for change in changes)
     serving.wait_settled(made)
-    assert len(serving.annotate(made, shapes, STEP)) == STEP
+    assert len(serving.annotate(made, dataset, STEP)) == STEP
     serving.wait_for_version(made, 1)
     return made
 
@@ -79,7 +79,7 @@ def test_tasks_carry_read_only_rectangles_beside_their_masks(
 
 
 def test_only_what_is_inside_the_returned_rectangles_is_a_label(
-    project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset
+    project: int, serving: Nextmask, label_studio: LabelStudio, dataset: Dataset
 ) -> None:
     """One annotator deletes a rectangle and draws another; a second deletes all; the others label what is asked."""
     serving.connect(project, train_after=99)  # no training in between
@@ -90,13 +90,13 @@ def test_only_what_is_inside_the_returned_rectangles_is_a_label(
     first, second = [task.task_id for task, _ in serving.services.store.ranked(project) if task.task_id in rows][:2]
 
     kept = boxes_of(rows[first], label_studio, project)[1:]
-    truth = write_result(true_mask(label_studio, project, first, shapes, label_map), label_map, minimum_area=0)
+    truth = write_result(true_mask(label_studio, project, first, dataset, label_map), label_map, minimum_area=0)
     drawn = write_rectangles([*kept, ADDED], label_map, SIZE)
     label_studio.submit_annotation(first, [*truth, *drawn], 9.0, parent_prediction=rows[first]["id"])
 
     shown = [region for region in rows[second]["result"] if not is_query(region, label_map)]
     label_studio.submit_annotation(second, shown, 5.0, parent_prediction=rows[second]["id"])
-    submitted = serving.annotate(project, shapes, STEP - 1)
+    submitted = serving.annotate(project, dataset, STEP - 1)
     assert [one.error for one in submitted] == [""] * (STEP - 1)
     status = serving.wait_settled(project)
 
@@ -110,7 +110,7 @@ def test_only_what_is_inside_the_returned_rectangles_is_a_label(
         asked = boxes_of(rows[one.task], label_studio, project)
         label = task_of(serving, project, one.task)
         assert (labelled_pixels(label) == inside(asked, SIZE)).all()
-        true = true_mask(label_studio, project, one.task, shapes, label_map)
+        true = true_mask(label_studio, project, one.task, dataset, label_map)
         mine = mask_from_png(Path(label.mask_file).read_bytes())
         assert (mine[inside(asked, SIZE)] == true[inside(asked, SIZE)]).all()
 
@@ -145,10 +145,10 @@ def test_further_regions_of_an_image_become_follow_up_tasks(
 
 
 def test_predicted_and_actual_effort_are_compared(
-    project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset
+    project: int, serving: Nextmask, label_studio: LabelStudio, dataset: Dataset
 ) -> None:
     before = {task.task_id for task in serving.services.store.tasks(project)}
-    submitted = serving.annotate(project, shapes, STEP)
+    submitted = serving.annotate(project, dataset, STEP)
     assert [one.error for one in submitted] == [""] * STEP
     serving.wait_for_version(project, 3)
     effort = serving.status(project).effort

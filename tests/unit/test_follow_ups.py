@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -321,3 +322,20 @@ def test_without_the_control_whole_images_are_asked_for(served: Services, studio
     reconcile(served, PROJECT, nothing)
     assert len(studio.queue()) == 4
     assert served.store.ranked_queries(PROJECT) == {}
+
+
+def test_a_task_whose_rectangles_are_refused_starts_no_ranking_after_the_other(
+    served: Services, studio: MemoryStudio
+) -> None:
+    refused = 1
+    served.store.set_note(f"images_retried_{PROJECT}", str(time.time()))
+    studio.refuses = lambda row: row["task"] == refused and bool(row["result"])
+    for _ in range(12):  # until nothing is asked for but what is refused
+        reconcile(served, PROJECT, nothing)
+        for number in set(studio.queue()) - {refused}:
+            answer(studio, number)
+    reconcile(served, PROJECT, nothing)
+    assert studio.queue() == [refused]
+    version = studio.fields["model_version"]
+    reconcile(served, PROJECT, nothing)
+    assert studio.fields["model_version"] == version

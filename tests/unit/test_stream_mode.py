@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -484,6 +485,22 @@ def test_what_was_ranked_before_it_could_be_decided_about_asks_for_a_new_ranking
     project = services.store.project(PROJECT)
     assert project is not None
     assert project.ranking_key == ""
+
+
+def test_a_passed_over_task_that_is_labelled_in_part_may_be_ranked(
+    services: Services, studio: MemoryStudio, look: Look
+) -> None:
+    look(Measure())
+    arrive(studio, 8)
+    look(Measure())
+    task = services.store.task(PROJECT, passed(services)[0])
+    assert task is not None
+    services.store.put_tasks([replace(task, status="labelled", boxes="[[0, 0, 8, 8]]")])
+    services.store.put_ranking(PROJECT, {task.task_id: 0.5}, ranking_key="a key")
+    look(Measure())
+    project = services.store.project(PROJECT)
+    assert project is not None
+    assert project.ranking_key == "a key"  # or every look would rank anew
 
 
 def test_a_project_that_never_streamed_asks_nothing(
