@@ -11,7 +11,6 @@ history: this is what can be told from the result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
@@ -28,6 +27,8 @@ from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.masks import Mask
 
 PIXELS_PER_CLICK: Final = 10.0
+_LONGEST = 1e9
+"""Seconds that a lead time can be; longer ones were not measured."""
 _ROUNDED = 3
 """Decimals of a percentage to which vertices are compared: a tenth of a pixel in an image of 10,000."""
 _UNTOUCHED = "prediction"
@@ -88,7 +89,7 @@ def annotation_effort(
     if measure == "clicks":
         return points
     seconds = annotation.get("lead_time")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST:
         return None
     places = [(box.left, box.top, box.width, box.height) for box in boxes] or [(0, 0, width, height)]
     return spread(points, float(seconds), places)
@@ -112,7 +113,7 @@ class _Shown:
 
     def has(self, region: _Region) -> bool:
         """Whether a region was shown, in whatever form it is now."""
-        return region.get("id") in self.painted or region.get("id") in self.outlined
+        return any(str(region.get("id")) in shown for shown in (self.painted, self.outlined))
 
     def pixels(self, index: int) -> NDArray[np.bool_]:
         """Return (H,W) bool, the pixels that were shown as a class: specks were not."""

@@ -143,8 +143,9 @@ class Connection:
             return
         undo = self._undo()
         # What was there before any connect is what comes back, unless a person has changed the configuration since.
-        before = undo["label_config"] if undo.get("coloured_config") == xml else xml
-        noted = {**undo, "label_config": before, "coloured_config": changed}
+        before = undo["label_config"] if xml in _made_by_us(undo) else xml
+        # Both: a run that is killed right after this leaves the earlier one in place.
+        noted = {**undo, "label_config": before, "coloured_from": xml, "coloured_config": changed}
         self._store.update_project(self._id, undo=json.dumps(noted))
         self._client.update_project(self._id, label_config=changed)
         self._changes += changes
@@ -267,7 +268,7 @@ class Connection:
     def _restore_project(self, undo: Mapping[str, Any]) -> None:
         project = self._client.project(self._id)
         fields = {name: undo[name] for name in _PROJECT_FIELDS if name in undo and undo[name] != project.get(name)}
-        if project.get("label_config") == undo.get("coloured_config"):
+        if project.get("label_config") in _made_by_us(undo) - {undo.get("label_config")}:
             fields["label_config"] = undo["label_config"]
         for name, value in fields.items():
             try:
@@ -358,6 +359,11 @@ def _label_map(xml: str, settings: Settings) -> LabelMap:
 
 def _title(view: Mapping[str, Any]) -> str:
     return str((view.get("data") or {}).get("title", ""))
+
+
+def _made_by_us(undo: Mapping[str, Any]) -> set[object]:
+    """Return the labelling configurations that `connect` left behind."""
+    return {undo[name] for name in ("coloured_from", "coloured_config") if name in undo}
 
 
 def _same(url: object, other: str) -> bool:

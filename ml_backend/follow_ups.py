@@ -121,8 +121,9 @@ class FollowUps:
         open_ones = {task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in asked}
         competing = open_ones | {one.task.task_id for one in found}
         priorities = self._store.priorities(self._id, list(competing))
-        best = sorted(competing, key=lambda task_id: (-priorities.get(task_id, 0.0), task_id))[:window]
-        return [one for one in found if one.task.task_id in best]
+        best = sorted(competing, key=lambda task_id: (-priorities.get(task_id, 0.0), task_id))
+        within = set(best[:window])
+        return [one for one in found if one.task.task_id in within]
 
     def _imported(self, wanted: Sequence[Pending]) -> dict[int, Task]:
         """Create tasks with the data of others; return ours of them by id of those."""

@@ -170,7 +170,7 @@ def resize_cost(cost: npt.NDArray[np.floating], size: Size) -> Tensor:
             [6., 6.]])
     """
     total = cost.sum(dtype=np.float64)
-    smaller = cv2.resize(cost.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA).reshape(size)
+    smaller = cv2.resize(np.asarray(cost, np.float32), size[::-1], interpolation=cv2.INTER_AREA).reshape(size)
     found = smaller.sum(dtype=np.float64)
     return torch.from_numpy((smaller * (total / found if found else 0.0)).astype(np.float32))
 

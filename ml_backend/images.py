@@ -27,6 +27,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +49,10 @@ _PART_SECONDS = 3600.0  # a partial file older than this was left by a process t
 _KEPT_SHARE = 0.9  # an eviction makes room for more than one file: each one reads the whole folder
 _ATTEMPTS = 3
 _PERCENTILES = (0.1, 99.9)
+_STRIP_PIXELS = 1 << 20
+_LARGE_PIXELS = 25_000_000
+_LARGE = threading.Lock()
+"""Held while a larger image is decoded, one at a time: each may take a gigabyte, and several threads fetch ahead."""
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 # Opened by their classes, not by PIL.Image.open: that one's limit on pixels is a global variable, ours is a setting.
@@ -85,7 +90,7 @@ def load_image(path: Path) -> Array:
     """
     try:
         with path.open("rb") as file:
-            return _to_rgb(_upright(_open(file, path.name)))
+            return _decoded(_open(file, path.name))
     except _DECODING_ERRORS as error:
         raise ImageError(f"Image file {path} cannot be decoded: {_words(error)}.") from error
 
@@ -241,7 +246,7 @@ class ImageCache:
                         f"Image {_shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
                         "set by NEXTMASK_MAX_PIXELS."
                     )
-                _to_rgb(_upright(image))
+                _decoded(image)
         except _DECODING_ERRORS as error:
             raise ImageError(f"Image {_shown(reference)} cannot be decoded: {_words(error)}.") from error
 
@@ -338,39 +343,72 @@ def _open(file: IO[bytes], name: str) -> ImageFile:
     raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP or BMP file: it {what}.")
 
 
+def _decoded(image: ImageFile) -> Array:
+    with _LARGE if image.size[0] * image.size[1] > _LARGE_PIXELS else contextlib.nullcontext():
+        return _to_rgb(_upright(image))
+
+
 def _upright(image: ImageFile) -> Image.Image:
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except _DECODING_ERRORS:
-        return image  # broken EXIF: browsers, too, show such an image as it is stored
+    with contextlib.suppress(*_DECODING_ERRORS):  # broken EXIF: browsers, too, show such an image as it is stored
+        ImageOps.exif_transpose(image, in_place=True)  # without a copy where there is nothing to turn
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Array:
-    """Turn a decoded image of any mode into (H, W, 3) uint8."""
-    if image.mode in _DEEP_MODES:
-        grey = _stretched(np.asarray(image))  # (H, W)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    """Turn a decoded image of any mode into (H, W, 3) uint8, in strips: what is held beside it stays small."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    deep = _Stretch.of(np.asarray(image)) if image.mode in _DEEP_MODES else None
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        if deep is not None:
+            pixels[top:bottom] = deep.grey(slice(top, bottom))[:, :, None]
+        else:
+            pixels[top:bottom] = np.asarray(_opaque(image.crop((0, top, width, bottom)), image))
+    return pixels
 
 
-def _stretched(values: npt.NDArray[Any]) -> Array:
-    """Map (H, W) of any numeric type to uint8, percentile to percentile; values that are not finite become 0."""
-    numbers = values.astype(np.float32)
-    finite = np.isfinite(numbers)
-    low, high = np.percentile(numbers[finite], _PERCENTILES) if finite.any() else (0.0, 0.0)
-    if high <= low and finite.any():  # almost one value everywhere: the few others are what there is to see
-        low, high = numbers[finite].min(), numbers[finite].max()
-    if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    scaled = np.clip((np.where(finite, numbers, low) - low) * (255.0 / (high - low)), 0, 255)
-    grey: Array = np.rint(scaled).astype(np.uint8)
-    return grey
+def _opaque(strip: Image.Image, whole: Image.Image) -> Image.Image:
+    """Turn a strip of an image into RGB, over white where it is transparent."""
+    if whole.mode not in ("RGBA", "LA", "PA") and "transparency" not in whole.info:
+        return strip.convert("RGB")
+    strip.info = whole.info
+    strip = strip.convert("RGBA")
+    white = Image.new("RGBA", strip.size, "white")
+    white.alpha_composite(strip)
+    return white.convert("RGB")
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Values (H, W) of any numeric type, and which of them become black and white."""
+
+    values: npt.NDArray[Any]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> _Stretch:
+        """Look at the values: percentile to percentile; those that are not finite do not count."""
+        finite = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
+        if not finite.size:
+            return cls(values, 0.0, 0.0)
+        low, high = np.percentile(finite, _PERCENTILES)
+        if high <= low:  # almost one value everywhere: the few others are what there is to see
+            low, high = finite.min(), finite.max()
+        return cls(values, float(low), float(high))
+
+    def grey(self, rows: slice) -> Array:
+        """Return some rows as uint8; values that are not finite become 0."""
+        if self.high <= self.low:
+            return np.zeros(self.values[rows].shape, dtype=np.uint8)
+        numbers = self.values[rows].astype(np.float64)
+        known = np.where(np.isfinite(numbers), numbers, self.low)
+        scaled = np.clip((known - self.low) * (255.0 / (self.high - self.low)), 0, 255)
+        grey: Array = np.rint(scaled).astype(np.uint8)
+        return grey
 
 
 def _shown(reference: str) -> str:

@@ -102,7 +102,7 @@ def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, toleranc
     _check(mask, len(label_map.classes))
     height, width = mask.shape
     regions: list[dict[str, Any]] = []
-    for index in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist():
+    for index in _values_of(mask):
         control = label_map.writer_of(index)
         if control is None:
             continue
@@ -191,10 +191,16 @@ def _check_array(mask: Mask) -> None:
 
 def _check(mask: Mask, classes: int) -> None:
     _check_array(mask)
-    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    unknown = [value for value in values.tolist() if value >= classes and value != IGNORE_INDEX]
+    unknown = [value for value in _values_of(mask) if value >= classes and value != IGNORE_INDEX]
     if unknown:
         raise MaskError(f"a mask of {classes} classes has the values {unknown}")
+
+
+def _values_of(mask: Mask) -> list[int]:
+    """The values that occur in a mask; NumPy would turn each pixel into 8 bytes to count them."""
+    counts = cv2.calcHist([np.ascontiguousarray(mask)], [0], None, [256], [0, 256])
+    found: list[int] = np.flatnonzero(counts).tolist()
+    return found
 
 
 # Reading

@@ -102,10 +102,11 @@ class PseudoLabels:
         What cannot be predicted is left out: no training waits for a pseudo-label.
 
         Args:
-            model: the version that predicts; there is none before the first training, and no proposal.
+            model: the version that predicts; there is none before the first training, and no proposal. One that lacks
+                a class predicts none.
         """
         remove_left_over(self._services.project_folder(self._id))
-        wanted = self._eligible() if model else []
+        wanted = self._eligible() if model and self._knows_all_classes(model) else []
         if model is None or not wanted:
             yield []
             return
@@ -115,6 +116,11 @@ class PseudoLabels:
             kept = [item for item in made if item.id in still]
             logger.info("project=%s model=%s pseudo_labels=%s", self._id, model.number, len(kept))
             yield kept
+
+    def _knows_all_classes(self, model: Version) -> bool:
+        """Whether no class was added since: predictions would teach that it is nowhere."""
+        known = {self._label_map.index_of(name) for name in model.record.classes}
+        return known.issuperset(range(len(self._label_map.classes)))
 
     def _eligible(self) -> list[Task]:
         project = self._services.store.project(self._id)

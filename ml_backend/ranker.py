@@ -27,6 +27,7 @@ from ml_backend.ranking import (
     rank_pool,
     recall,
     sample_order,
+    sees_predictions,
     state_file,
     within_time,
 )
@@ -110,7 +111,8 @@ class Ranker:
             preparation=self._preparation(),
         )
         waiting = {one.task.task_id for one in found.values() if one.task.status == "unlabelled"}
-        rest = [task for task in order if task in waiting and task not in seen | self._failed]
+        done = seen | self._failed
+        rest = [task for task in order if task in waiting and task not in done]
         return append_unscored(_wanted(ranking, waiting, in_parts=in_parts), rest)
 
     def observer(self) -> Observer | None:
@@ -119,7 +121,7 @@ class Ranker:
         None where the strategy sees nothing without what it learns at its first ranking.
         """
         strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
-        predicted = _sees_predictions(strategy)
+        predicted = sees_predictions(strategy)
         if "labelled" in strategy.needs:
             recall(strategy, self._state_file())
             if not predicted and not strategy.state_dict():
@@ -160,14 +162,15 @@ class Ranker:
             round_number=0,
             progress=lambda done: self._stage("ranking", done, len(order)),
         )
-        return append_unscored(ranking, [task for task in order if task not in seen | self._failed])
+        done = seen | self._failed
+        return append_unscored(ranking, [task for task in order if task not in done])
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
     def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
-        stream, sees_predictions = self._streams(strategy), _sees_predictions(strategy)
+        stream, predicted = self._streams(strategy), sees_predictions(strategy)
         return Pools(
-            unlabelled=stream(sample, predicted=sees_predictions),
-            labelled=stream(labelled, predicted=sees_predictions),
+            unlabelled=stream(sample, predicted=predicted),
+            labelled=stream(labelled, predicted=predicted),
             unlabelled_images=stream(sample, predicted=False),
             labelled_images=stream(labelled, predicted=False),
             asked={one.task.task_id: one.asked for one in sample if one.parts},
@@ -262,10 +265,6 @@ class Ranker:
         return self._services.predictors.get(checkpoints, self._model.number, self._settings.device)
 
 
-def _sees_predictions(strategy: Strategy) -> bool:
-    return bool(strategy.needs & {"probabilities", "committee", "features"})
-
-
 def _item(candidate: Candidate, image: Array) -> Item | ImageError:
     """Put what is labelled of an image, and what that cost, beside it."""
     from ml_backend.inference import Item
@@ -284,7 +283,7 @@ def _item(candidate: Candidate, image: Array) -> Item | ImageError:
 def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
     """Return the effort that the labels of an image took (H,W); None where none of them tells."""
     files = [Path(part.effort_file) for part in parts if part.effort_file]
-    return sum((effort_map(read_points(file), size) for file in files), np.zeros(size, np.float32)) if files else None
+    return effort_map(np.concatenate([read_points(file) for file in files]), size) if files else None
 
 
 def _wanted(ranking: PoolRanking, waiting: set[int], *, in_parts: bool) -> PoolRanking:

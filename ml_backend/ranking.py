@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_BOXES = 100
+"""Boxes that a task is shown with; the next ranking asks for others. An image of 10,000 x 8,000 pixels has room for
+thousands of windows of CEREALS, which neither the editor nor its user copes with."""
 _KEEP_SECONDS = 30.0
 """How often what a strategy has learned so far is written down while it learns."""
 
@@ -159,6 +162,9 @@ def rank_pool(
 
     generator = torch.Generator().manual_seed(seed)
     _prepare(strategy, pools, generator, preparation)
+    if _knows_nothing(strategy):
+        logger.warning("%s had nothing to learn from: the order is left to chance", strategy.name)
+        return PoolRanking({}, 0)
     pool = _observe(strategy, pools.unlabelled(), progress)
     if pool is None:
         return PoolRanking({}, 0)
@@ -205,6 +211,16 @@ def _prepare(strategy: Strategy, pools: Pools, generator: Any, preparation: Prep
     _keep(strategy, preparation.file)
 
 
+def sees_predictions(strategy: Strategy) -> bool:
+    """Whether a strategy looks at what the network says of an image."""
+    return bool(strategy.needs & {"probabilities", "committee", "features"})
+
+
+def _knows_nothing(strategy: Strategy) -> bool:
+    """Whether a strategy that sees only what it has learned has learned nothing: no label can be read (any more)."""
+    return "labelled" in strategy.needs and not sees_predictions(strategy) and not strategy.state_dict()
+
+
 def recall(strategy: Strategy, file: Path) -> None:
     """Give a strategy back what it had learned; what cannot be read is learned anew."""
     import torch
@@ -247,6 +263,7 @@ def _as_pool_ranking(ranking: Ranking) -> PoolRanking:
 
 
 def _query(regions: Sequence[Region]) -> Query:
+    regions = regions[:MOST_BOXES]  # the best come first
     boxes = tuple(Box(one.left, one.top, one.width, one.height) for one in regions)
     costs = [one.cost for one in regions if one.cost is not None]
     return Query(boxes, sum(costs) if len(costs) == len(regions) else None)

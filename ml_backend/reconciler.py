@@ -19,17 +19,19 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 from ml_backend.checkpoints import Version
 from ml_backend.connection import show_passed_over
 from ml_backend.errors import (
+    CheckpointError,
     ConfigurationError,
     ImageError,
     LabelStudioError,
     LabelStudioNotFound,
+    MaskError,
     NextmaskError,
     TrainingError,
 )
@@ -58,6 +60,8 @@ TOP_UP_SECONDS = 15.0
 """How often labels are read and the queue is filled up while a training runs."""
 RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
+_OF_ONE_STEP = (CheckpointError, ConfigurationError, ImageError, MaskError, TrainingError)
+"""What goes wrong with one step of a run and leaves the others possible."""
 _STAGE_SECONDS = 0.3
 _NEW_SHARE = 0.1
 _BAD_REQUEST = 400
@@ -115,9 +119,9 @@ class _Run:
         synced = self._sync()
         self._label_map = synced.label_map
         self._retry_images()
-        problem: NextmaskError | None = self._train()
-        problem = self._decide() or problem
-        problem = self._rank() or problem
+        problem = self._attempt(self._train)
+        problem = self._attempt(self._decide) or problem
+        problem = self._attempt(self._rank) or problem
         problem = self._follow_up() or problem
         self._publish()
         if self._queue.prune(retire_seconds=self._settings.retire_hours * 3600):
@@ -130,6 +134,19 @@ class _Run:
             self._store.wake(self._id)
         error = self._project().train_error
         self._store.update_project(self._id, state="failed" if error else "waiting", stage="", error=error)
+
+    def _attempt(self, step: Callable[[], None]) -> NextmaskError | None:
+        """Take a step; where it fails, return why: that must not keep annotators from the queue that is there."""
+        try:
+            step()
+        except _OF_ONE_STEP as error:
+            return error
+        except NextmaskError:  # the lease is lost, the host is away: nothing else can be done either
+            raise
+        except Exception as error:
+            logger.exception("project=%s a step failed", self._id)
+            return NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
+        return None
 
     # -- sync ---------------------------------------------------------------------------------------------------------
     def _sync(self, *, quietly: bool = False) -> Synced:
@@ -169,17 +186,14 @@ class _Run:
         self._store.set_note(marker, str(time.time()))
 
     # -- train --------------------------------------------------------------------------------------------------------
-    def _train(self) -> NextmaskError | None:
-        """Train if there is reason to; a training that fails must not keep annotators from their queue."""
+    def _train(self) -> None:
+        """Train if there is reason to."""
         self._in_training = True
         try:
             if self._trainer().run(self._label_map):
                 self._label_map = self._sync().label_map
-        except (ConfigurationError, TrainingError) as error:
-            return error
         finally:
             self._in_training = False
-        return None
 
     def _while_training(self) -> None:
         """Keep annotators supplied while the training process works."""
@@ -200,14 +214,10 @@ class _Run:
         self._topped_up = time.monotonic()
 
     # -- decide -------------------------------------------------------------------------------------------------------
-    def _decide(self) -> NextmaskError | None:
+    def _decide(self) -> None:
         """In stream mode: keep or pass over what arrived. What there is no time for waits for the next look."""
         model = self._checkpoints.current()
-        try:
-            self._undecided = self._stream().run(partial(self._observer, model) if model else None)
-        except (ConfigurationError, TrainingError) as error:
-            return error
-        return None
+        self._undecided = self._stream().run(partial(self._observer, model) if model else None)
 
     def _observer(self, model: Version) -> Observer | None:
         self._trainer().ensure_committee(model, self._store.tasks(self._id, status="labelled"), self._label_map)
@@ -219,20 +229,18 @@ class _Run:
         self._stream(quietly=True).run(self._ranker(model).observer if model else None, most=CHUNK)
 
     # -- rank ---------------------------------------------------------------------------------------------------------
-    def _rank(self) -> NextmaskError | None:
-        """Rank if there is reason to; a ranking that fails must not keep annotators from the queue that is there."""
+    def _rank(self) -> None:
+        """Rank if there is reason to."""
         tasks = [task for task in self._store.tasks(self._id) if task.task_id not in self._undecided]
         model = self._checkpoints.current()
         key = self._ranking_key(model)
         if not self._needs_ranking(key, tasks):
             self._follow(model, tasks)
-            return None
+            return
         self._stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
-        try:
-            self._put_ranking(model, tasks, key)
-        except (ConfigurationError, TrainingError) as error:
-            return error
-        return None
+        self._put_ranking(model, tasks, key)
+        # Afterwards: a run that is killed in between ranks once more, and none waits for a change in vain.
+        self._store.set_note(self._ranked_key, _answers(tasks))
 
     def _put_ranking(self, model: Version | None, tasks: list[Task], key: str) -> None:
         started = time.monotonic()
@@ -296,12 +304,21 @@ class _Run:
         )
 
     def _is_answered(self, tasks: list[Task]) -> bool:
-        """Whether regions were asked for and all of them came back: then there may be others worth asking for."""
+        """Whether regions were asked for and all of them came back: then there may be others worth asking for.
+
+        Not when nothing came back since the last ranking, which asked in vain: the next one would ask for the same.
+        """
         asked = self._store.ranked_queries(self._id)
         waiting = {task.task_id for task in tasks if task.status == "unlabelled" and not task.error}
         if not asked or asked.keys() & waiting:
             return False
-        return not self._follow_ups().pending(tasks, self._project().ranking_version)
+        if self._follow_ups().pending(tasks, self._project().ranking_version):
+            return False
+        return self._store.note(self._ranked_key) != _answers(tasks)
+
+    @property
+    def _ranked_key(self) -> str:
+        return f"ranked_answers_{self._id}"
 
     def _next_ranking_number(self) -> int:
         """Never a number that the host has seen, even if the state here was lost: imports only ever append."""
@@ -412,3 +429,9 @@ class _Run:
         self._stage_written = (stage, now)
         state = stage if stage in {"syncing", "ranking", "publishing"} else "training"
         self._store.update_project(self._id, state=state, stage=stage, stage_done=done, stage_total=total)
+
+
+def _answers(tasks: Iterable[Task]) -> str:
+    """Return a digest of what people have done with the tasks so far."""
+    done = [(task.task_id, task.status, task.label_digest) for task in tasks]
+    return hashlib.sha256(json.dumps(done).encode()).hexdigest()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ml_backend import masks, pool
 from ml_backend.boxes import Query
 from ml_backend.checkpoints import Version
 from ml_backend.errors import CheckpointError, ImageError, MaskError
+from ml_backend.images import Array
 from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.priority_queue import Rendered
 from ml_backend.query_regions import write_rectangles
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ml_backend.inference import Predictor
 
 logger = logging.getLogger(__name__)
+
+_PIXELS_AT_ONCE = 50_000_000
+"""Images are decoded until they have so many pixels together, 3 bytes each; then they are predicted."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,7 @@ class Scorer:
         """What the ranking asks for of unlabelled tasks, where the configuration can show it, by task id."""
         if self._label_map.query_control is None:
             return {}
-        asked = self._services.store.ranked_queries(self._id)
-        if not asked:
-            return {}
-        waiting = {task.task_id for task in self._services.store.tasks(self._id, status="unlabelled")}
-        return {task_id: query for task_id, query in asked.items() if task_id in waiting}
+        return self._services.store.ranked_queries(self._id, status="unlabelled")
 
     def regions(self, shown: Shown, query: Query | None) -> list[Mapping[str, Any]]:
         """Return what an annotator is shown: the mask and, over it, the rectangles of what is asked for."""
@@ -88,7 +87,7 @@ class Scorer:
         by_image: dict[str, list[Task]] = defaultdict(list)
         if self._label_map.query_control is None:
             return by_image
-        for task in pool.partial(self._services.store.tasks(self._id, status="labelled")):
+        for task in pool.partial(self._services.store.tasks_in_parts(self._id)):
             by_image[task.image].append(task)
         return by_image
 
@@ -119,7 +118,7 @@ class Scorer:
             return
         predictor, answered = self._predictor(), 0
         with closing(self._services.images.arrays(references)) as images:
-            while chunk := list(islice(images, self._settings.batch_size)):
+            for chunk in _chunks(images, self._settings.batch_size):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
                 predictions = iter(predictor.predict(good) if good else [])
                 for reference, image in zip(references[answered:], chunk, strict=False):
@@ -160,3 +159,16 @@ class Scorer:
             raise CheckpointError("There is no model to predict with; label more tasks, or ask for a training.")
         checkpoints = self._services.checkpoints(self._id)
         return self._services.predictors.get(checkpoints, self._model.number, self._settings.device)
+
+
+def _chunks(images: Iterable[Array | ImageError], most: int) -> Iterator[list[Array | ImageError]]:
+    """Group images, `most` at a time and fewer of large ones."""
+    chunk, pixels = list[Array | ImageError](), 0
+    for image in images:
+        chunk.append(image)
+        pixels += 0 if isinstance(image, ImageError) else image.shape[0] * image.shape[1]
+        if len(chunk) == most or pixels >= _PIXELS_AT_ONCE:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,6 +112,7 @@ class Stream:
         self._client, self._store, self._settings, self._id = client, store, settings, project_id
         self._check, self._progress, self._show = check, progress, show
         self._rate = settings.stream_rate
+        self._kept_passed: dict[int, Decision] | None = None
 
     def run(self, make_observer: MakeObserver | None, *, most: int | None = None) -> set[int]:
         """Take back what people took back, decide about arrivals, and make statuses and markers follow.
@@ -152,11 +153,11 @@ class Stream:
         gone = [task for task, decision in passed.items() if decision.marked and task not in present]
         there = [task for task, decision in passed.items() if not decision.marked and task in present]
         self._return(gone, "their markers were deleted")
-        self._store.update_decisions(self._id, there, marked=True)  # a run died between the import and this
+        self._update(there, marked=True)  # a run died between the import and this
 
     def _return(self, task_ids: Sequence[int], why: str) -> None:
         self._check()
-        self._store.update_decisions(self._id, task_ids, returned=True)
+        self._update(task_ids, returned=True)
         if task_ids:
             logger.info("project=%s returned to the pool=%s: %s", self._id, len(task_ids), why)
 
@@ -222,17 +223,19 @@ class Stream:
         note = replace(note, state=selection.state_dict(), threshold=last)
         self._check()
         self._store.put_decisions(self._id, decisions, note=(_note_key(self._id), _text(note)))
+        self._kept_passed = None
         return note
 
     # -- what follows from the decisions ------------------------------------------------------------------------------
     def _set_statuses(self) -> None:
         passed, tasks = self._passed(), self._store.tasks(self._id)
+        waiting = [task.task_id for task in tasks if task.status in ("unlabelled", "passed")]
         self._check()
         leaving = [task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in passed]
         joining = [task.task_id for task in tasks if task.status == "passed" and task.task_id not in passed]
         self._store.set_task_status(self._id, leaving, "passed")
         self._store.set_task_status(self._id, joining, "unlabelled")
-        if self._store.priorities(self._id, list(passed)):
+        if self._store.priorities(self._id, [task for task in waiting if task in passed]):
             # Ranked, and maybe published, before they could be decided about: only a new ranking takes them out.
             self._store.update_project(self._id, ranking_key="")
 
@@ -273,10 +276,18 @@ class Stream:
         marked = {int(str(row["task"])) for row in rows}
         if created != len(rows):
             marked &= self._client.tasks_with_prediction(self._id, MARKER)
-        self._store.update_decisions(self._id, marked, marked=True)
+        self._update(marked, marked=True)
 
     def _passed(self) -> dict[int, Decision]:
-        return self._store.passed_over(self._id)
+        """Return what is passed over, read anew after a change: it may be most of a large project."""
+        if self._kept_passed is None:
+            self._kept_passed = self._store.passed_over(self._id)
+        return self._kept_passed
+
+    def _update(self, task_ids: Collection[int], **fields: bool) -> None:
+        if task_ids:
+            self._store.update_decisions(self._id, task_ids, **fields)
+            self._kept_passed = None
 
 
 def keep(client: LabelStudio, store: Store, project_id: int, task_ids: Iterable[int]) -> None:

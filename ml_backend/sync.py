@@ -185,15 +185,9 @@ class Sync:
                 problems.append(str(error))
         if not read:
             raise MaskError("; ".join(problems))
-        voters = [one for one in read if one.mask_file]
-        first = (voters or read)[0]
-        said = "; ".join(filter(None, [first.error, *problems]))
-        if not voters:
-            return replace(first, error=said)
-        png, boxes = vote(voters)
-        digest = hashlib.sha256(png).hexdigest()
-        file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
-        return replace(first, mask_file=file, label_digest=digest, boxes=boxes, error=said)
+        png, boxes = vote(read)
+        said = "; ".join(filter(None, [read[0].error, *problems]))
+        return replace(read[0], **self._kept(task, png), boxes=boxes, error=said)
 
     def _read_annotation(
         self, task: Task, annotation: Mapping[str, Any], versions: Mapping[int, str], label_map: LabelMap
@@ -212,8 +206,6 @@ class Sync:
         mask = _inside(reading.mask, rectangles.boxes)
         if rectangles.boxes and (mask == IGNORE_INDEX).all():
             raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
-        png = masks.png_bytes(mask)
-        digest = hashlib.sha256(png).hexdigest()
         before = self._store.published_mask(task.project_id, shown, task.task_id) if shown else None
         task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
         task = self._with_effort(task, annotation, shown, before, rectangles.boxes, size, label_map)
@@ -222,8 +214,7 @@ class Sync:
             status="labelled",
             error="; ".join([*reading.problems, *rectangles.problems]),
             annotation_id=int(annotation["id"]),
-            label_digest=digest,
-            mask_file=write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png),
+            **self._kept(task, masks.png_bytes(mask)),
             held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
             lead_time=annotation.get("lead_time"),
             regions=reading.regions,
@@ -231,6 +222,12 @@ class Sync:
             shown_version=shown,
             agreement=_agreement(before, mask, label_map),
         )
+
+    def _kept(self, task: Task, png: bytes) -> dict[str, Any]:
+        """Write a mask to its file; return the columns that tell of it."""
+        digest = hashlib.sha256(png).hexdigest()
+        file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
+        return {"label_digest": digest, "mask_file": file}
 
     def _size(self, result: Sequence[Any], image: str, label_map: LabelMap) -> tuple[int, int] | None:
         """Return (height, width) of an annotation's image; None where the regions of its mask tell."""

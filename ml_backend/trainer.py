@@ -80,6 +80,7 @@ class Trainer:
         digest = self._data_digest(labelled, label_map)
         if not self._is_wanted(labelled, label_map, digest):
             return False
+        _refuse_one_class(label_map)
         self._refuse_copies()
         requested_at = self._requested_at()
         try:
@@ -288,6 +289,16 @@ def changed_labels(latest: Version, labelled: Iterable[Task]) -> int:
     used: Mapping[str, str] = {**latest.record.labels, **dict.fromkeys(latest.record.skipped, "")}
     different = sum(1 for key, digest in now.items() if used.get(key) not in {digest, ""})
     return different + len(used.keys() - now.keys())
+
+
+def _refuse_one_class(label_map: LabelMap) -> None:
+    """Raise before a training that would find the same everywhere."""
+    if len(label_map.classes) < 2:
+        raise TrainingError(
+            f"The labelling configuration knows one class, {label_map.classes[0]!r}, and nothing that is not of it: "
+            "there is nothing to tell apart. Add a label for the rest; or set NEXTMASK_UNPAINTED to background, where "
+            "pixels that no region covers are not of that class."
+        )
 
 
 def _answers(latest: Version | None, digest: str, requested_at: float) -> bool:

@@ -4,6 +4,9 @@ They show a running demo that has been trained; playwright (among the developmen
 
     make demo ARGS="--rounds 1"                                # leave it running
     .venv/bin/python scripts/make_screenshots.py               # in a second terminal
+
+With the numbers of projects in the same Label Studio that run CEREALS (--regions) and stream mode (--stream), the
+pictures of these, too.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ml_backend.connection import TAB_TITLE
+from ml_backend.connection import PASSED_TAB_TITLE, TAB_TITLE
 from ml_backend.demo.run import USERNAME, Remembered
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +39,10 @@ def sign_in(browser: Browser, url: str, password: str) -> Page:
     return page
 
 
-def open_queue(page: Page, url: str, project: int) -> None:
-    """Shows the tab of the queue, with its images."""
+def open_tab(page: Page, url: str, project: int, title: str) -> None:
+    """Shows a tab of the Data Manager, with its images."""
     page.goto(f"{url}/projects/{project}/data")
-    page.get_by_text(TAB_TITLE, exact=True).first.click()
+    page.get_by_text(title, exact=True).first.click()
     page.get_by_test_id("table-row").first.wait_for()
 
 
@@ -61,10 +64,12 @@ def save(page: Page, path: Path) -> None:
 
 
 def main() -> None:
-    """Writes queue.png and editor.png."""
+    """Writes queue.png and editor.png; on request cereals.png and passed-over.png."""
     parser = argparse.ArgumentParser(description="Make the pictures of the documentation from a running demo.")
     parser.add_argument("--folder", type=Path, default=ROOT / ".nextmask" / "demo", help="the demo's folder")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
+    parser.add_argument("--regions", type=int, metavar="PROJECT", help="one that asks for regions: writes cereals.png")
+    parser.add_argument("--stream", type=int, metavar="PROJECT", help="one in stream mode: writes passed-over.png")
     arguments = parser.parse_args()
     demo = Remembered(**json.loads((arguments.folder / "demo.json").read_text()))
     url = f"http://localhost:{demo.label_studio_port}"
@@ -72,10 +77,17 @@ def main() -> None:
         program = shutil.which("chromium") or "/usr/bin/chromium"
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         page = sign_in(browser, url, demo.password)
-        open_queue(page, url, demo.project)
+        open_tab(page, url, demo.project, TAB_TITLE)
         save(page, arguments.output / "queue.png")
         open_editor(page)
         save(page, arguments.output / "editor.png")
+        if arguments.regions:
+            open_tab(page, url, arguments.regions, TAB_TITLE)
+            open_editor(page)
+            save(page, arguments.output / "cereals.png")
+        if arguments.stream:
+            open_tab(page, url, arguments.stream, PASSED_TAB_TITLE)
+            save(page, arguments.output / "passed-over.png")
         browser.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ml_backend.boxes import Query, boxes_from_text, boxes_to_text
+from ml_backend.boxes import WHOLE_IMAGE, Query, boxes_from_text, boxes_to_text
 from ml_backend.errors import LeaseLost
 from ml_backend.store.database import open_database
 from ml_backend.store.tables import (
@@ -164,6 +164,10 @@ class Store:
         """Return a project's tasks by id, all or those of one status."""
         return self._select_tasks(project_id, sa.true() if status is None else TASKS.c.status == status)
 
+    def tasks_in_parts(self, project_id: int) -> list[Task]:
+        """Return the tasks by id that label a part of their image."""
+        return self._select_tasks(project_id, sa.and_(TASKS.c.status == "labelled", TASKS.c.boxes != WHOLE_IMAGE))
+
     def _select_tasks(self, project_id: int, condition: sa.ColumnElement[bool]) -> list[Task]:
         query = sa.select(TASKS).where(TASKS.c.project_id == project_id, condition).order_by(TASKS.c.task_id)
         with self._read() as connection:
@@ -235,10 +239,17 @@ class Store:
                 found.update({row[0]: row[1] for row in rows})
         return found
 
-    def ranked_queries(self, project_id: int) -> dict[int, Query]:
-        """Return what the ranking asks for, by task id, of those tasks of which not the whole image is asked for."""
+    def ranked_queries(self, project_id: int, *, status: str | None = None) -> dict[int, Query]:
+        """Return what the ranking asks for, by task id, of those tasks of which not the whole image is asked for.
+
+        Args:
+            status: leave out tasks that have another one.
+        """
         table = RANKING.c
         query = sa.select(table.task_id, table.boxes, table.cost)
+        if status is not None:
+            here = sa.and_(table.project_id == TASKS.c.project_id, table.task_id == TASKS.c.task_id)
+            query = query.join(TASKS, here).where(TASKS.c.status == status)
         with self._read() as connection:
             rows = connection.execute(query.where(table.project_id == project_id, table.boxes != ""))
             return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}

@@ -1,4 +1,4 @@
-"""Methods on bad input: kinds of images, a single class, a pool of one, brush only, odd rectangles, 80 million pixels."""
+"""Methods on bad input: kinds of images, one class, a pool of one, brush only, odd rectangles, 80 million pixels."""
 
 from __future__ import annotations
 
@@ -279,7 +279,8 @@ def host() -> MemoryStudio:
 @pytest.fixture
 def served(tmp_path: Path, host: MemoryStudio) -> Iterator[Services]:
     """Six images and a model: CEREALS asks for regions from the start."""
-    found = make_services(tmp_path, host, held_out_share=0.0, train_after=1000, queue_window=6, **CEREALS)
+    quick = {"input_size": 32, "iterations": 2, "train_after": 1000, "queue_window": 6}
+    found = make_services(tmp_path, host, held_out_share=0.0, **quick, **CEREALS)
     found.store.wake(PROJECT, label_config=PARTS_XML)
     give_model(found)
     found.checkpoints(PROJECT).publish(1)
@@ -353,8 +354,9 @@ def test_hundreds_of_rectangles_are_one_label_of_their_pixels(served: Services, 
     assert not known[:, columns // 2 :].any()
     assert len(task.error) < 2000
     again = ranked_again(served, host)
-    assert number in again.queries
-    assert all(box.left >= columns // 2 for box in again.queries[number].boxes)
+    same = {one.task_id for one in served.store.tasks(PROJECT) if one.image == task.image}  # a follow-up may stand in
+    (asked,) = [query for one, query in again.queries.items() if one in same]
+    assert all(box.left >= columns // 2 for box in asked.boxes)
     assert time.monotonic() - began < 20
 
 

@@ -253,6 +253,28 @@ def test_disconnect_takes_control_and_colours_back(
     assert studio.xml == XML
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_killed_before_the_control_is_there_the_first_configuration_still_comes_back(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    studio.xml = XML
+    make_connection().connect()
+    ours = studio.xml
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studio, "update_project", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_connection().connect(CEREALS, add_query_control=True)
+    assert studio.xml == ours
+    if again:
+        make_connection().connect(CEREALS, add_query_control=True)
+    make_connection().disconnect()
+    assert studio.xml == XML
+
+
 def test_a_configuration_that_somebody_changed_is_what_comes_back(
     studio: MemoryStudio, make_connection: MakeConnection
 ) -> None:

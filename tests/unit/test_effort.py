@@ -155,6 +155,11 @@ def test_regions_that_are_no_part_of_the_label_cost_nothing(bad: Any) -> None:
         assert total(clicks([bad], label_map, NOTHING)) == 0
 
 
+@pytest.mark.parametrize("name", [["a", "list"], {"an": "object"}, None, 7])
+def test_a_region_may_have_any_id(name: Any) -> None:
+    assert total(clicks([brush(square(5, 5), id=name)], BRUSH, NOTHING)) == pytest.approx(3.6 + 1)
+
+
 def test_a_boundary_includes_the_border_of_the_image() -> None:
     assert boundary(np.ones((4, 5), bool)).sum() == 14
     assert boundary(np.zeros((4, 5), bool)).sum() == 0
@@ -189,7 +194,7 @@ def test_seconds_of_looking_are_spread_over_what_was_looked_at() -> None:
     assert total(effort({"result": [], "lead_time": 12.0}, (), "seconds")) == pytest.approx(12)
 
 
-@pytest.mark.parametrize("lead_time", [None, 0, -3.0, "12", True, float("nan"), float("inf")])
+@pytest.mark.parametrize("lead_time", [None, 0, -3.0, "12", True, float("nan"), float("inf"), 1e40, 10**400])
 def test_without_a_lead_time_there_are_no_seconds(lead_time: Any) -> None:
     assert effort({"result": [brush(square(5, 5))], "lead_time": lead_time}, measure="seconds") is None
     assert effort({"result": None, "lead_time": lead_time}).shape == (0, 3)

@@ -22,7 +22,7 @@ from ml_backend.priority_queue import PriorityQueue
 from ml_backend.query_regions import read_rectangles, write_rectangles
 from ml_backend.scorer import Scorer
 from ml_backend.services import Services
-from ml_backend.store import Task
+from ml_backend.store import Store, Task
 from ml_backend.sync import Sync, is_held_out
 from ml_backend.trainer import Trainer, changed_labels
 
@@ -307,14 +307,18 @@ def test_without_a_control_nothing_is_shown_of_it(services: Services) -> None:
     assert scorer(services, LABEL_MAP).queries == {}
 
 
-def test_a_prediction_on_demand_shows_the_same_rectangles(services: Services, studio: MemoryStudio) -> None:
+def test_a_prediction_on_demand_shows_the_same_rectangles(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sync(services)
     ranked(services, {1: Query((BOX,), 2.0), 3: Query((OTHER,))})
     studio.annotate(3, [region(disc(2)[1]), *rectangles(BOX)])
     sync(services)
     items = [{**studio.items[number], "project": PROJECT} for number in (1, 2, 3)]
     model = NextmaskModel(str(PROJECT), PARTS_XML, services=services)
-    found = [read_rectangles(one["result"], PARTS, SHAPE).boxes for one in model.predict(items)]
+    with monkeypatch.context() as patch:
+        patch.delattr(Store, "tasks")  # there may be 50,000 of them: a person waits
+        found = [read_rectangles(one["result"], PARTS, SHAPE).boxes for one in model.predict(items)]
     assert found == [(BOX,), (), ()]  # the third one is labelled: what is asked of it takes a follow-up task
     assert services.store.published_queries(PROJECT) == {(1, VERSION): Query((BOX,), 2.0)}
     (rendered,) = scorer(services).render([task(services)])

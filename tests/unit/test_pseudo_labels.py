@@ -192,11 +192,23 @@ def test_an_image_that_cannot_be_had_is_left_out(services: Services, studio: Mem
 
 def test_classes_are_translated_by_name(services: Services, model: Version) -> None:
     give_tasks(services, proposal=(5,))
+    turned = XML.replace(
+        '<Label value="cell"/><Label value="nucleus"/>', '<Label value="nucleus"/><Label value="cell"/>'
+    )
+    assert turned != XML
+    with make(services, xml=turned).items(model) as items:
+        mask = mask_from_png(items[0].mask.read_bytes())
+    assert found_share((mask == 2).astype(np.uint8), 4) > 0.5
+
+
+def test_a_version_that_lacks_a_class_does_not_teach_that_it_is_nowhere(services: Services, model: Version) -> None:
+    give_tasks(services, proposal=(5,))
     more = XML.replace('<Label value="cell"/>', '<Label value="vessel"/><Label value="cell"/>')
     with make(services, xml=more).items(model) as items:
-        mask = mask_from_png(items[0].mask.read_bytes())
-    assert not (mask == 1).any()  # the version knows no vessel
-    assert found_share((mask == 2).astype(np.uint8), 4) > 0.5
+        assert items == []
+    fewer = XML.replace('<Label value="nucleus"/>', "")
+    with make(services, xml=fewer).items(model) as items:
+        assert len(items) == 1
 
 
 def test_what_a_person_labels_meanwhile_is_left_out(services: Services, model: Version) -> None:

@@ -240,6 +240,22 @@ def test_time_limits_the_scoring_of_a_large_pool(
     assert len(ranking.priorities) == 24
 
 
+def test_a_large_pool_is_gone_through_once(make_ranker: MakeRanker, tasks: list[Task]) -> None:
+    joined = 0
+
+    class Failed(set[int]):
+        def __ror__(self, other: Any) -> set[int]:  # what a union with it costs grows with the pool
+            nonlocal joined
+            joined += 1
+            return set(other) | set(self)
+
+    for version in (None, make_ranker()._model):
+        ranker = make_ranker(version=version)
+        ranker._failed = Failed()
+        assert len(ranker.rank(tasks, round_number=0).priorities) == 8
+    assert joined == 2
+
+
 def test_an_unknown_strategy_is_a_configuration_error(make_ranker: MakeRanker, tasks: list[Task]) -> None:
     with pytest.raises(ConfigurationError, match="clairvoyance"):
         make_ranker(settings={"strategy": "clairvoyance"}).rank(tasks, round_number=1)

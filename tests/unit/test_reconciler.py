@@ -14,7 +14,16 @@ import torch
 from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, png, region
 
 from ml_backend import reconciler, training_process
-from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioUnavailable, LeaseLost, TrainingError
+from ml_backend.errors import (
+    CheckpointError,
+    ConfigurationError,
+    LabelConfigError,
+    LabelStudioUnavailable,
+    LeaseLost,
+    MaskError,
+    NextmaskError,
+    TrainingError,
+)
 from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
 from ml_backend.services import Services
 from ml_backend.store import Project
@@ -360,3 +369,39 @@ def test_a_lease_lost_during_the_training_ends_it(
     services.store.wake(PROJECT, train=True)
     with pytest.raises(LeaseLost):
         reconcile(services, PROJECT, check)
+
+
+@pytest.mark.usefixtures("with_model")
+@pytest.mark.parametrize("step", ["_train", "_decide", "_rank"])
+@pytest.mark.parametrize("error", [CheckpointError("damaged"), MaskError("no mask"), ValueError("a secret of ours")])
+def test_a_step_that_fails_leaves_annotators_their_queue(
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    reconcile(services, PROJECT, nothing)
+    consumed = studio.queue()[:3]
+    for task in consumed:
+        studio.label(task)
+
+    def fails(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"ml_backend.reconciler._Run.{step}", fails)
+    with pytest.raises(NextmaskError) as caught:
+        reconcile(services, PROJECT, nothing)
+    assert "secret" not in str(caught.value)
+    assert len(studio.queue()) == 4  # it was filled up all the same
+
+
+@pytest.mark.usefixtures("with_model")
+@pytest.mark.parametrize("step", ["_train", "_decide", "_rank"])
+@pytest.mark.parametrize("error", [LeaseLost("gone"), LabelStudioUnavailable("away")])
+def test_without_lease_or_host_nothing_else_is_done(
+    services: Services, monkeypatch: pytest.MonkeyPatch, step: str, error: NextmaskError
+) -> None:
+    def fails(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"ml_backend.reconciler._Run.{step}", fails)
+    monkeypatch.delattr("ml_backend.reconciler._Run._publish")
+    with pytest.raises(type(error)):
+        reconcile(services, PROJECT, nothing)
