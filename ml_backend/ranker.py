@@ -224,7 +224,8 @@ class Ranker:
 
     def _state_file(self) -> Path:
         s = self._settings
-        return state_file(self._services.project_folder(self._id) / "strategy", s.strategy, s.strategy_options)
+        options = {**s.strategy_options, "cost_measure": s.cost_measure}  # what was learned in clicks is no seconds
+        return state_file(self._services.project_folder(self._id) / "strategy", s.strategy, options)
 
     def _sample_bounds(self, size: int) -> tuple[int, int, float]:
         """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""

@@ -279,7 +279,7 @@ class _Run:
         s = self._settings
         if model is None:
             return "no model"
-        scoring = [s.pool_sample, s.committee, s.members, s.query_images]
+        scoring = [s.pool_sample, s.committee, s.members, s.query_images, s.cost_measure]
         parts = [model.number, s.strategy, s.strategy_options, *scoring, self._label_map.digest]
         shown = [s.minimum_area, s.polygon_tolerance]
         return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()

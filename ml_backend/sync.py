@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from ml_backend.files import write_once
 from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.queries import host_time
-from ml_backend.query_regions import labelled_boxes, stated_size
+from ml_backend.query_regions import is_query, labelled_boxes, stated_size
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, Task
 
 _BATCH = 50
+_Parents = Mapping[int, Mapping[str, Any]]
+"""Predictions that annotations of a task started from, by id."""
 _WITHOUT_MODEL = "nextmask-0."
 """Such a version orders the tasks and shows no masks."""
 
@@ -161,7 +164,7 @@ class Sync:
         if self._config_change is not None:
             self._config_change.count(task.task_id, counting[0].get("result") or [])
         try:
-            return self._read_annotations(task, counting, _versions_of(item), label_map)
+            return self._read_annotations(task, counting, _parents_of(item), label_map)
         except (MaskError, ImageError) as error:
             return replace(task, status="broken", annotation_id=int(counting[0]["id"]), error=str(error))
 
@@ -172,15 +175,15 @@ class Sync:
         return self._passed
 
     def _read_annotations(
-        self, task: Task, counting: Sequence[Annotation], versions: Mapping[int, str], label_map: LabelMap
+        self, task: Task, counting: Sequence[Annotation], parents: _Parents, label_map: LabelMap
     ) -> Task:
         """Read the newest annotation, and lay the vote of all over it; one that cannot be read does not vote."""
         if len(counting) == 1:
-            return self._read_annotation(task, counting[0], versions, label_map)
+            return self._read_annotation(task, counting[0], parents, label_map)
         read, problems = [], []
         for annotation in counting:
             try:
-                read.append(self._read_annotation(task, annotation, versions, label_map))
+                read.append(self._read_annotation(task, annotation, parents, label_map))
             except (MaskError, ImageError) as error:
                 problems.append(str(error))
         if not read:
@@ -190,17 +193,19 @@ class Sync:
         return replace(read[0], **self._kept(task, png), boxes=boxes, error=said)
 
     def _read_annotation(
-        self, task: Task, annotation: Mapping[str, Any], versions: Mapping[int, str], label_map: LabelMap
+        self, task: Task, annotation: Mapping[str, Any], parents: _Parents, label_map: LabelMap
     ) -> Task:
         result = list(annotation.get("result") or [])
         reading = masks.read_result(result, label_map, size=self._size(result, task.image, label_map))
         if reading.regions == 0 and (reading.problems or label_map.unpainted_index >= len(label_map.classes)):
             why = "; ".join(reading.problems) or "it has no region, and unpainted pixels are ignored"
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
-        shown = self._shown_version(task, annotation, versions)
+        parent = parents.get(int(annotation.get("parent_prediction") or 0))
+        shown = self._shown_version(task, annotation, parent)
         size = (reading.mask.shape[0], reading.mask.shape[1])
         try:
-            rectangles = labelled_boxes(result, label_map, size, was_asked=lambda: self._was_asked(task, shown))
+            asked = partial(self._was_asked, task, shown, parent, label_map)
+            rectangles = labelled_boxes(result, label_map, size, was_asked=asked)
         except MaskError as error:
             raise MaskError(f"Annotation {annotation['id']} is not used: {error}") from error
         mask = _inside(reading.mask, rectangles.boxes)
@@ -235,14 +240,20 @@ class Sync:
             return None
         return stated_size(result, label_map) or self._size_of(image)
 
-    def _shown_version(self, task: Task, annotation: Annotation, versions: Mapping[int, str]) -> str:
+    def _shown_version(self, task: Task, annotation: Annotation, parent: Mapping[str, Any] | None) -> str:
         """Return the version that the annotator started from; the host forgets it when the prediction is pruned."""
-        known = versions.get(int(annotation.get("parent_prediction") or 0), "")
-        before = None if known else self._store.task(task.project_id, task.task_id)
-        return before.shown_version if before and before.annotation_id == annotation["id"] else known
+        if parent is not None and parent.get("model_version"):
+            return str(parent["model_version"])
+        before = self._store.task(task.project_id, task.task_id)
+        return before.shown_version if before and before.annotation_id == annotation["id"] else ""
 
-    def _was_asked(self, task: Task, shown: str) -> bool:
-        """Whether the annotator was shown rectangles; where it is not known what was shown, whether one ever was."""
+    def _was_asked(self, task: Task, shown: str, parent: Mapping[str, Any] | None, label_map: LabelMap) -> bool:
+        """Whether the annotator was shown rectangles; where it is not known what was shown, whether one ever was.
+
+        The host's own prediction tells, too: what is kept here may have been lost.
+        """
+        if parent is not None and any(is_query(region, label_map) for region in parent.get("result") or []):
+            return True
         asked = self._store.published_queries(task.project_id, task.task_id)
         return (task.task_id, shown) in asked if shown else bool(asked)
 
@@ -294,8 +305,8 @@ def remove_unused_masks(folder: Path, tasks: Iterable[Task]) -> int:
     return len(unused)
 
 
-def _versions_of(item: Mapping[str, Any]) -> dict[int, str]:
-    return {int(row["id"]): str(row.get("model_version") or "") for row in item.get("predictions") or []}
+def _parents_of(item: Mapping[str, Any]) -> _Parents:
+    return {int(row["id"]): row for row in item.get("predictions") or []}
 
 
 def _agreement(before: bytes | None, mask: masks.Mask, label_map: LabelMap) -> float | None:

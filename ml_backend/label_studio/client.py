@@ -26,6 +26,7 @@ _UPLOAD_BYTES = 100_000_000
 _SETTLE_SECONDS = 60.0
 # The host cuts the list of a task's model versions at 500 characters, quotes included, and then drops the quotes.
 _CUT_LENGTH = 360
+_RECTANGLES = ("rectanglelabels", "rectangle")
 
 
 class LabelStudio:
@@ -93,8 +94,8 @@ class LabelStudio:
         next call may start, but see `settled`.
 
         Each task has id, data (references as imported, not resolved), updated_at, total_annotations (without skips),
-        cancelled_annotations, annotations (skips included), and in `predictions` id, model_version and score of those
-        predictions that its annotations started from.
+        cancelled_annotations, annotations (skips included), and in `predictions` id, model_version, score and the
+        rectangles of the result of those predictions that its annotations started from.
 
         Args:
             since: ISO moment, compared with `>=`.
@@ -344,7 +345,8 @@ class LabelStudio:
             found = self.prediction(prediction_id)
         except LabelStudioNotFound:  # pruned meanwhile
             return None
-        return {name: found[name] for name in ("id", "model_version", "score")}
+        rectangles = [region for region in found.get("result") or [] if region.get("type") in _RECTANGLES]
+        return {name: found[name] for name in ("id", "model_version", "score")} | {"result": rectangles}
 
     def _get(self, path: str, **params: Any) -> Json:
         return self._answer("GET", path, params=params)

@@ -134,6 +134,19 @@ def test_where_unpainted_pixels_are_ignored_something_must_be_painted_inside(
     assert "labels nothing inside its rectangles" in task(services).error
 
 
+def test_the_hosts_prediction_tells_that_rectangles_were_shown_when_the_state_is_lost(
+    services: Services, studio: MemoryStudio
+) -> None:
+    """No row of what was published is left here: the prediction that the label started from is all there is."""
+    row = {"task": 1, "result": rectangles(BOX), "score": 0.5, "model_version": VERSION}
+    studio.import_predictions(PROJECT, [row])
+    studio.annotate(1, [region(disc(0)[1])], parent_prediction=int(studio.predictions[-1]["id"]))
+    studio.annotate(2, [region(disc(1)[1])], parent_prediction=predicted(studio, services, task_id=2))
+    sync(services)
+    assert (task(services).status, task(services).mask_file) == ("broken", "")
+    assert (task(services, 2).status, task(services, 2).boxes) == ("labelled", "")
+
+
 def test_published_with_rectangles_but_returned_with_none_supervises_nothing(
     services: Services, studio: MemoryStudio
 ) -> None:
