@@ -151,7 +151,7 @@ class TestLists:
         task = found[tasks[0]]
         assert task["data"] == {"image": "/data/upload/0/0.png"}
         assert (task["total_annotations"], task["cancelled_annotations"]) == (1, 0)
-        assert task["predictions"] == [{"id": parent, "model_version": "v-1", "score": 0.25}]
+        assert task["predictions"] == [{"id": parent, "model_version": "v-1", "score": 0.25, "result": []}]
         (annotation,) = task["annotations"]
         assert annotation["id"] == first["id"]
         assert annotation["result"] == [region()]

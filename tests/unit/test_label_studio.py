@@ -464,9 +464,12 @@ class TestTasks:
     def test_predictions_that_annotations_started_from_are_named(self, host: Host, client: LabelStudio) -> None:
         rows = [{"id": 1, "parent_prediction": 70}, {"id": 2, "parent_prediction": 71}, {"id": 3}]
         host.routes["/api/tasks/"] = data_manager([make_task(1, 1, annotations=rows), make_task(2, 2)])
-        host.route("/api/predictions/70/", {"id": 70, "model_version": "v-1", "score": 0.5, "result": ["big"]})
+        rectangles = [{"id": "r", "type": "rectanglelabels", "value": {}}]
+        result = [{"id": "m", "type": "brushlabels", "value": "big"}, *rectangles]
+        host.route("/api/predictions/70/", {"id": 70, "model_version": "v-1", "score": 0.5, "result": result})
         first, second = client.changed_tasks(1, None)
-        assert first["predictions"] == [{"id": 70, "model_version": "v-1", "score": 0.5}]  # 71 was pruned
+        kept = {"id": 70, "model_version": "v-1", "score": 0.5, "result": rectangles}
+        assert first["predictions"] == [kept]  # 71 was pruned
         assert second["predictions"] == []
 
     def test_tasks_by_id_leave_out_those_that_are_gone(self, host: Host, client: LabelStudio) -> None:
