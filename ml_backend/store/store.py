@@ -286,10 +286,6 @@ class Store:
                 here = sa.and_(table.project_id == project_id, table.version == version, table.task_id.in_(chunk))
                 connection.execute(sa.delete(QUERIES).where(here))
 
-    def queries(self, project_id: int) -> dict[int, Query]:
-        """Return what tasks were last published with, by task id."""
-        return {task: query for (task, _), query in self.published_queries(project_id).items()}
-
     def published_queries(self, project_id: int, task_id: int | None = None) -> dict[tuple[int, str], Query]:
         """Return what tasks (or one) were ever published with, by task id and version, the last one last."""
         table = QUERIES.c

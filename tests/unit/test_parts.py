@@ -287,7 +287,7 @@ def test_rectangles_are_published_beside_the_masks_and_noted_before(
     imported = studio.import_predictions
 
     def noting(project: int, rows: Any) -> int:
-        before.append(services.store.queries(PROJECT))
+        before.append(services.store.published_queries(PROJECT))
         return imported(project, rows)
 
     monkeypatch.setattr(studio, "import_predictions", noting)
@@ -298,7 +298,7 @@ def test_rectangles_are_published_beside_the_masks_and_noted_before(
     assert read_rectangles(rows[1], PARTS, SHAPE).boxes == (BOX, OTHER)
     assert {one["type"] for one in rows[1]} == {"brushlabels", "rectanglelabels"}
     assert not read_rectangles(rows[2], PARTS, SHAPE)
-    assert before == [{1: Query((BOX, OTHER), 4.0)}]
+    assert before == [{(1, VERSION): Query((BOX, OTHER), 4.0)}]
     assert services.store.published_queries(PROJECT) == {(1, VERSION): Query((BOX, OTHER), 4.0)}
 
 
@@ -311,7 +311,7 @@ def test_a_task_whose_regions_the_host_refuses_was_not_asked_for_parts(
     queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
     options = {"window": 10, "refill": 0.5, "progress": nothing}
     queue.publish(VERSION, services.store.ranked(PROJECT), scorer(services).render, **options)
-    assert set(services.store.queries(PROJECT)) == {2}
+    assert {task for task, _ in services.store.published_queries(PROJECT)} == {2}
 
 
 def test_without_a_control_nothing_is_shown_of_it(services: Services) -> None:
