@@ -131,7 +131,8 @@ def test_an_annotation_is_updated_then_deleted(
     assert first in [task.task_id for task, _ in serving.services.store.ranked(project)]
     assert first in [row["task"] for row in predictions(label_studio, project, status.version)]
     masks = serving.services.project_folder(project) / "masks"
-    assert len(list(masks.iterdir())) == 3, "masks of replaced annotations stay behind"
+    kept = sorted(file.suffix for file in masks.iterdir())
+    assert kept == [".npy"] * 3 + [".png"] * 3, "masks or effort of replaced annotations stay behind"
 
 
 def test_a_skipped_task_leaves_the_pool_until_the_skip_is_withdrawn(
