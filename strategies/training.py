@@ -86,7 +86,8 @@ class Run:
         self.step = self.restarts = 0
         self._kind, self._settings, self._seed = kind, dict(settings), seed
         self._modules = tuple(modules)
-        self._optimizers = [torch.optim.Adam(one.parameters(), lr=learning_rate) for one in modules]
+        self._learning_rate = learning_rate
+        self._optimizers = self._new_optimizers()
         self._train(False)
 
     def to(self, device: torch.device) -> None:
@@ -97,8 +98,9 @@ class Run:
                 optimizer.load_state_dict(optimizer.state_dict())  # casts to the parameters' device
 
     def restart(self, *, seed: int, data: str) -> None:
-        """Go on with the same networks on other data, counting the steps anew."""
+        """Go on with the networks as they are on other data, with new optimisers and steps counted anew."""
         self._seed, self.data, self.step = seed, data, 0
+        self._optimizers = self._new_optimizers()
         self.restarts += 1
 
     def until(
@@ -154,6 +156,9 @@ class Run:
             optimizer.load_state_dict(_copy(values))
         self._seed, self.data, self.step = state["seed"], state["data"], state["step"]
         self.restarts = state["restarts"]
+
+    def _new_optimizers(self) -> list[torch.optim.Adam]:
+        return [torch.optim.Adam(one.parameters(), lr=self._learning_rate) for one in self._modules]
 
     def _train(self, mode: bool) -> None:
         for module in self._modules:

@@ -14,8 +14,8 @@ Deviations:
 - Images are shrunk to squares of `image_size`; adaptive pooling lets the encoder take any size.
 - Channels start at `width` = 32, not 128: an eighth of the time, for pools without a GPU.
 - The information is -log(D / (1 - D)), which orders as 1 - D does, without running into 1.
-- From the second round on the networks of the round before are trained on, for fewer epochs: a round of labels changes
-  little in what they learn from. The paper trains anew.
+- From the second round on the VAE of the round before is trained on, for fewer epochs, beside a discriminator that
+  starts anew: the old one, which the VAE has learned to fool, does not recover. The paper trains both anew.
 - An image labelled in part is among the labelled and among the unlabelled, so the discriminator is torn.
 
 D is judged by its logit: a large one means "labelled", so L_D is small and the image comes last:
@@ -65,7 +65,7 @@ class Vaal(Strategy):
         beta: weight of the divergence in the ELBO.
         reconstruction_weight, adversarial_weight: λ1 and λ2 of Eq. 7.
         epochs: passes over the unlabelled images; each step takes as many labelled ones.
-        warm_epochs: the same in later rounds, which start from the networks of the round before.
+        warm_epochs: the same in later rounds, which start from the VAE of the round before.
         batch_size: images of either kind in a step.
         learning_rate: of both Adam optimisers.
 
@@ -86,7 +86,7 @@ class Vaal(Strategy):
         reconstruction_weight: float = 1.0,
         adversarial_weight: float = 1.0,
         epochs: int = 20,
-        warm_epochs: int = 5,
+        warm_epochs: int = 10,
         batch_size: int = 32,
         learning_rate: float = 5e-4,
     ) -> None:
@@ -120,7 +120,7 @@ class Vaal(Strategy):
         """Train VAE and discriminator on the device of the images.
 
         Called again with the same images it goes on where it stopped, at once or from a loaded state; with others it
-        starts from the networks that it has, and trains them for `warm_epochs`. The order of the images and their
+        starts from the VAE that it has, and trains for `warm_epochs`. The order of the images and their
         batches do not matter. Without images of both kinds there is nothing to tell apart, and nothing is trained.
         """
         known = self._thumbnails(training.before(deadline, labelled))
@@ -132,7 +132,7 @@ class Vaal(Strategy):
         if self._networks is None:
             self._networks = self._start(training.draw_seed(generator), data)
         elif self._networks.run.data != data:
-            self._networks.run.restart(seed=training.draw_seed(generator), data=data)
+            self._restart(self._networks, training.draw_seed(generator), data)
         networks = self._networks
         networks.run.to(known[0].device)
         epochs = self._warm_epochs if networks.run.restarts else self._epochs
@@ -187,6 +187,12 @@ class Vaal(Strategy):
             learning_rate=self._rates["learning_rate"],
         )
         return _Networks(autoencoder=autoencoder, discriminator=discriminator, run=run)
+
+    def _restart(self, networks: _Networks, seed: int, data: str) -> None:
+        """Keep the VAE, and judge its latents by a new discriminator: the old one has been fooled."""
+        anew = training.drawn(lambda: _discriminator(self._latent), seed + 1)
+        networks.discriminator.load_state_dict(anew.state_dict())
+        networks.run.restart(seed=seed, data=data)
 
     def _step(self, networks: _Networks, known: list[Tensor], pool: list[Tensor], chance: torch.Generator) -> None:
         """Do two steps of the VAE, then one of the discriminator, each on images of its own."""

@@ -126,17 +126,19 @@ def test_a_later_round_starts_warm_and_is_shorter():
     assert before.isfinite().all()
 
 
-def test_a_later_round_learns_what_was_labelled_meanwhile():
-    """The bright images that were asked for first are labelled: now grey ones, new in the pool, come before them."""
-    strategy = prepared(epochs=60)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_later_round_learns_what_was_labelled_meanwhile(seed):
+    """The bright images that were asked for first are labelled: now grey ones, new in the pool, come before them.
+
+    With the discriminator of the round before they do not, whatever the seed.
+    """
+    strategy = prepared(epochs=60, warm_epochs=30)
     labelled = LABELLED + images([0.8] * 6, first=200, seed=2)
     pool = images([0.1, 0.45, 0.8, 0.45, 0.1, 0.45, 0.8, 0.45], first=300, seed=3)
-    strategy.prepare(labelled, pool, generator=torch.Generator().manual_seed(1))
-    cold = observed(prepared(labelled, pool, epochs=60), pool)
+    strategy.prepare(labelled, pool, generator=torch.Generator().manual_seed(seed))
     seen = observed(strategy, pool)
     grey = torch.tensor([one % 2 == 1 for one in seen.ids])
-    assert seen.information[grey].mean() > seen.information[~grey].mean()
-    assert cold.information[grey].mean() > cold.information[~grey].mean()
+    assert seen.information[grey].mean() > seen.information[~grey].mean() + 0.3
 
 
 def test_an_interrupted_later_round_goes_on_as_one(tmp_path):
