@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.boxes import Query
-from ml_backend.errors import LabelStudioError, LabelStudioNotFound
-from ml_backend.label_studio import LabelStudio
+from ml_backend.errors import LabelStudioNotFound
+from ml_backend.label_studio import LabelStudio, import_for_present
 from ml_backend.store import Store, Task
 
 logger = logging.getLogger(__name__)
 
 REQUEST_BYTES = 32_000_000
 """Largest import request; the host accepts 250 MB, smaller ones keep its memory and our retries small."""
-
-_BAD_REQUEST = 400
 
 
 @dataclass(frozen=True)
@@ -118,15 +116,7 @@ class PriorityQueue:
         return created
 
     def _import_rows(self, version: str, rows: list[dict[str, Any]]) -> int:
-        try:
-            created = self._client.import_predictions(self._project_id, rows)
-        except LabelStudioError as error:
-            if error.status != _BAD_REQUEST:
-                raise
-            # One task that was deleted meanwhile makes the host refuse all rows.
-            there = set(self._client.task_ids(self._project_id))
-            rows = [row for row in rows if row["task"] in there]
-            created = self._client.import_predictions(self._project_id, rows) if rows else 0
+        created, rows = import_for_present(self._client, self._project_id, rows)
         if created == len(rows):
             return created
         # The host drops predictions that it finds invalid and says nothing: find them, and publish their rank alone.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,13 +94,7 @@ class Ranker:
         sample = [found[task_id] for task_id in order[:limit]]
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
         streams = self._pools(strategy, sample, labelled)
-        seen: set[int] = set()
-
-        def unlabelled() -> Iterator[Batch]:
-            for batch in within_time(streams.unlabelled(), seconds=seconds, at_least=at_least):
-                seen.update(int(task_id) for task_id in batch.ids)
-                yield batch
-
+        unlabelled, seen = _watched(streams.unlabelled, seconds=seconds, at_least=at_least)
         ranking = rank_pool(
             strategy,
             replace(streams, unlabelled=unlabelled),
@@ -122,7 +116,7 @@ class Ranker:
         """
         strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
         predicted = sees_predictions(strategy)
-        if "labelled" in strategy.needs:
+        if "examples" in strategy.needs:
             recall(strategy, self._state_file())
             if not predicted and not strategy.state_dict():
                 return None
@@ -145,15 +139,13 @@ class Ranker:
         from strategies import Budget
 
         strategy = make_strategy("coreset", {})
-        predictor, seen = fresh_predictor(self._settings, self._label_map.classes), set[int]()
+        predictor = fresh_predictor(self._settings, self._label_map.classes)
 
-        def unlabelled() -> Iterator[Batch]:
+        def stream() -> Iterator[Batch]:
             items = self._items([found[task_id] for task_id in order])
-            stream = predictor.batches(items, features=True, batch_size=self._settings.batch_size)
-            for batch in within_time(stream, seconds=COLD_START_SECONDS, at_least=0):
-                seen.update(int(task_id) for task_id in batch.ids)
-                yield batch
+            return predictor.batches(items, features=True, batch_size=self._settings.batch_size)
 
+        unlabelled, seen = _watched(stream, seconds=COLD_START_SECONDS, at_least=0)
         ranking = rank_pool(
             strategy,
             Pools(unlabelled, lambda: iter(()), lambda: iter(()), lambda: iter(())),
@@ -264,6 +256,20 @@ class Ranker:
             raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
         checkpoints = self._services.checkpoints(self._id)
         return self._services.predictors.get(checkpoints, self._model.number, self._settings.device)
+
+
+def _watched(
+    stream: Callable[[], Iterable[Batch]], *, seconds: float, at_least: int
+) -> tuple[Callable[[], Iterator[Batch]], set[int]]:
+    """Bound a stream in time, and note the images that it got to: those fill the set while it is read."""
+    seen: set[int] = set()
+
+    def batches() -> Iterator[Batch]:
+        for batch in within_time(stream(), seconds=seconds, at_least=at_least):
+            seen.update(int(task_id) for task_id in batch.ids)
+            yield batch
+
+    return batches, seen
 
 
 def _item(candidate: Candidate, image: Array) -> Item | ImageError:

@@ -168,9 +168,7 @@ def rank_pool(
     pool = _observe(strategy, pools.unlabelled(), progress)
     if pool is None:
         return PoolRanking({}, 0)
-    # Only methods that compare descriptors look at what is labelled; the others would pay for a pass in vain.
-    compares = {"features", "labelled"} <= strategy.needs
-    known = _observe(strategy, pools.labelled(), lambda _: None) if compares else None
+    known = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
     excluded = tuple(tuple(map(_region, pools.asked.get(int(one), ()))) for one in pool.ids)
     ranking = strategy.rank(
         replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
@@ -218,7 +216,7 @@ def sees_predictions(strategy: Strategy) -> bool:
 
 def _knows_nothing(strategy: Strategy) -> bool:
     """Whether a strategy that sees only what it has learned has learned nothing: no label can be read (any more)."""
-    return "labelled" in strategy.needs and not sees_predictions(strategy) and not strategy.state_dict()
+    return "examples" in strategy.needs and not sees_predictions(strategy) and not strategy.state_dict()
 
 
 def recall(strategy: Strategy, file: Path) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ml_backend.errors import ConfigurationError, LabelStudioError
-from ml_backend.label_studio import LabelStudio
+from ml_backend.errors import ConfigurationError
+from ml_backend.label_studio import LabelStudio, import_for_present
 from ml_backend.pool import Candidate, candidates
 from ml_backend.settings import Settings
 from ml_backend.store import Decision, Store
@@ -41,7 +41,6 @@ CHUNK: Final = 32
 _MARKERS_PER_REQUEST = 10_000
 _RENAMED_PER_LOOK = 200
 """The host renames one at a time, some ten a second."""
-_BAD_REQUEST = 400
 
 
 @dataclass(frozen=True)
@@ -264,15 +263,7 @@ class Stream:
     def _mark(self, task_ids: Sequence[int]) -> None:
         self._check()
         rows = [{"task": task, "result": [], "score": 1.0, "model_version": MARKER} for task in task_ids]
-        try:
-            created = self._client.import_predictions(self._id, rows)
-        except LabelStudioError as error:
-            if error.status != _BAD_REQUEST:
-                raise
-            # One task that was deleted meanwhile makes the host refuse all rows.
-            there = set(self._client.task_ids(self._id))
-            rows = [row for row in rows if row["task"] in there]
-            created = self._client.import_predictions(self._id, rows) if rows else 0
+        created, rows = import_for_present(self._client, self._id, rows)
         marked = {int(str(row["task"])) for row in rows}
         if created != len(rows):
             marked &= self._client.tasks_with_prediction(self._id, MARKER)

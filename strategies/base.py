@@ -50,8 +50,8 @@ class Strategy(ABC):
     Attributes:
         name: what `strategies.create` knows it by; its module and its test module are named so, too.
         needs: what the caller has to compute for it, out of "probabilities" (a network's, M >= 1), "committee"
-            (M >= 2 members that differ), "features" (one descriptor per image) and "labelled" (the observations
-            of the labelled images in `rank`, and their batches in `prepare`). Options may change it.
+            (M >= 2 members that differ), "features" (one descriptor per image), "labelled" (the observations of the
+            labelled images in `rank`) and "examples" (batches of both pools in `prepare`). Options may change it.
         asks_for_regions: whether its rankings name the regions of an image that are worth labelling.
         plans_one_round: whether its budget should be what is labelled before the next ranking, because what is beyond
             it is treated in another way (left to pseudo-labels, or for later regions), and not just of lower rank.

@@ -117,7 +117,7 @@ class Cereals(MeasuredUncertainty):
     name = "cereals"
     asks_for_regions = True
     plans_one_round = True
-    needs = frozenset({"probabilities", "labelled"})
+    needs = frozenset({"probabilities", "examples"})
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class Vaal(Strategy):
     """
 
     name = "vaal"
-    needs = frozenset({"labelled"})
+    needs = frozenset({"examples"})
 
     def __init__(
         self,

@@ -4,8 +4,10 @@ tokens        the two kinds of token, and whom they may be shown to
 transport     one session: addresses, retries, errors, streaming
 queries       Data Manager queries: which tasks, in which order
 client        LabelStudio: one method per thing that nextmask asks of the host
+imports       predictions, while people delete tasks
 """
 
 from ml_backend.label_studio.client import LabelStudio
+from ml_backend.label_studio.imports import import_for_present
 
-__all__ = ["LabelStudio"]
+__all__ = ["LabelStudio", "import_for_present"]

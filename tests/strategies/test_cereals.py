@@ -223,8 +223,8 @@ def test_images_without_regions_observed_are_refused():
 
 def test_a_measure_of_disagreement_needs_a_committee():
     strategy = create("cereals", measure="vote_entropy")
-    assert strategy.needs == {"committee", "labelled"}
-    assert create("cereals").needs == {"probabilities", "labelled"}
+    assert strategy.needs == {"committee", "examples"}
+    assert create("cereals").needs == {"probabilities", "examples"}
     batch = unlabelled(bright(1))
     for members in (1, 4):
         copies = replace(batch, probabilities=batch.probabilities.repeat(members, 1, 1, 1, 1))

@@ -15,7 +15,7 @@ import strategies
 from strategies import Batch, Budget, Observation, Ranking, Strategy, available, create
 
 BUDGET = Budget(images=2)
-NEEDS = {"probabilities", "committee", "features", "labelled"}
+NEEDS = {"probabilities", "committee", "features", "labelled", "examples"}
 
 
 def seeded(seed=0):

@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from wiring import (
     PROJECT,
@@ -60,12 +59,7 @@ TWO_CLASSES = parse_label_config(ONE_XML)
 LARGE = (8_000, 10_000)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

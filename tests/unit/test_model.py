@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from label_studio_ml.model import LabelStudioMLBase
 from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
 
@@ -21,12 +20,7 @@ from ml_backend.services import NO_VERSION, Services
 VERSION = "nextmask-1.1"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -47,12 +47,7 @@ URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 4, "batch_size": 4, "train_after": 2, "queue_window": 2, "held_out_share": 0.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -124,15 +124,15 @@ POOLS = Pools(
 
 
 def test_a_strategy_learns_from_the_images_alone_as_often_as_it_wants() -> None:
-    strategy = Learner({"labelled"})
+    strategy = Learner({"examples"})
     found = ranked(strategy, POOLS)
     assert strategy.read == [2, 2, 3, 3]
     assert in_order(dict(found.priorities)) == [2, 1]
-    assert strategy.known is None  # only methods that compare descriptors pay for a pass over what is labelled
+    assert strategy.known is None  # who does not ask for them pays for no pass over what is labelled
 
 
-def test_what_is_labelled_is_observed_for_methods_that_compare_descriptors() -> None:
-    strategy = Learner({"labelled", "features"})
+def test_what_is_labelled_is_observed_for_methods_that_ask_for_it() -> None:
+    strategy = Learner({"labelled"})
     ranked(strategy, POOLS)
     assert strategy.known.ids == (7,)  # type: ignore[attr-defined]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, png, region
 
 from ml_backend import reconciler, training_process
@@ -32,12 +31,7 @@ URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_model, make_services, nothing, task_of
 
 from ml_backend import masks
@@ -25,12 +24,7 @@ BROKEN = "/data/upload/broken.png"
 MISSING = "/data/upload/missing.png"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -32,12 +32,7 @@ RATE = 0.3
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 99, "queue_window": 4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, region
 
 from ml_backend import training_process
@@ -30,12 +29,7 @@ QUICK = {"input_size": 32, "train_after": 3, "queue_window": 2, "held_out_share"
 MORE = XML.replace('<Label value="nucleus"/>', '<Label value="vessel"/>')
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
