@@ -28,7 +28,7 @@ import requests
 
 from ml_backend.checkpoints import Version
 from ml_backend.connection import Connection
-from ml_backend.demo.dataset import Dataset, label_config, open_dataset
+from ml_backend.datasets import Dataset, label_config, open_dataset
 from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
 from ml_backend.images import load_image
 from ml_backend.inference import load_predictor

@@ -30,7 +30,7 @@ import torch
 
 from ml_backend import training_process
 from ml_backend.checkpoints import Checkpoints
-from ml_backend.demo.dataset import Dataset, label_config, sample_dataset
+from ml_backend.datasets import Dataset, label_config, sample_dataset
 from ml_backend.demo.host import free_port
 from ml_backend.images import load_image
 from ml_backend.inference import load_predictor

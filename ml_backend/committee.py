@@ -10,7 +10,8 @@ on its batch, and is the same each time. A mask is one sample of the network; al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,7 @@ def load_ensemble(checkpoints: Checkpoints, version: Version, device: torch.devi
     return committee
 
 
-def load_network(settings: dict[str, object], classes: int, state: dict[str, Tensor]) -> SegmentationNetwork:
+def load_network(settings: Mapping[str, Any], classes: int, state: dict[str, Tensor]) -> SegmentationNetwork:
     """Build the network that a record's settings describe, with the state that it was trained to.
 
     Raises:
@@ -172,7 +173,14 @@ def load_network(settings: dict[str, object], classes: int, state: dict[str, Ten
         CheckpointError: the state is another network's.
     """
     architecture, encoder = str(settings["architecture"]), str(settings["encoder"])
-    network = build(architecture, encoder, "none", classes=classes, dropout=float(str(settings["dropout"])))
+    network = build(
+        architecture,
+        encoder,
+        "none",
+        classes=classes,
+        dropout=float(str(settings["dropout"])),
+        options=settings.get("network_options", {}),  # versions of before there were any have none
+    )
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -105,7 +105,7 @@ class Connection:
         params = _merged(backends[0].get("extra_params") if backends else None, extra_params or {})
         settings = self._settings.for_project(params)
         make_strategy(settings.strategy, settings.strategy_options)
-        check_network(settings.architecture, settings.encoder)
+        check_network(settings.architecture, settings.encoder, settings.network_options)
         project = self._client.project(self._id)
         xml = str(project["label_config"])
         _label_map(xml, settings)

@@ -113,7 +113,9 @@ class Stack:
         )
 
 
-def image_batches(items: Iterable[Item], *, input_size: int, batch_size: int, device: torch.device) -> Iterator[Batch]:
+def image_batches(
+    items: Iterable[Item | Shrunk], *, input_size: int, batch_size: int, device: torch.device
+) -> Iterator[Batch]:
     """Stream images without any network: what a method needs that trains one of its own.
 
     Args:
@@ -129,7 +131,7 @@ def image_batches(items: Iterable[Item], *, input_size: int, batch_size: int, de
         ImageError: an array is not an image.
         MaskError: `labelled` or `cost` do not fit their image.
     """
-    shrunk = (shrink(item, input_size) for item in items)
+    shrunk = (item if isinstance(item, Shrunk) else shrink(item, input_size) for item in items)
     for group in grouped(shrunk, _padded_size, lambda _: batch_size):
         yield stack(group, _padded_size(*group[0].pixels.shape[1:]), device).batch()
 
@@ -231,4 +233,5 @@ def _padded_size(height: int, width: int) -> Size:
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to a device, without waiting for what a GPU still computes."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    waits = device.type != "cuda" or tensor.device.type == "cuda"  # or is there already
+    return tensor.to(device) if waits else tensor.pin_memory().to(device, non_blocking=True)

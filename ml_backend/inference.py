@@ -116,7 +116,7 @@ class Predictor:
 
     def batches(
         self,
-        items: Iterable[Item],
+        items: Iterable[Item | Shrunk],
         *,
         features: bool,
         batch_size: int,
@@ -129,6 +129,7 @@ class Predictor:
         are read before a batch is handed out, while a GPU still computes it.
 
         Args:
+            items: images of any size, or as the network will see them.
             features: whether batches get descriptors; they are those of this network.
             batch_size: most images per batch; fewer where `memory` does not hold so many, or after it ran out.
             committee: whose probabilities the batches get; None: those of this network.
@@ -154,8 +155,8 @@ class Predictor:
         score = partial(self._score, committee=asked, features=features)
         yield from self._run(self._groups(items, most), score, _batch)
 
-    def _groups(self, items: Iterable[Item], most: Callable[[Size], int]) -> Iterator[list[Shrunk]]:
-        shrunk = (shrink(item, self.input_size) for item in items)
+    def _groups(self, items: Iterable[Item | Shrunk], most: Callable[[Size], int]) -> Iterator[list[Shrunk]]:
+        shrunk = (one if isinstance(one, Shrunk) else shrink(one, self.input_size) for one in items)
         return grouped(shrunk, self.network.padded_size, most)
 
     # -- memory -------------------------------------------------------------------------------------------------------
@@ -305,7 +306,14 @@ def fresh_predictor(settings: Settings, classes: Sequence[str]) -> Predictor:
         ConfigurationError: the network cannot be built as configured, or the device is not available here.
     """
     s = settings
-    network = build(s.architecture, s.encoder, s.encoder_weights, classes=len(classes), dropout=s.dropout)
+    network = build(
+        s.architecture,
+        s.encoder,
+        s.encoder_weights,
+        classes=len(classes),
+        dropout=s.dropout,
+        options=s.network_options,
+    )
     return Predictor(network, classes, s.input_size, resolve_device(s.device))
 
 

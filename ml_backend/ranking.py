@@ -147,7 +147,34 @@ def rank_pool(
     progress: Callable[[int], None],
     preparation: Preparation | None = None,
 ) -> PoolRanking:
-    """Score and order a pool.
+    """Score and order a pool; arguments as for `ranking_of`.
+
+    Returns:
+        Every image of the pool, strictly decreasing in the order of the ranking; none where there is no ranking.
+    """
+    ranking = ranking_of(
+        strategy,
+        pools,
+        budget=budget,
+        seed=seed,
+        round_number=round_number,
+        progress=progress,
+        preparation=preparation,
+    )
+    return PoolRanking({}, 0) if ranking is None else _as_pool_ranking(ranking)
+
+
+def ranking_of(
+    strategy: Strategy,
+    pools: Pools,
+    *,
+    budget: Budget,
+    seed: int,
+    round_number: int,
+    progress: Callable[[int], None],
+    preparation: Preparation | None = None,
+) -> Ranking | None:
+    """Let a strategy learn, observe a pool and order it.
 
     Args:
         budget: what is wanted; set-aware strategies are set-aware up to it.
@@ -156,7 +183,7 @@ def rank_pool(
         preparation: how the strategy learns; None: it learns as long as it wants, and nothing is kept.
 
     Returns:
-        Every image of the pool, strictly decreasing in the order of the ranking.
+        None where the pool is empty, or the strategy had nothing to learn from.
     """
     import torch
 
@@ -164,16 +191,15 @@ def rank_pool(
     _prepare(strategy, pools, generator, preparation)
     if _knows_nothing(strategy):
         logger.warning("%s had nothing to learn from: the order is left to chance", strategy.name)
-        return PoolRanking({}, 0)
+        return None
     pool = _observe(strategy, pools.unlabelled(), progress)
     if pool is None:
-        return PoolRanking({}, 0)
+        return None
     known = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
     excluded = tuple(tuple(map(_region, pools.asked.get(int(one), ()))) for one in pool.ids)
-    ranking = strategy.rank(
+    return strategy.rank(
         replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
     )
-    return _as_pool_ranking(ranking)
 
 
 def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:

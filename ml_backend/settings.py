@@ -20,6 +20,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import ConfigurationError
 
+ENSEMBLED = frozenset({"suggestive_annotation", "sa"})
+"""Strategies whose committee is an ensemble where nobody says otherwise."""
 _PREFIX = "NEXTMASK_"
 
 
@@ -100,10 +102,15 @@ class Settings(BaseSettings):
     scoring_memory: int = Field(
         1_000_000_000, ge=1_000_000, description="Bytes that scoring may take: batches are cut to fit."
     )
-    architecture: str = Field("unet", description="Segmentation architecture of segmentation_models_pytorch.")
+    architecture: str = Field(
+        "unet", description="Architecture: one of segmentation_models_pytorch, or dcan, drn, fcn8s, segnet."
+    )
     encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of the network.")
     encoder_weights: str = Field(
         "bundled", description="Initial encoder weights: bundled (offline), none, or a name that smp knows."
+    )
+    network_options: Annotated[dict[str, Any], NoDecode] = Field(
+        {}, description="Options of the architecture, as a JSON object."
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the segmentation head.")
     input_size: int = Field(384, ge=32, le=4096, description="Longest image side seen by the network, in pixels.")
@@ -170,7 +177,7 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
 
-    @field_validator("strategy_options", mode="before")
+    @field_validator("strategy_options", "network_options", mode="before")
     @classmethod
     def _decoded(cls, value: object) -> object:
         try:
@@ -206,7 +213,7 @@ class Settings(BaseSettings):
         """The committee of methods that need one."""
         if self.committee != "auto":
             return self.committee
-        return "ensemble" if self.strategy in {"suggestive_annotation", "sa"} else "mc_dropout"
+        return "ensemble" if self.strategy in ENSEMBLED else "mc_dropout"
 
     @property
     def effective_members(self) -> int:

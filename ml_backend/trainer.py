@@ -37,6 +37,7 @@ _TRAINING_SETTINGS = (
     "architecture",
     "encoder",
     "encoder_weights",
+    "network_options",
     "dropout",
     "input_size",
     "iterations",
@@ -145,8 +146,9 @@ class Trainer:
             return False
         if latest is None:
             return len(labelled) >= self._settings.train_after
-        network = ("architecture", "encoder", "input_size")
-        other = any(latest.record.settings.get(name) != getattr(self._settings, name) for name in network)
+        trained = {"network_options": {}, **latest.record.settings}  # the oldest versions have none
+        network = ("architecture", "encoder", "network_options", "input_size")
+        other = any(trained.get(name) != getattr(self._settings, name) for name in network)
         if latest.record.data_digest == digest:
             return other
         return (

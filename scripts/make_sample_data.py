@@ -97,7 +97,7 @@ def write(folder: Path) -> None:
 
 def main() -> None:
     """Writes the data set and prints its size."""
-    default = Path(__file__).parents[1] / "ml_backend" / "demo" / "data" / "icbm152"
+    default = Path(__file__).parents[1] / "ml_backend" / "datasets" / "data" / "icbm152"
     parser = argparse.ArgumentParser(description="Make the sample data set of `nextmask demo`.")
     parser.add_argument("--output", type=Path, default=default)
     output: Path = parser.parse_args().output

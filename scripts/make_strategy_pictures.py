@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ml_backend.checkpoints import Checkpoints
-from ml_backend.demo.dataset import Dataset, Sample, sample_dataset
-from ml_backend.demo.truth import read_mask
+from ml_backend.datasets import Dataset, Sample, read_mask, sample_dataset
 from ml_backend.networks import SegmentationNetwork, build, resize_image
 from ml_backend.training import Item, Job, train
 from strategies import Batch, Budget, Observation, Ranking, Strategy, create

@@ -11,7 +11,7 @@ import pytest
 from shapes import make_shapes
 from support import Nextmask, Studio
 
-from ml_backend.demo.dataset import Dataset, label_config, sample_dataset
+from ml_backend.datasets import Dataset, label_config, sample_dataset
 from ml_backend.demo.host import LabelStudioHost, free_port
 from ml_backend.label_studio import LabelStudio
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ml_backend.demo.dataset import Dataset, open_dataset
+from ml_backend.datasets import Dataset, open_dataset
 
 CLASSES = ("background", "disc", "square")
 HEIGHT, WIDTH = 48, 64

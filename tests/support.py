@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import requests
 
 from ml_backend.connection import Connection
+from ml_backend.datasets import Dataset
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
-from ml_backend.demo.dataset import Dataset
 from ml_backend.demo.host import free_port
 from ml_backend.label_config import parse_label_config
 from ml_backend.services import Services, open_services, webhook_secret

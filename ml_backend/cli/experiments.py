@@ -26,8 +26,8 @@ def annotate(
     as_json: AsJson = False,
 ) -> None:
     """Label tasks as a simulated annotator: ask Label Studio for the next task, submit its true mask."""
+    from ml_backend.datasets import open_truth
     from ml_backend.demo.annotator import SimulatedAnnotator
-    from ml_backend.demo.dataset import open_truth
 
     services = open_services(load_settings())
     truth = open_truth(masks)
@@ -72,7 +72,7 @@ def demo(
 ) -> None:
     """Start Label Studio and nextmask with a sample project, label, train and rank, and let you go on by hand."""
     from ml_backend.cli.projects import parse_settings
-    from ml_backend.demo.dataset import open_folders, sample_dataset
+    from ml_backend.datasets import open_folders, sample_dataset
     from ml_backend.demo.host import find_label_studio
     from ml_backend.demo.run import Demo, DemoOptions
 

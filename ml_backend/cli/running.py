@@ -48,7 +48,7 @@ def serve(
             "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."
         )
     make_strategy(settings.strategy, settings.strategy_options)
-    check_network(settings.architecture, settings.encoder)
+    check_network(settings.architecture, settings.encoder, settings.network_options)
     _check_port(settings)
     application = create_app(settings, worker=WorkerProcess(settings) if worker else None)
     uvicorn.run(

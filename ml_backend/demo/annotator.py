@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.boxes import inside
-from ml_backend.demo.truth import Mask, Truth
+from ml_backend.datasets import Mask, Truth
 from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, NextmaskError
 from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.label_studio import LabelStudio

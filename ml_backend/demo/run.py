@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from ml_backend.connection import Connection
+from ml_backend.datasets import Dataset, label_config
 from ml_backend.demo import leash
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
-from ml_backend.demo.dataset import Dataset, label_config
 from ml_backend.demo.host import LabelStudioHost, free_port, port_in_use
 from ml_backend.errors import LabelStudioNotFound, NextmaskError
 from ml_backend.label_config import LabelMap, parse_label_config

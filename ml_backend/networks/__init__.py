@@ -3,11 +3,10 @@
 smp and timm take seconds to import, so they are imported when the first network is built.
 """
 
-from ml_backend.networks.build import build
+from ml_backend.networks.build import build, check_network
 from ml_backend.networks.devices import autocast, is_out_of_memory, place, resolve_device
 from ml_backend.networks.geometry import fit_size, labels_at, pad_to, resize_image
 from ml_backend.networks.memory import working_bytes
-from ml_backend.networks.names import check_network
 from ml_backend.networks.segmentation import SegmentationNetwork
 
 __all__ = [

@@ -11,13 +11,13 @@ from ml_backend.networks.weights import Normalisation
 
 
 class SegmentationNetwork(nn.Module):
-    """An smp model with normalisation and padding inside, and a dropout before its head.
+    """A model of three parts, as smp's are, with normalisation and padding inside, and a dropout before its head.
 
     B images, C classes, D channels of the deepest encoder map, H, W pixels. Normalisation is part of the state, so a
     checkpoint needs nothing beside itself.
 
     Args:
-        model: smp model (`encoder`, `decoder`, `segmentation_head`).
+        model: one of smp's or of `architectures` (`encoder`, `decoder`, `segmentation_head`).
         stride: padded sides are multiples of it.
         least_side: smallest padded side that the decoder can take.
         normalisation: of the encoder's weights.
@@ -76,7 +76,7 @@ class SegmentationNetwork(nn.Module):
         return logits[..., :height, :width]
 
     def _encode(self, images: Tensor) -> tuple[list[Tensor], ...]:
-        """Return what the decoder takes: the encoder's maps, shallow to deep, and DPT's prefix tokens."""
+        """Return what the decoder takes: maps, shallow to deep, and DPT's prefix tokens or SegNet's positions."""
         padded = pad_to(images, *self.padded_size(images.shape[-2], images.shape[-1]))
         encoded = self.model.get_submodule("encoder")((padded - self.mean) / self.std)
         return encoded if isinstance(encoded, tuple) else (encoded,)

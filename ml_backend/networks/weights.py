@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.networks.architectures import OWN_ENCODERS
 from ml_backend.networks.names import TIMM_PREFIX
 
 BUNDLED = "bundled"
@@ -36,6 +37,11 @@ LITE = Normalisation(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 def check_weights(encoder: str, weights: str) -> None:
     """Raise ConfigurationError when weights are asked for that do not come with the encoder."""
+    if encoder in OWN_ENCODERS and weights != NONE:
+        raise ConfigurationError(
+            f"NEXTMASK_ENCODER_WEIGHTS = {weights!r} cannot be had for NEXTMASK_ENCODER = {encoder!r}, which starts "
+            f"from random weights. Set NEXTMASK_ENCODER_WEIGHTS to {NONE!r}."
+        )
     if weights == BUNDLED and encoder != BUNDLED_ENCODER:
         raise ConfigurationError(
             f"NEXTMASK_ENCODER_WEIGHTS = {BUNDLED!r} goes with NEXTMASK_ENCODER = {BUNDLED_ENCODER!r} only, not with "

@@ -75,8 +75,9 @@ def resampled(job: Job, data: Data, index: int) -> Samples:
 
 def describe(job: Job, data: Data) -> dict[str, Any]:
     """Write down what decides how the committee comes out."""
-    names = ("architecture", "encoder", "encoder_weights", "dropout", "input_size", "iterations", "batch_size")
-    settings = {name: getattr(job, name) for name in (*names, "learning_rate", "seed")}
+    network = ("architecture", "encoder", "encoder_weights", "network_options", "dropout", "input_size")
+    effort = ("iterations", "batch_size", "learning_rate", "seed")
+    settings = {name: getattr(job, name) for name in (*network, *effort)}
     resamples = [[item.id for item in resampled(job, data, index).items] for index in range(job.members)]
     return {
         "classes": list(job.classes),

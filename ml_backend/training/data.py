@@ -27,6 +27,11 @@ from ml_backend.training.job import Item
 
 MEMORY_BYTES = 1 << 30
 _READERS = 4
+_ALIKE = 0.5
+"""Samples of which at least this part of the most is labelled are drawn alike."""
+
+Augmentation = Callable[[Any, Any], tuple[Tensor, Tensor]]
+"""Takes and gives `tv_tensors.Image` (3,h,w) uint8 and `tv_tensors.Mask` (h,w)."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,6 +43,11 @@ class Sample:
 
     image: Tensor
     mask: Tensor
+
+    @property
+    def labelled_share(self) -> float:
+        """Share of the pixels that are labelled, in [0, 1]."""
+        return float((self.mask != IGNORE_INDEX).float().mean())
 
     @property
     def size_in_bytes(self) -> int:
@@ -71,20 +81,33 @@ class Samples:
         self.problems: dict[str, str] = {}
         self._classes, self._input_size = classes, input_size
         self._kept: list[Sample | None] = []
+        self._shares: list[float] = []
         for item, sample in zip(items, _ahead(self._read, items), strict=True):
             if isinstance(sample, Sample):
                 memory_bytes -= sample.size_in_bytes
                 self.items.append(item)
+                self._shares.append(sample.labelled_share)
                 self._kept.append(sample if memory_bytes >= 0 or len(self.items) == 1 else None)
             else:
                 self.problems[item.id] = sample
             report()
+
+    @classmethod
+    def in_memory(cls, samples: Sequence[tuple[Item, Sample]]) -> Samples:
+        """Return samples that are there already; nothing is read from their items' files."""
+        made = cls([], classes=1, input_size=1)
+        made.items, made._kept = [item for item, _ in samples], [sample for _, sample in samples]
+        made._shares = [sample.labelled_share for _, sample in samples]
+        return made
 
     def __len__(self) -> int:
         return len(self.items)
 
     def batches(self, size: int, generator: torch.Generator) -> Generator[list[Sample], None, None]:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
+
+        Where some are labelled in small parts only, samples are drawn with replacement, by the share that is labelled:
+        a batch of a few windows would teach as much as one of whole images otherwise, and by chance.
 
         A file that became unreadable since is passed over.
 
@@ -93,7 +116,7 @@ class Samples:
         """
         batch: list[Sample] = []
         unread = 0
-        for sample in _ahead(self._sample, _shuffled(len(self.items), generator)):
+        for sample in _ahead(self._sample, _drawn(self._shares, generator)):
             if isinstance(sample, Sample):
                 batch.append(sample)
                 unread = 0
@@ -112,6 +135,7 @@ class Samples:
         resample = copy.copy(self)
         resample.items = [self.items[index] for index in drawn]
         resample._kept = [self._kept[index] for index in drawn]
+        resample._shares = [self._shares[index] for index in drawn]
         return resample
 
     def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
@@ -145,14 +169,14 @@ class Samples:
         return Sample(resize_image(image, self._input_size), _resize_mask(mask, self._input_size))
 
 
-def augmentation() -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
+def augmentation() -> Augmentation:
     """Light and label-preserving: flip, shift and scale by up to a fifth, colours. Uncovered pixels are not labelled.
 
-    Takes and gives `tv_tensors.Image` (3,h,w) uint8 and `tv_tensors.Mask` (h,w); masks are interpolated to the nearest.
+    Masks are interpolated to the nearest.
     """
     fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
     bilinear = v2.InterpolationMode.BILINEAR
-    composed: Callable[[Any, Any], tuple[Tensor, Tensor]] = v2.Compose(
+    composed: Augmentation = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
             v2.RandomAffine(degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25), interpolation=bilinear, fill=fill),
@@ -162,9 +186,7 @@ def augmentation() -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
     return composed
 
 
-def collate(
-    batch: Sequence[Sample], device: torch.device, augment: Callable[[Any, Any], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
+def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation) -> tuple[Tensor, Tensor]:
     """Augment on `device`, then pad to the largest of the batch.
 
     Returns:
@@ -197,9 +219,15 @@ def _resize_mask(mask: NDArray[np.uint8], longest: int) -> Tensor:
     return smaller[0, 0]
 
 
-def _shuffled(count: int, generator: torch.Generator) -> Iterator[int]:
+def _drawn(shares: Sequence[float], generator: torch.Generator) -> Iterator[int]:
+    """Yield positions for ever; see `Samples.batches`."""
+    weights = torch.tensor(shares, dtype=torch.float64)
+    alike = bool((weights >= _ALIKE * weights.max()).all())
     while True:
-        yield from torch.randperm(count, generator=generator).tolist()
+        if alike:
+            yield from torch.randperm(len(shares), generator=generator).tolist()
+        else:
+            yield from torch.multinomial(weights, len(shares), replacement=True, generator=generator).tolist()
 
 
 def _ahead(function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:

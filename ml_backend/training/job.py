@@ -48,6 +48,7 @@ class Job:
         parent: number of the version that serves now: it is measured on the same held-out labels, and with
             `train_from` "last" its weights are where the training starts.
         encoder_weights: initial encoder weights where there is no parent to start from.
+        network_options: keyword arguments of the architecture, as JSON has them.
         input_size: longest image side that the network sees, in pixels; smaller images are not enlarged.
         iterations: most optimiser steps.
         batch_size: images per step; batch normalisation needs two, so 1 counts as 2.
@@ -76,6 +77,7 @@ class Job:
     architecture: str = "unet"
     encoder: str = "tu-tf_efficientnet_lite0"
     encoder_weights: str = "bundled"
+    network_options: Mapping[str, Any] = field(default_factory=dict)
     dropout: float = 0.1
     input_size: int = 384
     iterations: int = 200

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ml_backend.checkpoints import Checkpoints, Version, VersionRecord
 from ml_backend.errors import TrainingError
 from ml_backend.networks import autocast, place, resolve_device
-from ml_backend.training.data import Samples, augmentation, collate
+from ml_backend.training.data import Augmentation, Samples, augmentation, collate
 from ml_backend.training.gate import Verdict, judge
 from ml_backend.training.job import Item, Job, Progress
 from ml_backend.training.losses import cross_entropy_dice
@@ -120,10 +120,23 @@ def read_data(job: Job, report: Report) -> Data:
     return data
 
 
-def fit(network: nn.Module, data: Data, job: Job, device: torch.device, report: Report, *, pretrained: bool) -> Fitted:
+def fit(
+    network: nn.Module,
+    data: Data,
+    job: Job,
+    device: torch.device,
+    report: Report,
+    *,
+    pretrained: bool,
+    augment: Augmentation | None = None,
+) -> Fitted:
     """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
 
-    With nothing held out they are the last ones. A `pretrained` encoder learns at a lower rate.
+    With nothing held out they are the last ones.
+
+    Args:
+        pretrained: the encoder learns at a lower rate.
+        augment: changes an image and its mask each time they are drawn; None: `augmentation`.
 
     Raises:
         TrainingError: the loss is not finite any more.
@@ -133,7 +146,7 @@ def fit(network: nn.Module, data: Data, job: Job, device: torch.device, report: 
     optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
     interval = math.ceil(job.iterations / _EVALUATIONS)
-    augment, generator = augmentation(), torch.Generator().manual_seed(job.seed)
+    augment, generator = augment or augmentation(), torch.Generator().manual_seed(job.seed)
     best: Fitted | None = None
     iteration = waited = 0
     with closing(data.training.batches(max(2, job.batch_size), generator)) as batches:

@@ -31,8 +31,8 @@ def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) 
 def continues(job: Job, parent: Version) -> bool:
     """Whether the training goes on from the parent's weights."""
     settings = parent.record.settings
-    same = (settings["architecture"], settings["encoder"]) == (job.architecture, job.encoder)
-    return same and job.train_from == "last"
+    before = (settings["architecture"], settings["encoder"], settings.get("network_options", {}))
+    return before == (job.architecture, job.encoder, job.network_options) and job.train_from == "last"
 
 
 def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
@@ -44,6 +44,7 @@ def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
         encoder_weights="none",
         classes=classes,
         dropout=settings["dropout"],
+        options=settings.get("network_options", {}),
     )
     network.load_state_dict(checkpoints.load_state(version))
     return network
@@ -56,6 +57,7 @@ def _build(job: Job, encoder_weights: str, classes: int | None = None) -> Segmen
         encoder_weights=encoder_weights,
         classes=classes or len(job.classes),
         dropout=job.dropout,
+        options=job.network_options,
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from support import Nextmask
 
 from ml_backend.cli import main
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

@@ -10,7 +10,7 @@ from steps import children, label, predictions
 from support import PASSWORD, USER, Nextmask, wait_for
 
 from ml_backend.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_config import labels_without_colours
 from ml_backend.label_studio import LabelStudio

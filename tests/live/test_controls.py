@@ -8,7 +8,7 @@ import pytest
 from steps import label, predictions
 from support import Nextmask
 
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.masks import read_result

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ml_backend.datasets import label_config, sample_dataset
 from ml_backend.demo.annotator import SimulatedAnnotator
-from ml_backend.demo.dataset import label_config, sample_dataset
 from ml_backend.demo.host import LabelStudioHost, free_port
 from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio

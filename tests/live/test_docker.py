@@ -45,7 +45,7 @@ def test_the_files_that_are_copied_can_be_installed(tmp_path: Path) -> None:
 
     version = [sys.executable, "-m", "ml_backend", "--version"]
     shown = subprocess.run(version, cwd=target, check=True, capture_output=True, text=True, timeout=120)
-    code = "from ml_backend.demo.dataset import SAMPLE_FOLDER, sample_dataset; sample_dataset(); print(SAMPLE_FOLDER)"
+    code = "from ml_backend.datasets import SAMPLE_FOLDER, sample_dataset; sample_dataset(); print(SAMPLE_FOLDER)"
     sample = subprocess.run([sys.executable, "-c", code], cwd=target, check=True, capture_output=True, text=True)
     assert shown.stdout.strip() in {
         path.name.split("-")[1].removesuffix(".dist") for path in target.glob("*.dist-info")

@@ -9,7 +9,7 @@ import pytest
 from steps import children, is_running, kill, label
 from support import Nextmask, wait_for
 
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

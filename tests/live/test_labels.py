@@ -13,7 +13,7 @@ import pytest
 from steps import label, label_map_of, predictions, true_mask
 from support import Nextmask, wait_for
 
-from ml_backend.demo.dataset import Dataset, label_config
+from ml_backend.datasets import Dataset, label_config
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.masks import Mask, mask_from_png, read_result, write_result

@@ -13,7 +13,7 @@ import requests
 from steps import predictions
 from support import PASSWORD, USER, Nextmask
 
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

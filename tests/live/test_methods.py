@@ -16,7 +16,7 @@ import torch
 from steps import predictions
 from support import Nextmask
 
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.ranker import Ranker

@@ -10,7 +10,7 @@ import pytest
 from steps import data_manager_action, label, predictions
 from support import Nextmask
 
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

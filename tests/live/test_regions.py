@@ -17,7 +17,7 @@ from support import Nextmask
 
 from ml_backend import pool
 from ml_backend.boxes import Box, boxes_from_text, inside
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_config import IGNORE_INDEX
 from ml_backend.label_studio import LabelStudio
 from ml_backend.masks import mask_from_png, read_result, write_result

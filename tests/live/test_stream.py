@@ -15,7 +15,7 @@ from studio_page import StudioPage
 from support import Nextmask, wait_for
 
 from ml_backend.connection import PASSED_TAB_TITLE, TAB_TITLE
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 from ml_backend.stream import MARKER, RETURNED, keep, stream_counts
 

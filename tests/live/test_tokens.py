@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import PASSWORD, USER, Nextmask, wait_for
 
-from ml_backend.demo.dataset import Dataset
+from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

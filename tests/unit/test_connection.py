@@ -212,6 +212,8 @@ def test_bad_settings_configs_and_projects_change_nothing(
         make_connection().connect({"strategy": "clairvoyance"})
     with pytest.raises(ConfigurationError, match="no-such-encoder"):
         make_connection().connect({"encoder": "no-such-encoder"})
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_NETWORK_OPTIONS = \{'depth': 3\}: 'depth' is no option"):
+        make_connection().connect({"network_options": {"depth": 3}})
     with pytest.raises(LabelStudioNotFound):
         make_connection(project=4).connect()
     studio.xml = '<View><Text name="t" value="$t"/></View>'

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from ml_backend.boxes import Box
+from ml_backend.datasets import Truth
 from ml_backend.demo.annotator import LOOK_SECONDS, SECONDS_PER_EDGE, SimulatedAnnotator, Submission, drawing_seconds
-from ml_backend.demo.truth import Truth
 from ml_backend.errors import (
     ConfigurationError,
     LabelStudioError,

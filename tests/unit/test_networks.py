@@ -273,9 +273,12 @@ def test_dropout_out_of_range_is_refused(dropout: float) -> None:
 # -- shapes -----------------------------------------------------------------------------------------------------------
 
 
+OTHER_ENCODERS = {"dpt": "tu-vit_tiny_patch16_224", "drn": "drn22", "segnet": "segnet-vgg16"}
+
+
 @pytest.mark.parametrize("architecture", architectures())
 def test_every_architecture_takes_any_size(architecture: str) -> None:
-    encoder = "tu-vit_tiny_patch16_224" if architecture == "dpt" else BUNDLED_ENCODER
+    encoder = OTHER_ENCODERS.get(architecture, BUNDLED_ENCODER)
     network = build(architecture, encoder, "none", classes=5, dropout=0.1).eval()
     for height, width in ((1, 1), (33, 70)):
         with torch.no_grad():

@@ -151,6 +151,17 @@ def test_a_project_keeps_what_it_does_not_override(environment: SetEnvironment) 
     assert settings.model_dir == Path.cwd() / "elsewhere"
 
 
+def test_a_projects_network_options_replace_those_of_the_installation(environment: SetEnvironment) -> None:
+    environment(NEXTMASK_NETWORK_OPTIONS='{"width": 0.25}')
+    assert load_settings().network_options == {"width": 0.25}
+    assert load_settings().for_project({"network_options": {"upsampling": 4}}).network_options == {"upsampling": 4}
+    assert load_settings().for_project({"network_options": '{"upsampling": 4}'}).network_options == {"upsampling": 4}
+    assert load_settings().for_project({"seed": 1}).network_options == {"width": 0.25}
+    environment(NEXTMASK_NETWORK_OPTIONS="width=0.25")
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_NETWORK_OPTIONS = 'width=0.25': .*must be a JSON object"):
+        load_settings()
+
+
 def test_a_projects_strategy_options_replace_those_of_the_installation(environment: SetEnvironment) -> None:
     # Options of one strategy mean nothing to another: they must not be mixed.
     environment(NEXTMASK_STRATEGY="one", NEXTMASK_STRATEGY_OPTIONS='{"neighbours": 5}')
@@ -201,6 +212,7 @@ def test_the_environment_rebuilds_the_settings(environment: SetEnvironment, monk
         basic_auth_pass="wörd with spaces, and = signs",
         webhook_secret="hidden",
         strategy_options={"k": [1, 2], "name": "ä"},
+        network_options={"width": 0.25},
         model_dir=Path("somewhere/else"),
         learning_rate=3e-4,
         unpainted="ignore",

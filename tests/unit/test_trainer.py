@@ -66,13 +66,15 @@ class Trainings:
             state = {"weight": torch.zeros(1)}
             Checkpoints(job.folder).put_committee(job.committee_of, [state] * job.members, {})
             return job.committee_of
+        names = ["architecture", "encoder", "input_size"]
+        names += ["network_options"] if job.network_options else []  # the oldest versions have no such key
         record = VersionRecord(
             classes=job.classes,
             label_map_digest=job.label_map_digest,
             data_digest=job.data_digest,
             parent=job.parent,
             labels={item.id: item.digest for item in job.items},
-            settings={name: getattr(job, name) for name in ("architecture", "encoder", "input_size")},
+            settings={name: getattr(job, name) for name in names},
             accepted=self.accepted,
         )
         return Checkpoints(job.folder).create(record, {"weight": torch.zeros(1)}).number
@@ -251,8 +253,16 @@ def test_a_request_during_a_training_is_kept_for_the_next(services: Services, ru
     assert project(services).train_requested_at is not None
 
 
+OTHER_NETWORKS: list[dict[str, Any]] = [
+    {"architecture": "linknet"},
+    {"encoder": "mobilenet_v2"},
+    {"input_size": 64},
+    {"network_options": {"decoder_channels": [64, 32, 16, 16, 8]}},
+]
+
+
 @pytest.mark.usefixtures("trained")
-@pytest.mark.parametrize("settings", [{"architecture": "linknet"}, {"encoder": "mobilenet_v2"}, {"input_size": 64}])
+@pytest.mark.parametrize("settings", OTHER_NETWORKS)
 def test_another_network_is_trained_on_the_next_change_of_labels(
     services: Services, run: Run, settings: dict[str, Any]
 ) -> None:
@@ -262,7 +272,7 @@ def test_another_network_is_trained_on_the_next_change_of_labels(
 
 
 @pytest.mark.usefixtures("trained")
-@pytest.mark.parametrize("settings", [{"architecture": "linknet"}, {"encoder": "mobilenet_v2"}, {"input_size": 64}])
+@pytest.mark.parametrize("settings", OTHER_NETWORKS)
 def test_another_network_is_trained_without_any_change_of_labels(run: Run, settings: dict[str, Any]) -> None:
     assert run(**settings)
     assert not run(**settings)

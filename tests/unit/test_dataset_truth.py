@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend.demo.truth import Truth
+from ml_backend.datasets import Truth
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_config import IGNORE_INDEX, parse_label_config
 

@@ -1,4 +1,4 @@
-"""Folders of images and true masks.
+"""Our own layout: folders of images and true masks.
 
     <folder>/dataset.json                 name, classes, palette, ignore_index
     <folder>/images/<split>/<stem>.jpg    PNG, JPEG, TIFF, WebP or BMP
@@ -11,79 +11,22 @@ training run has been started.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-from xml.etree import ElementTree
+from typing import Annotated
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ml_backend.demo.truth import IMAGE_SUFFIXES, Truth, read_mask, values_of
+from ml_backend.datasets.dataset import Dataset, Progress, Sample, checked, checked_values
+from ml_backend.datasets.truth import IMAGE_SUFFIXES, Truth
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import BACKGROUND, IGNORE_INDEX, with_palette
+from ml_backend.label_config import IGNORE_INDEX
 
-Colour = tuple[int, int, int]
-Progress = Callable[[int, int], None]
 _Channel = Annotated[int, Field(ge=0, le=255)]
 
 SAMPLE_FOLDER = Path(__file__).parent / "data" / "icbm152"
+LAYOUT = "images/ and masks/, each with one subfolder per split or none, and a dataset.json"
 WHOLE = "train"  # the name of the only split when the folders have no subfolders
-_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image file and its mask file; their sizes agree."""
-
-    image: Path
-    mask: Path
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A checked data set.
-
-    Attributes:
-        name: shown as the project's title.
-        classes: index -> name.
-        palette: index -> (red, green, blue), 0 to 255; None when the data set names no colours.
-        ignore_index: value of unlabelled pixels in the mask files, or None when there are none.
-        splits: split name -> samples, sorted by file name.
-        remark: what had to be assumed, in words for the user; empty when dataset.json said everything.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...] | None
-    ignore_index: int | None
-    splits: Mapping[str, tuple[Sample, ...]]
-    remark: str = ""
-
-    @property
-    def unpainted(self) -> Literal["background", "ignore"]:
-        """What a pixel that no region covers means: class 0 is the background, or nothing is known of it."""
-        return "background" if self.classes[0].casefold() == BACKGROUND else "ignore"
-
-    def truth(self, *splits: str) -> Truth:
-        """Returns the true masks of some splits, of all of them when none is named.
-
-        Raises:
-            ConfigurationError: there is no such split, or two of them share a file name.
-        """
-        samples = [sample for split in splits or self.splits for sample in self._samples_of(split)]
-        masks = {sample.image.name: sample.mask for sample in samples}
-        if len(masks) != len(samples):
-            raise ConfigurationError(
-                f"data set {self.name!r} uses one file name in two splits: take one split at a time"
-            )
-        return Truth(masks, self.classes, self.ignore_index)
-
-    def _samples_of(self, split: str) -> tuple[Sample, ...]:
-        if split not in self.splits:
-            raise ConfigurationError(f"data set {self.name!r} has no split {split!r}: use {', '.join(self.splits)}")
-        return self.splits[split]
 
 
 class _Description(BaseModel):
@@ -99,10 +42,15 @@ class _Description(BaseModel):
 
 def sample_dataset() -> Dataset:
     """Returns the data set that ships with nextmask: slices of a brain template, grey and white matter."""
-    return open_dataset(SAMPLE_FOLDER)
+    return open_own(SAMPLE_FOLDER)
 
 
-def open_dataset(folder: Path, progress: Progress | None = None) -> Dataset:
+def recognised(folder: Path) -> bool:
+    """Whether a folder has this layout."""
+    return all((folder / part).is_dir() for part in ("images", "masks"))
+
+
+def open_own(folder: Path, progress: Progress | None = None) -> Dataset:
     """Opens and checks a data set folder that holds `images` and `masks`.
 
     Args:
@@ -110,11 +58,8 @@ def open_dataset(folder: Path, progress: Progress | None = None) -> Dataset:
         progress: called after each sample with how many are checked, and of how many.
 
     Raises:
-        ConfigurationError: a folder or mask is missing, or a mask does not fit its image or the classes.
+        ConfigurationError: a mask is missing, or does not fit its image or the classes.
     """
-    for part in ("images", "masks"):
-        if not (folder / part).is_dir():
-            raise ConfigurationError(f"{folder} has no folder {part!r}: give a data set folder with images/ and masks/")
     return open_folders(folder / "images", folder / "masks", progress)
 
 
@@ -127,27 +72,19 @@ def open_folders(images: Path, masks: Path, progress: Progress | None = None) ->
     Args:
         images: folder of images.
         masks: folder of masks.
-        progress: as for `open_dataset`.
+        progress: as for `open_own`.
 
     Raises:
-        ConfigurationError: as `open_dataset`.
+        ConfigurationError: as `open_own`.
     """
     for option, folder in (("--images", images), ("--masks", masks)):
         if not folder.is_dir():
             raise ConfigurationError(f"{option} {folder} is not a folder: give the folder that holds the files")
     splits = _pair_splits(images, masks)
     description = _read_description(images, masks)
-    dataset = None if description is None else _described(description, splits)
-    samples = [sample for samples in splits.values() for sample in samples]
-    found: set[int] = set()
-    for number, sample in enumerate(samples, start=1):
-        values = _checked_values(sample)
-        if dataset is not None:
-            _check_classes(values, sample, dataset)
-        found.update(values)
-        if progress is not None:
-            progress(number, len(samples))
-    return dataset or _inferred(_name_of(images), splits, found)
+    if description is not None:
+        return checked(_described(description, splits), progress)
+    return _inferred(_name_of(images), splits, _all_values(splits, progress))
 
 
 def open_truth(masks: Path) -> Truth:
@@ -170,25 +107,6 @@ def open_truth(masks: Path) -> Truth:
             f"no dataset.json beside {masks}: write one with the names of the classes, in the order of the mask values"
         )
     return Truth(found, description.classes, description.ignore_index)
-
-
-def label_config(dataset: Dataset, control: str = "BrushLabels") -> str:
-    """Returns the labelling configuration (XML) of a project for this data set.
-
-    Args:
-        dataset: gives labels and colours; a first class "background" is left out: unpainted pixels are it.
-        control: the tag of the region control, for example "BrushLabels", "BitmaskLabels", "PolygonLabels".
-    """
-    view = ElementTree.Element("View")
-    ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true", zoomControl="true")
-    labels = ElementTree.SubElement(view, control, name="mask", toName="image")
-    for index, name in enumerate(dataset.classes):
-        if index > 0 or dataset.unpainted == "ignore":
-            label = ElementTree.SubElement(labels, "Label", value=name)
-            if dataset.palette is not None:
-                label.set("background", "#" + bytes(dataset.palette[index]).hex())
-    ElementTree.indent(view)
-    return with_palette(ElementTree.tostring(view, encoding="unicode"))
 
 
 def _pair_splits(images: Path, masks: Path) -> dict[str, tuple[Sample, ...]]:
@@ -230,29 +148,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _checked_values(sample: Sample) -> list[int]:
-    """Returns the values in a mask that has its image's size."""
-    mask = read_mask(sample.mask)
-    (height, width), (image_height, image_width) = mask.shape, _upright_size(sample.image)
-    if (height, width) != (image_height, image_width):
-        raise ConfigurationError(
-            f"mask {sample.mask} is {width}x{height} pixels, its image {sample.image.name} is "
-            f"{image_width}x{image_height}: both must have one size"
-        )
-    return values_of(mask)
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Returns (height, width) of an image as shown, from the file's header."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            sideways = file.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ConfigurationError(f"{path} cannot be read ({error}): replace or remove the file") from error
-    return (width, height) if sideways else (height, width)
-
-
 def _read_description(*folders: Path) -> _Description | None:
     """Returns the nearest dataset.json beside the folders, or one level above."""
     beside = [folder.absolute().parent for folder in folders]
@@ -287,6 +182,17 @@ def _described(description: _Description, splits: Mapping[str, tuple[Sample, ...
     return Dataset(description.name, classes, palette, ignore, splits)
 
 
+def _all_values(splits: Mapping[str, tuple[Sample, ...]], progress: Progress | None) -> set[int]:
+    """Returns the values that occur in the masks; checks sizes on the way."""
+    samples = [sample for samples in splits.values() for sample in samples]
+    found: set[int] = set()
+    for number, sample in enumerate(samples, start=1):
+        found.update(checked_values(sample))
+        if progress is not None:
+            progress(number, len(samples))
+    return found
+
+
 def _inferred(name: str, splits: Mapping[str, tuple[Sample, ...]], values: set[int]) -> Dataset:
     """Takes the classes from the values that occur in the masks: class_0 to the highest one."""
     indices = values - {IGNORE_INDEX}
@@ -301,15 +207,6 @@ def _inferred(name: str, splits: Mapping[str, tuple[Sample, ...]], values: set[i
         "255 means unlabelled."
     )
     return Dataset(name, classes, None, IGNORE_INDEX, splits, remark)
-
-
-def _check_classes(values: list[int], sample: Sample, dataset: Dataset) -> None:
-    wrong = [value for value in values if value >= len(dataset.classes) and value != dataset.ignore_index]
-    if wrong:
-        raise ConfigurationError(
-            f"mask {sample.mask} holds the values {wrong[:8]}, but the classes are 0 to {len(dataset.classes) - 1} and "
-            f"unlabelled is {dataset.ignore_index}: correct the mask or add the classes to dataset.json"
-        )
 
 
 def _name_of(images: Path) -> str:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend.demo.dataset import (
+from ml_backend.datasets import (
     SAMPLE_FOLDER,
     Dataset,
     label_config,
     open_dataset,
     open_folders,
     open_truth,
+    read_mask,
     sample_dataset,
 )
-from ml_backend.demo.truth import read_mask
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_config import IGNORE_INDEX, parse_label_config
 
@@ -154,7 +154,7 @@ def no_images(folder: Path) -> str:
 
 def no_masks_folder(folder: Path) -> str:
     (folder / "masks").rename(folder / "labels")
-    return r"has no folder 'masks'"
+    return r"no known layout: it holds dataset\.json, images/, labels/\. Give a folder that holds images/ and masks/"
 
 
 def not_json(folder: Path) -> str:
@@ -189,7 +189,7 @@ def ignored_class(folder: Path) -> str:
 
 def ignored_value_not_declared(folder: Path) -> str:
     describe(folder, ignore_index=None)
-    return r"holds the values \[255\]"
+    return r"holds the value 255, but the classes are 0 to 1 and unlabelled is None"
 
 
 @pytest.mark.parametrize(

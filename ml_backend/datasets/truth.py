@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -30,13 +30,15 @@ class Truth:
 
     Attributes:
         masks: image file name, or its stem -> mask file.
-        classes: what the mask values mean, index -> name.
-        ignore_index: value of unlabelled pixels in the files, or None when there are none.
+        classes: index -> name.
+        ignore_index: value of unlabelled pixels in the files; None when there are none, or when `values` names them.
+        values: value in the files -> index of its class, or `IGNORE_INDEX`; None when the files hold the indices.
     """
 
     masks: Mapping[str, Path]
     classes: tuple[str, ...]
     ignore_index: int | None = IGNORE_INDEX
+    values: Mapping[int, int] | None = None
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -65,22 +67,58 @@ class Truth:
             ConfigurationError: the file cannot be read, or holds a value or a class unknown to the project.
         """
         table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-        mask = read_mask(path)
-        for value in values_of(mask):
-            if value != self.ignore_index:
-                table[value] = self._project_index(value, path, label_map)
+        mask = self.indices(path)
+        for index in values_of(mask):
+            if index != IGNORE_INDEX:
+                table[index] = self._project_index(self.classes[index], path, label_map)
         return table[mask]
 
-    def _project_index(self, value: int, path: Path, label_map: LabelMap) -> int:
-        if value >= len(self.classes):
+    def indices(self, path: Path) -> Mask:
+        """Returns a mask (H, W) in class indices of `classes`, unlabelled pixels as `IGNORE_INDEX`.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or holds a value that means no class.
+        """
+        mask = read_mask(path)
+        self.check(values_of(mask), path)
+        table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
+        table[list(self._meanings)] = list(self._meanings.values())
+        return table[mask]
+
+    def check(self, values: Iterable[int], path: Path) -> None:
+        """Checks the values that a mask file holds.
+
+        Raises:
+            ConfigurationError: a value means neither a class nor unlabelled.
+        """
+        wrong = [value for value in values if value not in self._meanings]
+        if not wrong:
+            return
+        held = f"the value {wrong[0]}" if len(wrong) == 1 else f"the values {wrong[:8]}"
+        if self.values is None:
             raise ConfigurationError(
-                f"mask {path} holds the value {value}, but the classes are 0 to {len(self.classes) - 1} and "
-                f"unlabelled is {self.ignore_index}: correct the mask or dataset.json"
+                f"mask {path} holds {held}, but the classes are 0 to {len(self.classes) - 1} and "
+                f"unlabelled is {self.ignore_index}: correct the mask or add the classes to dataset.json"
             )
-        index = label_map.index_of(self.classes[value])
+        raise ConfigurationError(
+            f"mask {path} holds {held}, but masks of this layout hold {_ranges(self.values)}: "
+            "replace the file by the data set's own"
+        )
+
+    @cached_property
+    def _meanings(self) -> Mapping[int, int]:
+        """Value in the files -> class index or `IGNORE_INDEX`."""
+        if self.values is not None:
+            return self.values
+        unlabelled = {} if self.ignore_index is None else {self.ignore_index: IGNORE_INDEX}
+        return unlabelled | {index: index for index in range(len(self.classes))}
+
+    @staticmethod
+    def _project_index(name: str, path: Path, label_map: LabelMap) -> int:
+        index = label_map.index_of(name)
         if index is None:
             raise ConfigurationError(
-                f"class {self.classes[value]!r} of mask {path} is no label of the project, which has "
+                f"class {name!r} of mask {path} is no label of the project, which has "
                 f"{', '.join(label_map.classes)}: rename the class in dataset.json or add the label"
             )
         return index
@@ -121,3 +159,14 @@ def _uploaded_stem(name: str) -> str:
     stored = _DROPPED_BY_UPLOAD.sub("", name.strip().replace(" ", "_"))
     path = PurePosixPath(stored)
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else stored
+
+
+def _ranges(values: Iterable[int]) -> str:
+    """Returns "0 to 3, 7" for 0, 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -1,0 +1,177 @@
+"""Training and measuring the networks of a simulation, with the training loop of production.
+
+Nothing is held out: every network takes all its steps, so that no label is used that is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from ml_backend.checkpoints import Checkpoints
+from ml_backend.committee import Committee, Ensemble, mc_dropout
+from ml_backend.inference import Predictor
+from ml_backend.networks import SegmentationNetwork, resolve_device
+from ml_backend.networks.frozen import MapMemory, freeze_encoder
+from ml_backend.settings import ENSEMBLED
+from ml_backend.simulation.data import Material, Picture
+from ml_backend.simulation.evaluation import Measured, by_image, evaluate
+from ml_backend.simulation.labels import Labels
+from ml_backend.simulation.plan import Plan
+from ml_backend.training.data import Augmentation, Sample, Samples, augmentation
+from ml_backend.training.job import Item
+from ml_backend.training.loop import Data, fit, seeded
+from ml_backend.training.start import initial_network
+from strategies import Strategy
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network, how good it is, and the seconds that its training took."""
+
+    predictor: Predictor
+    measured: Measured
+    seconds: float
+
+
+class Networks:
+    """Makes the networks of a simulation.
+
+    Args:
+        plan: says how they are trained.
+        material: what they are trained on, and measured with.
+        folder: keeps the networks that runs share.
+    """
+
+    def __init__(self, plan: Plan, material: Material, folder: Path) -> None:
+        self._plan, self._material, self._folder = plan, material, folder
+        self._device = resolve_device(plan.device)
+        self._memory = MapMemory()
+        self._views: dict[tuple[int, int], Tensor] = {}
+        names = material.classes
+        self._object_class = None if plan.object_class is None else names.index(plan.object_class)
+
+    def train(self, labels: Labels, seed: int, pseudo_labels: Mapping[int, Tensor] | None = None) -> Trained:
+        """Train a network from the initial weights on what is labelled, and measure it.
+
+        Args:
+            pseudo_labels: masks (h,w) that were predicted, by the number of their picture.
+        """
+        started = time.monotonic()
+        network = self._fitted(self._samples(labels, pseudo_labels or {}), seed)
+        return self._measured(network, time.monotonic() - started)
+
+    def first(self, labels: Labels, seed: int) -> Trained:
+        """Train on the initial set of a seed. All strategies share it, so it is trained once and kept."""
+        file = self._folder / f"first-{seed}.pt"
+        if file.exists():
+            kept: dict[str, Any] = torch.load(file, weights_only=True)
+            network = self._initial(seed)
+            network.load_state_dict(kept["state"])
+            return Trained(self._predictor(network), Measured(**kept["measured"]), kept["seconds"])
+        trained = self.train(labels, seed)
+        kept = {
+            "state": trained.predictor.network.state_dict(),
+            "measured": asdict(trained.measured),
+            "seconds": trained.seconds,
+        }
+        temporary = file.with_suffix(f".{os.getpid()}.part")
+        torch.save(kept, temporary)
+        temporary.replace(file)
+        return trained
+
+    def committee(self, strategy: Strategy, trained: Trained, labels: Labels, seed: int) -> Committee | None:
+        """Make the committee that a strategy needs, as production does; None where it needs none."""
+        if "committee" not in strategy.needs:
+            return None
+        if strategy.name not in ENSEMBLED:
+            return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
+        samples, networks = self._samples(labels, {}), []
+        for member in range(self._plan.recipe.ensemble):
+            resample = samples.resampled(np.random.default_rng([seed, member]))
+            networks.append(self._fitted(resample, seed + 1 + member).eval())
+        return Ensemble(networks, len(self._material.classes))
+
+    def masks(self, trained: Trained, numbers: tuple[int, ...]) -> dict[int, Tensor]:
+        """Predict masks (h,w) uint8 of pictures of the pool."""
+        found: dict[int, Tensor] = {}
+        items = [self._material.pool[number].shrunk() for number in numbers]
+        for batch in trained.predictor.batches(items, features=False, batch_size=self._plan.recipe.score_size):
+            for number, probabilities in by_image(batch):
+                height, width = self._material.pool[number].mask.shape
+                found[number] = probabilities[:, :height, :width].argmax(dim=0).to(torch.uint8)
+        return found
+
+    # -- fitting ------------------------------------------------------------------------------------------------------
+    def _initial(self, seed: int) -> SegmentationNetwork:
+        """Build a network with its initial weights."""
+        job = self._plan.recipe.job(self._material.classes, seed, self._plan.device)
+        network = initial_network(job, Checkpoints(self._folder), None)
+        return network if self._plan.recipe.train_encoder else freeze_encoder(network, self._memory)
+
+    def _fitted(self, samples: Samples, seed: int) -> SegmentationNetwork:
+        recipe = self._plan.recipe
+        job = recipe.job(self._material.classes, seed, self._plan.device)
+        augment: Augmentation | None = None if recipe.train_encoder else _unchanged
+        with seeded(seed, self._device):
+            network = self._initial(seed)
+            fitted = fit(
+                network,
+                Data(training=samples, held_out=Samples.in_memory([])),
+                job,
+                self._device,
+                lambda _: None,
+                pretrained=recipe.encoder_weights != "none",
+                augment=augment,
+            )
+        network.load_state_dict(fitted.state)
+        return network
+
+    def _measured(self, network: SegmentationNetwork, seconds: float) -> Trained:
+        predictor = self._predictor(network)
+        measured = evaluate(
+            predictor,
+            self._material.test,
+            at=self._plan.measure_at,
+            batch_size=self._plan.recipe.score_size,
+            object_class=self._object_class,
+        )
+        return Trained(predictor, measured, seconds)
+
+    def _predictor(self, network: SegmentationNetwork) -> Predictor:
+        return Predictor(network, self._material.classes, self._plan.recipe.input_size, self._device)
+
+    # -- samples ------------------------------------------------------------------------------------------------------
+    def _samples(self, labels: Labels, pseudo_labels: Mapping[int, Tensor]) -> Samples:
+        """Return what there is to train on; an image of which no pixel is labelled (all is ignored) is left out."""
+        masks = {number: labels.mask(number) for number in labels.numbers} | dict(pseudo_labels)
+        views = 1 if self._plan.recipe.train_encoder else self._plan.recipe.views
+        samples = []
+        for number, mask in masks.items():
+            picture = self._material.pool[number]
+            item = Item(str(number), Path(), Path(), held_out=False, digest="", pseudo=number in pseudo_labels)
+            samples += [(item, self._view(picture, mask, view)) for view in range(views)]
+        return Samples.in_memory([(item, sample) for item, sample in samples if (sample.mask != 255).any()])
+
+    def _view(self, picture: Picture, mask: Tensor, view: int) -> Sample:
+        """Return an augmented version of an image, the same each time; the first one is the image itself."""
+        if view == 0:
+            return Sample(picture.pixels, mask)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(picture.number * 1009 + view)
+            pixels, changed = augmentation()(tv_tensors.Image(picture.pixels), tv_tensors.Mask(mask))
+        kept = self._views.setdefault((picture.number, view), pixels.as_subclass(Tensor))
+        return Sample(kept, changed.as_subclass(Tensor))
+
+
+def _unchanged(image: Any, mask: Any) -> tuple[Tensor, Tensor]:
+    return image, mask

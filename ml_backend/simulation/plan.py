@@ -1,0 +1,217 @@
+"""What a simulation is told: how networks are trained, what is labelled when, and by which strategies."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ml_backend.errors import ConfigurationError, NextmaskError
+from ml_backend.ranking import make_strategy
+from ml_backend.simulation.results import FULL
+from ml_backend.training import Job
+from strategies import Strategy
+
+WINDOWED = frozenset({"cereals"})
+"""Strategies that ask for windows of images."""
+_WINDOW_SHARE = 128 / 2048
+_LEAST_WINDOW = 8
+
+Unit = Literal["images", "pixels", "clicks"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every network of a simulation is trained: always from the same initial weights, for as many steps.
+
+    Attributes:
+        train_encoder: whether the encoder learns, too. A pretrained one that does not is computed once per image.
+        views: with an encoder that does not learn, how many augmented versions of each image there are, drawn once
+            for all; without augmentation it is 1. An encoder that learns sees new ones in every step.
+        members: T of a committee of MC dropout.
+        ensemble: networks of an ensemble, each trained on another bootstrap resample of the labels.
+        score_size: images in a batch of the pool.
+    """
+
+    architecture: str = "unet"
+    encoder: str = "tu-tf_efficientnet_lite0"
+    encoder_weights: str = "bundled"
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    train_encoder: bool = True
+    dropout: float = 0.1
+    input_size: int = 384
+    iterations: int = 200
+    batch_size: int = 8
+    learning_rate: float = 3e-3
+    views: int = 4
+    members: int = 20
+    ensemble: int = 4
+    score_size: int = 32
+
+    def job(self, classes: tuple[str, ...], seed: int, device: str) -> Job:
+        """Return the training job of a network.
+
+        Raises:
+            ConfigurationError: a value is out of range.
+        """
+        try:
+            return Job(
+                items=(),
+                classes=classes,
+                label_map_digest="",
+                data_digest="",
+                folder=Path(),
+                architecture=self.architecture,
+                encoder=self.encoder,
+                encoder_weights=self.encoder_weights,
+                network_options=dict(self.network_options),
+                dropout=self.dropout,
+                input_size=self.input_size,
+                iterations=self.iterations,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                device=device,
+                seed=seed,
+            )
+        except NextmaskError as error:
+            raise ConfigurationError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Amount:
+    """So many images, pixels or clicks, or a share of all there are.
+
+    >>> Amount.parse("5%").of(2000), Amount.parse("12").of(2000)
+    (100, 12)
+    """
+
+    value: float
+    is_share: bool = False
+
+    def of(self, total: int) -> int:
+        """Return how many that is, of a total."""
+        return max(1, round(total * self.value)) if self.is_share else int(self.value)
+
+    @classmethod
+    def parse(cls, text: str) -> Amount:
+        """Read "12" or "5%".
+
+        Raises:
+            ConfigurationError: it is neither, or not positive.
+        """
+        number = text.strip().removesuffix("%")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        is_share = text.strip().endswith("%")
+        valid = 0 < value <= 100 if is_share else value >= 1 and value == int(value)
+        if not valid:
+            raise ConfigurationError(
+                f"{text!r} is no amount: give a whole number from 1, such as 20, or a share up to 100%, such as 5%."
+            )
+        return cls(value / 100 if is_share else value, is_share)
+
+    def __str__(self) -> str:
+        return f"{self.value * 100:g}%" if self.is_share else f"{self.value:g}"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A strategy with its options, as `--strategy` takes it: a name, or name:JSON.
+
+    >>> Contender.parse('power_noise:{"beta": 2}')
+    Contender(name='power_noise', options={'beta': 2})
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """How results name it."""
+        return f"{self.name}:{json.dumps(dict(self.options), sort_keys=True)}" if self.options else self.name
+
+    def make(self, width: int | None = None) -> Strategy:
+        """Return the strategy.
+
+        Args:
+            width: of the images, in pixels. Windows whose size is not given get the part of it that CEREALS found
+                best, 128 of 2,048 pixels, and a stride of a third of that.
+        """
+        options = dict(self.options)
+        if width is not None and self.name in WINDOWED and "window" not in options:
+            options["window"] = max(_LEAST_WINDOW, round(width * _WINDOW_SHARE))
+            options.setdefault("stride", max(1, options["window"] // 3))
+        return make_strategy(self.name, options)
+
+    @classmethod
+    def parse(cls, text: str) -> Contender:
+        """Read a strategy; its options are checked when it is made.
+
+        Raises:
+            ConfigurationError: what follows the colon is no JSON object, or the strategy is unknown.
+        """
+        name, _, options = text.partition(":")
+        try:
+            values = json.loads(options) if options else {}
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"--strategy {text!r}: expected NAME or NAME:{{JSON of its options}}.")
+        found = cls(name, values)
+        if name != FULL:
+            found.make()
+        return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A simulation.
+
+    Attributes:
+        strategies: compared with each other; "full" is the reference that is trained on all labels.
+        seeds: each strategy runs once with each; runs of one seed start alike.
+        start: images that are labelled at first, drawn at random.
+        step: what a round adds, in `unit`.
+        rounds: how many follow the first training.
+        unit: what a budget counts; regions of images may be asked for in any of them.
+        measure_on: the split that measures. "validation": the split val, or where there is none a fifth of the
+            training images, which then cannot be chosen.
+        measure_at: "original": predictions are compared with the original masks; "network": with masks shrunk to
+            what the network sees, which is faster.
+        object_class: the class whose connected components are measured as objects; None: none.
+    """
+
+    strategies: tuple[Contender, ...]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    start: Amount = Amount(0.1, True)
+    step: Amount = Amount(0.05, True)
+    rounds: int = 6
+    unit: Unit = "images"
+    recipe: Recipe = field(default_factory=Recipe)
+    measure_on: Literal["test", "validation"] = "test"
+    measure_at: Literal["original", "network"] = "original"
+    object_class: str | None = None
+    device: str = "auto"
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides the outcome of a run but strategy and seed; more rounds only add to it."""
+        values = dataclasses.asdict(self)
+        for name in ("strategies", "seeds", "rounds", "device"):
+            del values[name]
+        values["start"], values["step"] = str(self.start), str(self.step)
+        values["recipe"] = {key: value for key, value in values["recipe"].items() if key != "score_size"}
+        return values
+
+    def settings_text(self) -> str:
+        """Return the settings as JSON."""
+        return json.dumps(self.settings(), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        """Return a short name of the settings."""
+        return hashlib.sha256(self.settings_text().encode()).hexdigest()[:10]

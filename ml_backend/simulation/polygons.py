@@ -1,0 +1,132 @@
+"""What a mask takes to draw: the clicks of polygons, counted from the mask.
+
+Paper: Mackowiak et al., "CEREALS: Cost-effective region-based active learning for semantic segmentation", 2018, arXiv
+1810.09726, counts the clicks that Cityscapes' annotators made. Published masks keep no clicks, so they are counted on
+the outlines of connected components, simplified to a pixel or two:
+
+    of a whole image    the vertices of all outlines, and one click per component, which chooses its class
+    of a window         the vertices inside it, each crossing of its border by an outline, where an annotator would
+                        have to start and to end, and one click per component of what is inside
+
+Deviations: holes are free, because what lies in them is drawn over its surroundings; so is a background class, which
+is what nobody draws. Neighbours that share a boundary are each counted along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_backend.boxes import Box
+from ml_backend.label_config import IGNORE_INDEX
+
+TOLERANCE: Final = 1.5
+"""Pixels that a simplified outline may be off."""
+
+Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """The outlines of a mask's components, in pixels of the mask; a pixel's centre has whole coordinates.
+
+    Attributes:
+        vertices: (V,2) float64, x and y.
+        following: (V,2) float64, the next vertex of the same outline.
+        first: (N) int64, the position in `vertices` of the first one of each component.
+    """
+
+    vertices: NDArray[np.float64]
+    following: NDArray[np.float64]
+    first: NDArray[np.int64]
+
+    @property
+    def clicks(self) -> int:
+        """Clicks that drawing the whole image takes."""
+        return len(self.vertices) + len(self.first)
+
+    def effort(self, height: int, width: int, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Return where in the image those clicks are made: counts (h,w) in an image shrunk to `size`.
+
+        Args:
+            height, width: of the mask.
+            size: rows and columns of the map.
+        """
+        counts = np.zeros(size, np.float32)
+        made = np.concatenate([self.vertices, self.vertices[self.first]])
+        columns = ((made[:, 0] + 0.5) * size[1] / width).astype(np.intp).clip(0, size[1] - 1)
+        rows = ((made[:, 1] + 0.5) * size[0] / height).astype(np.intp).clip(0, size[0] - 1)
+        np.add.at(counts, (rows, columns), 1)
+        return counts
+
+
+def polygons(mask: Mask, *, background: int | None = None, tolerance: float = TOLERANCE) -> Polygons:
+    """Outline every connected component of a mask (H,W) of class indices.
+
+    Args:
+        background: a class that nobody draws; None: all are drawn. Pixels of 255 never are.
+        tolerance: see TOLERANCE.
+    """
+    found = [points for value in _drawn(mask, background) for points in _outlines(mask == value, tolerance)]
+    if not found:
+        nothing = np.zeros((0, 2))
+        return Polygons(nothing, nothing, np.zeros(0, np.int64))
+    starts = np.cumsum([0, *(len(points) for points in found[:-1])])
+    following = [np.roll(points, -1, axis=0) for points in found]
+    return Polygons(np.concatenate(found), np.concatenate(following), starts.astype(np.int64))
+
+
+def window_clicks(outlines: Polygons, mask: Mask, boxes: Sequence[Box], *, background: int | None = None) -> int:
+    """Count the clicks that labelling the windows of an image takes, each by itself.
+
+    Args:
+        outlines: of the whole mask.
+        mask: (H,W) uint8.
+        background: as for `polygons`.
+    """
+    return sum(_window_clicks(outlines, mask, box, background) for box in boxes)
+
+
+def _window_clicks(outlines: Polygons, mask: Mask, box: Box, background: int | None) -> int:
+    low = np.array([box.left, box.top]) - 0.5
+    high = low + np.array([box.width, box.height])
+    vertices = int(((outlines.vertices > low) & (outlines.vertices < high)).all(axis=1).sum())
+    inside = mask[box.slices]
+    components = sum(_components(inside == value) for value in _drawn(inside, background))
+    return vertices + _crossings(outlines, low, high) + components
+
+
+def _crossings(outlines: Polygons, low: NDArray[np.float64], high: NDArray[np.float64]) -> int:
+    """Count how often edges cross the border of the rectangle from `low` to `high`, both (x, y).
+
+    No vertex lies on the border, which runs between pixels. The part of an edge that is inside goes from t = `enter`
+    to t = `leave` (Liang and Barsky's clipping); an end of it within the edge is a crossing.
+    """
+    start, step = outlines.vertices, outlines.following - outlines.vertices
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first, second = (low - start) / step, (high - start) / step
+    still = step == 0
+    outside = still & ((start < low) | (start > high))
+    enter = np.where(still, -np.inf, np.minimum(first, second)).max(axis=1, initial=-np.inf)
+    leave = np.where(still, np.inf, np.maximum(first, second)).min(axis=1, initial=np.inf)
+    meets = (enter < leave) & ~outside.any(axis=1)
+    return int((meets & (enter > 0) & (enter < 1)).sum() + (meets & (leave > 0) & (leave < 1)).sum())
+
+
+def _drawn(mask: Mask, background: int | None) -> list[int]:
+    return [int(value) for value in np.unique(mask) if value not in (IGNORE_INDEX, background)]
+
+
+def _outlines(pixels: NDArray[np.bool_], tolerance: float) -> list[NDArray[np.float64]]:
+    contours, _ = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    simple = (cv2.approxPolyDP(contour, tolerance, closed=True) for contour in contours)
+    return [points.reshape(-1, 2).astype(np.float64) for points in simple]
+
+
+def _components(pixels: NDArray[np.bool_]) -> int:
+    return int(cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)[0]) - 1

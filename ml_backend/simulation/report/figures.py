@@ -1,0 +1,274 @@
+"""The curves as pictures: a few strategies in colour with their bands, the others thin and grey.
+
+matplotlib is imported where it is used, and only through its objects: nothing here changes its state for others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ml_backend.simulation.report.analysis import Analysis
+from ml_backend.simulation.report.findings import percent
+from ml_backend.simulation.report.names import file_name, short
+from ml_backend.simulation.statistics import AXES, RANDOM, Axis, Band, Interval, mean_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HIGHLIGHTED = 4
+"""Strategies in colour, besides random."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours, and the width and height in inches; `margin` is that of the labels, of `letters` at most.
+
+    The colours are Okabe and Ito's, which people with any common colour blindness tell apart; dashes tell the curves
+    apart without colour.
+    """
+
+    ink: str
+    faint: str
+    paper: str
+    colours: tuple[str, ...]
+    size: tuple[float, float]
+    margin: float = 2.0
+    letters: int = 22
+    font: float = 9.0
+
+
+LIGHT = Theme("#1b1b1b", "#b4b4b4", "#ffffff", ("#0072b2", "#d55e00", "#00805f", "#b0568c"), (8.2, 4.4))
+DARK = Theme("#ececec", "#5f6670", "#16181c", ("#56b4e9", "#e69f00", "#2fc79c", "#e08fbd"), (8.2, 4.4))
+_DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+_GAP = 0.28
+"""Inches between curves and labels."""
+
+
+def narrow(theme: Theme) -> Theme:
+    """The same for a small screen."""
+    return dataclasses.replace(theme, size=(4.4, 4.2), margin=1.5, letters=15)
+
+
+@dataclass(frozen=True)
+class _Label:
+    """Text beside the point where a curve ends; `end` is None for a line across the picture."""
+
+    text: str
+    end: float | None
+    height: float
+    colour: str
+
+
+def curve_files(analysis: Analysis) -> dict[str, bytes]:
+    """Return `curves-<dataset>-<axis>.png` and `.svg` for each axis, by name."""
+    files = {}
+    for axis in AXES:
+        stem = f"curves-{file_name(analysis.dataset)}-{axis}"
+        figure = curve_figure(analysis, axis, LIGHT)
+        files[f"{stem}.png"] = _bytes(figure, "png")
+        files[f"{stem}.svg"] = _bytes(figure, "svg")
+    return files
+
+
+def curve_svg(analysis: Analysis, axis: Axis, theme: Theme) -> bytes:
+    """Draw the curves for a page."""
+    return _bytes(curve_figure(analysis, axis, theme), "svg")
+
+
+def curve_figure(analysis: Analysis, axis: Axis, theme: Theme) -> Figure:
+    """Draw mIoU against what was labelled: the mean of each strategy, and the band of its 95 % interval."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=theme.size, facecolor=theme.paper)
+    FigureCanvasAgg(figure)
+    left, right = 0.62 / theme.size[0], 1 - theme.margin / theme.size[0]
+    axes = figure.add_axes((left, 0.13, right - left, 0.73))
+    bands = {name: mean_curve(found, axis) for name, found in analysis.curves.items()}
+    known = {name: band for name, band in bands.items() if band is not None}
+    _draw_curves(axes, known, highlighted(analysis), theme)
+    _set_limits(axes, list(known.values()), analysis)
+    _dress(axes, analysis, axis, theme)
+    _place_labels(axes, [*_curve_labels(known, highlighted(analysis), theme), *_lines(axes, analysis, theme)], theme)
+    return figure
+
+
+def highlighted(analysis: Analysis) -> list[str]:
+    """The strategies to draw in colour, best first, without random."""
+    return [one.strategy for one in analysis.standings if one.strategy != RANDOM][:HIGHLIGHTED]
+
+
+def _draw_curves(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[str], theme: Theme) -> None:
+    for name, band in bands.items():
+        if name not in coloured and name != RANDOM:
+            axes.plot(band.effort, band.mean, color=theme.faint, linewidth=0.8, zorder=1, **_marker(band))
+    for name in [RANDOM, *reversed(coloured)]:
+        band_ = bands.get(name)
+        if band_ is None:
+            continue
+        colour, dash = _style(name, coloured, theme)
+        if band_.low is not None and band_.high is not None:
+            axes.fill_between(band_.effort, band_.low, band_.high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        axes.plot(band_.effort, band_.mean, color=colour, linestyle=dash, linewidth=1.9, zorder=3, **_marker(band_))
+
+
+def _marker(band: Band) -> dict[str, Any]:
+    """A point where there is no line to draw."""
+    return {"marker": "o", "markersize": 4} if len(band.effort) == 1 else {}
+
+
+def _style(name: str, coloured: Sequence[str], theme: Theme) -> tuple[str, Any]:
+    if name == RANDOM:
+        return theme.ink, (0, (2, 1.2))
+    rank = coloured.index(name)
+    return theme.colours[rank], _DASHES[rank]
+
+
+def _set_limits(axes: Axes, bands: Sequence[Band], analysis: Analysis) -> None:
+    """Leave wide bands, as two seeds have them, out of account: they would flatten the curves."""
+    values = [float(value) for band in bands for value in (band.mean.min(), band.mean.max())]
+    if analysis.reference is not None and analysis.target_miou is not None:
+        values += [analysis.reference.miou.mean, analysis.target_miou]
+    if not values:
+        return
+    margin = 0.06 * (max(values) - min(values)) or 0.02
+    axes.set_ylim(min(values) - margin, max(values) + margin)
+
+
+def _dress(axes: Axes, analysis: Analysis, axis: Axis, theme: Theme) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_facecolor(theme.paper)
+    axes.grid(visible=True, color=theme.faint, alpha=0.35, linewidth=0.6)
+    axes.set_xlabel(f"{axis} labelled", color=theme.ink, fontsize=theme.font)
+    axes.set_ylabel("mean IoU", color=theme.ink, fontsize=theme.font)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.locator_params(axis="x", nbins=max(3, int(theme.size[0])))
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.faint)
+    axes.tick_params(colors=theme.ink, labelsize=theme.font - 1)
+    total = analysis.reference.totals[axis] if analysis.reference else 0.0
+    if total > 0:
+        shares = (lambda x: np.asarray(x) * (100 / total), lambda x: np.asarray(x) * (total / 100))
+        top = axes.secondary_xaxis("top", functions=shares)
+        top.set_xlabel(f"% of all {axis}", color=theme.ink, fontsize=theme.font)
+        top.tick_params(colors=theme.ink, labelsize=theme.font - 1)
+        top.spines["top"].set_color(theme.faint)
+
+
+def _lines(axes: Axes, analysis: Analysis, theme: Theme) -> list[_Label]:
+    """Draw the full data's line and the target's; return their labels."""
+    if analysis.reference is None or analysis.target_miou is None:
+        return []
+    full = analysis.reference.miou.mean
+    axes.axhline(full, color=theme.ink, linewidth=1.0, zorder=1)
+    labels = [_Label("all labels", None, full, theme.ink)]
+    if analysis.target < 1:
+        axes.axhline(analysis.target_miou, color=theme.ink, linewidth=0.9, linestyle=":", zorder=1)
+        labels.append(_Label(f"target ({percent(analysis.target)})", None, analysis.target_miou, theme.ink))
+    return labels
+
+
+def _curve_labels(bands: Mapping[str, Band], coloured: Sequence[str], theme: Theme) -> list[_Label]:
+    names = [name for name in [*coloured, RANDOM] if name in bands]
+    return [
+        _Label(
+            short(name, theme.letters),
+            float(bands[name].effort[-1]),
+            float(bands[name].mean[-1]),
+            _style(name, coloured, theme)[0],
+        )
+        for name in names
+    ]
+
+
+def _place_labels(axes: Axes, labels: Sequence[_Label], theme: Theme) -> None:
+    """Write the labels in a column to the right of the curves, each as near to its height as the others allow."""
+    low, high = axes.get_ylim()
+    height = theme.size[1] * 0.73 * 72  # points
+    left = 1 + _GAP / (theme.size[0] - theme.margin - 0.62)
+    wanted = [(label.height - low) / (high - low) for label in labels]
+    for label, want, place in zip(labels, wanted, spread(wanted, 1.25 * theme.font / height), strict=True):
+        axes.annotate(
+            label.text,
+            xy=(1.0, want) if label.end is None else (label.end, label.height),
+            xycoords="axes fraction" if label.end is None else "data",
+            xytext=(left, place),
+            textcoords="axes fraction",
+            color=label.colour,
+            fontsize=theme.font,
+            va="center",
+            annotation_clip=False,
+            parse_math=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.colour,
+                "linewidth": 0.6,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),  # from the text's left edge, not across it
+                "shrinkA": 1,
+                "shrinkB": 0,
+            },
+        )
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Move heights apart so that neighbours are at least `gap` from each other, within [0, 1] where there is room.
+
+    >>> [round(place, 2) for place in spread([0.5, 0.52, 0.1], 0.1)]
+    [0.46, 0.56, 0.1]
+    """
+    order = np.argsort(np.asarray(wanted), kind="stable")
+    groups: list[list[int]] = []
+    for index in order:
+        groups.append([int(index)])
+        while len(groups) > 1 and _bottom(groups[-1], wanted, gap) < _top(groups[-2], wanted, gap) + gap:
+            last = groups.pop()
+            groups[-1] += last
+    places = [0.0] * len(wanted)
+    for group in groups:
+        bottom = _bottom(group, wanted, gap)
+        for number, index in enumerate(group):
+            places[index] = bottom + number * gap
+    return places
+
+
+def _bottom(group: Sequence[int], wanted: Sequence[float], gap: float) -> float:
+    half = gap * (len(group) - 1) / 2
+    middle = sum(wanted[index] for index in group) / len(group)
+    return max(0.0, min(middle - half, 1.0 - 2 * half))
+
+
+def _top(group: Sequence[int], wanted: Sequence[float], gap: float) -> float:
+    return _bottom(group, wanted, gap) + gap * (len(group) - 1)
+
+
+def _bytes(figure: Figure, kind: str) -> bytes:
+    """Write a picture that is the same for the same numbers."""
+    import matplotlib as mpl
+
+    stream = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": "nextmask", "svg.fonttype": "path"}):
+        figure.savefig(stream, format=kind, dpi=144, facecolor=figure.get_facecolor(), metadata=metadata)
+    return stream.getvalue()
+
+
+def description(analysis: Analysis, axis: Axis) -> str:
+    """What the curves show, for those who do not see them."""
+    ends = []
+    for name in [*highlighted(analysis), RANDOM]:
+        band = mean_curve(analysis.curves.get(name, ()), axis)
+        if band is not None:
+            ends.append(f"{name} ends at {band.mean[-1]:.3f}")
+    text = f"Mean IoU against {axis} labelled for {len(analysis.curves)} strategies. {'; '.join(ends)}."
+    full: Interval | None = analysis.reference.miou if analysis.reference else None
+    return text if full is None else f"{text} All labels: {full.mean:.3f}."

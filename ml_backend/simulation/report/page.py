@@ -1,0 +1,102 @@
+"""The report as one HTML file: all pictures inside, no script, nothing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ml_backend.simulation.report import findings as texts
+from ml_backend.simulation.report.analysis import Analysis, Standing
+from ml_backend.simulation.report.figures import DARK, HIGHLIGHTED, LIGHT, curve_svg, description, narrow
+from ml_backend.simulation.report.pictures import Picture, data_address, first_choices
+from ml_backend.simulation.statistics import AXES, RANDOM, Axis
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One picture, in the four forms of which a browser takes the fitting one."""
+
+    axis: Axis
+    light: str
+    dark: str
+    light_narrow: str
+    dark_narrow: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of the matrix of pairs: kind is "win", "loss", "even", "unknown" or "self"."""
+
+    kind: str
+    difference: str = ""
+    p: str = ""
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one data set."""
+
+    analysis: Analysis
+    findings: Sequence[str]
+    curves: Sequence[Curves]
+    matrix: Sequence[tuple[str, Sequence[Cell]]]
+    tested: int
+    pictures: Sequence[tuple[str, Sequence[Picture]]]
+
+
+def render(analyses: Sequence[Analysis], pictures: Path) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=PackageLoader("ml_backend.simulation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        {name: getattr(texts, name) for name in ("amount", "gain", "miou", "p_value", "percent", "ratio")},
+        axes=AXES,
+        highlighted=HIGHLIGHTED,
+        random=RANDOM,
+    )
+    return environment.get_template("report.html").render(sections=[_section(one, pictures) for one in analyses])
+
+
+def _section(analysis: Analysis, pictures: Path) -> Section:
+    strategies = [one.strategy for one in analysis.standings]
+    first = [analysis.axis, *(axis for axis in AXES if axis != analysis.axis)]
+    return Section(
+        analysis=analysis,
+        findings=texts.findings(analysis),
+        curves=[_curves(analysis, axis) for axis in first] if strategies else [],
+        matrix=[(one.strategy, [_cell(analysis, one, other) for other in strategies]) for one in analysis.standings],
+        tested=sum(pair.p_holm is not None for pair in analysis.pairs),
+        pictures=first_choices(pictures, analysis.dataset, strategies),
+    )
+
+
+def _curves(analysis: Analysis, axis: Axis) -> Curves:
+    themes = {
+        "light": LIGHT,
+        "dark": DARK,
+        "light_narrow": narrow(LIGHT),
+        "dark_narrow": narrow(DARK),
+    }
+    drawn = {name: data_address(curve_svg(analysis, axis, theme), "image/svg+xml") for name, theme in themes.items()}
+    return Curves(axis=axis, description=description(analysis, axis), **drawn)
+
+
+def _cell(analysis: Analysis, one: Standing, other: str) -> Cell:
+    if one.strategy == other:
+        return Cell("self")
+    pair = next((pair for pair in analysis.pairs if {pair.one, pair.other} == {one.strategy, other}), None)
+    lead = pair.lead(one.strategy) if pair else None
+    if pair is None or lead is None:
+        return Cell("unknown")
+    kind = "even" if pair.winner is None else "win" if pair.winner == one.strategy else "loss"
+    return Cell(kind, f"{lead.mean:+.3f}", texts.p_value(pair.p_holm), pair.seeds)

@@ -1,0 +1,151 @@
+"""The results file: one row for each training of a simulation, written as soon as it is measured.
+
+The file is what a simulation resumes from and what the report reads. Rows are only ever appended: of two rows with
+one key the later one counts, and a last line that was cut off by a kill is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_backend.errors import ConfigurationError
+
+FULL = "full"
+"""Name, in the column strategy, of the reference that is trained on all labels."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training: what was labelled, what that took, and how good the network became.
+
+    Attributes:
+        dataset: name of the data set.
+        strategy: name of the strategy that chose the labels, or "full".
+        seed: runs of one seed start with the same images, and are compared in pairs.
+        round: 0 is the initial set, which is drawn at random.
+        images: images of which anything is labelled.
+        pixels: labelled pixels, of the original masks.
+        clicks: what drawing those masks took, as `simulation.polygons` counts it.
+        miou: mean intersection over union of the test images, in [0, 1]; classes absent from them are left out.
+        dice: mean Dice of the test images, likewise.
+        object_f1, object_dice: of connected components, macro-averaged over the images; None where the data set has
+            no class that is counted in objects.
+        seconds_train, seconds_select: spent training, and choosing what this round added.
+        settings: JSON of all that decides the outcome but strategy, seed and round.
+        commit: of the code that ran; "+" at its end: with changes that were not committed. Empty when unknown.
+    """
+
+    dataset: str
+    strategy: str
+    seed: int
+    round: int
+    images: int
+    pixels: int
+    clicks: float
+    miou: float
+    dice: float
+    object_f1: float | None
+    object_dice: float | None
+    seconds_train: float
+    seconds_select: float
+    settings: str
+    commit: str
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What tells it from the other rows."""
+        return self.dataset, self.strategy, self.seed, self.round
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+_INTEGERS = {"seed", "round", "images", "pixels"}
+_TEXTS = {"dataset", "strategy", "settings", "commit"}
+
+
+def append(file: Path, row: Row) -> None:
+    """Add a row, and the header before the first one; it is on the disk when this returns."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+", encoding="utf-8", newline="") as stream:
+        stream.seek(0, os.SEEK_END)
+        writer = csv.writer(stream, lineterminator="\n")
+        if not stream.tell():
+            writer.writerow(COLUMNS)
+        elif not _ends_with_newline(file):
+            stream.write("\n")  # after a line that was cut off
+        writer.writerow([_text(getattr(row, name)) for name in COLUMNS])
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(file: Path) -> list[Row]:
+    """Read all rows, the last of each key, in the order of the file; none when there is no file.
+
+    Raises:
+        ConfigurationError: it is no results file, or a value in it is wrong.
+    """
+    if not file.exists():
+        return []
+    with file.open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.reader(stream))
+    if not lines:
+        return []
+    if tuple(lines[0]) != COLUMNS:
+        raise ConfigurationError(
+            f"{file} is no results file of a simulation: its first line is {','.join(lines[0])[:200]!r}, expected "
+            f"{','.join(COLUMNS)!r}. Give another --out."
+        )
+    whole = _ends_with_newline(file)
+    rows: dict[tuple[str, str, int, int], Row] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        cut_off = len(line) != len(COLUMNS) or (number == len(lines) and not whole)
+        if not cut_off:
+            row = _row(file, number, line)
+            rows.pop(row.key, None)
+            rows[row.key] = row
+    return list(rows.values())
+
+
+def read_all(files: Sequence[Path]) -> list[Row]:
+    """Read several files one after the other; of two rows with one key that of the later file counts."""
+    rows = {row.key: row for file in files for row in read(file)}
+    return list(rows.values())
+
+
+def _row(file: Path, number: int, line: Sequence[str]) -> Row:
+    values = dict(zip(COLUMNS, line, strict=True))
+    try:
+        return Row(**{name: _value(name, text) for name, text in values.items()})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigurationError(f"{file}, line {number}: {error}. Mend or remove the line.") from None
+
+
+def _value(name: str, text: str) -> str | int | float | None:
+    if name in _TEXTS:
+        return text
+    if name in _INTEGERS:
+        return int(text)
+    return float(text) if text else None
+
+
+def _text(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _ends_with_newline(file: Path) -> bool:
+    with file.open("rb") as stream:
+        if not stream.seek(0, os.SEEK_END):
+            return True
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
+def keys(rows: Iterable[Row]) -> set[tuple[str, str, int, int]]:
+    """Return the keys of rows."""
+    return {row.key for row in rows}

@@ -1,0 +1,181 @@
+"""Running a simulation: runs side by side in processes of their own, rows written as they come.
+
+Runs are ordered by seed, so that a simulation that is stopped early has compared all strategies on as many seeds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_backend.datasets import Dataset
+from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
+from ml_backend.simulation import results
+from ml_backend.simulation.plan import Contender, Plan
+from ml_backend.simulation.results import FULL, Row
+
+RESULTS = "results.csv"
+_WAIT_SECONDS = 1.0
+
+Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A strategy and a seed, of which `done` rows are there already."""
+
+    contender: Contender
+    seed: int
+    done: int
+
+
+def missing(plan: Plan, dataset: str, rows: Sequence[Row]) -> list[Run]:
+    """Return the runs that lack rows, seed by seed.
+
+    Raises:
+        ConfigurationError: rows of the data set were made with other settings.
+    """
+    _check_settings(plan, dataset, rows)
+    there = Counter((row.strategy, row.seed) for row in rows if row.dataset == dataset)
+    runs = []
+    for seed in plan.seeds:
+        for contender in plan.strategies:
+            done = there[contender.label, seed]
+            if done < (1 if contender.name == FULL else plan.rounds + 1):
+                runs.append(Run(contender, seed, done))
+    return runs
+
+
+def run(plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, on_row: Callable[[Row], None], told: Told) -> None:
+    """Make the missing rows of a simulation.
+
+    Args:
+        folder: of the results, and of what a stopped simulation goes on from.
+        jobs: processes; each holds the data in memory, and works with one thread where there are several.
+        on_row: called with each row when it is written.
+        told: called with (what is being done, done, total) while the data are read.
+
+    Raises:
+        ConfigurationError: the plan does not fit the data, or the rows that are there.
+        TrainingError: a run failed; the others were finished.
+    """
+    file = folder / RESULTS
+    runs = missing(plan, dataset.name, results.read(file))
+    if not runs:
+        return
+    context = multiprocessing.get_context("spawn")
+    waiting, found = context.Queue(), context.Queue()
+    for one in runs:
+        waiting.put(one)
+    workers = [
+        context.Process(
+            target=_work, args=(plan, dataset, _work_folder(folder, dataset, plan), commit(), waiting, found, jobs > 1)
+        )
+        for _ in range(min(jobs, len(runs)))
+    ]
+    for worker in workers:
+        waiting.put(None)
+        worker.start()
+    try:
+        problems = _collect(workers, found, file, on_row, told)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+    if problems:
+        raise TrainingError(f"{len(problems)} of {len(runs)} runs failed; the first: {problems[0]}")
+
+
+def _collect(workers: Sequence[Any], found: Any, file: Path, on_row: Callable[[Row], None], told: Told) -> list[str]:
+    """Write rows until all workers are done; return what went wrong."""
+    problems: list[str] = []
+    running = len(workers)
+    while running:
+        try:
+            kind, value = found.get(timeout=_WAIT_SECONDS)
+        except queue.Empty:
+            dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
+            if dead and found.empty():
+                raise TrainingError(
+                    f"A process of the simulation ended with exit code {dead[0].exitcode}; with -9 the memory was not "
+                    "enough: give fewer --jobs, or a smaller --input-size. Run the same command again to go on."
+                ) from None
+            continue
+        if kind == "row":
+            results.append(file, value)
+            on_row(value)
+        elif kind == "reading":
+            told(*value)
+        elif kind == "problem":
+            problems.append(value)
+        elif kind == "refused":
+            raise ConfigurationError(value)
+        else:
+            running -= 1
+    return problems
+
+
+def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, found: Any, alone: bool) -> None:
+    """Take runs until there are no more: a worker's life."""
+    import torch
+
+    from ml_backend.simulation.experiment import Experiment
+    from ml_backend.simulation.opening import read
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
+    if alone:
+        torch.set_num_threads(1)
+    try:
+        material = read(plan, dataset, lambda *at: found.put(("reading", at)))
+        experiment = Experiment(plan, material, folder, code)
+    except NextmaskError as error:
+        found.put(("refused", str(error)))
+        return
+    while (one := waiting.get()) is not None:
+        try:
+            for row in experiment.rows(one.contender, one.seed, one.done):
+                found.put(("row", row))
+        except Exception as error:  # noqa: BLE001 (one run's failure is not the others')
+            found.put(("problem", f"{one.contender.label}, seed {one.seed}: {type(error).__name__}: {error}"))
+    found.put(("done", None))
+
+
+def commit() -> str:
+    """Return the commit of the code that runs, "+" at its end with changes beside it; empty outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "--short=10", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--", "../..") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)  # noqa: S603, S607
+    return found.stdout.strip()
+
+
+def _work_folder(folder: Path, dataset: Dataset, plan: Plan) -> Path:
+    return folder / "work" / f"{dataset.name}-{plan.digest()}"
+
+
+def _check_settings(plan: Plan, dataset: str, rows: Sequence[Row]) -> None:
+    """Rows of other settings must not be mixed with those of this plan."""
+    import json
+
+    own = plan.settings_text()
+    for row in rows:
+        if row.dataset == dataset and row.settings != own:
+            there, wanted = json.loads(row.settings), json.loads(own)
+            differing = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
+            raise ConfigurationError(
+                f"The results file has rows of {dataset!r} with other settings ({', '.join(differing)}). Give another "
+                "--out, or the same settings."
+            )

@@ -1,0 +1,336 @@
+"""The report of a simulation: what it claims, what it warns of, and that it stands on its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+from simulated_rows import SETTINGS, row, simulated
+
+from ml_backend.errors import ConfigurationError
+from ml_backend.simulation.report import figures, write_report
+from ml_backend.simulation.report.analysis import Analysis, analyse
+from ml_backend.simulation.report.findings import findings
+from ml_backend.simulation.report.names import file_name
+from ml_backend.simulation.results import FULL, Row
+
+EFFECTS = {"random": 0.0, "cereals": 1.0, "entropy": 0.0}
+STRANGE = '$\\frac{$ a/../<script>alert("1")</script> | & "\x07\n名'
+
+
+class Page(HTMLParser):
+    """Elements, text, and whether every element that must be closed is."""
+
+    _EMPTY = frozenset({"meta", "img", "source", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self._EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Leave the drawing out, which takes the time, where a test does not ask for it."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("ml_backend.simulation.report.page.curve_svg", lambda *_: b"<svg/>")
+        monkeypatch.setattr("ml_backend.simulation.report.curve_files", lambda _: {})
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Draw the curves in earnest."""
+
+
+def page(rows: Sequence[Row], folder: Path, **options: object) -> Page:
+    written = write_report(rows, folder, **options)  # type: ignore[arg-type]
+    assert written == folder / "report.html"
+    text = written.read_text(encoding="utf-8")
+    found = Page(text)
+    assert not found.open
+    for name in ("report.html", "summary.csv", "summary.md", "pairs.csv"):
+        assert not re.search(r"\bnan\b|\binf\b|\bNone\b", (folder / name).read_text(encoding="utf-8")), name
+    return found
+
+
+def one(rows: Sequence[Row], **options: object) -> Analysis:
+    (found,) = analyse(rows, **{"target": 0.95, "axis": "clicks", **options})  # type: ignore[arg-type]
+    return found
+
+
+# -- what is written -------------------------------------------------------------------------------------------------
+def test_all_files_are_written_and_the_pictures_are_valid(tmp_path: Path, drawn: None) -> None:
+    rows = simulated(EFFECTS, seeds=range(3), rounds=4) + simulated(
+        EFFECTS, dataset="cam vid", seeds=range(2), rounds=3
+    )
+    found = page(rows, tmp_path)
+    stems = [
+        f"curves-{name}-{axis}" for name in ("glas", file_name("cam vid")) for axis in ("images", "pixels", "clicks")
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["report.html", "summary.csv", "summary.md", "pairs.csv"]
+        + [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
+    )
+    for stem in stems:
+        with Image.open(tmp_path / f"{stem}.png") as picture:
+            picture.verify()
+            assert picture.width > 800
+        root = ElementTree.parse(tmp_path / f"{stem}.svg").getroot()
+        assert root.tag.endswith("svg")
+    # each picture in a light and a dark form, for wide and for narrow screens
+    assert len(found.all("img")) == 6
+    assert len(found.all("source")) == 18
+    assert all(source["srcset"].startswith("data:image/svg+xml;base64,") for source in found.all("source"))
+    assert all(image["alt"].startswith("Mean IoU against") for image in found.all("img"))
+
+
+def test_pictures_of_the_same_numbers_are_the_same(drawn: None) -> None:
+    analysis = one(simulated(EFFECTS, seeds=range(2), rounds=3))
+    first, again = (figures.curve_svg(analysis, "clicks", figures.LIGHT) for _ in range(2))
+    assert first == again
+    assert first != figures.curve_svg(analysis, "clicks", figures.DARK)
+
+
+def test_drawing_leaves_matplotlib_as_it_was(drawn: None) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figures.curve_files(one(simulated(EFFECTS, seeds=range(2), rounds=2)))
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    found = page(simulated(EFFECTS), tmp_path)
+    for tag, attributes in found.elements:
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert attributes.get(name, "#").startswith(("data:", "#")), (tag, name)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in found.elements}
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "default-src 'none'" in text
+
+
+def test_tables_have_headers(tmp_path: Path) -> None:
+    found = page(simulated(EFFECTS), tmp_path)
+    assert len(found.all("table")) == 4
+    assert all(header.get("scope") in ("row", "col") for header in found.all("th"))
+    assert all({"aria-label", "tabindex"} <= div.keys() for div in found.all("div") if div.get("class") == "scroll")
+
+
+def test_names_may_hold_anything(tmp_path: Path, drawn: None) -> None:
+    rows = simulated({"random": 0.0, STRANGE: 1.0, "": 0.2}, dataset=STRANGE, seeds=range(2), rounds=2)
+    folder = tmp_path / "out"
+    found = page(rows, folder)
+    assert "script" not in {tag for tag, _ in found.elements}
+    assert '<script>alert("1")</script>' in found.text
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    for path in folder.glob("*.svg"):
+        ElementTree.parse(path)
+    read = list(csv.DictReader(io.StringIO((folder / "summary.csv").read_text(encoding="utf-8"), newline="")))
+    assert {line["strategy"] for line in read} == {"random", STRANGE, ""}
+    tables = [line for line in (folder / "summary.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in tables}) == 1
+    assert "<script>" not in "".join(tables)
+
+
+def test_file_names_stay_in_their_folder_and_apart() -> None:
+    names = ["glas", "..", ".", "", "a/b", "a_b", "a b", "/etc/passwd", "x" * 300, "x" * 301, "名"]
+    files = [file_name(name) for name in names]
+    assert len(set(files)) == len(files)
+    assert files[0] == "glas"
+    assert files[5] == "a_b"
+    for file in files:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", file)
+
+
+def test_pictures_of_what_was_chosen(tmp_path: Path) -> None:
+    rows = simulated(EFFECTS, dataset="cam vid", seeds=range(2), rounds=2)
+    folder = tmp_path / "pictures" / file_name("cam vid") / "cereals"
+    folder.mkdir(parents=True)
+    for number in range(12):
+        Image.new("RGB", (600, 400), (number, 0, 0)).save(folder / f"{number:02}.png")
+    (folder / "03.png").write_bytes((folder / "03.png").read_bytes()[:60])  # is being written
+    (folder / "04.png").write_bytes(b"")
+    found = page(rows, tmp_path)
+    chosen = [image for image in found.all("img") if image["alt"].startswith("Choice")]
+    assert [image["alt"] for image in chosen] == [f"Choice {number} of cereals" for number in (1, 2, 3, 6, 7, 8)]
+    assert all(image["src"].startswith("data:image/png;base64,") for image in chosen)
+    assert "chose first" in found.text
+    assert "chose first" not in page(rows, tmp_path / "other").text
+    assert "chose first" in page(rows, tmp_path / "other", pictures=tmp_path / "pictures").text
+
+
+def test_summary_holds_the_numbers(tmp_path: Path) -> None:
+    rows = [row(FULL, seed, 0, 0.8, images=100, pixels=10_000, clicks=1000.0) for seed in range(2)]
+    for seed in range(2):
+        rows += [row("random", seed, number, miou) for number, miou in enumerate((0.4, 0.6, 0.8))]
+        rows += [row("quick", seed, number, miou) for number, miou in enumerate((0.4, 0.8, 0.8))]
+    page(rows, tmp_path, target=0.75)
+    read = {line["strategy"]: line for line in csv.DictReader((tmp_path / "summary.csv").open(encoding="utf-8"))}
+    quick = read["quick"]
+    assert (quick["seeds"], quick["auc_clicks"], quick["final_miou"]) == ("2", "0.7", "0.8")
+    assert (quick["target"], quick["target_miou"], quick["effort_clicks"]) == ("0.75", "0.6", "150")
+    assert (quick["effort_clicks_share"], quick["effort_clicks_reached"], quick["ratio_clicks"]) == (
+        "0.15",
+        "2",
+        "0.75",
+    )
+    assert (read["random"]["effort_clicks"], read["random"]["ratio_clicks"]) == ("200", "")
+    (pair,) = csv.DictReader((tmp_path / "pairs.csv").open(encoding="utf-8"))
+    assert (pair["one"], pair["other"], pair["difference"], pair["seeds"]) == ("quick", "random", "0.1", "2")
+
+
+# -- what is claimed -------------------------------------------------------------------------------------------------
+def test_a_winner_is_named_with_what_it_saves(tmp_path: Path) -> None:
+    analysis = one(simulated({**EFFECTS, "vaal": -1.0}, rounds=9))
+    found = findings(analysis)
+    assert found[0] == "1 of 3 strategies beats random beyond chance: cereals."
+    assert re.search(
+        r"It needs 0\.\d\d \(0\.\d\d to 0\.\d\d\) of random's clicks for 95\xa0% of full data; 5 of 5", found[1]
+    )
+    assert "Worse than random beyond chance: vaal." in found
+    assert found[0] in page(simulated({**EFFECTS, "vaal": -1.0}, rounds=9), tmp_path).text
+
+
+def test_chance_is_called_chance() -> None:
+    found = findings(one(simulated(dict.fromkeys(("random", "a", "b"), 0.0), draw=2)))
+    assert (
+        found[0] == "No strategy beats random beyond chance (paired t-tests over 5 seeds, Holm-corrected over 3 pairs)."
+    )
+
+
+def test_a_ratio_that_flatters_is_called_so() -> None:
+    analysis = one(simulated({"random": 0.0, "cereals": 1.2}, rounds=5))
+    found = findings(analysis)
+    assert found[0].startswith("1 of 1 strategies beats random")
+    assert any(text.startswith("Random reached 95\xa0% of full data in 0 of 5 seeds.") for text in found)
+    effort = analysis.standings[0].efforts["clicks"]
+    assert effort is not None
+    assert effort.ratio is not None
+    assert effort.ratio.random_reached == 0
+
+
+# -- while a simulation runs -------------------------------------------------------------------------------------------
+def test_no_rows_is_an_error_that_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nextmask simulate"):
+        write_report([], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [{"target": 0}, {"target": 1.2}, {"target": math.nan}, {"axis": "seconds"}])
+def test_wrong_options(tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        write_report(simulated(EFFECTS), tmp_path, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (simulated(EFFECTS, full=False), "There is no reference yet"),
+        (simulated({"cereals": 1.0, "entropy": 0.0}), "No comparison with random labelling"),
+        (simulated({"random": 0.0}), "There is no strategy to compare with random"),
+        (simulated(EFFECTS, rounds=1), "No strategy can be told from random yet"),
+        (simulated(EFFECTS, seeds=[3]), "No strategy can be told from random yet"),
+        (simulated({}, seeds=range(2)), "No strategy has a row yet"),
+        (simulated(EFFECTS)[:1], "There is no strategy to compare with random"),
+        (simulated(EFFECTS, full=False, seeds=[0])[:8], "Not finished, and so not compared: cereals, seed 0."),
+    ],
+)
+def test_a_report_of_what_there_is(tmp_path: Path, rows: list[Row], expected: str, drawn: None) -> None:
+    assert expected in page(rows, tmp_path).text
+
+
+def test_every_prefix_of_a_results_file_makes_a_report(tmp_path: Path) -> None:
+    rows = simulated(EFFECTS, seeds=range(2), rounds=3)
+    for count in range(1, len(rows) + 1):
+        page(rows[:count], tmp_path)
+
+
+def test_unfinished_runs_are_named_and_not_compared() -> None:
+    rows = [r for r in simulated(EFFECTS) if not (r.strategy == "cereals" and r.seed == 4 and r.round > 2)]
+    analysis = one(rows)
+    assert "Not finished, and so not compared: cereals, seed 4." in analysis.warnings
+    assert "Seeds that others have are missing; pairs compare the common ones: cereals (4)." in analysis.warnings
+    assert {standing.strategy: standing.seeds for standing in analysis.standings} == {
+        "cereals": 4,
+        "random": 5,
+        "entropy": 5,
+    }
+    pair = analysis.against_random("cereals")
+    assert pair is not None
+    assert pair.seeds == 4
+
+
+def test_mixed_settings_and_commits_are_listed(tmp_path: Path) -> None:
+    other = json.dumps({**json.loads(SETTINGS), "iterations": 10, "augment": True})
+    rows = [
+        *simulated({"random": 0.0}, seeds=range(2)),
+        row("new", 0, 0, 0.5, settings=other, commit="fff+"),
+        row("old", 0, 0, 0.5, settings="no JSON", commit=""),
+    ]
+    text = page(rows, tmp_path).text
+    assert "Rows of 3 different settings (14, 1, 1 rows) are compared with each other." in text
+    assert "augment: not set, true; iterations: 1500, 10, not set;" in text
+    assert (
+        "Rows of 3 different commits are compared with each other: 0123abc (14 rows), fff+ (1 rows), unknown (1 rows)."
+        in text
+    )
+    assert "changes that were not committed" in text
+
+
+def test_one_setting_and_one_commit_are_nothing_to_warn_of() -> None:
+    analysis = one(simulated(EFFECTS))
+    assert analysis.warnings == []
+    assert dict(analysis.settings)["network"] == "unet"
+    assert list(analysis.commits) == ["0123abc"]
+
+
+def test_rows_without_numbers_are_counted(tmp_path: Path) -> None:
+    rows = [*simulated(EFFECTS), row("entropy", 9, 0, math.nan)]
+    assert f"1 of {len(rows)} rows hold no number as mIoU or clicks, and are left out." in page(rows, tmp_path).text
+    assert "No strategy has a row yet" in page([row("entropy", 9, 0, math.nan)], tmp_path).text
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+def test_labels_do_not_overlap_and_stay_inside() -> None:
+    wanted = [0.99, 0.98, 0.98, 0.5, 0.02, 0.01]
+    places = figures.spread(wanted, 0.05)
+    heights = sorted(places)
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 0.05 - 1e-9
+    assert heights[0] >= 0
+    assert heights[-1] <= 1
+    assert places[3] == 0.5
+    assert figures.spread([], 0.05) == []
