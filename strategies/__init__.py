@@ -26,6 +26,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from strategies.auto import Auto
 from strategies.bald import Bald
 from strategies.base import Batch, Budget, Observation, Ranking, Region, Strategy
 from strategies.ceal import Ceal
@@ -46,6 +47,7 @@ from strategies.vote_entropy import VoteEntropy
 __all__ = ["Batch", "Budget", "Observation", "Ranking", "Region", "Strategy", "available", "create"]
 
 _CLASSES: tuple[type[Strategy], ...] = (
+    Auto,
     Bald,
     Ceal,
     Cereals,
