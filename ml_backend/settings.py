@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
 
     # -- what is learned, and from what -------------------------------------------------------------------------------
-    strategy: str = Field("entropy", description="Acquisition strategy that orders the unlabelled tasks.")
+    strategy: str = Field("auto", description="Acquisition strategy that orders the unlabelled tasks.")
     # Not decoded by pydantic-settings: it would mix the objects of several sources into one.
     strategy_options: Annotated[dict[str, Any], NoDecode] = Field(
         {}, description="Options of the strategy, as a JSON object."
@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     iterations: int = Field(200, ge=1, description="Most optimiser steps of one training.")
     batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="Peak learning rate of the decoder.")
+    train_encoder: bool = Field(
+        True, description="Whether the encoder learns, too. Without it a training on a CPU takes about half the time."
+    )
     patience: int = Field(4, ge=1, description="Evaluations without improvement after which training stops.")
     training_minutes: float = Field(240.0, gt=0, description="Time after which a training is ended as failed.")
     seed: int = Field(0, ge=0, description="Seed of training and of random choices.")

@@ -43,6 +43,7 @@ _TRAINING_SETTINGS = (
     "iterations",
     "batch_size",
     "learning_rate",
+    "train_encoder",
     "patience",
     "publish_tolerance",
     "held_out_minimum",

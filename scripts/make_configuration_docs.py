@@ -32,7 +32,15 @@ SECTIONS = {
     "image_cache_bytes": "Images",
 }
 LIMITS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
-KINDS = {int: "integer", float: "number", str: "text", Path: "folder", SecretStr: "text", dict: "JSON object"}
+KINDS = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "folder",
+    SecretStr: "text",
+    dict: "JSON object",
+}
 
 
 def updated(page: str) -> str:

@@ -368,6 +368,16 @@ def class_balanced(scene: Scene) -> Figure:
     return picture_of_batch(scene, choice, colour=(f"predicted share of {name}", shares[:, rarest]))
 
 
+def auto(scene: Scene) -> Figure:
+    """Show the batch over the effort that is expected, beside what entropy alone would choose."""
+    choice = choose(scene, "auto")
+    assert choice.pool.descriptors is not None
+    ringed = ("entropy's choice", choose(scene, "entropy").first)
+    return picture_of_batch(
+        scene, choice, colour=("length of predicted boundaries", choice.pool.descriptors[:, -1].numpy()), ringed=ringed
+    )
+
+
 def power_noise(scene: Scene) -> Figure:
     """Show the batch over the entropies, beside what entropy alone would choose."""
     choice = choose(scene, "power_noise", beta=4.0)
@@ -460,6 +470,7 @@ PICTURES: dict[str, Callable[[Scene], Figure]] = (
     | {
         draw.__name__: draw
         for draw in (
+            auto,
             density,
             coreset,
             suggestive_annotation,

@@ -13,8 +13,8 @@ and images are drawn without replacement with probabilities proportional to s^β
 round to round.
 
 Deviations:
-- Whole images, not windows: the border of a window cuts outlines, and each cut has to be drawn. docs/label-efficiency.md
-  has what windows took.
+- Whole images, not windows: the border of a window cuts outlines, and each cut has to be drawn.
+  docs/label-efficiency.md has what windows took.
 - The expected effort is the length of the predicted boundaries. ε keeps an image on which nothing is predicted from
   being taken for free.
 
@@ -130,7 +130,7 @@ def scores(sums: Tensor, shares: Tensor, effort: Tensor, *, balance: float, cost
 
 
 def _boundaries(classes: Tensor, open_pixels: Tensor, batch: Batch) -> Tensor:
-    """Return the length of predicted boundaries (B) float64 in pixels of the original image, where nothing is labelled."""
+    """Return how long the predicted boundaries are where nothing is labelled: (B) float64, in original pixels."""
     lengths = torch.zeros(len(batch.ids), dtype=torch.float64, device=classes.device)
     for position, (height, width) in enumerate(extents(batch.valid)):
         inside = (position, slice(height), slice(width))

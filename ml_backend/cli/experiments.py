@@ -64,7 +64,7 @@ def demo(
     ] = 0,
     per_round: Annotated[int, typer.Option(help="Masks submitted per round.", min=1)] = 8,
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the rounds.")] = False,
-    strategy: Annotated[str, typer.Option(help="Acquisition strategy.")] = "entropy",
+    strategy: Annotated[str, typer.Option(help="Acquisition strategy.")] = "auto",
     control: Annotated[str, typer.Option(help="BrushLabels, BitmaskLabels or PolygonLabels.")] = "BrushLabels",
     folder: Annotated[Path | None, typer.Option(help="Where the demo keeps its state.")] = None,
     label_studio: Annotated[Path | None, typer.Option(help="The label-studio program.")] = None,

@@ -76,7 +76,7 @@ def resampled(job: Job, data: Data, index: int) -> Samples:
 def describe(job: Job, data: Data) -> dict[str, Any]:
     """Write down what decides how the committee comes out."""
     network = ("architecture", "encoder", "encoder_weights", "network_options", "dropout", "input_size")
-    effort = ("iterations", "batch_size", "learning_rate", "seed")
+    effort = ("iterations", "batch_size", "learning_rate", "train_encoder", "seed")
     settings = {name: getattr(job, name) for name in (*network, *effort)}
     resamples = [[item.id for item in resampled(job, data, index).items] for index in range(job.members)]
     return {

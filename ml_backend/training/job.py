@@ -53,6 +53,7 @@ class Job:
         iterations: most optimiser steps.
         batch_size: images per step; batch normalisation needs two, so 1 counts as 2.
         learning_rate: peak rate of the decoder; that of a pretrained encoder is three tenths of it.
+        train_encoder: False: the encoder stays as it was at the start, statistics included.
         patience: evaluations without a better held-out mIoU after which the training stops.
         publish_tolerance: loss of held-out mIoU against the parent that is still accepted.
         held_out_minimum: held-out labels from which on a worse version is refused.
@@ -83,6 +84,7 @@ class Job:
     iterations: int = 200
     batch_size: int = 8
     learning_rate: float = 3e-3
+    train_encoder: bool = True
     patience: int = 4
     publish_tolerance: float = 0.02
     held_out_minimum: int = 8

@@ -142,6 +142,9 @@ def fit(
         TrainingError: the loss is not finite any more.
     """
     place(network, device)
+    frozen = [] if job.train_encoder else _encoders(network)
+    for encoder in frozen:
+        encoder.requires_grad_(False)
     encoder_rate = _ENCODER_RATE if pretrained else 1.0
     optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
@@ -153,6 +156,8 @@ def fit(
         while iteration < job.iterations and waited < job.patience:
             iteration += 1
             network.train()
+            for encoder in frozen:
+                encoder.eval()  # the statistics of batch normalisation belong to its weights
             images, target = collate(next(batches), device, augment)  # (B,3,H,W), (B,H,W)
             with autocast(device):
                 logits = network(images)  # (B,C,H,W)
@@ -223,6 +228,10 @@ def describe(
         accepted=verdict.accepted,
         reason=verdict.reason,
     )
+
+
+def _encoders(network: nn.Module) -> list[nn.Module]:
+    return [module for name, module in network.named_modules() if name.split(".")[-1] == "encoder"]
 
 
 def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: float) -> list[dict[str, Any]]:

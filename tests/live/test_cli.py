@@ -89,7 +89,7 @@ def test_from_connect_to_disconnect(
     serving.wait_for_version(project, 1)
     status = shell.json("status", project)
     assert set(status) >= STATUS_KEYS
-    expected = {"state": "waiting", "strategy": "entropy", "version": "nextmask-1.2", "labels": 4, "errors": {}}
+    expected = {"state": "waiting", "strategy": "auto", "version": "nextmask-1.2", "labels": 4, "errors": {}}
     counts = {"trained_labels": 4, "pool": 3, "queue": 3, "skipped": 0, "project": project}
     assert {key: status[key] for key in [*expected, *counts]} == expected | counts
     assert project in [one["project"] for one in shell.json("status")]

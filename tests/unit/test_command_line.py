@@ -191,7 +191,7 @@ def test_status_of_projects(run: Run, services: Services) -> None:
     services.store.put_tasks([task_of(1, status="labelled"), task_of(2), task_of(3, status="skipped")])
     services.store.wake(70, title="Roads")
     printed = run("status").out
-    for word in ("65 Cells", "70 Roads", "nextmask-1.1", "entropy", "waiting", "held-out mIoU"):
+    for word in ("65 Cells", "70 Roads", "nextmask-1.1", "auto", "waiting", "held-out mIoU"):
         assert word in printed
     shown = json.loads(run("status", PROJECT, "--json").out)
     assert (shown["project"], shown["labels"], shown["pool"], shown["skipped"]) == (PROJECT, 1, 1, 1)

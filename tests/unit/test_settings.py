@@ -127,7 +127,7 @@ def test_an_unknown_name_in_the_file_is_refused() -> None:
 def test_other_programs_variables_are_left_alone(environment: SetEnvironment) -> None:
     environment(LABEL_STUDIO_HOST="http://elsewhere", PORT="80", HOST="10.0.0.1", STRATEGY="x", SEED="9")
     settings = load_settings()
-    assert (settings.port, settings.host, settings.strategy, settings.seed) == (9090, "127.0.0.1", "entropy", 0)
+    assert (settings.port, settings.host, settings.strategy, settings.seed) == (9090, "127.0.0.1", "auto", 0)
 
 
 # -- a project's own settings ----------------------------------------------------------------------------------------

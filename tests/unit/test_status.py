@@ -26,7 +26,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
 def test_a_project_that_was_just_connected(services: Services) -> None:
     services.store.wake(PROJECT, title="Cells")
     status = project_status(services, PROJECT)
-    assert (status.project, status.title, status.state, status.strategy) == (PROJECT, "Cells", "idle", "entropy")
+    assert (status.project, status.title, status.state, status.strategy) == (PROJECT, "Cells", "idle", "auto")
     assert (status.version, status.labels, status.trained_labels, status.held_out_miou) == ("", 0, 0, None)
     assert (status.pool, status.queue, status.skipped, status.agreement, status.errors) == (0, 0, 0, None, {})
 
@@ -81,7 +81,7 @@ def test_a_version_whose_files_are_gone_measures_nothing(services: Services) -> 
 def test_invalid_settings_of_the_project_are_shown_not_raised(services: Services) -> None:
     services.store.wake(PROJECT, extra_params='{"train_aftr": 3}')
     status = project_status(services, PROJECT)
-    assert status.strategy == "entropy"
+    assert status.strategy == "auto"
     assert "'train_aftr', which is not one of" in status.errors["settings"]
 
 

@@ -547,3 +547,18 @@ def test_what_progress_raises_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         train(job, stop)
     assert Checkpoints(job.folder).versions() == []
+
+
+def test_an_encoder_that_is_not_trained_stays_as_it_was_statistics_included(tmp_path: Path) -> None:
+    job = disc_job(tmp_path / "data", train_encoder=False, iterations=6)
+    before = initial_network(job, Checkpoints(job.folder), None).state_dict()
+    version = train(job)
+    after = Checkpoints(job.folder).load_state(version)
+    encoder = [name for name in after if name.startswith("model.encoder.")]
+    rest = [name for name in after if name.startswith(("model.decoder.", "model.segmentation_head."))]
+    assert len(encoder) > 100
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
+    assert sum(not torch.equal(before[name], after[name]) for name in rest) > len(rest) / 2
+    assert version.record.settings["train_encoder"] is False
+    trained = Checkpoints(job.folder).load_state(train(dataclasses.replace(job, train_encoder=True)))
+    assert sum(not torch.equal(before[name], trained[name]) for name in encoder) > 100

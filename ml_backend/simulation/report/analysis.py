@@ -11,6 +11,9 @@ from ml_backend.simulation import statistics
 from ml_backend.simulation.results import Row
 from ml_backend.simulation.statistics import AXES, RANDOM, Axis, Curve, Effort, Interval, Pair, Ratio, Reference
 
+MEASURES = {"dice": "Dice", "object_f1": "object F1", "object_dice": "object Dice"}
+"""Measures beside mIoU, with their names for people."""
+
 
 @dataclass(frozen=True)
 class EffortSummary:
@@ -38,6 +41,7 @@ class Standing:
         seeds: finished ones.
         area: for each axis, the area under the budget curve; None where the curves share no range.
         final: mIoU after the last round; None as long as no seed is finished.
+        other: what else was measured after the last round, as MEASURES names it; only what every seed has.
         efforts: for each axis; None without a reference.
     """
 
@@ -45,6 +49,7 @@ class Standing:
     seeds: int
     area: Mapping[Axis, Interval | None]
     final: Interval | None
+    other: Mapping[str, Interval]
     efforts: Mapping[Axis, EffortSummary | None]
     seconds: statistics.Seconds
 
@@ -76,6 +81,11 @@ class Analysis:
     settings: Sequence[tuple[str, str]]
     commits: Sequence[str]
     warnings: Sequence[str]
+
+    @property
+    def other_measures(self) -> list[str]:
+        """What else was measured of any strategy, in order."""
+        return [title for title in MEASURES.values() if any(title in one.other for one in self.standings)]
 
     def against_random(self, strategy: str) -> Pair | None:
         """The comparison of a strategy with random."""
@@ -144,9 +154,21 @@ def _standing(
         seeds=len(own),
         area={axis: statistics.mean_interval(found) if found else None for axis, found in of_areas.items()},
         final=statistics.mean_interval([float(curve.miou[-1]) for curve in own]) if own else None,
+        other=_other_measures([row for row in rows if row.strategy == strategy], own),
         efforts={axis: _effort_summary(strategy, efforts[axis], axis, reference) for axis in AXES},
         seconds=statistics.seconds([row for row in rows if row.strategy == strategy], own),
     )
+
+
+def _other_measures(rows: Sequence[Row], own: Sequence[Curve]) -> dict[str, Interval]:
+    ends = {(curve.seed, curve.last_round) for curve in own}
+    last = [row for row in rows if (row.seed, row.round) in ends]
+    found = {}
+    for name, title in MEASURES.items():
+        values = [value for row in last if (value := getattr(row, name)) is not None]
+        if values and len(values) == len(last):
+            found[title] = statistics.mean_interval(values)
+    return found
 
 
 def _effort_summary(

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from ml_backend.simulation.report.analysis import Analysis, Standing
+from ml_backend.simulation.report.analysis import MEASURES, Analysis, Standing
 from ml_backend.simulation.report.findings import UNKNOWN, amount, findings, gain, miou, p_value, percent, ratio
 from ml_backend.simulation.statistics import AXES, Axis, Interval
 
@@ -31,6 +31,8 @@ def _record(analysis: Analysis, one: Standing) -> dict[str, Cell]:
     for axis in AXES:
         record |= _interval(f"auc_{axis}", one.area[axis])
     record |= _interval("final_miou", one.final)
+    for column, name in MEASURES.items():
+        record |= _interval(f"final_{column}", one.other.get(name))
     record |= {"target": analysis.target, "target_miou": analysis.target_miou}
     for axis in AXES:
         record |= _effort(one, axis)
@@ -95,6 +97,7 @@ def _section(analysis: Analysis) -> str:
     lines += [f"- {escape(text)}" for text in findings(analysis)]
     lines += [f"- **Warning:** {escape(text)}" for text in analysis.warnings]
     header = ["strategy", "seeds", f"mean mIoU over {analysis.axis}", "against random", "corrected p", "final mIoU"]
+    header += [f"final {name}" for name in analysis.other_measures]
     header += [f"{axis} to {percent(analysis.target)}" for axis in AXES]
     header += ["reached", "s/training", "s/choice"]
     rows = [_cells(analysis, one) for one in analysis.standings]
@@ -112,6 +115,7 @@ def _cells(analysis: Analysis, one: Standing) -> list[str]:
         gain(pair.lead(one.strategy)) if pair else UNKNOWN,
         p_value(pair.p_holm) if pair else UNKNOWN,
         miou(one.final),
+        *(miou(one.other.get(name)) for name in analysis.other_measures),
         *(_effort_text(one, axis) for axis in AXES),
         f"{main.reached} of {main.seeds}" if main else UNKNOWN,
         f"{one.seconds.train:.1f}",
