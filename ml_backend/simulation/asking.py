@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from ml_backend.boxes import Box
@@ -27,11 +28,13 @@ class Budgeted:
     amount: int
     unit: Unit
 
-    def spent(self, labels: Labels, pick: Pick) -> int:
-        """Return what a pick takes of it."""
+    def spent(self, labels: Labels, pick: Pick) -> int | Fraction:
+        """Return what a pick takes of it; of an image, boxes take their part."""
         if self.unit == "clicks":
             return labels.cost(pick)
-        return labels.area(pick) if self.unit == "pixels" else 1
+        return (
+            labels.area(pick) if self.unit == "pixels" else Fraction(labels.area(pick), labels.area(Pick(pick.number)))
+        )
 
     def planned(self, labels: Labels, *, regions: bool) -> Budget:
         """Return what a strategy plans for.
@@ -98,10 +101,11 @@ class Chooser:
             seed=self._seed + round_number,
             round_number=round_number,
             progress=lambda _: None,
-            preparation=Preparation(self._file, _PREPARE_SECONDS, lambda done, total: None),
+            preparation=Preparation(self._file, _PREPARE_SECONDS, lambda *_: None),
         )
         if ranking is None:
-            return Choice(self._affordable((Pick(number) for number in sample_order(pool, self._seed)), labels))
+            by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
+            return Choice(self._affordable(by_chance, labels))
         picks = self._affordable(_picks(ranking, whole_only=not self._strategy.asks_for_regions), labels)
         asked = {pick.number for pick in picks}
         pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)
@@ -115,7 +119,7 @@ class Chooser:
     def _affordable(self, picks: Iterable[Pick], labels: Labels) -> tuple[Pick, ...]:
         """Take picks until the budget is used up; the last one may exceed it. Boxes of an image are put together."""
         taken: dict[int, list[Box]] = {}
-        spent = 0
+        spent: int | Fraction = 0
         for pick in picks:
             if spent >= self._budget.amount:
                 break
@@ -158,7 +162,7 @@ class Chooser:
 
 
 def _picks(ranking: Ranking, *, whole_only: bool) -> list[Pick]:
-    """Return what is asked for in its order: windows by their score across images, then images without any."""
+    """Return what is asked for in its order: whole images, or windows by their score across images."""
     if whole_only:
         return [Pick(int(number)) for number in ranking.ids]
     windows = [

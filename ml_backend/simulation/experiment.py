@@ -58,6 +58,8 @@ class Experiment:
     def _rounds(self, contender: Contender, seed: int, done: int) -> Iterator[Row]:
         file = self._folder / f"{_file_name(contender.label)}-{seed}.json"
         choices = _read(file)[: done + 1] or [Choice(self._initial(seed))]
+        if not choices[-1].picks:
+            return  # it ended before the last round: nothing was left to ask for
         labels = Labels(self._material.pool, self._material.background)
         for choice in choices[:-1]:
             labels.add(choice.picks)
@@ -74,7 +76,7 @@ class Experiment:
         trained: Trained | None = None
         for number in range(len(choices) - 1, self._plan.rounds + 1):
             labels.add(choices[number].picks)
-            trained = self._train(number, labels, seed, self._pseudo_labels(file, choices[number]))
+            trained = self._train(number, labels, seed, _pseudo_labels(file, number, choices[number]))
             if number >= done:
                 yield self._row(contender, seed, number, labels, trained, seconds)
             if number == self._plan.rounds:
@@ -83,7 +85,8 @@ class Experiment:
             committee = self._networks.committee(strategy, trained, labels, seed)
             choice = chooser.choose(labels, trained.predictor, committee, number)
             seconds = time.monotonic() - started
-            self._keep_pseudo_labels(file, trained, choice)
+            if choice.pseudo_labels:
+                _keep_pseudo_labels(file, number + 1, self._networks.masks(trained, choice.pseudo_labels))
             choices.append(choice)
             _write(file, choices)
             if not choice.picks:
@@ -107,16 +110,6 @@ class Experiment:
             "clicks": sum(picture.outlines.clicks for picture in pool),
         }
         return Budgeted(self._plan.step.of(totals[self._plan.unit]), self._plan.unit)
-
-    def _keep_pseudo_labels(self, file: Path, trained: Trained, choice: Choice) -> None:
-        if choice.pseudo_labels:
-            torch.save(self._networks.masks(trained, choice.pseudo_labels), file.with_suffix(".pseudo.pt"))
-
-    def _pseudo_labels(self, file: Path, choice: Choice) -> dict[int, Tensor]:
-        if not choice.pseudo_labels:
-            return {}
-        masks: dict[int, Tensor] = torch.load(file.with_suffix(".pseudo.pt"), weights_only=True)
-        return masks
 
     def _row(
         self, contender: Contender, seed: int, number: int, labels: Labels, trained: Trained, seconds: float
@@ -154,6 +147,20 @@ def _read(file: Path) -> list[Choice]:
         return []
     values: list[Any] = json.loads(file.read_text(encoding="utf-8"))
     return [Choice(tuple(map(Pick.from_json, one["picks"])), tuple(one["pseudo_labels"])) for one in values]
+
+
+def _keep_pseudo_labels(file: Path, number: int, masks: dict[int, Tensor]) -> None:
+    """Keep what a round trains on beside its labels. Each has a file: a killed run may train an earlier one again."""
+    temporary = file.with_suffix(".pseudo.part")
+    torch.save(masks, temporary)
+    temporary.replace(file.with_suffix(f".pseudo-{number}.pt"))
+
+
+def _pseudo_labels(file: Path, number: int, choice: Choice) -> dict[int, Tensor]:
+    if not choice.pseudo_labels:
+        return {}
+    masks: dict[int, Tensor] = torch.load(file.with_suffix(f".pseudo-{number}.pt"), weights_only=True)
+    return masks
 
 
 def _write(file: Path, choices: list[Choice]) -> None:

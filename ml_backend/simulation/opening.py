@@ -86,10 +86,14 @@ def splits(plan: Plan, dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Samp
     Raises:
         ConfigurationError: the data set lacks one of them, or it is empty.
     """
-    train = dataset.samples("train")
+    train = _split(dataset, "train", "put the images that can be labelled there")
     if plan.measure_on == "test":
-        return train, dataset.samples("test" if "test" in dataset.splits or "val" not in dataset.splits else "val")
-    if "val" in dataset.splits:
+        return train, _split(
+            dataset,
+            "test" if dataset.splits.get("test") or not dataset.splits.get("val") else "val",
+            ("add test or val, whose images measure, or give --measure-on validation to hold out a part of train"),
+        )
+    if dataset.splits.get("val"):
         return train, dataset.samples("val")
     validation = [sample for sample in train if _number(sample) % _VALIDATION_SHARE == 0]
     rest = [sample for sample in train if _number(sample) % _VALIDATION_SHARE]
@@ -98,6 +102,13 @@ def splits(plan: Plan, dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Samp
             f"{dataset.name!r} has {len(train)} training images, too few to hold some out: add a split val."
         )
     return tuple(rest), tuple(validation)
+
+
+def _split(dataset: Dataset, name: str, remedy: str) -> tuple[Sample, ...]:
+    if not dataset.splits.get(name):
+        there = ", ".join(split for split, samples in dataset.splits.items() if samples)
+        raise ConfigurationError(f"{dataset.name!r} has no images in a split {name!r}, only in {there}: {remedy}.")
+    return dataset.samples(name)
 
 
 def _number(sample: Sample) -> int:

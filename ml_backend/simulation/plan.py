@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,7 @@ class Recipe:
                 iterations=self.iterations,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
+                train_encoder=self.train_encoder,
                 device=device,
                 seed=seed,
             )
@@ -109,7 +111,7 @@ class Amount:
         except ValueError:
             value = 0.0
         is_share = text.strip().endswith("%")
-        valid = 0 < value <= 100 if is_share else value >= 1 and value == int(value)
+        valid = 0 < value <= 100 if is_share else 1 <= value < math.inf and value == int(value)
         if not valid:
             raise ConfigurationError(
                 f"{text!r} is no amount: give a whole number from 1, such as 20, or a share up to 100%, such as 5%."
@@ -129,7 +131,7 @@ class Contender:
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def label(self) -> str:
@@ -164,8 +166,11 @@ class Contender:
         if not isinstance(values, dict):
             raise ConfigurationError(f"--strategy {text!r}: expected NAME or NAME:{{JSON of its options}}.")
         found = cls(name, values)
-        if name != FULL:
-            found.make()
+        try:
+            if name != FULL:
+                found.make()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--strategy {text!r}: {error.__cause__ or error}") from error
         return found
 
 

@@ -70,13 +70,12 @@ _TEXTS = {"dataset", "strategy", "settings", "commit"}
 def append(file: Path, row: Row) -> None:
     """Add a row, and the header before the first one; it is on the disk when this returns."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+", encoding="utf-8", newline="") as stream:
-        stream.seek(0, os.SEEK_END)
+    if file.exists() and not _ends_with_newline(file):
+        _drop_last_line(file)
+    with file.open("a", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        if not stream.tell():
+        if not file.stat().st_size:
             writer.writerow(COLUMNS)
-        elif not _ends_with_newline(file):
-            stream.write("\n")  # after a line that was cut off
         writer.writerow([_text(getattr(row, name)) for name in COLUMNS])
         stream.flush()
         os.fsync(stream.fileno())
@@ -92,14 +91,14 @@ def read(file: Path) -> list[Row]:
         return []
     with file.open(encoding="utf-8", newline="") as stream:
         lines = list(csv.reader(stream))
-    if not lines:
+    whole = _ends_with_newline(file)
+    if not lines or (len(lines) == 1 and not whole and ",".join(COLUMNS).startswith(",".join(lines[0]))):
         return []
     if tuple(lines[0]) != COLUMNS:
         raise ConfigurationError(
             f"{file} is no results file of a simulation: its first line is {','.join(lines[0])[:200]!r}, expected "
             f"{','.join(COLUMNS)!r}. Give another --out."
         )
-    whole = _ends_with_newline(file)
     rows: dict[tuple[str, str, int, int], Row] = {}
     for number, line in enumerate(lines[1:], start=2):
         cut_off = len(line) != len(COLUMNS) or (number == len(lines) and not whole)
@@ -136,6 +135,11 @@ def _text(value: str | float | None) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _drop_last_line(file: Path) -> None:
+    """Take away a line that was cut off: its open quotation mark would swallow the line that is added after it."""
+    os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
 
 def _ends_with_newline(file: Path) -> bool:

@@ -5,10 +5,13 @@ Runs are ordered by seed, so that a simulation that is stopped early has compare
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import queue
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,9 @@ from ml_backend.datasets import Dataset
 from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
 from ml_backend.simulation import results
 from ml_backend.simulation.plan import Contender, Plan
+from ml_backend.simulation.report.names import file_name
 from ml_backend.simulation.results import FULL, Row
+from ml_backend.training_process import die_with
 
 RESULTS = "results.csv"
 _WAIT_SECONDS = 1.0
@@ -44,9 +49,10 @@ def missing(plan: Plan, dataset: str, rows: Sequence[Row]) -> list[Run]:
     """
     _check_settings(plan, dataset, rows)
     there = Counter((row.strategy, row.seed) for row in rows if row.dataset == dataset)
+    contenders = {contender.label: contender for contender in plan.strategies}  # each once
     runs = []
     for seed in plan.seeds:
-        for contender in plan.strategies:
+        for contender in contenders.values():
             done = there[contender.label, seed]
             if done < (1 if contender.name == FULL else plan.rounds + 1):
                 runs.append(Run(contender, seed, done))
@@ -76,21 +82,34 @@ def run(plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, on_row: Callab
         waiting.put(one)
     workers = [
         context.Process(
-            target=_work, args=(plan, dataset, _work_folder(folder, dataset, plan), commit(), waiting, found, jobs > 1)
+            target=_work, args=(plan, dataset, work_folder(folder, dataset, plan), commit(), waiting, found, jobs > 1)
         )
         for _ in range(min(jobs, len(runs)))
     ]
-    for worker in workers:
-        waiting.put(None)
-        worker.start()
     try:
+        _start(workers, waiting)
         problems = _collect(workers, found, file, on_row, told)
     finally:
+        waiting.cancel_join_thread()  # what nobody takes any more must not keep us
         for worker in workers:
-            worker.terminate()
-            worker.join()
+            if worker.pid is not None:
+                worker.terminate()
+                worker.join()
     if problems:
         raise TrainingError(f"{len(problems)} of {len(runs)} runs failed; the first: {problems[0]}")
+
+
+def _start(workers: Sequence[Any], waiting: Any) -> None:
+    """Start workers that take no notice of Ctrl-C, which reaches the whole process group: their parent ends them."""
+    own = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if own else None
+    try:
+        for worker in workers:
+            waiting.put(None)
+            worker.start()
+    finally:
+        if own:
+            signal.signal(signal.SIGINT, before)
 
 
 def _collect(workers: Sequence[Any], found: Any, file: Path, on_row: Callable[[Row], None], told: Told) -> list[str]:
@@ -130,6 +149,7 @@ def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, f
     from ml_backend.simulation.opening import read
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
+    die_with(os.getppid())
     if alone:
         torch.set_num_threads(1)
     try:
@@ -152,6 +172,7 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=10", "HEAD")
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # it may be installed in another repository
         return head + ("+" if _git(here, "status", "--porcelain", "--", "../..") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -162,20 +183,35 @@ def _git(folder: Path, *arguments: str) -> str:
     return found.stdout.strip()
 
 
-def _work_folder(folder: Path, dataset: Dataset, plan: Plan) -> Path:
-    return folder / "work" / f"{dataset.name}-{plan.digest()}"
+def work_folder(folder: Path, dataset: Dataset, plan: Plan) -> Path:
+    """Return where a simulation whose results are in `folder` keeps what stopped runs go on from."""
+    return folder / "work" / f"{file_name(dataset.name)}-{plan.digest()}"
 
 
 def _check_settings(plan: Plan, dataset: str, rows: Sequence[Row]) -> None:
     """Rows of other settings must not be mixed with those of this plan."""
-    import json
-
     own = plan.settings_text()
     for row in rows:
         if row.dataset == dataset and row.settings != own:
-            there, wanted = json.loads(row.settings), json.loads(own)
-            differing = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
             raise ConfigurationError(
-                f"The results file has rows of {dataset!r} with other settings ({', '.join(differing)}). Give another "
-                "--out, or the same settings."
+                f"The results file has rows of {dataset!r} with other settings ({_differing(row.settings, own)}). Give "
+                "another --out, or the same settings."
             )
+
+
+def _differing(there: str, wanted: str) -> str:
+    """Name the settings that differ, with both values."""
+    old, new = _flat(json.loads(there)), _flat(json.loads(wanted))
+    missing = "not set"
+    return ", ".join(
+        f"{name}: {old.get(name, missing)} there, {new.get(name, missing)} now"
+        for name in sorted({*old, *new})
+        if old.get(name, missing) != new.get(name, missing)
+    )
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    """Return settings, those of the recipe among them, by name; all under one name where they are no object."""
+    if not isinstance(settings, dict):
+        return {"settings": settings}
+    return {name: value for name, value in settings.items() if name != "recipe"} | dict(settings.get("recipe", {}))

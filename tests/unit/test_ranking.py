@@ -19,6 +19,7 @@ from ml_backend.ranking import (
     append_unscored,
     make_strategy,
     rank_pool,
+    ranking_of,
     sample_order,
     state_file,
     within_time,
@@ -283,3 +284,24 @@ def test_without_any_score_the_order_given_is_the_ranking() -> None:
     ranking = append_unscored(PoolRanking({}, 0), list(range(50_000)))
     assert in_order(dict(ranking.priorities)) == list(range(50_000))
     assert ranking.scored == 0
+
+
+# -- the ranking itself ------------------------------------------------------------------------------------------------
+def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
+    """Simulations take the strategy's ranking as it is, the queue of production its priorities."""
+    pools = Pools(stream(batch((1, 0.9), (2, 0.6), (3, 0.5))), stream(), stream(), stream())
+    options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
+    found = ranking_of(make_strategy("entropy", {}), pools, **options)
+    assert found is not None
+    assert found.ids == (3, 2, 1)
+    queue = rank_pool(make_strategy("entropy", {}), pools, **options)
+    assert in_order(dict(queue.priorities)) == [3, 2, 1]
+    assert queue.scored == 3
+
+
+@pytest.mark.parametrize("name", ["entropy", "vaal"])
+def test_without_a_pool_there_is_no_ranking(name: str) -> None:
+    pools = Pools(stream(), stream(), stream(), stream())
+    options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
+    assert ranking_of(make_strategy(name, {}), pools, **options) is None
+    assert rank_pool(make_strategy(name, {}), pools, **options) == PoolRanking({}, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ml_backend.checkpoints import Checkpoints, Version
 from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
 from ml_backend.networks import build
 from ml_backend.training import Item, Job, Progress, train
-from ml_backend.training.data import Samples, augmentation, collate
+from ml_backend.training.data import Sample, Samples, augmentation, collate
 from ml_backend.training.gate import judge
 from ml_backend.training.loop import finite, parameter_groups, rate, seeded
 from ml_backend.training.losses import cross_entropy, cross_entropy_dice, dice
@@ -562,3 +563,78 @@ def test_an_encoder_that_is_not_trained_stays_as_it_was_statistics_included(tmp_
     assert version.record.settings["train_encoder"] is False
     trained = Checkpoints(job.folder).load_state(train(dataclasses.replace(job, train_encoder=True)))
     assert sum(not torch.equal(before[name], trained[name]) for name in encoder) > 100
+
+
+# -- samples in memory, and what is labelled in parts ------------------------------------------------------------------
+def in_memory(*shares: float) -> tuple[Samples, dict[int, int]]:
+    """Samples of 10x10 pixels of which these shares are labelled; the image says which one it is."""
+    made = []
+    for number, share in enumerate(shares):
+        mask = torch.full((10, 10), 255, dtype=torch.uint8)
+        mask.view(-1)[: round(100 * share)] = 1
+        item = Item(str(number), Path("none"), Path("none"), held_out=False, digest="")
+        made.append((item, Sample(torch.full((3, 10, 10), number, dtype=torch.uint8), mask)))
+    return Samples.in_memory(made), dict.fromkeys(range(len(shares)), 0)
+
+
+def drawn(samples: Samples, count: int, seed: int = 0) -> list[int]:
+    """Draw so many samples; return their numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    with closing(samples.batches(4, generator)) as batches:
+        return [int(one.image[0, 0, 0]) for _ in range(count // 4) for one in next(batches)]
+
+
+def test_samples_in_memory_are_not_read_from_files() -> None:
+    samples, _ = in_memory(1.0, 0.5, 0.25)
+    assert len(samples) == 3
+    assert [item.id for item in samples.items] == ["0", "1", "2"]
+    assert [sample.labelled_share for sample in samples._kept if sample is not None] == [1.0, 0.5, 0.25]
+    assert samples.problems == {}
+    assert set(drawn(samples, 80)) == {0, 1, 2}
+    assert len(Samples.in_memory([])) == 0
+
+
+def test_samples_that_are_labelled_alike_are_each_drawn_once_before_any_twice() -> None:
+    """From half of the most on they are alike."""
+    samples, _ = in_memory(1.0, 0.5, 0.8, 0.5)
+    found = drawn(samples, 40)
+    assert all(sorted(found[first : first + 4]) == [0, 1, 2, 3] for first in range(0, 40, 4))
+    assert found != drawn(samples, 40, seed=1)
+    small, _ = in_memory(0.02, 0.01, 0.01, 0.02)  # windows of one size: it is the proportion that matters
+    assert all(sorted(drawn(small, 40)[first : first + 4]) == [0, 1, 2, 3] for first in range(0, 40, 4))
+
+
+def test_samples_that_are_labelled_in_small_parts_are_drawn_by_their_share() -> None:
+    samples, counts = in_memory(1.0, 0.6, 0.3, 0.1)
+    found = drawn(samples, 8000)
+    for number in found:
+        counts[number] += 1
+    for number, share in enumerate((0.5, 0.3, 0.15, 0.05)):
+        deviation = math.sqrt(8000 * share * (1 - share))
+        assert abs(counts[number] - 8000 * share) < 5 * deviation
+    assert found == drawn(samples, 8000)
+    assert found != drawn(samples, 8000, seed=1)
+
+
+def test_a_resample_keeps_what_is_labelled() -> None:
+    samples, _ = in_memory(1.0, 0.1, 0.1, 0.1, 0.1)
+    generator = np.random.default_rng(3)
+    resample = samples.resampled(generator)
+    numbers = [int(item.id) for item in resample.items]
+    assert numbers == np.random.default_rng(3).integers(5, size=5).tolist()
+    assert [round(share, 6) for share in resample._shares] == [(1.0, 0.1, 0.1, 0.1, 0.1)[one] for one in numbers]
+    assert set(drawn(resample, 400)) == set(numbers)
+    assert [item.id for item in samples.items] == ["0", "1", "2", "3", "4"]
+
+
+def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, number) for number in range(2)]
+    mask = np.array(Image.open(items[1].mask))
+    mask[:, 5:] = 255
+    Image.fromarray(mask).save(items[1].mask)
+    samples = Samples(items, classes=2, input_size=48)
+    assert [round(share, 3) for share in samples._shares] == [1.0, round(5 / 48, 3)]
+    generator = torch.Generator().manual_seed(0)
+    with closing(samples.batches(2, generator)) as batches:
+        windows = sum(sample.labelled_share < 0.5 for _ in range(100) for sample in next(batches))
+    assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100

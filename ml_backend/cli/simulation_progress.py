@@ -1,0 +1,134 @@
+"""What a simulation shows while it runs, on a terminal and where there is none, and the table at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ml_backend.cli.console import errors
+from ml_backend.datasets import Dataset
+from ml_backend.simulation.opening import splits
+from ml_backend.simulation.plan import Plan
+from ml_backend.simulation.report.analysis import Analysis, Standing
+from ml_backend.simulation.report.findings import UNKNOWN, amount, miou, percent, ratio
+from ml_backend.simulation.results import FULL, Row
+from ml_backend.simulation.running import Run
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+class Display:
+    """Shows a bar where standard error is a terminal; rows, and what is going on, come as lines in any case."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=errors,
+            transient=True,
+            disable=not errors.is_terminal,
+        )
+        self._line = self._bar.add_task("checking the data set", total=None, left="")
+        self._done, self._total = 0, 0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def checking(self, done: int, total: int) -> None:
+        """Show how many files of the data set were checked."""
+        self._bar.update(self._line, completed=done, total=total)
+
+    def expect(self, plan: Plan, dataset: Dataset, runs: Sequence[Run], jobs: int) -> None:
+        """Say what is going to be trained."""
+        self._total = sum(1 if one.contender.name == FULL else plan.rounds + 1 - one.done for one in runs)
+        pool, measured = splits(plan, dataset)
+        self._say(
+            f"{dataset.name}: {len(pool)} images can be labelled, {len(measured)} measure. {self._total} networks are "
+            f"to be trained in {len(runs)} runs, {min(jobs, len(runs))} at a time."
+        )
+        self._started = time.monotonic()
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Show how many images were read; the training starts after the last one."""
+        if self._done:
+            return  # a second process that is still reading
+        self._bar.update(self._line, description=what, completed=done, total=total)
+        if done == total:
+            self._started = time.monotonic()
+            self._bar.reset(self._line, description="training networks", completed=0, total=self._total, left="")
+
+    def row(self, row: Row) -> None:
+        """Show a row that was measured."""
+        self._done += 1
+        spent = time.monotonic() - self._started
+        left = spent / self._done * (self._total - self._done)
+        about = f"about {duration(left)} left" if self._done < self._total else "done"
+        self._bar.update(self._line, completed=self._done, left=about)
+        self._say(
+            f"{row.strategy}, seed {row.seed}, round {row.round}: {row.images:,} images, {row.clicks:,.0f} clicks, "
+            f"mIoU {row.miou:.3f} ({self._done} of {self._total}, {duration(spent)}, {about})"
+        )
+
+    def _say(self, text: str) -> None:
+        errors.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """A time as text.
+
+    >>> duration(42.4), duration(125), duration(7260)
+    ('42 s', '2:05 min', '2:01 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def summary(analysis: Analysis) -> Table:
+    """The strategies of a data set, the best area first, with what they took to the target."""
+    table = Table(title=escape(f"{analysis.dataset}: {_reference(analysis)}"), title_justify="left")
+    table.add_column("strategy", overflow="fold")
+    effort = f"{analysis.axis} to {percent(analysis.target)}"
+    for header in ("seeds", "mean mIoU", effort, f"{_TIMES} random's", "runs/h"):
+        table.add_column(header, justify="right")
+    for one in analysis.standings:
+        table.add_row(*_cells(analysis, one))
+    if any((found := one.efforts[analysis.axis]) and found.reached < found.seeds for one in analysis.standings):
+        table.caption = "* not reached in every seed; where it was not, the whole data set is counted"
+        table.caption_justify = "left"
+    return table
+
+
+def _reference(analysis: Analysis) -> str:
+    if analysis.reference is None:
+        return "no training on all labels yet (strategy full)"
+    return f"mIoU {miou(analysis.reference.miou)} with all labels"
+
+
+def _cells(analysis: Analysis, one: Standing) -> list[str]:
+    effort = one.efforts[analysis.axis]
+    speed = one.seconds.runs_per_hour
+    area = one.area[analysis.axis]
+    cells = [escape(one.strategy), str(one.seeds), UNKNOWN if area is None else f"{area.mean:.3f}"]
+    if effort is None:
+        cells += [UNKNOWN, UNKNOWN]
+    else:
+        missed = "" if effort.reached == effort.seeds else "*"
+        cells += [amount(effort.value) + missed, UNKNOWN if effort.ratio is None else ratio(effort.ratio)]
+    return [*cells, UNKNOWN if speed is None else f"{speed:.3g}"]

@@ -1,0 +1,411 @@
+"""`nextmask simulate`: what it refuses before any training, what it shows, and that stopping it loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_datasets
+from simulated_rows import row, simulated
+from typer.testing import CliRunner
+
+from ml_backend import cli
+from ml_backend.cli.simulation_progress import Display, duration, summary
+from ml_backend.datasets import open_dataset
+from ml_backend.simulation import results
+from ml_backend.simulation.plan import Contender, Plan
+from ml_backend.simulation.report.analysis import analyse
+from ml_backend.simulation.report.findings import UNKNOWN
+from ml_backend.simulation.running import RESULTS, Run
+
+QUICK = ("--preset", "quick", "--device", "cpu")
+SHORT = (*QUICK, "--iterations", "4", "--members", "2", "--rounds", "1", "--input-size", "64")
+STRATEGIES = ("full", "random", "entropy", 'cereals:{"iterations": 5}')
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str:
+        """The error, which is one line, and the last one."""
+        lines = self.err.strip().splitlines()
+        assert lines[-1].startswith("Error: "), self.err
+        assert not any(line.startswith("Error: ") for line in lines[:-1])
+        return lines[-1]
+
+
+def arguments(*given: object) -> list[str]:
+    return [str(one) for one in given]
+
+
+def strategies(*names: str) -> list[str]:
+    return [part for name in names for part in ("--strategy", name)]
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty working directory, and the log as it was."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.fixture
+def simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command in this process."""
+
+    def go(*given: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["nextmask", "simulate", *arguments(*given)])
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Ended(code, printed.out, printed.err)
+
+    return go
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    return tiny_datasets.own(
+        tmp_path / "cells", splits={"train": 10, "test": 3}, classes=("background", "cell", "nucleus")
+    )
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    return tiny_datasets.camvid(tmp_path / "streets")
+
+
+# -- help ------------------------------------------------------------------------------------------------------------
+def test_the_help_has_its_options_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = CliRunner().invoke(cli.app, ["simulate", "--help"]).output
+    titles = ("What is labelled", "How every network is trained", "How networks are measured", "Running")
+    places = [shown.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "without DATASET, only that" in " ".join(shown.replace("│", " ").split())
+
+
+# -- refused options -------------------------------------------------------------------------------------------------
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "start too large": (("--start", "10"), r"--start 10 labels 10 of 10 training images of 'cells' at once.* smaller"),
+    "start of everything": (("--start", "100%"), r"--start 100% labels 10 of 10"),
+    "start is no amount": (("--start", "some"), r"--start 'some' is no amount: give a whole number from 1"),
+    "step of half an image": (("--step", "0.5"), r"--step '0.5' is no amount: give a whole number from 1"),
+    "step of nothing": (("--step", "0%"), r"--step '0%' is no amount"),
+    "step too large": (("--unit", "images", "--step", "20"), r"--step 20 is more than the 9 images that are left"),
+    "unknown unit": (("--unit", "hours"), r"--unit 'hours' is unknown: use images, pixels, clicks\."),
+    "unknown preset": (("--preset", "fast"), r"--preset 'fast' is unknown: use quick, cereals, "),
+    "unknown strategy": (
+        ("--strategy", "guess"),
+        r"--strategy 'guess': unknown strategy 'guess'; available: .*entropy, ",
+    ),
+    "unknown option": (
+        ("--strategy", 'entropy:{"beta": 1}'),
+        r"--strategy 'entropy:.*': unknown option 'beta' of strategy 'entropy'; valid: ",
+    ),
+    "option out of range": (("--strategy", 'cereals:{"window": 0}'), r"--strategy 'cereals:.*': .*window"),
+    "unknown preset of ceal": (
+        ("--strategy", 'ceal:{"preset": "x"}'),
+        r"--strategy .* unknown preset 'x'; valid: melanoma",
+    ),
+    "options that are no JSON": (("--strategy", "entropy:beta"), r"--strategy 'entropy:beta': expected NAME or NAME:"),
+    "committee without dropout": (
+        ("--strategy", "bald", "--dropout", "0"),
+        r"bald compares the members of a committee, .* Give --dropout 0\.1",
+    ),
+    "dropout out of range": (("--dropout", "1"), r"DROPOUT = 1\.0 must be at least 0 and less than 1"),
+    "unknown class": (
+        ("--object-class", "gland"),
+        r"--object-class 'gland' is no class of 'cells': use background, cell, nucleus\.",
+    ),
+    "network options no JSON": (("--network-options", "width=1"), r"--network-options 'width=1' is no JSON object"),
+    "network options a list": (("--network-options", "[1]"), r"--network-options '\[1\]' is no JSON object"),
+    "unknown network option": (
+        ("--network-options", '{"depth": 9}'),
+        r"depth.*[Vv]alid.*decoder_segmentation_channels",
+    ),
+    "unknown architecture": (("--architecture", "unett"), r"ARCHITECTURE = 'unett' is unknown\. Valid: .*unet"),
+    "unknown encoder": (("--encoder", "resnet"), r"ENCODER = 'resnet' is unknown\. Did you mean "),
+    "weights of another encoder": (("--encoder", "resnet18"), r"ENCODER_WEIGHTS"),
+    "frozen without weights": (("--encoder-weights", "none"), r"--freeze-encoder .* Use pretrained weights, or"),
+    "learning rate": (("--learning-rate", "-1"), r"learning_rate of a training must be positive, not -1\.0"),
+    "measure on": (("--measure-on", "train"), r"--measure-on 'train' is unknown: use test, validation"),
+    "measure at": (("--measure-at", "half"), r"--measure-at 'half' is unknown: use original, network"),
+    "unknown device": (("--device", "tpu"), r"tpu"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_option_is_refused_before_anything_is_trained(simulate: Any, cells: Path, name: str) -> None:
+    given, message = REFUSED[name]
+    ended = simulate(cells, "--out", "out", *QUICK, *given)
+    assert ended.code == 2
+    assert match(message, ended.message)
+    assert not Path("out", "work").exists()
+
+
+def match(pattern: str, text: str) -> bool:
+    import re
+
+    assert re.search(pattern, text), text
+    return True
+
+
+def test_ceal_for_melanoma_needs_a_background(simulate: Any, streets: Path) -> None:
+    ended = simulate(streets, "--out", "out", *QUICK, *strategies('ceal:{"preset": "melanoma"}'))
+    assert ended.code == 2
+    assert match(r"looks for objects on a background, but the first class of 'streets' is 'sky'\. Leave", ended.message)
+
+
+@pytest.mark.parametrize("given", [("--seeds", "0"), ("--rounds", "-1"), ("--jobs", "0"), ("--input-size", "8")])
+def test_numbers_out_of_range_are_wrong_usage(simulate: Any, cells: Path, given: tuple[str, str]) -> None:
+    ended = simulate(cells, "--out", "out", *given)
+    assert ended.code == 2
+    assert given[0] in ended.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_step_that_no_image_fits_into(simulate: Any, cells: Path) -> None:
+    ended = simulate(cells, "--out", "out", *SHORT, "--unit", "pixels", "--step", "2303")
+    assert ended.code == 2
+    assert match(
+        r"--step 2303 is 2303 pixels, less than the 2304 of the smallest image\. Give at least 2304", ended.message
+    )
+    assert not Path("out", RESULTS).exists()
+
+
+# -- refused data ----------------------------------------------------------------------------------------------------
+def test_data_that_are_no_folder(simulate: Any) -> None:
+    ended = simulate("nowhere", "--out", "out", *QUICK)
+    assert ended.code == 2
+    assert match("nowhere is not a folder: give the folder that holds the data set", ended.message)
+
+
+def test_a_missing_mask(simulate: Any, cells: Path) -> None:
+    (cells / "masks/train/003.png").unlink()
+    ended = simulate(cells, "--out", "out", *QUICK)
+    assert ended.code == 2
+    assert match(r"003\.png has no mask", ended.message)
+
+
+def test_a_mask_of_another_size(simulate: Any, cells: Path) -> None:
+    tiny_datasets.write(cells / "masks/test/011.png", np.zeros((48, 47), np.uint8))
+    ended = simulate(cells, "--out", "out", *QUICK)
+    assert ended.code == 2
+    assert match(r"011\.png is 47x48 pixels, its image 011\.png is 48x48: both must have one size", ended.message)
+
+
+def test_a_value_that_is_no_class(simulate: Any, cells: Path) -> None:
+    tiny_datasets.write(cells / "masks/train/000.png", np.full((48, 48), 3, np.uint8))
+    ended = simulate(cells, "--out", "out", *QUICK)
+    assert ended.code == 2
+    assert match(r"000\.png holds the value 3, but the classes are 0 to 2", ended.message)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (
+            {"train": 8},
+            r"'x' has no images in a split 'test', only in train: add test or val, .*--measure-on validation",
+        ),
+        ({"test": 8}, r"'x' has no images in a split 'train', only in test: put the images that can be labelled there"),
+    ],
+)
+def test_a_missing_or_empty_split(simulate: Any, tmp_path: Path, splits: dict[str, int], message: str) -> None:
+    folder = tiny_datasets.own(tmp_path / "x", splits=splits)
+    for name in ("train", "test"):
+        (folder / "images" / name).mkdir(exist_ok=True)
+    ended = simulate(folder, "--out", "out", *QUICK)
+    assert ended.code == 2
+    assert match(message, ended.message)
+
+
+# -- the folder of results -------------------------------------------------------------------------------------------
+def test_a_folder_that_cannot_be_written(simulate: Any, cells: Path) -> None:
+    Path("file").touch()
+    ended = simulate(cells, "--out", "file/out", *QUICK)
+    assert ended.code == 2
+    assert match(r"--out file/out cannot be written to \(Not a directory\): give a folder that can", ended.message)
+
+
+def test_rows_of_other_settings(simulate: Any, cells: Path) -> None:
+    first = simulate(cells, "--out", "out", *SHORT, *strategies("full"), "--seeds", "1", "--no-report")
+    assert first.code == 0, first.err
+    assert [one.strategy for one in results.read(Path("out", RESULTS))] == ["full"]
+    ended = simulate(cells, "--out", "out", *SHORT, *strategies("full"), "--iterations", "9", "--unit", "images")
+    assert ended.code == 2
+    assert match(
+        r"rows of 'cells' with other settings \(iterations: 4 there, 9 now, unit: clicks there, images now\)\. Give "
+        "another --out",
+        ended.message,
+    )
+    assert len(results.read(Path("out", RESULTS))) == 1
+
+
+def test_another_file_in_the_place_of_results(simulate: Any, cells: Path) -> None:
+    Path("out").mkdir()
+    Path("out", RESULTS).write_text("image,score\n1,2\n")
+    ended = simulate(cells, "--out", "out", *QUICK)
+    assert ended.code == 2
+    assert match("no results file of a simulation.* Give another --out", ended.message)
+
+
+# -- the report alone ------------------------------------------------------------------------------------------------
+def test_without_data_the_report_is_written(simulate: Any) -> None:
+    for one in simulated({"random": 0.0, "entropy": 0.6}, seeds=range(3)):
+        results.append(Path("out", RESULTS), one)
+    ended = simulate("--out", "out")
+    assert ended.code == 0, ended.err
+    assert "Report: out/report.html" in ended.out
+    assert "entropy" in Path("out/report.html").read_text()
+    table = [line for line in ended.out.splitlines() if line.startswith("│")]
+    assert [line.split("│")[1].strip() for line in table] == ["entropy", "random"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((), r"There are no results in --out out to report: give DATASET, the folder of a data set, or 'sample'\."),
+        (("--no-report",), r"--no-report without DATASET leaves nothing to do: give the folder of a data set"),
+    ],
+)
+def test_nothing_to_do(simulate: Any, given: tuple[str, ...], message: str) -> None:
+    ended = simulate("--out", "out", *given)
+    assert ended.code == 2
+    assert match(message, ended.message)
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
+def test_rows_come_as_lines_with_the_time_that_is_left(
+    cells: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 100.0, 130.0, 190.0])
+    monkeypatch.setattr("ml_backend.cli.simulation_progress.time.monotonic", lambda: next(clock))
+    plan = Plan(strategies=(Contender("full"), Contender("random")), seeds=(0,), rounds=2)
+    with Display() as display:  # 0 s
+        display.expect(plan, open_dataset(cells), [Run(Contender("full"), 0, 0), Run(Contender("random"), 0, 2)], 4)
+        display.reading("reading images and masks", 1, 2)
+        display.reading("reading images and masks", 2, 2)  # 100 s
+        display.row(row("full", 0, 0, 0.9, clicks=12345.0))
+        display.row(row("random", 0, 2, 0.8))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "cells: 10 images can be labelled, 3 measure. 2 networks are to be trained in 2 runs, 2 at a time.",
+        "full, seed 0, round 0: 10 images, 12,345 clicks, mIoU 0.900 (1 of 2, 30 s, about 30 s left)",
+        "random, seed 0, round 2: 30 images, 300 clicks, mIoU 0.800 (2 of 2, 1:30 min, done)",
+    ]
+
+
+def test_times_as_text() -> None:
+    assert [duration(seconds) for seconds in (0, 59.4, 59.6, 3599, 3600)] == [
+        "0 s",
+        "59 s",
+        "1:00 min",
+        "59:59 min",
+        "1:00 h",
+    ]
+
+
+def test_the_table_says_what_is_not_known() -> None:
+    (analysis,) = analyse([row("random", 0, 0, 0.5), row("[b]", 0, 0, 0.5)], 0.95, "clicks")
+    table = summary(analysis)
+    assert "no training on all labels yet" in str(table.title)
+    assert [list(column.cells) for column in table.columns][2:5] == [[UNKNOWN, UNKNOWN]] * 3
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+def command(*given: object) -> list[str]:
+    return [sys.executable, "-m", "ml_backend", "simulate", *arguments(*given)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+def called(*given: object) -> Ended:
+    ended = subprocess.run(command(*given), capture_output=True, text=True, env=environment(), timeout=300, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.timeout(600)
+def test_the_sample_data_from_the_first_row_to_the_report() -> None:
+    given = ("sample", "--out", "out", *SHORT, *strategies(*STRATEGIES), "--seeds", "2", "--jobs", "1")
+    first = called(*given)
+    assert first.code == 0, first.err
+    rows = results.read(Path("out", RESULTS))
+    labels = [Contender.parse(name).label for name in STRATEGIES]
+    expected = {(label, seed, number) for label in labels for seed in (0, 1) for number in (0, 1)}
+    expected -= {("full", 0, 1), ("full", 1, 1)}
+    assert {(one.strategy, one.seed, one.round) for one in rows} == expected
+    assert [one.seed for one in rows] == sorted(one.seed for one in rows)
+    assert len([line for line in first.err.splitlines() if " mIoU " in line]) == len(expected)
+    assert "(14 of 14, " in first.err
+    assert "Report: out/report.html" in first.out.splitlines()[-1]
+    page = Path("out/report.html").read_text()
+    assert page.count('src="data:image/png') >= 3  # one picture of each strategy at least
+    for axis in ("clicks", "images", "pixels"):
+        assert Path(f"out/curves-icbm152-{axis}.svg").stat().st_size > 1000
+    assert sum(1 for _ in Path("out/pictures/icbm152").glob("*/01.png")) == 3
+
+    written = Path("out", RESULTS).read_bytes()
+    second = called(*given)
+    assert second.code == 0, second.err
+    assert "nothing to run" in second.out
+    assert "mIoU" not in second.err
+    assert Path("out", RESULTS).read_bytes() == written
+
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
+    given = (cells, "--out", "out", *SHORT, *strategies("random", "entropy"), "--seeds", "2", "--no-report")
+    process = subprocess.Popen(
+        command(*given),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "mIoU" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
+    _, rest = process.communicate(timeout=20)
+    assert process.returncode == 130, "".join(lines) + rest
+    assert "the same command goes on" in rest.strip().splitlines()[-1]
+    assert "Traceback" not in rest
+    before = results.read(Path("out", RESULTS))
+    assert 1 <= len(before) < 8
+
+    second = called(*given)
+    assert second.code == 0, second.err
+    rows = results.read(Path("out", RESULTS))
+    assert rows[: len(before)] == before
+    assert len(rows) == 8
+    assert second.err.count("mIoU") == 8 - len(before)
