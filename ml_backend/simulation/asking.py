@@ -17,6 +17,7 @@ from ml_backend.simulation.plan import Recipe, Unit
 from strategies import Batch, Budget, Ranking, Strategy
 
 _PREPARE_SECONDS = 3600.0
+_SPARE_REGIONS = 6.0
 _SPARE = 1.5
 """A ranking is asked for more than an average round takes, because what is chosen may be cheaper."""
 
@@ -46,9 +47,9 @@ class Budgeted:
         if self.unit == "pixels":
             return Budget(pixels=self.amount)
         pixels_per_click = labels.pixels / max(1, labels.clicks)
+        if regions:  # those that are taken are the same however many are planned for
+            return Budget(pixels=max(1, round(_SPARE_REGIONS * self.amount * pixels_per_click)))
         pixels = max(1, round(_SPARE * self.amount * pixels_per_click))
-        if regions:
-            return Budget(pixels=pixels)
         return Budget(images=max(1, round(pixels * len(labels) / max(1, labels.pixels))))
 
 

@@ -20,6 +20,7 @@ from torchvision import tv_tensors
 from ml_backend.checkpoints import Checkpoints
 from ml_backend.committee import Committee, Ensemble, mc_dropout
 from ml_backend.inference import Predictor
+from ml_backend.label_config import IGNORE_INDEX
 from ml_backend.networks import SegmentationNetwork, resolve_device
 from ml_backend.networks.frozen import MapMemory, freeze_encoder
 from ml_backend.settings import ENSEMBLED
@@ -95,10 +96,10 @@ class Networks:
             return None
         if strategy.name not in ENSEMBLED:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
-        samples, networks = self._samples(labels, {}), []
-        for member in range(self._plan.recipe.ensemble):
-            resample = samples.resampled(np.random.default_rng([seed, member]))
-            networks.append(self._fitted(resample, seed + 1 + member).eval())
+        networks = [
+            self._fitted(self._resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()
+            for member in range(self._plan.recipe.ensemble)
+        ]
         return Ensemble(networks, len(self._material.classes))
 
     def masks(self, trained: Trained, numbers: tuple[int, ...]) -> dict[int, Tensor]:
@@ -154,13 +155,28 @@ class Networks:
     def _samples(self, labels: Labels, pseudo_labels: Mapping[int, Tensor]) -> Samples:
         """Return what there is to train on; an image of which no pixel is labelled (all is ignored) is left out."""
         masks = {number: labels.mask(number) for number in labels.numbers} | dict(pseudo_labels)
+        return Samples.in_memory(
+            [
+                pair
+                for number, mask in masks.items()
+                for pair in self._views_of(number, mask, is_pseudo=number in pseudo_labels)
+            ]
+        )
+
+    def _resampled(self, labels: Labels, random: np.random.Generator) -> Samples:
+        """Draw as many labelled images as there are, with replacement, each with all its views."""
+        numbers = labels.numbers
+        drawn = [numbers[one] for one in random.integers(len(numbers), size=len(numbers))]
+        return Samples.in_memory(
+            [pair for number in drawn for pair in self._views_of(number, labels.mask(number), is_pseudo=False)]
+        )
+
+    def _views_of(self, number: int, mask: Tensor, *, is_pseudo: bool) -> list[tuple[Item, Sample]]:
+        """Return the views of an image in which a pixel is labelled."""
+        item = Item(str(number), Path(), Path(), held_out=False, digest="", pseudo=is_pseudo)
         views = 1 if self._plan.recipe.train_encoder else self._plan.recipe.views
-        samples = []
-        for number, mask in masks.items():
-            picture = self._material.pool[number]
-            item = Item(str(number), Path(), Path(), held_out=False, digest="", pseudo=number in pseudo_labels)
-            samples += [(item, self._view(picture, mask, view)) for view in range(views)]
-        return Samples.in_memory([(item, sample) for item, sample in samples if (sample.mask != 255).any()])
+        samples = [self._view(self._material.pool[number], mask, view) for view in range(views)]
+        return [(item, sample) for sample in samples if (sample.mask != IGNORE_INDEX).any()]
 
     def _view(self, picture: Picture, mask: Tensor, view: int) -> Sample:
         """Return an augmented version of an image, the same each time; the first one is the image itself."""

@@ -123,8 +123,11 @@ def _drawn(mask: Mask, background: int | None) -> list[int]:
 
 
 def _outlines(pixels: NDArray[np.bool_], tolerance: float) -> list[NDArray[np.float64]]:
-    contours, _ = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    simple = (cv2.approxPolyDP(contour, tolerance, closed=True) for contour in contours)
+    contours, kin = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return []
+    outer = (contour for contour, (*_, parent) in zip(contours, kin[0], strict=True) if parent < 0)  # others are holes
+    simple = (cv2.approxPolyDP(contour, tolerance, closed=True) for contour in outer)
     return [points.reshape(-1, 2).astype(np.float64) for points in simple]
 
 

@@ -203,7 +203,7 @@ def trained(one: SegmentationNetwork, data: Material) -> dict[str, Tensor]:
         for picture in data.pool.values()
         for data_path in [plan().recipe.job(data.classes, 0, "cpu").folder]
     ]
-    job = plan(iterations=3).recipe.job(data.classes, 0, "cpu")
+    job = plan(iterations=3, train_encoder=True).recipe.job(data.classes, 0, "cpu")
     with seeded(0, CPU):
         sets = Data(training=Samples.in_memory(samples), held_out=Samples.in_memory([]))
         fit(one, sets, job, CPU, lambda _: None, pretrained=True)

@@ -363,3 +363,16 @@ def test_a_committee_of_copies_says_so(data: Material, tmp_path: Path) -> None:
     trained = networks.train(labels, 0)
     with pytest.raises(ConfigurationError, match="NEXTMASK_DROPOUT"):
         networks.committee(make_strategy("bald", {}), trained, labels, 0)
+
+
+def test_a_member_of_an_ensemble_sees_a_resample_of_images_each_with_all_its_views(
+    data: Material, tmp_path: Path
+) -> None:
+    networks, labels = Networks(plan(views=4), data, tmp_path), labelled(data, *data.pool)
+    absent = 0
+    for member in range(40):
+        items = [int(item.id) for item in networks._resampled(labels, np.random.default_rng([0, member])).items]
+        assert len(items) == 4 * len(data.pool)
+        assert all(items.count(number) % 4 == 0 for number in set(items))
+        absent += len(data.pool) - len(set(items))
+    assert absent / (40 * len(data.pool)) == pytest.approx((1 - 1 / 6) ** 6, abs=0.08)  # of views it would be 0.01
