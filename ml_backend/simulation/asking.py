@@ -17,9 +17,10 @@ from ml_backend.simulation.plan import Recipe, Unit
 from strategies import Batch, Budget, Ranking, Strategy
 
 _PREPARE_SECONDS = 3600.0
-_SPARE_REGIONS = 6.0
 _SPARE = 1.5
 """A ranking is asked for more than an average round takes, because what is chosen may be cheaper."""
+_SPARE_REGIONS = 6.0
+"""Parts of images differ more: some are nearly free."""
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _collect(workers: Sequence[Any], found: Any, file: Path, on_row: Callable[[R
     return problems
 
 
-def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, found: Any, alone: bool) -> None:
+def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, found: Any, one_thread: bool) -> None:
     """Take runs until there are no more: a worker's life."""
     import torch
 
@@ -150,7 +150,7 @@ def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, f
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
     die_with(os.getppid())
-    if alone:
+    if one_thread:  # several processes would share the cores
         torch.set_num_threads(1)
     try:
         material = read(plan, dataset, lambda *at: found.put(("reading", at)))
