@@ -374,7 +374,7 @@ def auto(scene: Scene) -> Figure:
     assert choice.pool.descriptors is not None
     ringed = ("entropy's choice", choose(scene, "entropy").first)
     return picture_of_batch(
-        scene, choice, colour=("length of predicted boundaries", choice.pool.descriptors[:, -1].numpy()), ringed=ringed
+        scene, choice, colour=("length of predicted boundaries", choice.pool.descriptors[:, -2].numpy()), ringed=ringed
     )
 
 

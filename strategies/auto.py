@@ -1,31 +1,30 @@
-"""Auto: nextmask's own method. Information per effort, balanced over the classes, drawn with noise that decays.
+"""Auto: nextmask's own method. Every class in turn, by uncertainty per effort; the network labels what it is sure of.
 
 Paper: none of its own. It puts together what each of these does alone: CEREALS (Mackowiak et al., 2018, arXiv
 1810.09726) weighs information against effort; class-balanced sampling keeps rare classes in the batch; power
-acquisition (Kirsch et al., 2021, arXiv 2106.12059) draws instead of taking the top, so that a batch is diverse.
+acquisition (Kirsch et al., 2021, arXiv 2106.12059) draws instead of taking the top, so that a batch is diverse; CEAL
+(Wang et al., 2017, arXiv 1701.03551) trains on its surest predictions, too.
 
-Equation: of image x, U_c(x) is the mean over its pixels of p_c · u, the uncertainty u where the class c is likely; a_c
-is the mean of p_c over the pool. With the balance α, the expected effort L and its weight γ
-
-    s(x) = Σ_c U_c(x) · a_c^-α / (L(x) / mean L + ε)^γ
-
-and images are drawn without replacement with probabilities proportional to s^β; the noise of the draw decays from
-round to round.
+Equation: of image x, U_c(x) is the mean over its pixels of p_c · u, the uncertainty u where the class c is likely, and
+e(x) = (L(x) / mean L + ε)^γ with the expected effort L and its weight γ. A share of the picks goes to the classes in
+turn, the smallest predicted area first: in a turn of class c, images are drawn with probabilities proportional to
+U_c(x) / e(x). The other picks are drawn in proportion to 1 / e(x). Pseudo-labels are the images with the largest
+K(x), the mean over the classes that are predicted in x of their pixels' largest probability, from a threshold on.
 
 Deviations:
 - Whole images, not windows: the border of a window cuts outlines, and each cut has to be drawn.
   docs/label-efficiency.md has what windows took.
 - The expected effort is the length of the predicted boundaries. ε keeps an image on which nothing is predicted from
   being taken for free.
+- K counts every class alike, so that much of a sure background does not hide an unsure object.
+- An image that a person has labelled in part is no candidate for a pseudo-label.
 
-A rare class is worth more than a common one, and an image that takes half the effort is, too:
+Of two images that promise the same, the one that takes a ninth of the effort has more than four times the weight:
 
     >>> import torch
-    >>> sums = torch.tensor([[0.2, 0.0], [0.0, 0.2], [0.2, 0.0]])  # uncertain about the common class, or the rare one
-    >>> shares = torch.tensor([0.9, 0.1])
-    >>> effort = torch.tensor([100.0, 100.0, 50.0])
-    >>> scores(sums, shares, effort, balance=0.5, cost_weight=1.0).argsort(descending=True).tolist()
-    [1, 2, 0]
+    >>> expensive, cheap = weights(torch.tensor([[0.2, 0.1], [0.2, 0.1]]), torch.tensor([18.0, 2.0]), 1.0)
+    >>> (cheap / expensive).round(decimals=3).tolist()  # (18 / 10 + 1/4) / (2 / 10 + 1/4), in the turn of either class
+    [4.556, 4.556]
 """
 
 from __future__ import annotations
@@ -34,61 +33,64 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies import selection
-from strategies.base import Batch, Observation, Order, Round
+from strategies.base import Batch, Budget, Id, Observation, Order, Ranking, Round
 from strategies.checks import check_number
 from strategies.frames import extents
-from strategies.noise import gumbel
 from strategies.pixel_uncertainty import MeasuredUncertainty
 from strategies.segmentation import boundary_length, predicted_classes
+from strategies.turns import drawn, in_turns
 from strategies.uncertainty import image_mean
 
 _LEAST_EFFORT = 0.25
 """ε, in parts of the mean effort: opening an image and looking at it is part of what it takes."""
-_LEAST_SHARE = 1e-3
-"""A class that is predicted nearly nowhere gets no more weight than one with this share of the pixels."""
+_LEAST_SURENESS = 1e-9
+"""Images that are labelled in part have a K of 0, and are out whatever the threshold."""
 
 
 class Auto(MeasuredUncertainty):
-    """Ranks images by balanced information per effort, by chance in the first rounds.
+    """Draws images class by class, uncertain and cheap ones sooner, and proposes sure ones as pseudo-labels.
 
     Args:
         measure: the pixels' uncertainty, one of `strategies.uncertainty.MEASURES`.
-        balance: α in [0, 1]; 0: all pixels count alike, 1: all classes do.
+        share: part of the picks that goes to the classes in turn, in [0, 1].
         cost_weight: γ in [0, 2]; 0: effort is left out of account.
-        beta: how much the score counts against the noise, from 0.001 (nearly nothing).
-        decay: factor of the noise from round to round, in [0, 1]; 1: it does not decay; 0: only the first has any.
+        confident: pseudo-labels, at most so many per labelled image, in [0, 10]; 0: none.
+        confident_from: the least K of a pseudo-label, in [0, 1].
 
     Raises:
         ValueError: an option is unknown or out of its range.
     """
 
     name = "auto"
+    plans_one_round = True
+    needs = frozenset({"probabilities", "labelled"})
 
     def __init__(
         self,
         *,
         measure: str = "entropy",
-        balance: float = 1.0,
+        share: float = 0.5,
         cost_weight: float = 1.0,
-        beta: float = 4.0,
-        decay: float = 0.7,
+        confident: float = 0.5,
+        confident_from: float = 0.8,
     ) -> None:
         super().__init__(measure=measure)
-        check_number("balance", balance, 0, 1)
+        check_number("share", share, 0, 1)
         check_number("cost_weight", cost_weight, 0, 2)
-        check_number("beta", beta, 1e-3)
-        check_number("decay", decay, 0, 1)
-        self._balance, self._cost_weight = balance, cost_weight
-        self._beta, self._decay = beta, decay
+        check_number("confident", confident, 0, 10)
+        check_number("confident_from", confident_from, 0, 1)
+        self._share, self._cost_weight = share, cost_weight
+        self._confident, self._confident_from = confident, confident_from
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:
-        """Observe, as descriptors (B,C+1) float64, U_c of every class, and the length of the predicted boundaries.
+        """Observe, as descriptors (B,C+2) float64: U_c of every class, the length of the predicted boundaries, and K.
 
-        The information is that without balance and effort.
+        K is 0 where a person has labelled anything.
         """
         seen = super().observe(batch)
         probabilities = self.checked(batch)
@@ -97,36 +99,98 @@ class Auto(MeasuredUncertainty):
         mean = probabilities.mean(dim=0)  # (B,C,H,W)
         by_class = [image_mean(mean[:, index] * pixels, open_pixels) for index in range(mean.shape[1])]
         effort = _boundaries(predicted_classes(probabilities), open_pixels, batch)
-        return replace(seen, descriptors=torch.stack([*by_class, effort], dim=1))
+        untouched = ~batch.labelled.flatten(1).any(dim=1)  # (B)
+        sureness = torch.where(untouched, class_confidence(mean, batch.valid), 0)
+        return replace(seen, descriptors=torch.stack([*by_class, effort, sureness], dim=1))
+
+    def rank(
+        self,
+        unlabelled: Observation,
+        labelled: Observation | None,
+        *,
+        budget: Budget,
+        round: int = 0,
+        generator: torch.Generator,
+    ) -> Ranking:
+        """Order the pool as drawn; name the surest images beyond the budget as pseudo-labels."""
+        ranking = super().rank(unlabelled, labelled, budget=budget, round=round, generator=generator)
+        known = set(labelled.ids) if labelled is not None else set()
+        most = int(self._confident * len(known))
+        if not most or unlabelled.descriptors is None:
+            return ranking
+        sureness = unlabelled.descriptors[:, -1].double().cpu().numpy()
+        out = known | _chosen(ranking, unlabelled, budget)
+        surest = selection.by_information(unlabelled.ids, sureness)
+        sure = surest[sureness[surest] >= max(self._confident_from, _LEAST_SURENESS)].tolist()
+        certain = [unlabelled.ids[one] for one in sure if unlabelled.ids[one] not in out]
+        return replace(ranking, pseudo_labels=tuple(certain[:most]))
 
     def _order(self, round: Round) -> Order:
-        """Order the pool by log s + decay^round / β · Gumbel noise, from ids in order."""
+        """Draw all images, from ids in order."""
         pool = round.unlabelled
         if pool.descriptors is None or pool.class_fraction is None:
             raise ValueError("Observation.descriptors: expected what auto observes, received None")
         by_id = selection.by_id(pool.ids)
-        seen, shares = pool.descriptors.double().cpu(), pool.class_fraction.double().cpu()
-        score = scores(
-            seen[:, :-1], shares.mean(dim=0), seen[:, -1], balance=self._balance, cost_weight=self._cost_weight
-        ).numpy()[by_id]
-        noise = gumbel(len(by_id), round.generator) * self._decay**round.number / self._beta
-        key = np.log(np.where(score > 0, score, 1)) + noise
-        order: Order = by_id[np.lexsort((np.where(score > 0, -key, 0), score <= 0))]
+        seen = pool.descriptors.double().cpu()[by_id]
+        areas = pool.class_fraction.double().cpu()[by_id].mean(dim=0).numpy()
+        efforts = effort_factors(seen[:, -2], self._cost_weight).numpy()
+        turns = in_turns(
+            weights(seen[:, :-2], seen[:, -2], self._cost_weight).numpy(),
+            others=drawn(1 / efforts, round.generator),
+            areas=areas,
+            share=self._share,
+            generator=round.generator,
+        )
+        order: NDArray[np.int64] = by_id[np.fromiter(turns, np.int64, len(by_id))]
         return order
 
 
-def scores(sums: Tensor, shares: Tensor, effort: Tensor, *, balance: float, cost_weight: float) -> Tensor:
-    """Return s of every image (N), at least 0.
+def effort_factors(effort: Tensor, cost_weight: float) -> Tensor:
+    """Return e of every image (N), positive.
+
+    Args:
+        effort: (N), at least 0, in any unit.
+        cost_weight: γ.
+    """
+    mean = effort.double().mean()
+    relative = effort.double() / mean if mean > 0 else torch.ones_like(effort, dtype=torch.float64)
+    return (relative + _LEAST_EFFORT) ** cost_weight
+
+
+def weights(sums: Tensor, effort: Tensor, cost_weight: float) -> Tensor:
+    """Return what images are drawn by in the turn of each class, (N,C) float64, at least 0.
 
     Args:
         sums: (N,C), U_c of every image.
-        shares: (C), a_c of the pool.
         effort: (N), at least 0, in any unit.
+        cost_weight: γ.
     """
-    information = (sums * shares.clamp(min=_LEAST_SHARE) ** -balance).sum(dim=1)
-    mean = effort.mean()
-    relative = effort / mean if mean > 0 else torch.ones_like(effort)
-    return information / (relative + _LEAST_EFFORT) ** cost_weight
+    return sums.double() / effort_factors(effort, cost_weight)[:, None]
+
+
+def class_confidence(mean: Tensor, valid: Tensor) -> Tensor:
+    """Return K of every image: (B) float64 in [0, 1].
+
+    Args:
+        mean: (B,C,H,W), the members' mean probabilities.
+        valid: (B,H,W) bool.
+
+    >>> sky_and_bird = torch.tensor([[0.875, 0.875, 0.875, 0.25], [0.125, 0.125, 0.125, 0.75]]).view(1, 2, 1, 4)
+    >>> class_confidence(sky_and_bird, torch.ones(1, 1, 4, dtype=torch.bool)).item()  # of 7/8 and 3/4
+    0.8125
+    """
+    largest, classes = mean.max(dim=1)  # (B,H,W)
+    where = [(classes == index) & valid for index in range(mean.shape[1])]
+    sums = torch.stack([image_mean(largest, one) for one in where]).sum(dim=0)  # 0 of a class that is not predicted
+    seen = torch.stack([one.flatten(1).any(dim=1) for one in where]).sum(dim=0)
+    return sums / seen.clamp(min=1)
+
+
+def _chosen(ranking: Ranking, pool: Observation, budget: Budget) -> set[Id]:
+    """Return the images of a ranking that a budget is enough for."""
+    place = {one: position for position, one in enumerate(pool.ids)}
+    picks = budget.take((place[one] for one in ranking.ids), pool.size)
+    return {pool.ids[one] for one in picks}
 
 
 def _boundaries(classes: Tensor, open_pixels: Tensor, batch: Batch) -> Tensor:

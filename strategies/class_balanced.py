@@ -26,17 +26,14 @@ Ten images of sky; a bird is seen in one of them. Of two picks one is for birds:
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from strategies import selection
 from strategies.base import Batch, Observation, Order, Round, Strategy
 from strategies.checks import check_number
-from strategies.noise import exponential
+from strategies.turns import drawn, in_turns
 
 
 class ClassBalanced(Strategy):
@@ -67,49 +64,15 @@ class ClassBalanced(Strategy):
         if pool.class_fraction is None:
             raise ValueError(f"{self.name} needs Observation.class_fraction: expected (N,C), received None")
         order = selection.by_id(pool.ids)
-        anyhow = order[np.argsort(exponential(len(order), round.generator), kind="stable")]
-        limit = min(round.budget.images or len(order), len(order))
-        queues = self._queues(pool.class_fraction.cpu().double().numpy(), order, limit, round.generator)
-        picks = round.budget.take(self._picks(anyhow, queues), pool.size)
-        return selection.first_then(picks, anyhow)
-
-    def _queues(
-        self, shares: NDArray[np.float64], order: NDArray[np.int64], limit: int, generator: torch.Generator
-    ) -> deque[Iterator[int]]:
-        """Draw, for each class from the rarest, the images with some of it in the order of their turns; at most limit.
-
-        The smallest of exponential numbers, each divided by its weight, falls to an image with a probability
-        proportional to the weight; so does the next one among the rest.
-        """
-        queues: dict[int, Iterator[int]] = {}
-        for number in range(shares.shape[1]):
-            weight = shares[order, number]
-            turns = exponential(len(order), generator)
-            some = np.flatnonzero(weight > 0)
-            turns = turns[some] / weight[some]
-            first = np.argsort(turns, kind="stable")[:limit]
-            queues[number] = iter(order[some[first]].tolist())
-        areas = [math.fsum(shares[:, number]) for number in range(shares.shape[1])]
-        return deque(queues[number] for number in np.argsort(areas, kind="stable").tolist())
-
-    def _picks(self, anyhow: NDArray[np.int64], queues: deque[Iterator[int]]) -> Iterator[int]:
-        """Yield positions until all are drawn."""
-        plain, drawn = iter(anyhow.tolist()), set[int]()
-        for count in range(len(anyhow)):
-            stratified = math.floor((count + 1) * self._share) > math.floor(count * self._share)
-            pick = _next_of_classes(queues, drawn) if stratified else None
-            if pick is None:
-                pick = next(one for one in plain if one not in drawn)
-            drawn.add(pick)
-            yield pick
-
-
-def _next_of_classes(queues: deque[Iterator[int]], drawn: set[int]) -> int | None:
-    """Take an image from the class whose turn it is; None when no class has one left."""
-    while queues:
-        queue = queues.popleft()
-        pick = next((one for one in queue if one not in drawn), None)
-        if pick is not None:
-            queues.append(queue)
-            return pick
-    return None
+        shares = pool.class_fraction.cpu().double().numpy()[order]  # (N,C)
+        anyhow = drawn(np.ones(len(order)), round.generator)
+        turns = in_turns(
+            shares,
+            others=anyhow,
+            areas=np.array([math.fsum(one) for one in shares.T]),
+            share=self._share,
+            generator=round.generator,
+            limit=min(round.budget.images or len(order), len(order)),
+        )
+        picks = round.budget.take((int(order[one]) for one in turns), pool.size)
+        return selection.first_then(picks, order[anyhow])
