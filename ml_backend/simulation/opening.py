@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ml_backend.datasets import Dataset, Sample
 from ml_backend.errors import ConfigurationError
+from ml_backend.label_config import IGNORE_INDEX
 from ml_backend.networks import build, resolve_device
 from ml_backend.settings import ENSEMBLED
 from ml_backend.simulation.data import Material, background_of, load
@@ -145,8 +146,19 @@ def read(plan: Plan, dataset: Dataset, progress: Progress) -> Material:
         pool={picture.number: picture for picture in pictures},
         test=measured,
     )
+    _check_labelled(material)
     _check_step(plan, material)
     return material
+
+
+def _check_labelled(material: Material) -> None:
+    """Refuse data in which nothing is labelled: nothing could be learned, or measured."""
+    for what, pictures in (("can be labelled", list(material.pool.values())), ("measure", list(material.test))):
+        if all(bool((picture.mask == IGNORE_INDEX).all()) for picture in pictures):
+            raise ConfigurationError(
+                f"Of the {len(pictures)} images of {material.dataset!r} that {what}, none has a labelled pixel: "
+                f"all masks are {IGNORE_INDEX}, which means that nobody looked. Put class indices into them."
+            )
 
 
 def _check_step(plan: Plan, material: Material) -> None:

@@ -5,6 +5,7 @@ Runs are ordered by seed, so that a simulation that is stopped early has compare
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,10 +74,39 @@ def run(plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, on_row: Callab
         ConfigurationError: the plan does not fit the data, or the rows that are there.
         TrainingError: a run failed; the others were finished.
     """
+    with _alone(folder):
+        file = folder / RESULTS
+        runs = missing(plan, dataset.name, results.read(file))
+        if runs:
+            _make(runs, plan, dataset, folder, jobs=jobs, on_row=on_row, told=told)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second simulation out of the folder; the kernel lets go of it, also when this process is killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                f"Another simulation is writing to {folder}. Wait until it ends, or give another --out; with "
+                "--jobs one simulation uses several processes."
+            ) from None
+        yield
+
+
+def _make(
+    runs: Sequence[Run],
+    plan: Plan,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    jobs: int,
+    on_row: Callable[[Row], None],
+    told: Told,
+) -> None:
     file = folder / RESULTS
-    runs = missing(plan, dataset.name, results.read(file))
-    if not runs:
-        return
     context = multiprocessing.get_context("spawn")
     waiting, found = context.Queue(), context.Queue()
     for one in runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -243,6 +244,16 @@ def test_a_missing_or_empty_split(simulate: Any, tmp_path: Path, splits: dict[st
     assert match(message, ended.message)
 
 
+@pytest.mark.timeout(120)
+def test_data_in_which_nothing_is_labelled(simulate: Any, cells: Path) -> None:
+    for mask in (cells / "masks/test").iterdir():
+        tiny_datasets.write(mask, np.full((48, 48), 255, np.uint8))
+    ended = simulate(cells, "--out", "out", *SHORT)
+    assert ended.code == 2
+    assert match(r"images of 'cells' that measure, none has a labelled pixel: all masks are 255", ended.message)
+    assert not Path("out", RESULTS).exists()
+
+
 # -- the folder of results -------------------------------------------------------------------------------------------
 def test_a_folder_that_cannot_be_written(simulate: Any, cells: Path) -> None:
     Path("file").touch()
@@ -263,6 +274,16 @@ def test_rows_of_other_settings(simulate: Any, cells: Path) -> None:
         ended.message,
     )
     assert len(results.read(Path("out", RESULTS))) == 1
+
+
+def test_two_simulations_do_not_write_to_one_folder(simulate: Any, cells: Path) -> None:
+    Path("out").mkdir()
+    with Path("out/.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        ended = simulate(cells, "--out", "out", *SHORT)
+    assert ended.code == 2
+    assert match("Another simulation is writing to out. Wait until it ends, or give another --out", ended.message)
+    assert not Path("out", RESULTS).exists()
 
 
 def test_another_file_in_the_place_of_results(simulate: Any, cells: Path) -> None:
