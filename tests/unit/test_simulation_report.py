@@ -325,6 +325,16 @@ def test_rows_without_numbers_are_counted(tmp_path: Path) -> None:
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
+def test_the_best_and_the_default_strategy_are_in_colour() -> None:
+    names = ("random", "entropy", "margin", "coreset", "density", "std", "auto")
+    effects = {name: 0.6 - 0.1 * place for place, name in enumerate(names)}
+    (found,) = analyse(simulated(effects, noise=1e-4), 0.95, "clicks")
+    assert [one.strategy for one in found.standings][-1] == "auto"
+    assert figures.highlighted(found) == ["entropy", "margin", "coreset", "auto"]
+    (without,) = analyse(simulated({name: effects[name] for name in names[:-1]}, noise=1e-4), 0.95, "clicks")
+    assert figures.highlighted(without) == ["entropy", "margin", "coreset", "density"]
+
+
 def test_labels_do_not_overlap_and_stay_inside() -> None:
     wanted = [0.99, 0.98, 0.98, 0.5, 0.02, 0.01]
     places = figures.spread(wanted, 0.05)

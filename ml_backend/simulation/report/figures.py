@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_DEFAULT = "auto"
 HIGHLIGHTED = 4
 """Strategies in colour, besides random."""
 
@@ -101,8 +102,11 @@ def curve_figure(analysis: Analysis, axis: Axis, theme: Theme) -> Figure:
 
 
 def highlighted(analysis: Analysis) -> list[str]:
-    """The strategies to draw in colour, best first, without random."""
-    return [one.strategy for one in analysis.standings if one.strategy != RANDOM][:HIGHLIGHTED]
+    """The strategies to draw in colour, best first, without random; the default one is always among them."""
+    names = [one.strategy for one in analysis.standings if one.strategy != RANDOM]
+    places_for_others = HIGHLIGHTED - (_DEFAULT in names)
+    coloured = {*[name for name in names if name != _DEFAULT][:places_for_others], _DEFAULT}
+    return [name for name in names if name in coloured]
 
 
 def _draw_curves(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[str], theme: Theme) -> None:
