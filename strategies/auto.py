@@ -17,7 +17,8 @@ Deviations:
 - The expected effort is the length of the predicted boundaries. ε keeps an image on which nothing is predicted from
   being taken for free.
 - K counts every class alike, so that much of a sure background does not hide an unsure object.
-- An image that a person has labelled in part is no candidate for a pseudo-label.
+- No candidates for a pseudo-label are images that a person has labelled in part, and those where a single class is
+  predicted: a network that misses its objects is the surest of those it misses altogether.
 
 Of two images that promise the same, the one that takes a ninth of the effort has more than four times the weight:
 
@@ -48,7 +49,7 @@ from strategies.uncertainty import image_mean
 _LEAST_EFFORT = 0.25
 """ε, in parts of the mean effort: opening an image and looking at it is part of what it takes."""
 _LEAST_SURENESS = 1e-9
-"""Images that are labelled in part have a K of 0, and are out whatever the threshold."""
+"""Images that are no candidates have a K of 0, and are out whatever the threshold."""
 
 
 class Auto(MeasuredUncertainty):
@@ -90,7 +91,7 @@ class Auto(MeasuredUncertainty):
     def observe(self, batch: Batch) -> Observation:
         """Observe, as descriptors (B,C+2) float64: U_c of every class, the length of the predicted boundaries, and K.
 
-        K is 0 where a person has labelled anything.
+        K is 0 where a person has labelled anything, and where a single class is predicted.
         """
         seen = super().observe(batch)
         probabilities = self.checked(batch)
@@ -169,7 +170,7 @@ def weights(sums: Tensor, effort: Tensor, cost_weight: float) -> Tensor:
 
 
 def class_confidence(mean: Tensor, valid: Tensor) -> Tensor:
-    """Return K of every image: (B) float64 in [0, 1].
+    """Return K of every image: (B) float64 in [0, 1]; 0 where a single class is predicted, or none.
 
     Args:
         mean: (B,C,H,W), the members' mean probabilities.
@@ -183,7 +184,7 @@ def class_confidence(mean: Tensor, valid: Tensor) -> Tensor:
     where = [(classes == index) & valid for index in range(mean.shape[1])]
     sums = torch.stack([image_mean(largest, one) for one in where]).sum(dim=0)  # 0 of a class that is not predicted
     seen = torch.stack([one.flatten(1).any(dim=1) for one in where]).sum(dim=0)
-    return sums / seen.clamp(min=1)
+    return torch.where(seen > 1, sums / seen.clamp(min=1), 0)
 
 
 def _chosen(ranking: Ranking, pool: Observation, budget: Budget) -> set[Id]:

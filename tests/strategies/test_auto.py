@@ -67,7 +67,7 @@ def test_the_weights_by_hand():
 def test_what_it_observes_by_hand():
     _, seen = observed(batch(flat(0.75, 0.25)))
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-    assert seen.descriptors[0].tolist() == pytest.approx([0.75 * entropy, 0.25 * entropy, 0.0, 0.75], abs=1e-6)
+    assert seen.descriptors[0].tolist() == pytest.approx([0.75 * entropy, 0.25 * entropy, 0.0, 0.0], abs=1e-6)
     assert seen.information.item() == pytest.approx(entropy, abs=1e-6)
 
 
@@ -134,11 +134,24 @@ def test_the_confidence_counts_every_class_alike():
     assert class_confidence(sky, everything).item() == pytest.approx((0.9 + 0.55) / 2)
     without_the_bird = everything.clone()
     without_the_bird[0, 3, 3] = False
-    assert class_confidence(sky, without_the_bird).item() == pytest.approx(0.9)
+    assert class_confidence(sky, without_the_bird).item() == 0
     assert class_confidence(sky, torch.zeros_like(everything)).item() == 0
 
 
-SURE = [flat(one, 1 - one) for one in (0.95, 0.85, 0.99, 0.7, 0.9)]
+def half(chance, side=4):
+    """An image of two halves, each of its class with this probability."""
+    return striped((chance, 1 - chance), (1 - chance, chance), side)
+
+
+SURE = [half(one) for one in (0.95, 0.85, 0.99, 0.7, 0.9)]
+
+
+def test_an_image_of_a_single_class_is_no_pseudo_label():
+    found = ranked(
+        batch(*SURE, flat(0.999, 0.001), flat(0.001, 0.999)), known=(10,), confident=10, confident_from=0, images=1
+    )
+    assert {5, 6} & set(found.pseudo_labels) == set()
+    assert len(found.pseudo_labels) >= 4
 
 
 def test_the_surest_images_beyond_the_budget_are_proposed_as_pseudo_labels():
