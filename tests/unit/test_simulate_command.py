@@ -419,7 +419,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
     _, rest = process.communicate(timeout=20)
     assert process.returncode == 130, "".join(lines) + rest
-    assert "the same command goes on" in rest.strip().splitlines()[-1]
+    assert "the same command goes on" in rest  # not always at the end: multiprocessing warns when its tracker is late
     assert "Traceback" not in rest
     before = results.read(Path("out", RESULTS))
     assert 1 <= len(before) < 8
