@@ -20,12 +20,12 @@ Deviations:
 - No candidates for a pseudo-label are images that a person has labelled in part, and those where a single class is
   predicted: a network that misses its objects is the surest of those it misses altogether.
 
-Of two images that promise the same, the one that takes a ninth of the effort has more than four times the weight:
+An image that takes a ninth of another one's effort has more than four times its weight, if both promise the same:
 
     >>> import torch
-    >>> expensive, cheap = weights(torch.tensor([[0.2, 0.1], [0.2, 0.1]]), torch.tensor([18.0, 2.0]), 1.0)
-    >>> (cheap / expensive).round(decimals=3).tolist()  # (18 / 10 + 1/4) / (2 / 10 + 1/4), in the turn of either class
-    [4.556, 4.556]
+    >>> expensive, cheap = effort_factors(torch.tensor([18.0, 2.0]), 1.0).tolist()
+    >>> round(expensive / cheap, 3)  # (18 / 10 + 1/4) / (2 / 10 + 1/4)
+    4.556
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies import selection
-from strategies.base import Batch, Budget, Id, Observation, Order, Ranking, Round
+from strategies.base import Batch, Observation, Order, Round
 from strategies.checks import check_number
 from strategies.frames import extents
 from strategies.pixel_uncertainty import MeasuredUncertainty
@@ -104,28 +104,6 @@ class Auto(MeasuredUncertainty):
         sureness = torch.where(untouched, class_confidence(mean, batch.valid), 0)
         return replace(seen, descriptors=torch.stack([*by_class, effort, sureness], dim=1))
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
-        """Order the pool as drawn; name the surest images beyond the budget as pseudo-labels."""
-        ranking = super().rank(unlabelled, labelled, budget=budget, round=round, generator=generator)
-        known = set(labelled.ids) if labelled is not None else set()
-        most = int(self._confident * len(known))
-        if not most or unlabelled.descriptors is None:
-            return ranking
-        sureness = unlabelled.descriptors[:, -1].double().cpu().numpy()
-        out = known | _chosen(ranking, unlabelled, budget)
-        surest = selection.by_information(unlabelled.ids, sureness)
-        sure = surest[sureness[surest] >= max(self._confident_from, _LEAST_SURENESS)].tolist()
-        certain = [unlabelled.ids[one] for one in sure if unlabelled.ids[one] not in out]
-        return replace(ranking, pseudo_labels=tuple(certain[:most]))
-
     def _order(self, round: Round) -> Order:
         """Draw all images, from ids in order."""
         pool = round.unlabelled
@@ -134,16 +112,33 @@ class Auto(MeasuredUncertainty):
         by_id = selection.by_id(pool.ids)
         seen = pool.descriptors.double().cpu()[by_id]
         areas = pool.class_fraction.double().cpu()[by_id].mean(dim=0).numpy()
-        efforts = effort_factors(seen[:, -2], self._cost_weight).numpy()
+        efforts = effort_factors(seen[:, -2], self._cost_weight)
         turns = in_turns(
-            weights(seen[:, :-2], seen[:, -2], self._cost_weight).numpy(),
-            others=drawn(1 / efforts, round.generator),
+            (seen[:, :-2] / efforts[:, None]).numpy(),
+            others=drawn((1 / efforts).numpy(), round.generator),
             areas=areas,
             share=self._share,
             generator=round.generator,
         )
         order: NDArray[np.int64] = by_id[np.fromiter(turns, np.int64, len(by_id))]
         return order
+
+    def _pseudo_labels(self, round: Round, order: Order) -> list[int]:
+        """Return the surest images beyond the budget, the surest first."""
+        pool = round.unlabelled
+        known = set(round.labelled.ids) if round.labelled is not None else set()
+        if pool.descriptors is None:
+            return []
+        sureness = pool.descriptors[:, -1].double().cpu().numpy()
+        asked = set(round.budget.take(order.tolist(), pool.size))
+        certain = [
+            one
+            for one in selection.by_information(pool.ids, sureness).tolist()
+            if sureness[one] >= max(self._confident_from, _LEAST_SURENESS)
+            and one not in asked
+            and pool.ids[one] not in known
+        ]
+        return certain[: int(self._confident * len(known))]
 
 
 def effort_factors(effort: Tensor, cost_weight: float) -> Tensor:
@@ -156,17 +151,6 @@ def effort_factors(effort: Tensor, cost_weight: float) -> Tensor:
     mean = effort.double().mean()
     relative = effort.double() / mean if mean > 0 else torch.ones_like(effort, dtype=torch.float64)
     return (relative + _LEAST_EFFORT) ** cost_weight
-
-
-def weights(sums: Tensor, effort: Tensor, cost_weight: float) -> Tensor:
-    """Return what images are drawn by in the turn of each class, (N,C) float64, at least 0.
-
-    Args:
-        sums: (N,C), U_c of every image.
-        effort: (N), at least 0, in any unit.
-        cost_weight: γ.
-    """
-    return sums.double() / effort_factors(effort, cost_weight)[:, None]
 
 
 def class_confidence(mean: Tensor, valid: Tensor) -> Tensor:
@@ -185,13 +169,6 @@ def class_confidence(mean: Tensor, valid: Tensor) -> Tensor:
     sums = torch.stack([image_mean(largest, one) for one in where]).sum(dim=0)  # 0 of a class that is not predicted
     seen = torch.stack([one.flatten(1).any(dim=1) for one in where]).sum(dim=0)
     return torch.where(seen > 1, sums / seen.clamp(min=1), 0)
-
-
-def _chosen(ranking: Ranking, pool: Observation, budget: Budget) -> set[Id]:
-    """Return the images of a ranking that a budget is enough for."""
-    place = {one: position for position, one in enumerate(pool.ids)}
-    picks = budget.take((place[one] for one in ranking.ids), pool.size)
-    return {pool.ids[one] for one in picks}
 
 
 def _boundaries(classes: Tensor, open_pixels: Tensor, batch: Batch) -> Tensor:

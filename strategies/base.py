@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -116,11 +116,20 @@ class Strategy(ABC):
         if not unlabelled.ids:
             return Ranking.in_order((), np.zeros(0, dtype=np.int64))
         now = Round(unlabelled=unlabelled, labelled=labelled, budget=budget, number=round, generator=generator)
-        return Ranking.in_order(unlabelled.ids, self._order(now))
+        order = self._order(now)
+        certain = self._pseudo_labels(now, order)
+        return replace(
+            Ranking.in_order(unlabelled.ids, order), pseudo_labels=tuple(unlabelled.ids[one] for one in certain)
+        )
 
     def _order(self, round: Round) -> Order:
         """Return the order of a pool that is not empty; by default by information alone, ties by id."""
         return selection.by_information(round.unlabelled.ids, round.unlabelled.information.cpu().numpy())
+
+    def _pseudo_labels(self, round: Round, order: Order) -> Iterable[int]:
+        """Return the positions of images whose prediction may stand for a label; by default of none."""
+        del round, order
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `prepare` has learned, so that another process can observe or go on; by default nothing."""

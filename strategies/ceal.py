@@ -39,7 +39,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from strategies import selection, uncertainty
-from strategies.base import Batch, Budget, Observation, Ranking
+from strategies.base import Batch, Observation, Order, Round
 from strategies.checks import check_choice, check_count, check_number
 from strategies.frames import extents
 from strategies.pixel_uncertainty import MeasuredUncertainty
@@ -137,27 +137,28 @@ class Ceal(MeasuredUncertainty):
         """
         return max(0.0, self._threshold - self._decay * round)
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
-        """Put the groups first, one after the other, then the rest by information; name the certain ones of the rest.
+    def _order(self, round: Round) -> Order:
+        """Put the groups first, one after the other, then the rest by information."""
+        pool = round.unlabelled
+        uncertain = selection.by_information(pool.ids, pool.information.cpu().numpy())
+        asked = self._asked(pool, uncertain.tolist(), self._count(round), round.generator)
+        return selection.first_then(asked, uncertain)
 
-        Images in `labelled` are not named, nor are any that a person has labelled in part.
+    def _pseudo_labels(self, round: Round, order: Order) -> list[int]:
+        """Return the certain images of those that are not asked for.
+
+        Images in `labelled` are not among them, nor are any that a person has labelled in part.
         """
-        pool = unlabelled
-        uncertain = selection.by_information(pool.ids, pool.information.cpu().numpy()).tolist()
-        asked = self._asked(pool, uncertain, len(budget.take(uncertain, pool.size)), generator)
-        out = set(asked)
-        ranking = Ranking.in_order(pool.ids, np.array(asked + [one for one in uncertain if one not in out], np.int64))
-        known = set(labelled.ids) if labelled is not None else set()
-        certain = [one for one in self._certain(pool, round) if one not in out and pool.ids[one] not in known]
-        return replace(ranking, pseudo_labels=tuple(pool.ids[one] for one in certain[: self._limit(round)]))
+        pool = round.unlabelled
+        asked = set(order[: self._count(round)].tolist())
+        known = set(round.labelled.ids) if round.labelled is not None else set()
+        certain = [one for one in self._certain(pool, round.number) if one not in asked and pool.ids[one] not in known]
+        return certain[: self._limit(round.number)]
+
+    def _count(self, round: Round) -> int:
+        """Return how many images the budget is enough for, if the most uncertain were taken."""
+        pool = round.unlabelled
+        return len(round.budget.take(selection.by_information(pool.ids, pool.information.cpu().numpy()), pool.size))
 
     def _asked(self, pool: Observation, uncertain: list[int], count: int, generator: torch.Generator) -> list[int]:
         """Return the positions to label: nothing detected, most uncertain and random ones, none of them twice."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from strategies import Batch, Budget, Observation, create
-from strategies.auto import class_confidence, effort_factors, weights
+from strategies.auto import class_confidence, effort_factors
 
 
 def batch(*images, ids=None, labelled=None):
@@ -54,14 +54,12 @@ def first_counts(pool, seeds=2000, **options):
     return Counter(rank(method, seen, seed=seed).ids[0] for seed in range(seeds))
 
 
-def test_the_weights_by_hand():
+def test_the_effort_by_hand():
     # mean effort 2: relative efforts 1/2 and 3/2
     effort = torch.tensor([1.0, 3.0])
     assert effort_factors(effort, 1.0).tolist() == [0.75, 1.75]
     assert effort_factors(effort, 2.0).tolist() == [0.5625, 3.0625]
     assert effort_factors(torch.zeros(2), 1.0).tolist() == [1.25, 1.25]
-    found = weights(torch.tensor([[0.1, 0.2], [0.4, 0.0]], dtype=torch.float64), effort, 1.0)
-    assert found.flatten().tolist() == pytest.approx([0.1 / 0.75, 0.2 / 0.75, 0.4 / 1.75, 0.0])
 
 
 def test_what_it_observes_by_hand():
@@ -88,6 +86,13 @@ def test_the_turns_draw_in_proportion_to_uncertainty_of_the_class():
     counts = first_counts(pool, share=1)
     for number, chance in enumerate(chances.tolist()):
         assert counts[number] / 2000 == pytest.approx(chance, abs=0.045)
+
+
+def test_the_turns_draw_cheap_images_sooner():
+    pool = batch(striped((0.6, 0.4), (0.4, 0.6)), flat(0.6, 0.4))
+    _, seen = observed(pool)
+    chances = seen.descriptors[:, 1] / torch.tensor([2.25, 0.25])  # efforts 12 and 0 of a mean of 6, and 1/4
+    assert first_counts(pool, share=1)[1] / 2000 == pytest.approx(float(chances[1] / chances.sum()), abs=0.03)
 
 
 def test_the_other_picks_draw_cheap_images_sooner():

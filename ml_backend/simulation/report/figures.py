@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ml_backend.settings import Settings
 from ml_backend.simulation.report.analysis import Analysis
 from ml_backend.simulation.report.findings import percent
 from ml_backend.simulation.report.names import file_name, short
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DEFAULT = "auto"
+_DEFAULT: str = Settings.model_fields["strategy"].default
 HIGHLIGHTED = 4
 """Strategies in colour, besides random."""
 
