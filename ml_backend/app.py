@@ -1,16 +1,14 @@
-"""The HTTP server: what Label Studio calls. Wiring only; predictions are made in `model`.
+"""The HTTP server: what Label Studio calls, and the dashboard. Wiring only; predictions are made in `model`.
 
 `create_app(settings)` opens the store and nothing heavy: networks are loaded by the first prediction that needs them.
 """
 
 from __future__ import annotations
 
-import base64
-import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -21,12 +19,12 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml_backend import __version__
-from ml_backend.connection import DISCONNECTING, SECRET_HEADER
+from ml_backend.authentication import protect
+from ml_backend.connection import DISCONNECTING
+from ml_backend.dashboard import add_dashboard
 from ml_backend.errors import NextmaskError
 from ml_backend.model import NextmaskModel, payload_project
 from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
@@ -111,8 +109,9 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
         lifespan=lifespan,
         dependencies=[Depends(_Documented(scheme_name="HTTPBasic", description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
     )
-    app.add_middleware(Authentication, settings=settings, secret=secret)
+    protect(app, settings, secret)
     _add_protocol(app, services)
+    add_dashboard(app, services)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(NextmaskError, _expected)
     app.add_exception_handler(Exception, _unexpected)
@@ -206,45 +205,10 @@ def _take_event(services: Services, body: bytes) -> dict[str, str]:
 
 
 class _Documented(HTTPBasic):
-    """Tells the API page how to get in, and checks nothing: `Authentication` does."""
+    """Tells the API page how to get in, and checks nothing: `authentication.Authentication` does."""
 
     async def __call__(self, request: HTTPConnection) -> None:
         """Let pass."""
-
-
-class Authentication:
-    """ASGI middleware that lets callers in: basic authentication, or on /webhook the secret header instead.
-
-    A middleware and not a route dependency, because the documentation pages are no routes of the API.
-    """
-
-    def __init__(self, app: ASGIApp, *, settings: Settings, secret: str) -> None:
-        self._app, self._secret, self._is_open = app, secret, not settings.basic_auth_user
-        pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
-        self._credentials = [pair.encode()]
-        with suppress(UnicodeEncodeError):
-            self._credentials.append(pair.encode("latin-1"))  # as Label Studio sends it
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, or answer 401."""
-        if scope["type"] != "http" or self._is_let_in(scope["path"], Headers(scope=scope)):
-            await self._app(scope, receive, send)
-            return
-        detail = "Send BASIC_AUTH_USER and BASIC_AUTH_PASS of nextmask (webhooks: its secret header)."
-        headers = {"WWW-Authenticate": 'Basic realm="nextmask"'}
-        await JSONResponse({"detail": detail}, status.HTTP_401_UNAUTHORIZED, headers)(scope, receive, send)
-
-    def _is_let_in(self, path: str, headers: Headers) -> bool:
-        if self._is_open or path == "/health":
-            return True
-        if path == "/webhook" and hmac.compare_digest(headers.get(SECRET_HEADER, "").encode(), self._secret.encode()):
-            return True
-        scheme, _, encoded = headers.get("Authorization", "").partition(" ")
-        try:
-            given = base64.b64decode(encoded, validate=True) if scheme.lower() == "basic" else b""
-        except ValueError:
-            return False
-        return any(hmac.compare_digest(given, pair) for pair in self._credentials)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

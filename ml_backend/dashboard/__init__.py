@@ -1,0 +1,29 @@
+"""The dashboard: what a team looks at all day, served by `nextmask serve` at `/`.
+
+Pages are made on the server, from the store and the checkpoints alone, so they open while Label Studio is down, and
+reading takes no script. htmx keeps the live parts fresh, Chart.js draws the curves; both are in the package.
+
+    rendering   Jinja2, filters, the frame of a page
+    pages       the router; errors as pages
+    <page>      one module per page, with what it shows as frozen dataclasses
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from ml_backend.dashboard import overview, projects
+from ml_backend.dashboard.pages import PageRoute
+from ml_backend.dashboard.static import static_files
+from ml_backend.services import Services
+
+__all__ = ["add_dashboard"]
+
+
+def add_dashboard(app: FastAPI, services: Services) -> None:
+    """Add the pages and their static files to an application."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    for page in (projects, overview):
+        page.add_pages(router, services)
+    app.include_router(router)
+    app.mount("/static", static_files(), name="static")

@@ -1,0 +1,64 @@
+"""The first page: all connected projects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from ml_backend.checkpoints import VersionRecord
+from ml_backend.dashboard.rendering import render
+from ml_backend.errors import CheckpointError
+from ml_backend.services import Services, model_number
+from ml_backend.store import Project
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One project in the list.
+
+    Attributes:
+        labels, pool: labelled and unlabelled tasks. queue: published ones among the unlabelled.
+        miou: held-out mIoU of the version that serves; None where none was measured.
+    """
+
+    project: Project
+    labels: int
+    pool: int
+    queue: int
+    miou: float | None
+
+
+def add_pages(router: APIRouter, services: Services) -> None:
+    """Add `/`."""
+
+    @router.get("/")
+    def projects(request: Request) -> Response:
+        summaries = [summarise(services, project) for project in services.store.projects()]
+        return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency))
+
+
+def summarise(services: Services, project: Project) -> Summary:
+    """Describe a project in a few numbers, all counted by the database."""
+    counts = services.store.count_tasks(project.id)
+    record = serving_record(services, project)
+    return Summary(
+        project=project,
+        labels=counts.get("labelled", 0),
+        pool=counts.get("unlabelled", 0),
+        queue=services.store.queue_length(project.id, project.published_version),
+        miou=record.measures.get("miou") if record else None,
+    )
+
+
+def serving_record(services: Services, project: Project) -> VersionRecord | None:
+    """Return the record of the version that is published; None before the first, and where it is damaged."""
+    number = model_number(project.published_version)
+    try:
+        return services.checkpoints(project.id).get(number).record if number else None
+    except CheckpointError:
+        return None
+
+
+def _by_urgency(summary: Summary) -> tuple[bool, int]:
+    return summary.project.state != "failed", summary.project.id

@@ -1,0 +1,107 @@
+"""Pages from templates: everything is escaped, and a name that a template does not get is an error."""
+
+from __future__ import annotations
+
+import functools
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ml_backend import __version__
+from ml_backend.dashboard.static import static_path
+
+TABS: Final = (("overview", "Overview", ""),)
+"""The pages of a project: name, title, path below /projects/{id}."""
+NOTHING: Final = "\N{EN DASH}"
+"""Stands where there is no number."""
+
+
+@functools.cache
+def environment() -> Environment:
+    """Return the environment of all templates."""
+    made = Environment(
+        loader=PackageLoader("ml_backend.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"count": count, "measure": measure, "moment": moment, "duration": duration}
+    made.globals |= {"nextmask_version": __version__, "tabs": TABS}
+    return made
+
+
+def render(request: Request, template: str, *, status_code: int = 200, **values: Any) -> HTMLResponse:
+    """Answer with a page.
+
+    Args:
+        template: its file name.
+        values: what it shows. Pages of a project need `project` (with `id` and `title`) and `tab`, a name of TABS.
+    """
+    root = request.scope.get("root_path", "")
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            root=root,
+            static=lambda name: root + static_path(name),
+            now=datetime.now(timezone.utc).timestamp(),
+            **values,
+        )
+    )
+    # What a page shows changes all the time, and nobody but the visitor may keep it.
+    return HTMLResponse(text, status_code, headers={"Cache-Control": "private, no-cache"})
+
+
+# -- filters ----------------------------------------------------------------------------------------------------------
+def count(value: int | None) -> str:
+    """Write a whole number with thousands set off by a narrow space.
+
+    >>> count(50000).replace(chr(0x202f), "_"), count(None)
+    ('50_000', '–')
+    """
+    return NOTHING if value is None else f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def measure(value: float | None, digits: int = 3) -> str:
+    """Write a measure in [0, 1].
+
+    >>> measure(0.83449), measure(None)
+    ('0.834', '–')
+    """
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time span in the two largest fitting units.
+
+    >>> [duration(one) for one in (0.4, 75, 3600, 90000, None)]
+    ['0 s', '1 min 15 s', '1 h', '1 d 1 h', '–']
+    """
+    if seconds is None:
+        return NOTHING
+    left, parts = max(0, round(seconds)), []
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        amount, left = divmod(left, size)
+        parts.append((amount, name))
+    while len(parts) > 1 and parts[0][0] == 0:
+        del parts[0]
+    return " ".join(f"{amount} {name}" for amount, name in parts[:2] if amount or len(parts) == 1)
+
+
+def moment(seconds: float | None) -> str | Markup:
+    """Write a time (seconds since the epoch) as UTC; a script turns it into the visitor's own time.
+
+    >>> str(moment(0))
+    '<time datetime="1970-01-01T00:00:00Z">1970-01-01 00:00 UTC</time>'
+    """
+    if seconds is None:
+        return NOTHING
+    at = datetime.fromtimestamp(seconds, timezone.utc)
+    return Markup('<time datetime="{}">{}</time>').format(
+        at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M UTC")
+    )

@@ -1,0 +1,30 @@
+// What pages do beyond reading: the visitor's own time zone, and the switch between light and dark.
+"use strict";
+(() => {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+  function localise(root) {
+    for (const time of root.querySelectorAll("time[datetime]:not([data-local])")) {
+      time.title = time.textContent;
+      time.textContent = format.format(new Date(time.dateTime));
+      time.dataset.local = "";
+    }
+  }
+
+  function switchOfTheme() {
+    const button = document.querySelector("button.theme");
+    const name = () => { button.textContent = document.documentElement.dataset.theme === "dark" ? "Light" : "Dark"; };
+    button.hidden = false;
+    name();
+    button.addEventListener("click", () => {
+      window.nextmaskTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    });
+    document.addEventListener("nextmask:theme", name);
+  }
+
+  localise(document);
+  for (const one of document.querySelectorAll(".zone")) one.textContent = zone || "local";
+  document.addEventListener("htmx:afterSwap", () => localise(document));
+  switchOfTheme();
+})();
