@@ -41,12 +41,15 @@ class PoolRanking:
         scored: how many of them by the strategy; the rest come after those, by chance.
         queries: what is asked for, by task id, of those tasks of which not the whole image is.
         pseudo_labels: tasks whose prediction may train the next version in place of a label.
+        information: task id -> what the strategy measured, of those that were scored. It says why a task is where it
+            is; the order need not be that of these numbers.
     """
 
     priorities: Mapping[int, float]
     scored: int
     queries: Mapping[int, Query] = field(default_factory=dict)
     pseudo_labels: tuple[int, ...] = ()
+    information: Mapping[int, float] = field(default_factory=dict)
 
 
 Stream = Callable[[], "Iterable[Batch]"]
@@ -152,7 +155,7 @@ def rank_pool(
     Returns:
         Every image of the pool, strictly decreasing in the order of the ranking; none where there is no ranking.
     """
-    ranking = ranking_of(
+    ranked = _rank(
         strategy,
         pools,
         budget=budget,
@@ -161,7 +164,7 @@ def rank_pool(
         progress=progress,
         preparation=preparation,
     )
-    return PoolRanking({}, 0) if ranking is None else _as_pool_ranking(ranking)
+    return PoolRanking({}, 0) if ranked is None else _as_pool_ranking(*ranked)
 
 
 def ranking_of(
@@ -185,6 +188,29 @@ def ranking_of(
     Returns:
         None where the pool is empty, or the strategy had nothing to learn from.
     """
+    ranked = _rank(
+        strategy,
+        pools,
+        budget=budget,
+        seed=seed,
+        round_number=round_number,
+        progress=progress,
+        preparation=preparation,
+    )
+    return None if ranked is None else ranked[0]
+
+
+def _rank(
+    strategy: Strategy,
+    pools: Pools,
+    *,
+    budget: Budget,
+    seed: int,
+    round_number: int,
+    progress: Callable[[int], None],
+    preparation: Preparation | None,
+) -> tuple[Ranking, Observation] | None:
+    """Return the ranking, and what it was made from; arguments as for `ranking_of`."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -197,9 +223,10 @@ def ranking_of(
         return None
     known = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
     excluded = tuple(tuple(map(_region, pools.asked.get(int(one), ()))) for one in pool.ids)
-    return strategy.rank(
+    ranking = strategy.rank(
         replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
     )
+    return ranking, pool
 
 
 def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:
@@ -280,10 +307,12 @@ def _observe(strategy: Strategy, batches: Iterable[Batch], progress: Callable[[i
     return Observation.concatenate(parts) if parts else None
 
 
-def _as_pool_ranking(ranking: Ranking) -> PoolRanking:
+def _as_pool_ranking(ranking: Ranking, pool: Observation) -> PoolRanking:
     priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
     queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
-    return PoolRanking(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)))
+    information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
+    pseudo_labels = tuple(map(int, ranking.pseudo_labels))
+    return PoolRanking(priorities, len(priorities), queries, pseudo_labels, information)
 
 
 def _query(regions: Sequence[Region]) -> Query:

@@ -256,6 +256,7 @@ class _Run:
             self._id,
             ranking.priorities,
             ranking.queries,
+            ranking.information,
             ranking_version=version,
             ranking_number=number,
             ranking_key=key,

@@ -1,26 +1,33 @@
-"""Opens the database: SQLite as several processes need it, and the schema's version."""
+"""Opens the database: SQLite as several processes need it, and its schema up to date."""
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from ml_backend.errors import StoreError
-from ml_backend.store.tables import META, METADATA
+from ml_backend.store.tables import META
 
-SCHEMA_VERSION = 2
-_ADDITIVE = frozenset({"1"})
-"""Earlier schemas that lack tables and columns and differ in nothing else."""
+logger = logging.getLogger(__name__)
+
+REVISION = "0003"
+"""The last step in `migrations`."""
 BUSY_SECONDS = 20.0
+_BEFORE_REVISIONS = {"1": "0001", "2": "0002"}
+_NOTED = "alembic_version"
+_ADVISORY_LOCK = 6_398_277_843  # any number that no other program takes
 
 
 def open_database(url: str) -> sa.Engine:
-    """Open the database and make its tables where there are none.
+    """Open the database; make its tables where there are none, and upgrade those of an earlier release.
 
     Raises:
-        StoreError: the address is invalid, it cannot be opened, or another schema version wrote it.
+        StoreError: the address is invalid, it cannot be opened or upgraded, or a later release wrote it.
     """
     parsed = _parse(url)
     try:
@@ -31,11 +38,11 @@ def open_database(url: str) -> sa.Engine:
             sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_sqlite)
         try:
-            _create_schema(engine)
+            _bring_up_to_date(engine)
         except BaseException:
             engine.dispose()
             raise
-    except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         reason = str(error).splitlines()[0]  # the rest is a link
         shown = parsed.render_as_string(hide_password=True)
         raise StoreError(f"The state database {shown} cannot be opened: {reason}. Check {_setting(parsed)}.") from error
@@ -70,28 +77,56 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def _create_schema(engine: sa.Engine) -> None:
+def _bring_up_to_date(engine: sa.Engine) -> None:
+    """Make the schema, or upgrade it: in one transaction, so that a killed upgrade leaves what was there.
+
+    Processes that start at once wait for each other, and the first one does it.
+    """
+    with engine.connect() as connection:  # most starts find nothing to do: they need neither the lock nor Alembic
+        if _revision(connection) == REVISION:
+            return
     with engine.connect().execution_options(immediate=True) as connection, connection.begin():
-        METADATA.create_all(connection)
-        found = connection.execute(sa.select(META.c.value).where(META.c.key == "schema")).scalar()
-        if found is None:
-            connection.execute(sa.insert(META).values(key="schema", value=str(SCHEMA_VERSION)))
-        elif found in _ADDITIVE:
-            _add_columns(connection)
-            schema = sa.update(META).where(META.c.key == "schema")
-            connection.execute(schema.values(value=str(SCHEMA_VERSION)))
-        elif found != str(SCHEMA_VERSION):
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+        found = _revision(connection)
+        if found == REVISION:
+            return
+        from ml_backend.store.migrate import upgrade
+
+        copy = _keep_copy(engine) if found is not None else None
+        if not upgrade(connection, found, REVISION):
             raise StoreError(
-                f"The state database has schema {found}, this nextmask needs {SCHEMA_VERSION}. Use the nextmask that"
+                f"The state database has schema {found}, this nextmask needs {REVISION}. Use the nextmask that"
                 " wrote it, or move MODEL_DIR away: labels stay in Label Studio and are read again."
             )
+        if found is not None:
+            kept = f"; what it was before is kept in {copy}" if copy else ""
+            logger.info("the state database is upgraded from schema %s to %s%s", found, REVISION, kept)
 
 
-def _add_columns(connection: sa.Connection) -> None:
-    """Add the columns that tables of an earlier schema lack; their rows get what the database fills in."""
-    known = sa.inspect(connection)
-    for table in METADATA.sorted_tables:
-        there = {column["name"] for column in known.get_columns(table.name)}
-        for column in (column for column in table.columns if column.name not in there):
-            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+def _revision(connection: sa.Connection) -> str | None:
+    """Return the schema's revision; None where there are no tables. Databases of the first two have none noted."""
+    tables = set(sa.inspect(connection).get_table_names())
+    if _NOTED in tables:
+        noted = connection.exec_driver_sql(f"SELECT version_num FROM {_NOTED} ORDER BY 1")  # noqa: S608 (a constant)
+        return ", ".join(str(row[0]) for row in noted) or None
+    if META.name not in tables:
+        return None
+    found = connection.execute(sa.select(META.c.value).where(META.c.key == "schema")).scalar()
+    return None if found is None else _BEFORE_REVISIONS.get(found, found)
+
+
+def _keep_copy(engine: sa.Engine) -> Path | None:
+    """Copy a SQLite database as it is before an upgrade, beside it; None where it is none, or in memory.
+
+    The upgrade's transaction holds the write lock and has written nothing: the copy is what it starts from.
+    """
+    if engine.dialect.name != "sqlite" or not engine.url.database or engine.url.database == ":memory:":
+        return None
+    path = Path(engine.url.database)
+    copy = path.with_name(f"{path.name}.before-{REVISION}")
+    unfinished = copy.with_name(f"{copy.name}.part")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as target:
+        source.backup(target)
+    unfinished.replace(copy)
+    return copy

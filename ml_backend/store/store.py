@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from ml_backend.errors import LeaseLost
 from ml_backend.store.database import open_database
 from ml_backend.store.tables import (
     DECISIONS,
+    EVENTS,
     META,
     PROJECTS,
     PUBLISHED,
@@ -23,10 +25,17 @@ from ml_backend.store.tables import (
     TASKS,
     VERSIONS,
     Decision,
+    Event,
     Lease,
     Project,
     Task,
 )
+
+logger = logging.getLogger(__name__)
+
+KEPT_EVENTS = 2000
+"""Events kept of each project."""
+_EVENT_CHARACTERS = 2000
 
 
 class Store:
@@ -91,7 +100,7 @@ class Store:
         """Drop everything known of a project; checkpoints and masks on disk stay."""
         with self._write() as connection:
             connection.execute(sa.delete(PROJECTS).where(PROJECTS.c.id == project_id))
-            for table in (TASKS, RANKING, PUBLISHED, VERSIONS, QUERIES, DECISIONS):
+            for table in (TASKS, RANKING, PUBLISHED, VERSIONS, QUERIES, DECISIONS, EVENTS):
                 connection.execute(sa.delete(table).where(table.c.project_id == project_id))
 
     # -- leases -------------------------------------------------------------------------------------------------------
@@ -199,6 +208,7 @@ class Store:
         project_id: int,
         entries: Mapping[int, float],
         queries: Mapping[int, Query] | None = None,
+        information: Mapping[int, float] | None = None,
         **fields: Any,
     ) -> None:
         """Replace a project's ranking and set columns of the project, in one transaction.
@@ -206,8 +216,13 @@ class Store:
         Args:
             entries: task id -> priority.
             queries: task id -> what is asked for, of those tasks of which not the whole image is.
+            information: task id -> what the strategy measured, of those tasks that it looked at.
         """
-        rows = [_ranking_row(project_id, task, value, (queries or {}).get(task)) for task, value in entries.items()]
+        told = information or {}
+        rows = [
+            _ranking_row(project_id, task, value, (queries or {}).get(task)) | {"information": told.get(task)}
+            for task, value in entries.items()
+        ]
         with self._write() as connection:
             connection.execute(sa.delete(RANKING).where(RANKING.c.project_id == project_id))
             if rows:
@@ -236,6 +251,17 @@ class Store:
             for chunk in _chunks(list(task_ids), 500):
                 here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
                 rows = connection.execute(sa.select(RANKING.c.task_id, RANKING.c.priority).where(here))
+                found.update({row[0]: row[1] for row in rows})
+        return found
+
+    def information(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
+        """Return how informative the strategy found those of the tasks that it looked at; its unit is its own."""
+        found: dict[int, float] = {}
+        with self._read() as connection:
+            for chunk in _chunks(list(task_ids), 500):
+                here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
+                query = sa.select(RANKING.c.task_id, RANKING.c.information).where(here)
+                rows = connection.execute(query.where(RANKING.c.information.is_not(None)))
                 found.update({row[0]: row[1] for row in rows})
         return found
 
@@ -399,6 +425,40 @@ class Store:
                 here = sa.and_(table.c.project_id == project_id, table.c.version == version, more)
                 connection.execute(sa.delete(table).where(here))
 
+    # -- events -------------------------------------------------------------------------------------------------------
+    def add_event(self, project_id: int, kind: str, text: str, *, level: str = "info") -> None:
+        """Keep what happened to a project; of each, the newest ones only.
+
+        An event that cannot be kept (disk full, database locked) is logged: the work that it tells of goes on.
+        """
+        row = {"project_id": project_id, "at": time.time(), "kind": kind, "level": level, "text": _storable(text)}
+        newest = sa.select(EVENTS.c.id).where(EVENTS.c.project_id == project_id).order_by(EVENTS.c.id.desc())
+        first_old = newest.offset(KEPT_EVENTS).limit(1).scalar_subquery()
+        old = sa.and_(EVENTS.c.project_id == project_id, EVENTS.c.id <= first_old)
+        try:
+            with self._write() as connection:
+                connection.execute(sa.insert(EVENTS).values(**row))
+                connection.execute(sa.delete(EVENTS).where(old))
+        except sa.exc.SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            logger.warning("project=%s event=%s cannot be kept: %s", project_id, kind, reason)
+
+    def events(self, project_id: int | None, *, limit: int = 100, before: int | None = None) -> list[Event]:
+        """Return events, newest first.
+
+        Args:
+            project_id: None: those of all projects.
+            limit: at most so many.
+            before: only those older than the event of this id.
+        """
+        query = sa.select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
+        if project_id is not None:
+            query = query.where(EVENTS.c.project_id == project_id)
+        if before is not None:
+            query = query.where(EVENTS.c.id < before)
+        with self._read() as connection:
+            return [Event(**row._mapping) for row in connection.execute(query)]
+
     # -- plumbing -----------------------------------------------------------------------------------------------------
     def secret(self, key: str, make: str) -> str:
         """Return the value kept under a key; `make` is kept when there is none yet."""
@@ -444,6 +504,12 @@ class Store:
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
+
+
+def _storable(text: str) -> str:
+    """Bound a text that came from elsewhere, and replace what no database takes."""
+    text = text.encode("utf-8", "replace").decode().replace("\0", "")
+    return text if len(text) <= _EVENT_CHARACTERS else f"{text[: _EVENT_CHARACTERS - 1]}…"
 
 
 def _ranking_row(project_id: int, task_id: int, priority: float, query: Query | None) -> dict[str, Any]:

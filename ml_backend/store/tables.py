@@ -86,6 +86,7 @@ RANKING = sa.Table(
     sa.Column("priority", sa.Float, nullable=False),
     _text("boxes"),
     sa.Column("cost", sa.Float),
+    sa.Column("information", sa.Float),
     sa.Index("ranking_by_priority", "project_id", "priority"),
 )
 
@@ -131,6 +132,18 @@ DECISIONS = sa.Table(
     sa.Column("decided_at", sa.Float, nullable=False),
     sa.Column("marked", sa.Boolean, nullable=False, default=False),
     sa.Column("returned", sa.Boolean, nullable=False, default=False),
+)
+
+EVENTS = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("project_id", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("level", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Index("events_by_project", "project_id", "id"),
 )
 
 
@@ -222,6 +235,27 @@ class Decision:
     decided_at: float
     marked: bool = False
     returned: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a project and that its admin may want to read later.
+
+    Attributes:
+        id: grows with every event.
+        at: seconds since the epoch.
+        kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
+            recovered, rolled_back, task_failed, pruned or version_deleted.
+        level: info, warning or error.
+        text: one sentence or two, as plain text.
+    """
+
+    id: int
+    project_id: int
+    at: float
+    kind: str
+    level: str
+    text: str
 
 
 @dataclass(frozen=True)

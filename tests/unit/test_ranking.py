@@ -297,6 +297,8 @@ def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
     queue = rank_pool(make_strategy("entropy", {}), pools, **options)
     assert in_order(dict(queue.priorities)) == [3, 2, 1]
     assert queue.scored == 3
+    assert queue.information[3] == pytest.approx(1.0)
+    assert sorted(queue.information, key=lambda task: -queue.information[task]) == [3, 2, 1]
 
 
 @pytest.mark.parametrize("name", ["entropy", "vaal"])

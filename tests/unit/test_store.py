@@ -19,7 +19,7 @@ from wiring import task_of
 
 from ml_backend.boxes import Box, Query
 from ml_backend.errors import LeaseLost, StoreError
-from ml_backend.store import Decision, Lease, Project, Store, Task
+from ml_backend.store import Decision, Event, Lease, Project, Store, Task
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30.0  # of a lease here: longer than any test
@@ -439,46 +439,54 @@ def test_the_state_survives_a_restart(store: Store, url: str) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("found", ["3", "none of ours"])
-def test_another_schema_is_refused_and_left_alone(store: Store, url: str, found: str) -> None:
-    store.set_note("schema", found)
+def test_a_database_that_is_none_of_ours_is_refused_and_left_alone(store: Store, url: str) -> None:
+    store.set_note("schema", "none of ours")
     store.close()
-    with pytest.raises(StoreError, match=rf"schema {found}, this nextmask needs 2\. .*MODEL_DIR"):
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("DROP TABLE alembic_version")
+    connection.close()
+    with pytest.raises(StoreError, match=r"schema none of ours, this nextmask needs \d+\. .*MODEL_DIR"):
         Store(url)
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (found,)
+        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("none of ours",)
     connection.close()
 
 
-FIRST_SCHEMA = """
-CREATE TABLE meta ("key" TEXT NOT NULL PRIMARY KEY, value TEXT);
-INSERT INTO meta VALUES ('schema', '1'), ('webhook_secret', 'kept');
-CREATE TABLE tasks (project_id INTEGER NOT NULL, task_id INTEGER NOT NULL, image TEXT NOT NULL,
-    group_key TEXT NOT NULL, updated_at TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL,
-    annotation_id INTEGER, label_digest TEXT NOT NULL,
-    mask_file TEXT NOT NULL, held_out BOOLEAN NOT NULL, lead_time FLOAT, regions INTEGER NOT NULL,
-    vertices INTEGER NOT NULL, shown_version TEXT NOT NULL, agreement FLOAT, PRIMARY KEY (project_id, task_id));
-INSERT INTO tasks VALUES (1, 5, 'a.png', 'a.png', '', 'labelled', '', 9, 'd', 'm.png', 0, 2.5, 1, 4, '', NULL);
-CREATE TABLE ranking (project_id INTEGER NOT NULL, task_id INTEGER NOT NULL, priority FLOAT NOT NULL,
-    PRIMARY KEY (project_id, task_id));
-INSERT INTO ranking VALUES (1, 6, 0.5);
-"""
-"""The tables that the second schema changed, as the first one made them, with a row each."""
+# -- events ----------------------------------------------------------------------------------------------------------
+def test_events_come_back_newest_first_and_page_by_page(store: Store, clock: Clock) -> None:
+    for number in range(5):
+        clock.now += 1
+        store.add_event(1 + number % 2, "ranked", f"number {number}", level="info" if number else "warning")
+    assert [event.text for event in store.events(None)] == [f"number {number}" for number in (4, 3, 2, 1, 0)]
+    first = store.events(1, limit=2)
+    assert [event.text for event in first] == ["number 4", "number 2"]
+    (last,) = store.events(1, limit=2, before=first[-1].id)
+    assert last == Event(last.id, 1, clock.now - 4, "ranked", "warning", "number 0")
+    store.forget_project(1)
+    assert {event.project_id for event in store.events(None)} == {2}
 
 
-def test_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    file = tmp_path / "old.sqlite3"
-    with sqlite3.connect(file) as connection:
-        connection.executescript(FIRST_SCHEMA)
-    connection.close()
-    for _ in range(2):  # the second time there is nothing to do
-        store = Store(f"sqlite:///{file}")
-        (task,) = store.tasks(1)
-        assert (task.task_id, task.status, task.lead_time, task.boxes, task.effort) == (5, "labelled", 2.5, "", None)
-        assert store.priorities(1, [6]) == {6: 0.5}
-        assert store.ranked_queries(1) == {}
-        assert store.secret("webhook_secret", "another") == "kept"
-        store.close()
+def test_the_newest_events_of_each_project_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ml_backend.store.store.KEPT_EVENTS", 3)
+    store.add_event(2, "ranked", "of another project")
+    for number in range(7):
+        store.add_event(1, "ranked", str(number))
+    assert [event.text for event in store.events(None)] == ["6", "5", "4", "of another project"]
+
+
+def test_what_an_event_says_is_bounded_and_can_be_stored(store: Store) -> None:
+    store.add_event(1, "failed", "a\0b\ud800" + "c" * 10_000, level="error")
+    (event,) = store.events(1)
+    assert event.text.startswith("ab?c")
+    assert len(event.text) == 2000
+
+
+def test_an_event_that_cannot_be_kept_breaks_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("DROP TABLE events")
+        connection.commit()
+    store.add_event(1, "failed", "text")
+    assert "project=1 event=failed cannot be kept: (sqlite3.OperationalError) no such table: events" in caplog.text
 
 
 # -- queries and decisions -------------------------------------------------------------------------------------------
