@@ -11,6 +11,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -37,6 +38,7 @@ _PALETTE = (
 )
 _QUERY_LABEL = "Please label"
 _QUERY_COLOURS = ("#ffe119", "#f032e6", "#42d4f4")
+_ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 _GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 
 
@@ -195,9 +197,28 @@ def with_palette(xml: str) -> str:
         if label.colour is None:
             name = _folded(label.result_name)
             colour = colours.get(name) or colours.setdefault(name, next(free))
-            parts += [text[copied : label.name_end], f' background="{colour}"'.encode()]
-            copied = label.name_end
+            start, end, added = _place_of_colour(text, label, colour)
+            parts += [text[copied:start], added.encode()]
+            copied = end
     return b"".join([*parts, text[copied:]]).decode("utf-8", "surrogatepass")
+
+
+def label_colours(xml: str) -> dict[str, tuple[str, ...]]:
+    """Labels, as results spell them, with the colours that they may be shown in: their own, if any, then a palette's.
+
+    Raises:
+        LabelConfigError: malformed or hostile XML.
+    """
+    labels: dict[str, _Element] = {}
+    for element in _elements(with_palette(xml)):
+        if element.tag == "label" and element.result_name:
+            labels.setdefault(element.result_name, element)
+    own = {element.colour.lower() for element in labels.values() if element.colour is not None}
+    free = (colour for colour in _colours() if colour not in own)
+    return {
+        name: (*((element.colour,) if element.colour is not None else ()), next(free))
+        for name, element in labels.items()
+    }
 
 
 def with_query_control(xml: str, *, query_control: str = "query") -> str:
@@ -296,6 +317,16 @@ def _elements(xml: str) -> list[_Element]:
     except expat.ExpatError as error:
         raise LabelConfigError(f"the labelling configuration is not valid XML: {error}") from error
     return found
+
+
+def _place_of_colour(text: bytes, label: _Element, colour: str) -> tuple[int, int, str]:
+    """Return the bytes of a label's tag that give way to its colour, from and to, and what takes their place."""
+    position = label.name_end
+    while found := _ATTRIBUTE.match(text, position):
+        if found[1] == b"background":  # it is there, and empty: an attribute may not be there twice
+            return *found.span(2), f'"{colour}"'
+        position = found.end()
+    return label.name_end, label.name_end, f' background="{colour}"'
 
 
 def _end_of_root(xml: str) -> int:

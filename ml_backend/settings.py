@@ -169,6 +169,9 @@ class Settings(BaseSettings):
 
     # -- images -------------------------------------------------------------------------------------------------------
     image_cache_bytes: int = Field(10_000_000_000, ge=1_000_000, description="Bytes of images kept on disk.")
+    picture_cache_bytes: int = Field(
+        1_000_000_000, ge=1_000_000, description="Bytes of the dashboard's pictures kept on disk."
+    )
     max_image_bytes: int = Field(500_000_000, ge=1_000, description="Largest image file accepted, in bytes.")
     max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer of Label Studio.")
@@ -248,7 +251,7 @@ _INSTALLATION_FIELDS = frozenset(
     {"label_studio_url", "label_studio_api_key", "basic_auth_user", "basic_auth_pass", "log_level", "model_dir"}
     | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
-    | {"scoring_memory"}
+    | {"scoring_memory", "picture_cache_bytes"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

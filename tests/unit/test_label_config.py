@@ -282,6 +282,14 @@ def test_palette_changes_nothing_else() -> None:
     assert painted == xml
 
 
+def test_palette_fills_a_colour_that_is_empty() -> None:
+    xml = one("BrushLabels", """<Label value='a "background=&quot;&quot;' background = ""/><Label value="b"/>""")
+    painted = with_palette(xml)
+    assert len({*colours(painted)}) == 2
+    assert painted.count("background") == 3
+    assert parse_label_config(painted) == parse_label_config(xml)
+
+
 def test_palette_has_colours_for_any_number_of_labels() -> None:
     xml = one("BrushLabels", "".join(f'<Label value="c{n}"/>' for n in range(254)))
     found = [colour for colour in colours(with_palette(xml)) if colour]

@@ -1,0 +1,26 @@
+"""Small pictures of tasks for people to look at: the image, what is predicted, how unsure the network is of it.
+
+All pictures of one image have one size, so that they can be laid over each other. They are made one at a time, after
+which the files that they are drawn from stay on disk: annotators' predictions never wait for more than one of them.
+"""
+
+from ml_backend.pictures.cache import PictureCache
+from ml_backend.pictures.colours import Colour, class_colours, hex_colour
+from ml_backend.pictures.drawing import SIDE, Picture, placeholder
+from ml_backend.pictures.pictures import Drawing, Pictures
+from ml_backend.pictures.subjects import NoPicture, Subject, Subjects
+
+__all__ = [
+    "SIDE",
+    "Colour",
+    "Drawing",
+    "NoPicture",
+    "Picture",
+    "PictureCache",
+    "Pictures",
+    "Subject",
+    "Subjects",
+    "class_colours",
+    "hex_colour",
+    "placeholder",
+]

@@ -1,0 +1,352 @@
+"""Pictures of tasks, with a real small model: what is drawn, what is kept, and what is said where nothing can be."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, give_project, make_services, png, task_of
+
+from ml_backend import masks
+from ml_backend.boxes import Box, boxes_to_text
+from ml_backend.label_config import parse_label_config
+from ml_backend.pictures import (
+    SIDE,
+    NoPicture,
+    Picture,
+    PictureCache,
+    Pictures,
+    Subject,
+    Subjects,
+    class_colours,
+    drawing,
+    pictures,
+    placeholder,
+)
+from ml_backend.pictures.cache import key_of
+from ml_backend.services import Services
+from ml_backend.store import Task
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BROKEN = "/data/upload/broken.png"
+VERSION = "nextmask-1.1"
+
+
+@pytest.fixture
+def studio() -> MemoryStudio:
+    studio = MemoryStudio(files={BROKEN: b"\x89PNG\r\n\x1a\n these are no pixels"})
+    for index in range(1, 5):
+        studio.add_task(index)
+    return studio
+
+
+@pytest.fixture
+def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
+    found = make_services(tmp_path, studio)
+    give_project(found, version=VERSION)
+    found.store.put_tasks([task_of(index) for index in range(1, 5)] + [task_of(9, image=BROKEN)])
+    yield found
+    found.store.close()
+
+
+@pytest.fixture
+def drawer(services: Services, tmp_path: Path) -> Pictures:
+    return Pictures(services, PictureCache(tmp_path / "pictures", max_bytes=10**7))
+
+
+@pytest.fixture
+def subject(services: Services) -> Callable[[int], Subject]:
+    def find(task_id: int) -> Subject:
+        found = Subjects(services).find(PROJECT, task_id)
+        assert found is not None
+        return found
+
+    return find
+
+
+def opened(picture: Picture) -> Image.Image:
+    return Image.open(io.BytesIO(picture.content))
+
+
+def rgba(picture: Picture) -> np.ndarray:
+    return np.asarray(opened(picture).convert("RGBA"))
+
+
+# -- heat maps ---------------------------------------------------------------------------------------------------------
+def test_heat_map_is_the_entropy_of_the_probabilities_by_the_logarithm_of_their_number() -> None:
+    probabilities = torch.tensor([[[0.5, 1.0, 0.9]], [[0.5, 0.0, 0.1]]])  # (C,1,3)
+    found = pictures.opinion_of(probabilities, (1, 3))
+    third = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)  # 0.469
+    assert found.entropy.tolist() == [[255, 0, round(third * 255)]]
+    assert found.entropy.tolist() == [[255, 0, 120]]
+    assert found.mask.tolist() == [[0, 0, 0]]
+    shown = opened(drawing.heat_picture(found.entropy))
+    assert shown.mode == "P"
+    assert np.asarray(shown).tolist() == [[255, 0, 120]]  # indices of the palette
+    assert shown.convert("RGB").getpixel((1, 0)) == (0, 0, 4)  # inferno's first colour, and its last
+    assert shown.convert("RGB").getpixel((0, 0)) == (252, 255, 164)
+
+
+def test_heat_map_of_three_classes_alike_is_one_everywhere() -> None:
+    found = pictures.opinion_of(torch.full((3, 2, 2), 1 / 3), (4, 4))
+    assert (found.entropy == 255).all()
+
+
+def test_brightness_of_the_heat_map_grows_with_the_entropy() -> None:
+    weights = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue in what eyes see as bright
+    brightness = np.array(drawing.heat_colours()) @ weights
+    assert (np.diff(brightness) > -0.5).all()
+    assert brightness[-1] > 240
+    assert brightness[0] < 5
+
+
+def test_uncertainty_of_a_task_is_what_the_network_says_of_it(
+    drawer: Pictures, subject: Callable[[int], Subject], services: Services
+) -> None:
+    from ml_backend.inference import Item
+
+    one = subject(1)
+    shown = opened(drawer.uncertainty(one).draw())
+    predictor = services.predictors.get(services.checkpoints(PROJECT), 1, "cpu")
+    (batch,) = predictor.batches([Item(1, disc(1)[0])], features=False, batch_size=1)
+    own = batch.probabilities[0, 0].numpy()  # (C,h,w)
+    entropy = -(own * np.log(own)).sum(axis=0) / math.log(len(LABEL_MAP.classes))
+    middle = tuple(side // 2 for side in SHAPE)
+    near = tuple(int((at + 0.5) * ours / theirs) for at, ours, theirs in zip(middle, own.shape[1:], SHAPE, strict=True))
+    assert shown.size == SHAPE[::-1]
+    assert abs(int(np.asarray(shown)[middle]) - entropy[near] * 255) < 40  # between neighbours: the map is enlarged
+    assert np.ptp(np.asarray(shown)) > 10
+
+
+# -- masks -------------------------------------------------------------------------------------------------------------
+def test_predicted_mask_is_that_of_the_predictor(
+    drawer: Pictures, subject: Callable[[int], Subject], services: Services
+) -> None:
+    one = subject(2)
+    predictor = services.predictors.get(services.checkpoints(PROJECT), 1, "cpu")
+    expected = predictor.predict([disc(2)[0]])[0].mask
+    assert (expected == 1).any()
+    shown = rgba(drawer.mask(one).draw())
+    assert (shown[..., 3] == np.where(expected == 0, 0, 255)).mean() > 0.995  # ties of rounding aside
+    assert tuple(shown[expected == 1][0][:3]) == one.labels.colours[1]
+
+
+def test_published_mask_is_shown_in_place_of_another_prediction(
+    drawer: Pictures, subject: Callable[[int], Subject], services: Services
+) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:, :5], mask[:, 5:8], mask[0, 0] = 1, 2, 255
+    before = drawer.mask(subject(1)).tag
+    services.store.put_published(PROJECT, VERSION, [(1, 0.1, masks.png_bytes(mask))])
+    found = drawer.mask(subject(1))
+    shown = rgba(found.draw())
+    assert found.tag != before
+    assert (shown[..., 3] > 0).tolist() == ((mask == 1) | (mask == 2)).tolist()
+    assert tuple(shown[3, 6][:3]) == subject(1).labels.colours[2]
+    assert drawer.known_classes(subject(1)) == pytest.approx(
+        {"background": 32 / 40, "cell": (5 * 32 - 1) / 1280, "nucleus": 3 * 32 / 1280}, abs=1e-3
+    )
+
+
+def test_true_mask_and_differences(drawer: Pictures, subject: Callable[[int], Subject], tmp_path: Path) -> None:
+    file = tmp_path / "mask.png"
+    file.write_bytes(png(disc(1)[1]))
+    one = subject(1)
+    with pytest.raises(NoPicture, match="Nobody labelled"):
+        drawer.truth(one)
+    labelled = replace(one, task=replace(one.task, mask_file=str(file), label_digest="d"))
+    assert ((rgba(drawer.truth(labelled).draw())[..., 3] > 0) == (disc(1)[1] == 1)).all()
+    assert not rgba(drawer.difference(one, 1, 1).draw())[..., 3].any()
+    other = drawing.difference_picture(np.array([[0, 1, 255]], np.uint8), np.array([[1, 1, 1]], np.uint8))
+    assert (rgba(other)[..., 3] > 0).tolist() == [[True, False, False]]
+
+
+def test_a_large_image_and_its_layers_have_one_small_size(
+    drawer: Pictures, subject: Callable[[int], Subject], services: Services, studio: MemoryStudio
+) -> None:
+    studio.files["/data/upload/large.png"] = png(np.zeros((600, 1501, 3), np.uint8))
+    services.store.put_tasks([task_of(7, image="/data/upload/large.png")])
+    services.store.put_published(PROJECT, VERSION, [(7, 0.1, masks.png_bytes(np.zeros((600, 1501), np.uint8)))])
+    text = boxes_to_text([Box(0, 0, 1501, 600)])
+    one = subject(7)
+    for found in (drawer.image(one), drawer.mask(one), drawer.uncertainty(one), drawer.regions(one, text)):
+        assert opened(found.draw()).size == (SIDE, 192)
+
+
+def test_frames_lie_where_the_boxes_are(drawer: Pictures, subject: Callable[[int], Subject]) -> None:
+    shown = rgba(drawer.regions(subject(1), boxes_to_text([Box(10, 8, 20, 16)])).draw())
+    assert shown.shape[:2] == SHAPE
+    assert shown[8, 20].tolist() == [255, 255, 255, 255]
+    assert shown[23, 20].tolist() == [255, 255, 255, 255]
+    assert shown[16, 10].tolist() == [255, 255, 255, 255]
+    assert shown[16, 20, 3] == 0
+    assert shown[0, 0, 3] == 0
+
+
+# -- colours -----------------------------------------------------------------------------------------------------------
+def test_colours_are_those_of_the_labelling_configuration() -> None:
+    xml = XML.replace('"cell"', '"cell" background="#0af"').replace('"nucleus"', '"nucleus" background="RED"')
+    assert class_colours(xml, parse_label_config(xml))[1:] == ((0, 170, 255), (255, 0, 0))
+
+
+@pytest.mark.parametrize("colour", ["", "no colour", "url(javascript:alert(1))", "#12", "rgb(" + "9" * 5000 + ")", "−"])
+def test_colours_that_are_none_give_way_to_a_palette(colour: str) -> None:
+    xml = XML.replace('"cell"', f'"cell" background="{colour}"')
+    found = class_colours(xml, parse_label_config(xml))
+    assert len({*found}) == 3
+    assert all(0 <= part <= 255 for one in found for part in one)
+
+
+def test_labels_without_colours_get_those_that_connect_gives() -> None:
+    from ml_backend.label_config import with_palette
+
+    given_colours = with_palette(XML)
+    assert class_colours(XML, LABEL_MAP) == class_colours(given_colours, parse_label_config(given_colours))
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------------
+def test_a_second_look_neither_fetches_nor_predicts(
+    drawer: Pictures, subject: Callable[[int], Subject], studio: MemoryStudio, services: Services, tmp_path: Path
+) -> None:
+    def contents(one: Pictures) -> list[bytes]:
+        found = (one.image(subject(3)), one.mask(subject(3)), one.uncertainty(subject(3)))
+        return [each.draw().content for each in found]
+
+    first = contents(drawer)
+    studio.files.clear()
+    for file in (services.settings.model_dir / "images").iterdir():
+        file.unlink()
+    again = Pictures(services, PictureCache(tmp_path / "pictures", max_bytes=10**7))  # as after a restart
+    assert contents(again) == first
+
+
+def test_many_who_ask_at_once_get_one_prediction(
+    drawer: Pictures, subject: Callable[[int], Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, most, running, lock = 0, 0, 0, threading.Lock()
+    real = Pictures._predict
+
+    def counted(self: Pictures, *arguments: object) -> object:
+        nonlocal calls, most, running
+        with lock:
+            calls, running = calls + 1, running + 1
+            most = max(most, running)
+        try:
+            return real(self, *arguments)  # type: ignore[arg-type]
+        finally:
+            with lock:
+                running -= 1
+
+    monkeypatch.setattr(Pictures, "_predict", counted)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(drawer.uncertainty(subject(task)).draw) for task in (1, 2) * 6]
+        found = [one.result().content for one in waiting]
+    assert len({*found}) == 2
+    assert (calls, most) == (2, 1)
+
+
+def test_cache_stays_within_its_bytes_and_drops_what_was_used_least_recently(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, max_bytes=10_000)
+    (tmp_path / "left.part").write_bytes(b"0")
+    for number in range(100):
+        cache.put(key_of(number), bytes(1000))
+        assert cache.get(key_of(0)) is not None  # used all the time
+        assert sum(file.stat().st_size for file in tmp_path.glob("*.picture")) <= 10_000
+    assert cache.get(key_of(99)) is not None
+    assert cache.get(key_of(50)) is None
+
+
+def test_cache_whose_folder_cannot_be_written_still_shows(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    cache = PictureCache(blocked / "folder", max_bytes=1000)
+    assert cache.made("key", lambda: b"drawn") == b"drawn"
+
+
+def test_models_that_do_not_serve_leave_the_serving_ones_in_memory(
+    drawer: Pictures, subject: Callable[[int], Subject], services: Services
+) -> None:
+    one = subject(1)
+    before = services.predictors
+    other = replace(one, project=replace(one.project, published_version="nextmask-2.1"))
+    drawer.predictor(other, 1)
+    assert not before._models
+    drawer.predictor(one, 1)
+    assert len(before._models) == 1
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+def test_an_image_that_cannot_be_had_says_why_and_is_not_asked_for_again_at_once(
+    drawer: Pictures, subject: Callable[[int], Subject], studio: MemoryStudio
+) -> None:
+    for draw in (drawer.image(subject(9)).draw, drawer.uncertainty(subject(9)).draw):
+        with pytest.raises(NoPicture, match="cannot be decoded"):
+            draw()
+    assert "cannot be decoded" in (drawer.failure(subject(9)) or "")
+    studio.files[BROKEN] = studio.files["/data/upload/1.png"]
+    with pytest.raises(NoPicture, match="cannot be decoded"):
+        drawer.image(subject(9)).draw()
+    drawer._failures._known.clear()  # a minute later
+    assert opened(drawer.image(subject(9)).draw()).size == SHAPE[::-1]
+
+
+def test_no_model_no_labels_and_lost_files_are_reasons(
+    drawer: Pictures, subject: Callable[[int], Subject], services: Services, tmp_path: Path
+) -> None:
+    one = subject(1)
+    untrained = replace(one, project=replace(one.project, published_version="nextmask-0.1", ranking_version=""))
+    with pytest.raises(NoPicture, match="No model yet"):
+        drawer.mask(untrained)
+    with pytest.raises(NoPicture, match="Version 77"):
+        drawer.predicted(one, 77)
+    lost = replace(one, task=replace(one.task, mask_file=str(tmp_path / "gone.png")))
+    with pytest.raises(NoPicture, match="cannot be read"):
+        drawer.truth(lost).draw()
+    services.store.put_published(PROJECT, VERSION, [(2, 0.1, b"no png")])
+    assert drawer.known_classes(subject(2)) is None
+    with pytest.raises(NoPicture, match="cannot be read"):
+        drawer.mask(subject(2)).draw()
+
+
+def test_tasks_of_other_projects_and_projects_that_are_gone_have_no_pictures(services: Services) -> None:
+    subjects = Subjects(services)
+    services.store.put_tasks([Task(PROJECT + 1, 100, "/data/upload/1.png")])
+    assert subjects.find(PROJECT, 100) is None
+    assert subjects.find(PROJECT + 1, 100) is None  # of a project that was never connected
+    services.store.update_project(PROJECT, managed=False)
+    assert subjects.find(PROJECT, 1) is None
+    services.store.update_project(PROJECT, managed=True, label_config="<View/>")
+    with pytest.raises(NoPicture, match="labels cannot be shown"):
+        subjects.find(PROJECT, 1)
+
+
+@pytest.mark.parametrize("image", ["../../../etc/passwd", "/etc/passwd", "a" * 100_000, "\ud800", "x\x00y", "%2e%2e/"])
+def test_hostile_references_stay_out_of_paths(
+    image: str, drawer: Pictures, subject: Callable[[int], Subject], tmp_path: Path
+) -> None:
+    hostile = replace(subject(1), task=replace(subject(1).task, image=image))
+    with pytest.raises(NoPicture):
+        drawer.image(hostile).draw()
+    outside = [path for path in tmp_path.rglob("*") if "passwd" in path.name or len(path.name) > 60]
+    assert outside == []
+
+
+@given(st.text())
+def test_placeholders_hold_any_reason_as_text(reason: str) -> None:
+    content = placeholder(f"<script>alert(1)</script> ]]> {reason}").content
+    root = ElementTree.fromstring(content)
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} == {"svg", "rect", "text", "tspan"}
+    assert "alert(1)" in "".join(root.itertext())
