@@ -202,7 +202,7 @@ def test_colours_are_those_of_the_labelling_configuration() -> None:
     assert class_colours(xml, parse_label_config(xml))[1:] == ((0, 170, 255), (255, 0, 0))
 
 
-@pytest.mark.parametrize("colour", ["", "no colour", "url(javascript:alert(1))", "#12", "rgb(" + "9" * 5000 + ")", "\u2212"])
+@pytest.mark.parametrize("colour", ["", "no colour", "url(javascript:alert(1))", "#12", "rgb(" + "9" * 5000 + ")"])
 def test_colours_that_are_none_give_way_to_a_palette(colour: str) -> None:
     xml = XML.replace('"cell"', f'"cell" background="{colour}"')
     found = class_colours(xml, parse_label_config(xml))
