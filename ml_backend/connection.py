@@ -7,6 +7,7 @@ is what `disconnect` goes back to.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -121,7 +122,13 @@ class Connection:
         if settings.stream_rate:
             self._changes += show_passed_over(self._client, self._id)
         self._store.wake(self._id, manage=True)
+        self._tell("connected")
         return self._changes
+
+    def _tell(self, kind: str) -> None:
+        if self._changes:
+            text = re.sub(r"//[^/@\s]+@", "//", "; ".join(self._changes))  # addresses may hold a password
+            self._store.add_event(self._id, kind, f"{kind.capitalize()}: {text}.")
 
     def _check_address(self) -> None:
         host = self._url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
@@ -249,6 +256,7 @@ class Connection:
                 self._changes.append(f"removed the tab {_title(view)!r}")
         self._restore_project(undo)
         self._store.update_project(self._id, undo="", state="waiting", error="")
+        self._tell("disconnected")
         return self._changes
 
     def _stop_work(self) -> None:

@@ -19,7 +19,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +31,7 @@ from ml_backend.errors import (
     ImageError,
     LabelStudioError,
     LabelStudioNotFound,
+    LeaseLost,
     MaskError,
     NextmaskError,
     TrainingError,
@@ -64,6 +65,7 @@ _OF_ONE_STEP = (CheckpointError, ConfigurationError, ImageError, MaskError, Trai
 """What goes wrong with one step of a run and leaves the others possible."""
 _STAGE_SECONDS = 0.3
 _NEW_SHARE = 0.1
+_SHOWN_TASKS = 5
 _BAD_REQUEST = 400
 
 
@@ -116,6 +118,17 @@ class _Run:
 
     def run(self) -> None:
         """Do all steps, in order."""
+        failed_before = self._failed_tasks()
+        try:
+            self._steps()
+        except LeaseLost:  # whoever holds it now tells
+            raise
+        except NextmaskError:
+            self._tell_failed_tasks(failed_before)
+            raise
+        self._tell_failed_tasks(failed_before)
+
+    def _steps(self) -> None:
         synced = self._sync()
         self._label_map = synced.label_map
         self._retry_images()
@@ -124,7 +137,9 @@ class _Run:
         problem = self._attempt(self._rank) or problem
         problem = self._follow_up() or problem
         self._publish()
-        if self._queue.prune(retire_seconds=self._settings.retire_hours * 3600):
+        if pruned := self._queue.prune(retire_seconds=self._settings.retire_hours * 3600):
+            text = f"Predictions of {', '.join(pruned)}, which nobody can have open any more, are deleted."
+            self._store.add_event(self._id, "pruned", text)
             self._publish()  # deleting a version can reset the host's pointer: look again
         if synced.changed:
             remove_unused_masks(self._masks, self._store.tasks(self._id))
@@ -147,6 +162,20 @@ class _Run:
             logger.exception("project=%s a step failed", self._id)
             return NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
         return None
+
+    def _failed_tasks(self) -> dict[int, str]:
+        return {task.task_id: task.error for task in self._store.tasks(self._id) if task.error}
+
+    def _tell_failed_tasks(self, before: Mapping[int, str]) -> None:
+        """Tell once, and in one event, of tasks that cannot be used: ten thousand may fail for one reason."""
+        news = {task: error for task, error in self._failed_tasks().items() if task not in before}
+        if not news:
+            return
+        shown = [f"task {task}: {error}" for task, error in list(news.items())[:_SHOWN_TASKS]]
+        more = f" … and {len(news) - _SHOWN_TASKS} more" if len(news) > _SHOWN_TASKS else ""
+        count = "One task" if len(news) == 1 else f"{len(news)} tasks"
+        text = f"{count} cannot be used: {'; '.join(shown)}{more}"
+        self._store.add_event(self._id, "task_failed", text, level="warning")
 
     # -- sync ---------------------------------------------------------------------------------------------------------
     def _sync(self, *, quietly: bool = False) -> Synced:
@@ -265,6 +294,9 @@ class _Run:
         )
         total, scored = len(ranking.priorities), ranking.scored
         logger.info("project=%s version=%s ranked=%s scored=%s seconds=%.1f", self._id, version, total, scored, seconds)
+        by = self._settings.strategy if model is not None else "a diverse first batch"
+        text = f"{version}: {total} tasks in order in {seconds:.0f} s, {scored} of them scored ({by})."
+        self._store.add_event(self._id, "ranked", text)
 
     def _follow(self, model: Version | None, tasks: list[Task]) -> None:
         """Where nothing is left to rank, let an empty ranking name the version that serves now."""
@@ -363,6 +395,8 @@ class _Run:
         )
         if published.created:
             logger.info("project=%s queue=%s added=%s", self._id, published.in_queue, published.created)
+            text = f"{published.created} tasks were added to the queue of {project.ranking_version}"
+            self._store.add_event(self._id, "queue_filled", f"{text}, which now holds {published.in_queue}.")
 
     def _to_publish(self) -> list[tuple[Task, float]]:
         """Return the ranked tasks, best first; where regions are asked for, those with regions."""

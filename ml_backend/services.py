@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_backend.checkpoints import Checkpoints
+from ml_backend.checkpoints import Checkpoints, Version
 from ml_backend.errors import ConfigurationError
 from ml_backend.images import ImageCache
 from ml_backend.label_studio import LabelStudio
@@ -115,3 +115,17 @@ def webhook_secret(services: Services) -> str:
     """Return the secret of our webhooks: the setting, or the one made at the first start."""
     given = services.settings.webhook_secret.get_secret_value()
     return given or services.store.secret("webhook_secret", secrets.token_urlsafe(32))
+
+
+def roll_back(services: Services, project_id: int, number: int | None = None) -> Version:
+    """Let an earlier version serve, `number` or the accepted one before; the queue follows with the next reconcile.
+
+    Raises:
+        CheckpointError: there is no such version, or it is damaged.
+    """
+    checkpoints = services.checkpoints(project_id)
+    version = checkpoints.rollback(number)
+    latest = checkpoints.latest()
+    services.store.wake(project_id, decided_model=latest.number if latest else version.number)
+    services.store.add_event(project_id, "rolled_back", f"Version {version.number} serves again, as was asked for.")
+    return version

@@ -90,10 +90,12 @@ class Trainer:
         except TrainingError as error:
             changes = {"failed_digest": self._attempt(digest), "retry_at": time.time() + RETRY_SECONDS}
             self._store.update_project(self._id, train_error=str(error), **changes)
+            self._store.add_event(self._id, "training_failed", str(error), level="error")
             self._answer_request(requested_at)
             raise
         self._store.update_project(self._id, train_error="")
         logger.info("project=%s model=%s trained labels=%s", self._id, number, len(labelled))
+        self._store.add_event(self._id, "trained", _what_was_trained(self._checkpoints.get(number)))
         self._answer_request(requested_at)
         self.settle()
         return True
@@ -107,6 +109,10 @@ class Trainer:
             self._checkpoints.publish(latest.number)
         logger.info("project=%s model=%s accepted=%s", self._id, latest.number, latest.record.accepted)
         self._store.update_project(self._id, decided_model=latest.number)
+        decided = "serves" if latest.record.accepted else "is kept back"
+        text = f"Version {latest.number} {decided}. {latest.record.reason}".strip()
+        level = "info" if latest.record.accepted else "warning"
+        self._store.add_event(self._id, "published" if latest.record.accepted else "kept_back", text, level=level)
 
     def ensure_committee(self, version: Version, labelled: Sequence[Task], label_map: LabelMap) -> None:
         """Train the ensemble that the strategy asks for, when this version has none of the wanted size.
@@ -198,6 +204,7 @@ class Trainer:
     def _note_failure(self, attempt: str, error: TrainingError) -> None:
         failed = {"attempt": attempt, "retry_at": time.time() + RETRY_SECONDS, "error": str(error)}
         self._store.set_note(self._failure_key, json.dumps(failed))
+        self._store.add_event(self._id, "training_failed", f"Committee: {error}", level="error")
 
     @property
     def _failure_key(self) -> str:
@@ -284,6 +291,18 @@ class Trainer:
             yield
         finally:
             self._services.training_slot.release()
+
+
+def _what_was_trained(version: Version) -> str:
+    """Say it in a sentence, with what was measured."""
+    record = version.record
+    measures = {name: record.measures.get(name) for name in ("miou", "mean_dice", "seconds")}
+    labels = f"{len(record.labels)} labels ({len(record.held_out)} held out)"
+    took = f" in {measures['seconds']:.0f} s" if measures["seconds"] is not None else ""
+    names = {"miou": "mIoU", "mean_dice": "Dice"}
+    found = [f"{names[key]} {measures[key]:.3f}" for key in names if measures[key] is not None]
+    held_out = f"held-out {', '.join(found)}" if found else "no held-out measure yet"
+    return f"Version {version.number} was trained on {labels}{took}: {held_out}."
 
 
 def changed_labels(latest: Version, labelled: Iterable[Task]) -> int:

@@ -5,8 +5,10 @@ A worker that dies leaves nothing behind but a lease that runs out; the next one
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -22,6 +24,7 @@ from ml_backend.store import Lease
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+_EVENTS_LOOKED_AT = 50
 THREADS = 2
 """Projects looked after at once, so that one project's long training never starves the queue of another."""
 
@@ -84,9 +87,12 @@ class Worker:
         handled = False
         problem: NextmaskError | None = None
         try:
+            failed_before = self._is_failed(lease.project_id)
             with self._heartbeat(lease) as check:
                 reconcile(self._services, lease.project_id, check)
             handled = True
+            if failed_before and not self._is_failed(lease.project_id):
+                self._services.store.add_event(lease.project_id, "recovered", "The project is worked on again.")
         except (LeaseLost, _Stopped) as error:
             logger.info("project=%s left: %s", lease.project_id, error)
             problem = error
@@ -106,9 +112,25 @@ class Worker:
         logger.warning("project=%s reconcile failed: %s", lease.project_id, error)
         store = self._services.store
         store.update_project(lease.project_id, state="failed", stage="", error=str(error), error_at=time.time())
+        if not self._is_told(lease.project_id, str(error)):
+            store.add_event(lease.project_id, "failed", str(error), level="error")
         if isinstance(error, LabelStudioNotFound) and self._is_gone(lease.project_id):
             store.update_project(lease.project_id, managed=False)
             logger.info("project=%s is gone from Label Studio; its versions stay on disk", lease.project_id)
+
+    def _is_failed(self, project_id: int) -> bool:
+        project = self._services.store.project(project_id)
+        return project is not None and bool(project.error)
+
+    def _is_told(self, project_id: int, error: str) -> bool:
+        """Whether an event has said so since the project last worked: it is looked at every minute.
+
+        Numbers do not count: the next look may name another port or request.
+        """
+        recent = self._services.store.events(project_id, limit=_EVENTS_LOOKED_AT)
+        since = itertools.takewhile(lambda event: event.kind != "recovered", recent)
+        told = (event.text for event in since if event.kind in {"failed", "training_failed"})
+        return _without_numbers(error) in map(_without_numbers, told)
 
     def _is_gone(self, project_id: int) -> bool:
         try:
@@ -155,6 +177,10 @@ class Worker:
 
 class _Stopped(NextmaskError):
     """The worker was told to stop; the project stays due."""
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\b(0x[0-9a-f]+|\d+)", "#", text)
 
 
 def _owner() -> str:

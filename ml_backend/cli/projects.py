@@ -14,7 +14,7 @@ from ml_backend.checkpoints import Version
 from ml_backend.cli.console import console, errors, reconcile_now
 from ml_backend.connection import Connection
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.services import Services, open_services, webhook_secret
+from ml_backend.services import Services, open_services, roll_back, webhook_secret
 from ml_backend.settings import load_settings
 from ml_backend.status import Status, known_project, project_status
 from ml_backend.stream import StreamCounts
@@ -147,10 +147,7 @@ def rollback(
     """Let an earlier version serve; the queue follows."""
     services = open_services(load_settings())
     known_project(services, project)
-    checkpoints = services.checkpoints(project)
-    version = checkpoints.rollback(number)
-    latest = checkpoints.latest()
-    services.store.wake(project, decided_model=latest.number if latest else version.number)
+    version = roll_back(services, project, number)
     reconcile_now(services, project)
     console.print(f"Version {version.number} serves again: {_measure(version)}.")
 

@@ -68,6 +68,21 @@ def test_connecting_again_changes_nothing(studio: MemoryStudio, make_connection:
     assert json.dumps(state(studio)) == before
 
 
+def test_what_was_changed_is_told_and_no_password(
+    studio: MemoryStudio, make_connection: MakeConnection, tmp_path: Path
+) -> None:
+    address = {"backend_url": "http://me:hush@127.0.0.1:9090"}
+    for _ in range(2):
+        make_connection(**address).connect()
+    make_connection(**address).disconnect()
+    services = make_services(tmp_path, studio)
+    told = [(event.kind, event.text) for event in reversed(services.store.events(PROJECT))]
+    assert [kind for kind, _ in told] == ["connected", "disconnected"]
+    assert told[0][1].startswith("Connected: registered the backend http://127.0.0.1:9090; ")
+    assert "hush" not in str(told)
+    services.store.close()
+
+
 def test_credentials_are_registered_with_the_backend(studio: MemoryStudio, make_connection: MakeConnection) -> None:
     make_connection(basic_auth_user="me", basic_auth_pass="word").connect()
     (backend,) = studio.backends

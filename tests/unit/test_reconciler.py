@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from ml_backend.errors import (
     TrainingError,
 )
 from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
-from ml_backend.services import Services
+from ml_backend.services import Services, roll_back
 from ml_backend.store import Project
 
 URL = "http://127.0.0.1:9090"
@@ -71,6 +72,11 @@ def state(services: Services, studio: MemoryStudio) -> Any:
 
 
 # -- the main job ----------------------------------------------------------------------------------------------------
+def told(services: Services) -> list[tuple[str, str]]:
+    """Kind and text of all events, the oldest first."""
+    return [(event.kind, event.text) for event in reversed(services.store.events(PROJECT))]
+
+
 def test_from_no_label_to_a_trained_queue(services: Services, studio: MemoryStudio) -> None:
     reconcile(services, PROJECT, nothing)
     assert studio.fields["model_version"] == "nextmask-0.1"
@@ -86,9 +92,16 @@ def test_from_no_label_to_a_trained_queue(services: Services, studio: MemoryStud
     assert len(version.record.labels) == 4
     assert (project(services).state, project(services).stage, project(services).error) == ("waiting", "", "")
 
-    before = state(services, studio), len(studio.imports)
+    before = state(services, studio), len(studio.imports), told(services)
     reconcile(services, PROJECT, nothing)
-    assert (state(services, studio), len(studio.imports)) == before
+    assert (state(services, studio), len(studio.imports), told(services)) == before
+    assert [kind for kind, _ in told(services)] == [
+        # the second time while the training runs
+        *("ranked", "queue_filled", "queue_filled", "trained", "published", "ranked", "queue_filled")
+    ]
+    (trained,) = (text for kind, text in told(services) if kind == "trained")
+    assert re.fullmatch(r"Version 1 was trained on 4 labels \(\d held out\) in \d+ s: .+\.", trained)
+    assert ("queue_filled", "4 tasks were added to the queue of nextmask-1.2, which now holds 4.") in told(services)
 
 
 @pytest.mark.usefixtures("with_model")
@@ -216,6 +229,8 @@ def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
     assert studio.fields["model_version"] == "nextmask-1.2"
+    text = "Predictions of nextmask-1.1, which nobody can have open any more, are deleted."
+    assert ("pruned", text) in told(services)
 
 
 @pytest.mark.usefixtures("with_model")
@@ -226,9 +241,10 @@ def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryS
     reconcile(services, PROJECT, nothing)
     # version 2 was on disk and not decided, but nothing is labelled: it is settled all the same
     assert studio.fields["model_version"] == "nextmask-2.1"
-    checkpoints.rollback(1)
+    roll_back(services, PROJECT, 1)
     reconcile(services, PROJECT, nothing)
     assert studio.fields["model_version"] == "nextmask-1.2"
+    assert ("rolled_back", "Version 1 serves again, as was asked for.") in told(services)
 
 
 # -- images that fail ------------------------------------------------------------------------------------------------
@@ -243,6 +259,10 @@ def test_a_broken_image_is_noted_and_comes_back_when_it_is_mended(
     failed = services.store.task(PROJECT, 3)
     assert failed is not None
     assert "cannot be fetched" in failed.error
+    reconcile(services, PROJECT, nothing)
+    assert [text for kind, text in told(services) if kind == "task_failed"] == [
+        f"One task cannot be used: task 3: {failed.error}"
+    ]
 
     studio.files[reference] = content
     services.store.set_note(f"images_retried_{PROJECT}", str(time.time()))

@@ -306,6 +306,8 @@ def test_a_failed_training_is_noted_and_pauses(services: Services, run: Run, tra
     trainings.fails = ""
     assert run()
     assert project(services).train_error == ""
+    told = [(event.kind, event.level) for event in reversed(services.store.events(PROJECT))]
+    assert told == [("training_failed", "error"), ("trained", "info"), ("published", "info")]
 
 
 def test_other_labels_end_the_pause(services: Services, run: Run, trainings: Trainings) -> None:
@@ -446,6 +448,8 @@ def test_a_rejected_version_is_kept_and_does_not_serve(services: Services, run: 
     assert project(services).decided_model == 2
     assert [version.number for version in services.checkpoints(PROJECT).versions()] == [1, 2]
     assert not run()  # the same labels are not tried again
+    told = [(event.kind, event.level) for event in services.store.events(PROJECT)]
+    assert told.count(("kept_back", "warning")) == 1
 
 
 @pytest.mark.usefixtures("trained")

@@ -99,6 +99,29 @@ def test_an_unexpected_error_is_noted_without_its_words(
     assert "with a secret in it" in caplog.text  # with its traceback, in the log only
 
 
+def test_failing_and_working_again_are_told_once_each(services: Services, studio: Studio) -> None:
+    worker = Worker(services)
+
+    def again(error: NextmaskError | None) -> None:
+        studio.meanwhile = fail_with(error) if error else lambda: None
+        services.store.wake(PROJECT)
+        assert worker.run_once()
+
+    for look in range(3):
+        again(LabelStudioUnavailable(f"Label Studio does not answer (port 4{look}10, 0x7f{look}c)"))
+        again(NextmaskError("the disk is full"))
+    for _ in range(2):
+        again(None)
+    again(NextmaskError("the disk is full"))
+    told = [(event.kind, event.level, event.text) for event in services.store.events(PROJECT)]
+    assert [one for one in reversed(told) if one[0] in {"failed", "recovered"}] == [
+        ("failed", "error", "Label Studio does not answer (port 4010, 0x7f0c)"),
+        ("failed", "error", "the disk is full"),
+        ("recovered", "info", "The project is worked on again."),
+        ("failed", "error", "the disk is full"),
+    ]
+
+
 def test_asked_for_one_project_it_raises(services: Services, studio: Studio) -> None:
     studio.meanwhile = fail_with(LabelStudioUnavailable("not now"))
     with pytest.raises(LabelStudioUnavailable, match="not now"):
