@@ -119,8 +119,8 @@ def test_an_unknown_name_is_refused_with_a_hint(environment: SetEnvironment) -> 
 
 
 def test_an_unknown_name_in_the_file_is_refused() -> None:
-    dotenv("NEXTMASK_HUE_OF_THE_BIKE_SHED=green")
-    with pytest.raises(ConfigurationError, match=r"NEXTMASK_HUE_OF_THE_BIKE_SHED.*docs/configuration.md"):
+    dotenv("NEXTMASK_WALLPAPER=green")
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_WALLPAPER.*docs/configuration.md"):
         load_settings()
 
 
