@@ -119,8 +119,8 @@ def test_an_unknown_name_is_refused_with_a_hint(environment: SetEnvironment) -> 
 
 
 def test_an_unknown_name_in_the_file_is_refused() -> None:
-    dotenv("NEXTMASK_WALLPAPER=green")
-    with pytest.raises(ConfigurationError, match=r"NEXTMASK_WALLPAPER.*docs/configuration.md"):
+    dotenv("NEXTMASK_HOW_MUCH_WOOD_WOULD_A_WOODCHUCK=green")
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_HOW_MUCH_WOOD_WOULD_A_WOODCHUCK.*docs/configuration.md"):
         load_settings()
 
 
