@@ -3,7 +3,8 @@
 Label Studio serves the task with the lowest prediction score first, so the score is 1 - priority; this module is the
 only place where that sign is flipped. Only a window is published; it is filled up before annotators reach its end.
 Everything is derived from what the host holds now, so publishing again after a crash adds what is missing and nothing
-twice.
+twice. A task can carry two predictions of one version all the same: one more that Label Studio asked for when the task
+was opened, or that an import left which nobody waited for any more. The newer ones are renamed then.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.boxes import Query
 from ml_backend.errors import LabelStudioNotFound
-from ml_backend.label_studio import LabelStudio, import_for_present
+from ml_backend.label_studio import DUPLICATE, LabelStudio, import_for_present
 from ml_backend.store import Store, Task
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ class PriorityQueue:
             ranked: unlabelled tasks with priorities, best first.
             refill: share of the window under which it is filled up.
         """
-        present = self._client.tasks_with_prediction(self._project_id, version)
+        present = self._client.predictions_of(self._project_id, version)
+        self._part(version, [task_id for task_id, count in present.items() if count > 1])
         waiting = sum(1 for task, _ in ranked if task.task_id in present)
         target = min(window, len(ranked))
         created = 0
@@ -92,6 +94,13 @@ class PriorityQueue:
         if created or present:
             self._switch_to(version)
         return Published(created, waiting + created)
+
+    def _part(self, version: str, doubled: Iterable[int]) -> None:
+        """Let tasks carry one prediction of a version."""
+        for task_id in doubled:
+            self._check()
+            renamed = self._client.rename_predictions(task_id, version, version + DUPLICATE, keep=1)
+            logger.warning("project=%s task=%s version=%s duplicates=%s", self._project_id, task_id, version, renamed)
 
     def _store_version(self) -> str:
         project = self._store.project(self._project_id)
@@ -143,16 +152,23 @@ class PriorityQueue:
 
         Sooner would make Submit and Skip fail in editors that show them.
         """
-        pruned = []
-        for version in self._store.retired_versions(self._project_id, before=time.time() - retire_seconds):
+        pruned = list[str]()
+        retired = self._store.retired_versions(self._project_id, before=time.time() - retire_seconds)
+        known = self._client.model_versions(self._project_id) if retired else {}
+        for version in retired:
             self._check()
-            try:
-                self._client.delete_model_version(self._project_id, version)
-            except LabelStudioNotFound:
-                logger.info("project=%s version=%s was pruned already", self._project_id, version)
+            for name in (version, version + DUPLICATE):
+                self._delete(name, known)
             self._store.forget_version(self._project_id, version)
             pruned.append(version)
         return pruned
+
+    def _delete(self, version: str, known: Container[str]) -> None:
+        try:
+            if version in known:
+                self._client.delete_model_version(self._project_id, version)
+        except LabelStudioNotFound:
+            logger.info("project=%s version=%s was pruned already", self._project_id, version)
 
 
 def _requests(

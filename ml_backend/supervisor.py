@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import TracebackType
 
 from ml_backend.settings import Settings
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 8.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_GOOD_SECONDS = 20.0
+"""A worker that ran so long was no failure at its start: the next one need not wait for long."""
 
 
 class WorkerProcess:
@@ -55,7 +58,10 @@ class WorkerProcess:
     def _supervise(self) -> None:
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
+            started = time.monotonic()
             ended = self._run()
+            if time.monotonic() - started > _GOOD_SECONDS:
+                pause = _FIRST_PAUSE
             if self._stop.is_set():
                 return
             logger.error("worker %s; the next one starts in %.1f s", ended, pause)

@@ -24,9 +24,9 @@ from ml_backend.clicks import annotation_effort
 from ml_backend.config_changes import ConfigChange, config_change
 from ml_backend.effort import write_points
 from ml_backend.errors import ImageError, MaskError
-from ml_backend.files import write_once
+from ml_backend.files import PART, write_once
 from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
-from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio import DUPLICATE, LabelStudio
 from ml_backend.label_studio.queries import host_time
 from ml_backend.query_regions import is_query, labelled_boxes, stated_size
 from ml_backend.settings import Settings
@@ -243,7 +243,7 @@ class Sync:
     def _shown_version(self, task: Task, annotation: Annotation, parent: Mapping[str, Any] | None) -> str:
         """Return the version that the annotator started from; the host forgets it when the prediction is pruned."""
         if parent is not None and parent.get("model_version"):
-            return str(parent["model_version"])
+            return str(parent["model_version"]).removesuffix(DUPLICATE)
         before = self._store.task(task.project_id, task.task_id)
         return before.shown_version if before and before.annotation_id == annotation["id"] else ""
 
@@ -299,7 +299,8 @@ def remove_unused_masks(folder: Path, tasks: Iterable[Task]) -> int:
     Merged masks are among them: a training makes those that it wants.
     """
     used = {Path(file).name for task in tasks for file in (task.mask_file, task.effort_file) if file}
-    unused = [path for kind in ("*.png", "*.npy") for path in folder.glob(kind) if path.name not in used]
+    kinds = ("*.png", "*.npy", f"*{PART}")  # the last: what a killed process was about to write
+    unused = [path for kind in kinds for path in folder.glob(kind) if path.name not in used]
     for path in unused:
         path.unlink(missing_ok=True)
     return len(unused)

@@ -111,6 +111,8 @@ class Worker:
     def _note(self, lease: Lease, error: NextmaskError) -> None:
         logger.warning("project=%s reconcile failed: %s", lease.project_id, error)
         store = self._services.store
+        if not self._holds(lease):
+            return
         store.update_project(lease.project_id, state="failed", stage="", error=str(error), error_at=time.time())
         if not self._is_told(lease.project_id, str(error)):
             store.add_event(lease.project_id, "failed", str(error), level="error")
@@ -141,9 +143,18 @@ class Worker:
             return False
         return False
 
-    def _is_managed(self, project_id: int) -> bool:
-        project = self._services.store.project(project_id)
-        return project is not None and project.managed
+    def _holds(self, lease: Lease) -> bool:
+        """Whether the project is still ours to write to; a lease that ran out and that nobody took is extended."""
+        store = self._services.store
+        project = store.project(lease.project_id)
+        if project is None or not project.managed or project.lease_owner != lease.owner:
+            return False
+        if (project.lease_expires or 0.0) <= time.time():
+            try:
+                store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
+            except LeaseLost:
+                return False
+        return True
 
     @contextmanager
     def _heartbeat(self, lease: Lease) -> Iterator[Callable[[], None]]:
@@ -160,8 +171,9 @@ class Worker:
                     logger.exception("project=%s heartbeat failed", lease.project_id)
 
         def check() -> None:
-            # Asked anew each time: a project that was disconnected is to be left before the next write.
-            if lost.is_set() or not self._is_managed(lease.project_id):
+            # Asked anew each time: a project that was disconnected is to be left before the next write, and a process
+            # that was stopped for longer than its lease wakes up in the middle of one.
+            if lost.is_set() or not self._holds(lease):
                 raise LeaseLost(f"Project {lease.project_id} was disconnected, or another worker took it.")
             if self._stop.is_set():
                 raise _Stopped("the worker is stopping")

@@ -252,6 +252,9 @@ class MemoryStudio:
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
         return {row["task"] for row in self.predictions if row["model_version"] == version}
 
+    def predictions_of(self, project_id: int, version: str) -> dict[int, int]:
+        return Counter(row["task"] for row in self.predictions if row["model_version"] == version)
+
     def model_versions(self, project_id: int) -> dict[str, int]:
         return dict(Counter(row["model_version"] for row in self.predictions))
 
@@ -261,8 +264,8 @@ class MemoryStudio:
         self.predictions = [row for row in self.predictions if row["model_version"] != version]
         return before - len(self.predictions)
 
-    def rename_predictions(self, task_id: int, version: str, other: str) -> int:
-        found = [row for row in self.predictions if (row["task"], row["model_version"]) == (task_id, version)]
+    def rename_predictions(self, task_id: int, version: str, other: str, *, keep: int = 0) -> int:
+        found = [row for row in self.predictions if (row["task"], row["model_version"]) == (task_id, version)][keep:]
         for row in found:
             row["model_version"] = other
         return len(found)

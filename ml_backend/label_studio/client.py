@@ -146,18 +146,26 @@ class LabelStudio:
 
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
         """Return the ids of tasks that carry a prediction of exactly this model version."""
+        return set(self.predictions_of(project_id, version))
+
+    def predictions_of(self, project_id: int, version: str) -> dict[int, int]:
+        """Return how many predictions of exactly this model version tasks carry, by id of those that carry any."""
         # The host's own filter is "contains": nextmask-7.2 finds nextmask-7.21 as well.
         contains = condition("predictions_model_versions", "contains", "List", [version])
-        found = set()
+        found = {}
         for task in self._by_id(project_id, [contains], _IDS_PER_PAGE, include="id,predictions_model_versions"):
             listed = str(task["predictions_model_versions"])
-            exact = version in [name.strip() for name in listed.split(",")]
-            if exact or (len(listed) >= _CUT_LENGTH and self._has_prediction(task["id"], version)):
-                found.add(int(task["id"]))
+            count = [name.strip() for name in listed.split(",")].count(version)
+            if len(listed) >= _CUT_LENGTH:
+                count = len(self._predictions_at(task["id"], version))
+            if count:
+                found[int(task["id"])] = count
         return found
 
-    def _has_prediction(self, task_id: int, version: str) -> bool:
-        return any(row.get("model_version") == version for row in self._rows("/api/predictions/", task=task_id))
+    def _predictions_at(self, task_id: int, version: str) -> list[Json]:
+        """Return a task's predictions of exactly this model version, the oldest first."""
+        rows = self._rows("/api/predictions/", task=task_id)
+        return sorted((row for row in rows if row.get("model_version") == version), key=lambda row: int(row["id"]))
 
     def task(self, task_id: int) -> Json:
         """Return one task with its annotations and predictions, masks included.
@@ -254,9 +262,13 @@ class LabelStudio:
         answer = self.transport.json("DELETE", path, json={"model_version": version}, slow=True)
         return int(answer["deleted_predictions"])
 
-    def rename_predictions(self, task_id: int, version: str, other: str) -> int:
-        """Give a task's predictions of exactly this model version another one; return how many there were."""
-        found = [row for row in self._rows("/api/predictions/", task=task_id) if row.get("model_version") == version]
+    def rename_predictions(self, task_id: int, version: str, other: str, *, keep: int = 0) -> int:
+        """Give a task's predictions of exactly this model version another one; return how many were renamed.
+
+        Args:
+            keep: so many of them, the oldest, stay as they are.
+        """
+        found = self._predictions_at(task_id, version)[keep:]
         for row in found:
             self._patch(f"/api/predictions/{row['id']}/", {"model_version": other})
         return len(found)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio.client import LabelStudio
+
+DUPLICATE: Final = "-duplicate"
+"""End of the version that a task's second prediction of one version is given. It is not deleted, since an editor that
+has it open could not submit; it goes with its version."""
 
 _BAD_REQUEST = 400
 
