@@ -309,6 +309,23 @@ def test_a_version_that_came_back_is_not_pruned(
     assert prune() == ["nextmask-2.2"]
 
 
+def test_a_second_prediction_of_a_version_is_renamed_and_goes_with_its_version(
+    studio: MemoryStudio, publish: Publish, prune: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = time.time()
+    publish()
+    first = [row["id"] for row in studio.predictions]
+    late = [dict(row) for row in studio.imports[0][:2]]  # an import that nobody waited for any more
+    assert studio.import_predictions(PROJECT, late) == 2
+    assert publish().created == 0
+    assert [row["id"] for row in studio.predictions if row["model_version"] == VERSION] == first
+    assert studio.model_versions(PROJECT) == {VERSION: 5, f"{VERSION}-duplicate": 2}
+    publish("nextmask-2.2")
+    monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
+    assert prune() == [VERSION]
+    assert studio.model_versions(PROJECT) == {"nextmask-2.2": 5}
+
+
 def test_pruning_what_is_gone_already_is_no_error(
     studio: MemoryStudio,
     store: Store,

@@ -51,6 +51,16 @@ def test_a_worker_that_dies_is_replaced_after_a_pause(tmp_path: Path, caplog: py
     ]
 
 
+def test_a_worker_that_ran_well_for_long_is_replaced_soon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_GOOD_SECONDS", -1.0)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
+        wait_for(lambda: len(caplog.records) > 2)
+    assert {record.getMessage().rpartition("starts in ")[2] for record in caplog.records} == {"0.5 s"}
+
+
 def test_pauses_do_not_grow_beyond_a_bound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,7 +319,8 @@ def test_masks_that_no_task_uses_are_removed(
     folder = tmp_path / "masks"
     assert len(list(folder.iterdir())) == 4  # of each annotation the mask and the effort
     tasks = services.store.tasks(PROJECT)
-    assert remove_unused_masks(folder, tasks) == 2
+    (folder / "tmp1234.part").write_bytes(b"what a killed process was writing")
+    assert remove_unused_masks(folder, tasks) == 3
     assert {str(path) for path in folder.iterdir()} == {tasks[0].mask_file, tasks[0].effort_file}
     assert remove_unused_masks(folder, tasks) == 0
 

@@ -129,6 +129,21 @@ def test_asked_for_one_project_it_raises(services: Services, studio: Studio) -> 
     assert project(services).lease_owner is None
 
 
+def test_a_zombie_writes_nothing_before_its_heartbeat_tells_it(services: Services, studio: Studio) -> None:
+    """A process that was stopped wakes up in the middle of a look, and its heartbeat is due later."""
+    studio.meanwhile = lambda: services.store.update_project(PROJECT, lease_owner="another worker", title="theirs")
+    with pytest.raises(LeaseLost):
+        Worker(services).run_once(only=PROJECT)
+    assert (project(services).lease_owner, project(services).title) == ("another worker", "theirs")
+    assert (services.store.tasks(PROJECT), studio.imports) == ([], [])
+
+
+def test_a_lease_that_ran_out_and_that_nobody_took_is_extended(services: Services, studio: Studio) -> None:
+    studio.meanwhile = lambda: services.store.update_project(PROJECT, lease_expires=time.time() - 1)
+    assert Worker(services).run_once(only=PROJECT)
+    assert project(services).published_version == "nextmask-0.1"
+
+
 def test_whoever_loses_the_lease_leaves_the_project_to_the_other(services: Services, studio: Studio) -> None:
     def stolen() -> None:
         services.store.update_project(PROJECT, lease_owner="another worker")

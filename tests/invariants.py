@@ -1,0 +1,49 @@
+"""What holds whatever happened: no label lost, no prediction doubled, store and Label Studio agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from steps import predictions
+from support import Nextmask, wait_for
+
+from ml_backend.label_studio import LabelStudio
+
+
+def doubled(client: LabelStudio, project: int) -> list[tuple[int, str]]:
+    """Return task and version of those predictions that are there more than once."""
+    carried = Counter((row["task"], row["model_version"]) for row in predictions(client, project))
+    return [key for key, count in carried.items() if count > 1]
+
+
+def labelled(nextmask: Nextmask, project: int) -> set[int]:
+    return {task.task_id for task in nextmask.services.store.tasks(project, status="labelled")}
+
+
+def trained_on(nextmask: Nextmask, project: int) -> set[int]:
+    latest = nextmask.services.checkpoints(project).latest()
+    return {int(task) for task in latest.record.labels} if latest else set()
+
+
+def wait_until_healthy(nextmask: Nextmask, project: int, *, seconds: float = 120.0) -> None:
+    """Wait for a look that ended well."""
+
+    def is_healthy() -> bool:
+        known = nextmask.services.store.project(project)
+        return known is not None and (known.state, known.error) == ("waiting", "") and nextmask.settled(project)
+
+    wait_for(is_healthy, seconds=seconds, name="a look that ends well")
+
+
+def assert_whole(nextmask: Nextmask, client: LabelStudio, project: int, submitted: Collection[int]) -> None:
+    """Compare what the store says with what a client, which no fault stands before, sees."""
+    assert labelled(nextmask, project) == set(submitted), "a label was lost, or made up"
+    assert doubled(client, project) == [], "a task carries two predictions of one version"
+    tasks = {task.task_id: task for task in nextmask.services.store.tasks(project)}
+    assert set(tasks) == set(client.task_ids(project))
+    status = nextmask.status(project)
+    assert status.errors == {}
+    assert client.project(project)["model_version"] == status.version
+    unlabelled = {task_id for task_id, task in tasks.items() if task.status == "unlabelled"}
+    assert status.queue == len(client.tasks_with_prediction(project, status.version) & unlabelled) > 0
