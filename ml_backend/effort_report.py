@@ -47,12 +47,7 @@ def effort_report(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query
         queries: what tasks were published with, by task id and version, the last one last.
         measure: what the tasks' effort is counted in.
     """
-    last = {task_id: query for (task_id, _), query in queries.items()}
-    pairs: list[tuple[float, float]] = []
-    for task in tasks:
-        query = queries.get((task.task_id, task.shown_version)) or last.get(task.task_id)
-        if task.status == "labelled" and task.boxes and task.effort is not None and query and query.cost is not None:
-            pairs.append((query.cost, task.effort))
+    pairs = effort_pairs(tasks, queries)
     if not pairs:
         return None
     predicted, actual = ([pair[side] for pair in pairs] for side in (0, 1))
@@ -64,6 +59,17 @@ def effort_report(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query
         actual_mean=sum(actual) / len(pairs),
         rank_correlation=_rank_correlation(predicted, actual),
     )
+
+
+def effort_pairs(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query]) -> list[tuple[float, float]]:
+    """Return predicted and actual effort of each answered query of which both are known; see `effort_report`."""
+    last = {task_id: query for (task_id, _), query in queries.items()}
+    pairs: list[tuple[float, float]] = []
+    for task in tasks:
+        query = queries.get((task.task_id, task.shown_version)) or last.get(task.task_id)
+        if task.status == "labelled" and task.boxes and task.effort is not None and query and query.cost is not None:
+            pairs.append((query.cost, task.effort))
+    return pairs
 
 
 def _rank_correlation(one: list[float], other: list[float]) -> float | None:

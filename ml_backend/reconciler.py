@@ -50,6 +50,7 @@ from ml_backend.services import (
     ranking_number,
 )
 from ml_backend.settings import params_text
+from ml_backend.status import note_stage_start
 from ml_backend.store import Project, Task
 from ml_backend.stream import CHUNK, Observer, Stream
 from ml_backend.sync import Sync, Synced, remove_unused_masks
@@ -461,6 +462,8 @@ class _Run:
         now = time.monotonic()
         if stage == self._stage_written[0] and done < total and now - self._stage_written[1] < _STAGE_SECONDS:
             return
+        if stage != self._stage_written[0]:
+            note_stage_start(self._store, self._id, stage)
         self._stage_written = (stage, now)
         state = stage if stage in {"syncing", "ranking", "publishing"} else "training"
         self._store.update_project(self._id, state=state, stage=stage, stage_done=done, stage_total=total)

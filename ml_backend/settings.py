@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     backend_url: str = Field(
         "", description="Address of nextmask as Label Studio reaches it. Empty: http://HOST:PORT (a dotted host)."
     )
+    label_studio_public_url: str = Field(
+        "", description="Address of Label Studio in people's browsers, for links. Empty: LABEL_STUDIO_URL."
+    )
     webhook_secret: SecretStr = Field(
         SecretStr(""),
         description="Secret that Label Studio's webhooks carry. Empty: one is made and kept in MODEL_DIR.",
@@ -176,7 +179,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer of Label Studio.")
 
-    @field_validator("label_studio_url", "backend_url")
+    @field_validator("label_studio_url", "label_studio_public_url", "backend_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -208,6 +211,11 @@ class Settings(BaseSettings):
         """Address that is registered in Label Studio."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "localhost", "::"} else self.host  # noqa: S104 (compared, not bound)
         return self.backend_url or f"http://{host}:{self.port}"
+
+    @property
+    def effective_label_studio_public_url(self) -> str:
+        """Address of Label Studio that links lead to."""
+        return self.label_studio_public_url or self.label_studio_url
 
     @property
     def effective_database_url(self) -> str:
@@ -251,7 +259,7 @@ _INSTALLATION_FIELDS = frozenset(
     {"label_studio_url", "label_studio_api_key", "basic_auth_user", "basic_auth_pass", "log_level", "model_dir"}
     | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
-    | {"scoring_memory", "picture_cache_bytes"}
+    | {"scoring_memory", "picture_cache_bytes", "label_studio_public_url"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -11,7 +13,7 @@ from ml_backend.errors import ConfigurationError, LabelConfigError
 from ml_backend.label_config import parse_label_config
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import Project, Task
+from ml_backend.store import Project, Store
 from ml_backend.stream import StreamCounts, stream_counts
 
 ASKS_FOR_REGIONS: Final = frozenset({"cereals"})
@@ -24,7 +26,7 @@ class Status:
 
     Attributes:
         state: idle, syncing, training, ranking, publishing, waiting or failed. idle: nothing was looked at yet.
-        stage, done, total: what is going on, in images or steps.
+        stage, done, total: what is going on, in images or steps. since: when that began, in seconds since the epoch.
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
         held_out_miou: of the version that serves; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that had one.
@@ -43,6 +45,7 @@ class Status:
     stage: str
     done: int
     total: int
+    since: float | None
     strategy: str
     version: str
     labels: int
@@ -72,11 +75,11 @@ def project_status(services: Services, project_id: int) -> Status:
     """
     project = known_project(services, project_id)
     settings, problem = project_settings(services, project)
-    tasks = services.store.tasks(project_id)
+    store, counts = services.store, services.store.count_tasks(project_id)
     records = {version.number: version.record for version in services.checkpoints(project_id).versions()}
     serving = model_number(project.published_version)
     record = records.get(serving)
-    scores = _agreements(tasks)
+    scores = [label.agreement for label in store.labels(project_id) if label.agreement is not None]
     return Status(
         project=project.id,
         title=project.title,
@@ -84,22 +87,39 @@ def project_status(services: Services, project_id: int) -> Status:
         stage=project.stage,
         done=project.stage_done,
         total=project.stage_total,
+        since=_stage_start(store, project),
         strategy=settings.strategy,
         version=project.published_version,
-        labels=_count(tasks, "labelled"),
+        labels=counts.get("labelled", 0),
         trained_labels=len(record.labels) if record else 0,
         held_out_miou=record.measures.get("miou") if record else None,
         agreement=sum(scores) / len(scores) if scores else None,
-        pool=_count(tasks, "unlabelled"),
-        queue=services.store.queue_length(project_id, project.published_version),
-        skipped=_count(tasks, "skipped"),
-        stream=stream_counts(services.store, project_id),
+        pool=counts.get("unlabelled", 0),
+        queue=store.queue_length(project_id, project.published_version),
+        skipped=counts.get("skipped", 0),
+        stream=stream_counts(store, project_id),
         advice=advise(records.values(), serving, scores),
-        effort=effort_report(tasks, services.store.published_queries(project_id), settings.cost_measure),
+        effort=effort_report(
+            store.tasks_in_parts(project_id), store.published_queries(project_id), settings.cost_measure
+        ),
         hints=_hints(project, settings),
         notice=project.notice,
-        errors=({"settings": str(problem)} if problem else {}) | _errors(project, tasks),
+        errors=({"settings": str(problem)} if problem else {}) | _errors(project, store),
     )
+
+
+def note_stage_start(store: Store, project_id: int, stage: str) -> None:
+    """Note that a stage begins now, so that it can be told how long it takes."""
+    store.set_note(_stage_key(project_id), json.dumps([stage, time.time()]))
+
+
+def _stage_start(store: Store, project: Project) -> float | None:
+    stage, since = json.loads(store.note(_stage_key(project.id)) or '["", 0]')
+    return float(since) if project.stage and stage == project.stage else None
+
+
+def _stage_key(project_id: int) -> str:
+    return f"stage_since_{project_id}"
 
 
 def known_project(services: Services, project_id: int) -> Project:
@@ -135,16 +155,6 @@ def _hints(project: Project, settings: Settings) -> list[str]:
     ]
 
 
-def _agreements(tasks: list[Task]) -> list[float]:
-    """Return the mean IoU of predicted and submitted mask of the labels that had a prediction, the oldest first."""
-    known = [(task.annotation_id or 0, task.agreement) for task in tasks if task.status == "labelled"]
-    return [agreement for _, agreement in sorted(known, key=lambda pair: pair[0]) if agreement is not None]
-
-
-def _count(tasks: list[Task], status: str) -> int:
-    return sum(task.status == status for task in tasks)
-
-
-def _errors(project: Project, tasks: list[Task]) -> dict[str, str]:
-    errors = {f"task {task.task_id}": task.error for task in tasks if task.error}
+def _errors(project: Project, store: Store) -> dict[str, str]:
+    errors = {f"task {task}": error for task, error in store.task_errors(project.id).items()}
     return {"project": project.error, **errors} if project.error else errors

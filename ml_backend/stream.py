@@ -300,11 +300,10 @@ def keep(client: LabelStudio, store: Store, project_id: int, task_ids: Iterable[
 
 def stream_counts(store: Store, project_id: int) -> StreamCounts | None:
     """Describe a stream; None for a project that never had one."""
-    decisions, note = store.decisions(project_id).values(), _note_of(store, project_id)
-    if note is None and not decisions:
+    counts, note = store.count_decisions(project_id), _note_of(store, project_id)
+    if note is None and not any(counts):
         return None
-    kept, returned = sum(one.keep for one in decisions), sum(one.returned for one in decisions)
-    return StreamCounts(kept, len(decisions) - kept - returned, returned, note.threshold if note else None)
+    return StreamCounts(*counts, note.threshold if note else None)
 
 
 def _take_markers_off(

@@ -8,6 +8,6 @@ SQLAlchemy Core on SQLite in WAL mode; PostgreSQL by its address. Rows leave thi
 """
 
 from ml_backend.store.store import Store
-from ml_backend.store.tables import Decision, Event, Lease, Project, Task
+from ml_backend.store.tables import Decision, Event, Label, Lease, Project, Task
 
-__all__ = ["Decision", "Event", "Lease", "Project", "Store", "Task"]
+__all__ = ["Decision", "Event", "Label", "Lease", "Project", "Store", "Task"]

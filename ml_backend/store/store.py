@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,6 +26,7 @@ from ml_backend.store.tables import (
     VERSIONS,
     Decision,
     Event,
+    Label,
     Lease,
     Project,
     Task,
@@ -188,6 +189,44 @@ class Store:
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(TASKS.c.status))}
 
+    def labels(self, project_id: int) -> list[Label]:
+        """Return what is known of each label, in the order in which they were made."""
+        columns = (TASKS.c.task_id, TASKS.c.lead_time, TASKS.c.agreement)
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
+        query = sa.select(*columns).where(here).order_by(sa.func.coalesce(TASKS.c.annotation_id, 0), TASKS.c.task_id)
+        with self._read() as connection:
+            return [Label(*row) for row in connection.execute(query)]
+
+    def task_errors(self, project_id: int) -> dict[int, str]:
+        """Return why tasks cannot be used, or not in full, by id."""
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.error != "")
+        query = sa.select(TASKS.c.task_id, TASKS.c.error).where(here).order_by(TASKS.c.task_id)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def count_left_out(self, project_id: int) -> dict[str, int]:
+        """Return how many tasks are left out, by reason; see `left_out`."""
+        counts = [sa.func.count().filter(_LEFT_OUT[reason]).label(reason) for reason in _LEFT_OUT]
+        with self._read() as connection:
+            row = connection.execute(sa.select(*counts).where(TASKS.c.project_id == project_id)).one()
+        return dict(row._mapping)
+
+    def left_out(
+        self, project_id: int, reason: str, *, limit: int, offset: int = 0
+    ) -> list[tuple[Task, Decision | None]]:
+        """Return tasks that nobody learns from, or not in full, by id, with what a stream decided about them.
+
+        Args:
+            reason: failed (an error is noted), skipped (by an annotator), passed (over by a stream), or all.
+        """
+        same = sa.and_(DECISIONS.c.project_id == TASKS.c.project_id, DECISIONS.c.task_id == TASKS.c.task_id)
+        decided = [column.label(f"decided__{column.name}") for column in DECISIONS.c if column.name != "project_id"]
+        query = sa.select(TASKS, *decided).join(DECISIONS, same, isouter=True)
+        query = query.where(TASKS.c.project_id == project_id, _LEFT_OUT[reason])
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(TASKS.c.task_id).limit(limit).offset(offset))
+            return [_task_and_decision(row._mapping) for row in rows]
+
     def set_task_error(self, project_id: int, task_id: int, error: str) -> None:
         """Note why a task cannot be used ("" when it can again)."""
         with self._write() as connection:
@@ -339,6 +378,14 @@ class Store:
             del one["project_id"]
         return {one["task_id"]: Decision(**one) for one in fields}
 
+    def count_decisions(self, project_id: int) -> tuple[int, int, int]:
+        """Return how many tasks were kept, are passed over, and were returned."""
+        c = DECISIONS.c
+        counts = (sa.func.count().filter(one) for one in (c.keep, sa.not_(sa.or_(c.keep, c.returned)), c.returned))
+        with self._read() as connection:
+            row = connection.execute(sa.select(*counts).where(c.project_id == project_id)).one()
+        return int(row[0]), int(row[1]), int(row[2])
+
     def passed_over(self, project_id: int) -> dict[int, Decision]:
         """Return the decisions to pass a task over that nobody took back; it may have been labelled since."""
         decisions = self.decisions(project_id)
@@ -443,19 +490,29 @@ class Store:
             reason = str(error).splitlines()[0]
             logger.warning("project=%s event=%s cannot be kept: %s", project_id, kind, reason)
 
-    def events(self, project_id: int | None, *, limit: int = 100, before: int | None = None) -> list[Event]:
+    def events(
+        self,
+        project_id: int | None,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        levels: Collection[str] | None = None,
+    ) -> list[Event]:
         """Return events, newest first.
 
         Args:
             project_id: None: those of all projects.
             limit: at most so many.
             before: only those older than the event of this id.
+            levels: only those of these levels; None: all.
         """
         query = sa.select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
         if project_id is not None:
             query = query.where(EVENTS.c.project_id == project_id)
         if before is not None:
             query = query.where(EVENTS.c.id < before)
+        if levels is not None:
+            query = query.where(EVENTS.c.level.in_(levels))
         with self._read() as connection:
             return [Event(**row._mapping) for row in connection.execute(query)]
 
@@ -499,6 +556,21 @@ class Store:
         """A transaction that takes SQLite's write lock at once: an upgrade from a read lock could not wait for it."""
         with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
             yield connection
+
+
+_LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
+    "all": sa.or_(TASKS.c.status.in_(("broken", "skipped", "passed")), TASKS.c.error != ""),
+    "failed": sa.or_(TASKS.c.status == "broken", TASKS.c.error != ""),
+    "skipped": TASKS.c.status == "skipped",
+    "passed": TASKS.c.status == "passed",
+}
+
+
+def _task_and_decision(row: Mapping[Any, Any]) -> tuple[Task, Decision | None]:
+    prefix = "decided__"
+    decided = {name[len(prefix) :]: value for name, value in row.items() if name.startswith(prefix)}
+    task = Task(**{name: value for name, value in row.items() if not name.startswith(prefix)})
+    return task, None if decided["task_id"] is None else Decision(**decided)
 
 
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:

@@ -259,6 +259,20 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Label:
+    """What is known of one label beside its mask.
+
+    Attributes:
+        lead_time: seconds that the annotator took, as Label Studio counts them.
+        agreement: mean IoU of the pre-annotation and the submitted mask; None where there was no pre-annotation.
+    """
+
+    task_id: int
+    lead_time: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
 class Lease:
     """The right to work on a project until `expires`; `wakes` is what had been asked for when it was taken."""
 
