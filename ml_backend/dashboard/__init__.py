@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from ml_backend.dashboard import overview, projects
+from ml_backend.dashboard import events, overview, projects, tasks, versions
 from ml_backend.dashboard.pages import PageRoute
 from ml_backend.dashboard.static import static_files
 from ml_backend.services import Services
@@ -23,7 +23,7 @@ __all__ = ["add_dashboard"]
 def add_dashboard(app: FastAPI, services: Services) -> None:
     """Add the pages and their static files to an application."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    for page in (projects, overview):
+    for page in (projects, overview, versions, tasks, events):
         page.add_pages(router, services)
     app.include_router(router)
     app.mount("/static", static_files(), name="static")

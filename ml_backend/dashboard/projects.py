@@ -10,7 +10,7 @@ from ml_backend.checkpoints import VersionRecord
 from ml_backend.dashboard.rendering import render
 from ml_backend.errors import CheckpointError
 from ml_backend.services import Services, model_number
-from ml_backend.store import Project
+from ml_backend.store import Event, Project
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Summary:
     Attributes:
         labels, pool: labelled and unlabelled tasks. queue: published ones among the unlabelled.
         miou: held-out mIoU of the version that serves; None where none was measured.
+        event: the last one.
     """
 
     project: Project
@@ -27,6 +28,7 @@ class Summary:
     pool: int
     queue: int
     miou: float | None
+    event: Event | None
 
 
 def add_pages(router: APIRouter, services: Services) -> None:
@@ -42,12 +44,14 @@ def summarise(services: Services, project: Project) -> Summary:
     """Describe a project in a few numbers, all counted by the database."""
     counts = services.store.count_tasks(project.id)
     record = serving_record(services, project)
+    events = services.store.events(project.id, limit=1)
     return Summary(
         project=project,
         labels=counts.get("labelled", 0),
         pool=counts.get("unlabelled", 0),
         queue=services.store.queue_length(project.id, project.published_version),
         miou=record.measures.get("miou") if record else None,
+        event=events[0] if events else None,
     )
 
 

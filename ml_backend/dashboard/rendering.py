@@ -14,7 +14,12 @@ from markupsafe import Markup
 from ml_backend import __version__
 from ml_backend.dashboard.static import static_path
 
-TABS: Final = (("overview", "Overview", ""),)
+TABS: Final = (
+    ("overview", "Overview", ""),
+    ("versions", "Versions", "/versions"),
+    ("tasks", "Tasks", "/tasks"),
+    ("events", "Events", "/events"),
+)
 """The pages of a project: name, title, path below /projects/{id}."""
 NOTHING: Final = "\N{EN DASH}"
 """Stands where there is no number."""

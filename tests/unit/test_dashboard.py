@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from wiring import PROJECT, give_project, make_services, task_of
 from ml_backend.app import create_app
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.services import Services
+from ml_backend.status import note_stage_start
+from ml_backend.store import Decision, Store
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
 
@@ -82,8 +87,6 @@ def test_addresses_of_nothing_are_pages_too(client: TestClient, path: str) -> No
 
 
 def test_an_unexpected_error_is_a_page_without_its_text(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ml_backend.store import Store
-
     def fail(_: object) -> None:
         raise RuntimeError("secret thing")
 
@@ -132,3 +135,227 @@ def test_pages_hold_no_script_and_no_style_of_their_own(client: TestClient, serv
         text = client.get(path).text
         assert re.findall(r"<script(?![^>]* src=)", text) == []
         assert re.findall(r"<style|\sstyle=|\son[a-z]+=", text) == []
+
+
+# -- a project -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def project(services: Services) -> Services:
+    """A trained project with labels, a task that was skipped, one that failed, and one that was passed over."""
+    give_project(services, title="Cells", state="waiting", reconciled_at=1.0)
+    labels = [
+        task_of(one, status="labelled", annotation_id=100 - one, lead_time=60.0 * one, agreement=one / 10)
+        for one in range(1, 7)
+    ]
+    others = [
+        task_of(11, status="skipped"),
+        task_of(12, status="broken", error="no image"),
+        task_of(13, status="passed"),
+        *(task_of(one) for one in (14, 15)),
+    ]
+    services.store.put_tasks([*labels, *others])
+    services.store.put_decisions(PROJECT, [Decision(13, False, 0.25, 0.5, 1.0)], note=("stream", "{}"))
+    return services
+
+
+def test_the_overview_counts_and_measures(client: TestClient, project: Services) -> None:
+    text = page(client, f"/projects/{PROJECT}")
+    facts = dict(re.findall(r"<dt>(?:<abbr[^>]*>)?([^<]*)(?:</abbr>)?</dt><dd>([^<]*)</dd>", text))
+    record = project.checkpoints(PROJECT).get(1).record
+    assert facts["Labels"] == "6"
+    assert facts["To label"] == "2"
+    assert facts["Held-out mIoU"] == f"{record.measures['miou']:.3f}"
+    assert facts["Pre-annotation IoU"] == "0.350"
+    assert facts["Minutes per label (median)"] == "3.50"
+    assert facts["Hours so far"] == "0.35"
+    assert "no image" in text
+
+
+def test_the_curve_is_in_the_page_as_data_and_as_a_table(client: TestClient, project: Services) -> None:
+    text = page(client, f"/projects/{PROJECT}")
+    curve = json.loads(html.unescape(re.findall(r"data-curve='([^']*)'", text)[0]))
+    record = project.checkpoints(PROJECT).get(1).record
+    (point,) = curve["points"]
+    assert curve["classes"] == list(record.classes)
+    assert (point["version"], point["labels"], point["hours"]) == (1, 6, 21 / 60)
+    assert point["miou"] == record.measures["miou"]
+    assert point["classIou"] == [record.measures["iou"][name] for name in record.classes]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", text[text.index("Learning curve as a table") :])
+    assert cells[:4] == ["6", "0.35", f"{record.measures['miou']:.3f}", f"{record.measures['mean_dice']:.3f}"]
+    effort = json.loads(html.unescape(re.findall(r"data-series='([^']*)'", text)[0]))
+    assert effort["values"] == [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]  # in the order in which they were made
+
+
+def test_a_training_is_shown_while_it_runs(client: TestClient, project: Services) -> None:
+    store = project.store
+    lease = store.acquire("worker", lease_seconds=60, interval=1, only=PROJECT)
+    assert lease is not None
+    note_stage_start(store, PROJECT, "training")
+    store.update_project(PROJECT, state="training", stage="training", stage_done=30, stage_total=120)
+    for path in (f"/projects/{PROJECT}", f"/projects/{PROJECT}/live?version=nextmask-1.1"):
+        text = page(client, path)
+        assert '<progress value="0.2500" max="1"' in text
+        assert re.search(r"30 of 120 · \d s", text)
+        assert 'hx-trigger="every 2s"' in text
+        assert "is served now" not in text
+    assert "nextmask-1.1 is served now" in page(client, f"/projects/{PROJECT}/live?version=nextmask-0.9")
+    store.release(lease, handled=True)
+    assert "<progress" not in page(client, f"/projects/{PROJECT}/live")
+
+
+def test_work_that_no_worker_takes_is_said(client: TestClient, project: Services) -> None:
+    project.store.wake(PROJECT)
+    assert "no worker takes it" not in page(client, f"/projects/{PROJECT}")
+    project.store.update_project(PROJECT, dirty_since=time.time() - 100)
+    assert "no worker takes it" in page(client, f"/projects/{PROJECT}")
+    assert project.store.acquire("worker", lease_seconds=60, interval=1, only=PROJECT)
+    assert "no worker takes it" not in page(client, f"/projects/{PROJECT}")
+
+
+@pytest.mark.parametrize("what", ["train", "rank"])
+def test_buttons_ask_the_worker(client: TestClient, project: Services, what: str) -> None:
+    project.store.update_project(PROJECT, ranking_key="key")
+    before = project.store.project(PROJECT)
+    answer = client.post(f"/projects/{PROJECT}/{what}", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/projects/{PROJECT}?asked={what}")
+    after = project.store.project(PROJECT)
+    assert before is not None
+    assert after is not None
+    assert after.wakes == before.wakes + 1
+    assert (after.train_requested_at is not None, after.ranking_key) == (
+        (True, "key") if what == "train" else (False, "")
+    )
+    assert "was asked for" in page(client, f"/projects/{PROJECT}?asked={what}")
+    assert client.post(f"/projects/7/{what}").status_code == 404
+    foreign = client.post(f"/projects/{PROJECT}/{what}", headers={"Origin": "https://evil.example"})
+    assert foreign.status_code == 403
+    unchanged = project.store.project(PROJECT)
+    assert unchanged is not None
+    assert unchanged.wakes == after.wakes
+
+
+# -- versions --------------------------------------------------------------------------------------------------------
+def test_versions_with_their_measures_and_the_way_back(client: TestClient, project: Services) -> None:
+    checkpoints = project.checkpoints(PROJECT)
+    first = checkpoints.get(1)
+    worse = replace(first.record, accepted=False, reason="worse by more than 0.02", parent=1)
+    checkpoints.create(worse, checkpoints.load_state(first))
+    checkpoints.create(replace(first.record, reason="better", parent=1), checkpoints.load_state(first))
+    checkpoints.publish(3)
+    project.store.update_project(PROJECT, decided_model=3)
+    damaged = checkpoints.create(first.record, checkpoints.load_state(first))
+    damaged.weights.write_bytes(b"short")
+    text = page(client, f"/projects/{PROJECT}/versions")
+    assert re.search(r"3 <span class=\"badge\">serves", text)
+    assert "worse by more than 0.02" in text
+    assert re.search(r"damaged</span> <small>weights.safetensors has 5 bytes", text)
+    assert f"{first.record.measures['mean_dice']:.3f}" in text
+    assert f"/projects/{PROJECT}/versions/3/serve" not in text
+
+    assert "kept back: worse by more than 0.02" in page(client, f"/projects/{PROJECT}/versions/2/serve")
+    assert checkpoints.current() == checkpoints.get(3)  # to ask changes nothing
+    answer = client.post(f"/projects/{PROJECT}/versions/1/serve", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/projects/{PROJECT}/versions?back=1")
+    assert checkpoints.current() == first
+    assert "Version 1 serves again" in page(client, answer.headers["location"])
+    (event,) = project.store.events(PROJECT)
+    assert event.kind == "rolled_back"
+    found = project.store.project(PROJECT)
+    assert found is not None
+    assert found.decided_model == 3  # the worker does not publish it again
+
+
+def test_a_version_that_is_not_there_or_damaged_is_not_served(client: TestClient, project: Services) -> None:
+    checkpoints = project.checkpoints(PROJECT)
+    first = checkpoints.get(1)
+    damaged = checkpoints.create(first.record, checkpoints.load_state(first))
+    content = bytearray(damaged.weights.read_bytes())
+    content[-1] ^= 1
+    damaged.weights.write_bytes(content)
+    assert client.post(f"/projects/{PROJECT}/versions/9/serve").status_code == 404
+    answer = client.post(f"/projects/{PROJECT}/versions/2/serve")
+    assert answer.status_code == 503
+    assert "Good versions here" in answer.text
+    assert checkpoints.current() == first
+    assert client.get(f"/projects/{PROJECT}/versions/1/serve", headers={"Sec-Fetch-Site": "cross-site"}).is_success
+    foreign = client.post(f"/projects/{PROJECT}/versions/1/serve", headers={"Sec-Fetch-Site": "cross-site"})
+    assert foreign.status_code == 403
+
+
+# -- tasks and events ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("reason", "tasks"), [("all", [11, 12, 13]), ("skipped", [11]), ("failed", [12]), ("passed", [13])]
+)
+def test_tasks_that_are_left_out_are_listed_with_the_reason(
+    client: TestClient, project: Services, reason: str, tasks: list[int]
+) -> None:
+    text = page(client, f"/projects/{PROJECT}/tasks?reason={reason}")
+    assert [int(one) for one in re.findall(r"/data\?task=(\d+)", text)] == tasks
+    assert f'href="{project.settings.label_studio_url}/projects/{PROJECT}/data?task={tasks[0]}"' in text
+    said = {11: "An annotator skipped it", 12: "no image", 13: "information 0.25, where 0.5 was needed"}
+    assert all(said[task] in text for task in tasks)
+
+
+def test_tasks_come_in_pages(client: TestClient, project: Services) -> None:
+    project.store.put_tasks([task_of(one, status="skipped") for one in range(1001, 1121)])
+    seen: list[str] = []
+    address = f"/projects/{PROJECT}/tasks?reason=skipped"
+    for number in (1, 2, 3):
+        text = page(client, address)
+        assert f"Page {number} of 3" in text
+        seen += re.findall(r"\?task=(\d+)", text)
+        following = re.findall(r'href="([^"]*)" rel="next"', text)
+        address = html.unescape(following[0]) if following else ""
+    assert address == ""
+    assert seen == ["11", *map(str, range(1001, 1121))]
+    assert "There is no page 4" in page(client, f"/projects/{PROJECT}/tasks?reason=skipped&page=4")
+
+
+def test_links_lead_to_the_address_that_people_use(tmp_path: Path) -> None:
+    services = make_services(tmp_path, label_studio_public_url="https://labels.example/studio/")
+    services.store.wake(PROJECT)
+    services.store.put_tasks([task_of(3, status="skipped")])
+    with TestClient(create_app(services.settings)) as client:
+        text = page(client, f"/projects/{PROJECT}/tasks")
+        assert f'href="https://labels.example/studio/projects/{PROJECT}/data?task=3"' in text
+    services.store.close()
+
+
+def test_events_come_in_pages_and_by_level(client: TestClient, project: Services) -> None:
+    for number in range(60):
+        project.store.add_event(PROJECT, "trained", f"Number {number}.", level="error" if number % 20 == 0 else "info")
+    project.store.add_event(99, "trained", "Of another project.")
+    first = page(client, f"/projects/{PROJECT}/events")
+    assert re.findall(r"Number (\d+)\.", first) == [str(one) for one in range(59, 9, -1)]
+    older = html.unescape(re.findall(r'href="([^"]*)" rel="next"', first)[0])
+    second = page(client, older)
+    assert re.findall(r"Number (\d+)\.", second) == [str(one) for one in range(9, -1, -1)]
+    assert 'rel="next"' not in second
+    errors = page(client, f"/projects/{PROJECT}/events?level=error")
+    assert re.findall(r"Number (\d+)\.", errors) == ["40", "20", "0"]
+    assert "another project" not in first
+    assert "Number 59." in page(client, f"/projects/{PROJECT}")
+
+
+def test_a_project_that_was_just_connected_has_all_pages(client: TestClient, services: Services) -> None:
+    services.store.wake(PROJECT)
+    for path, said in {"": "There is no version yet", "/versions": "no version yet", "/tasks": "none"}.items():
+        assert said in page(client, f"/projects/{PROJECT}{path}")
+    assert "Nothing yet" in page(client, f"/projects/{PROJECT}/events")
+
+
+def test_no_page_asks_label_studio(client: TestClient, project: Services) -> None:
+    """Its address here answers nobody: a page that asked would be an error, or take long."""
+    for path in ("", "/live", "/versions", "/versions/1/serve", "/tasks", "/events"):
+        page(client, f"/projects/{PROJECT}{path}")
+
+
+def test_a_large_project_opens_without_reading_its_tasks(
+    client: TestClient, project: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("all tasks were read")
+
+    monkeypatch.setattr(Store, "tasks", refuse)
+    monkeypatch.setattr(Store, "decisions", refuse)
+    for path in ("/", *(f"/projects/{PROJECT}{path}" for path in ("", "/live", "/versions", "/tasks", "/events"))):
+        page(client, path)

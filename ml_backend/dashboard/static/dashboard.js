@@ -23,8 +23,17 @@
     document.addEventListener("nextmask:theme", name);
   }
 
+  // Says a change of state aloud, once, and not each look at what did not change.
+  let state = document.querySelector("#live")?.dataset.state;
+  function announce() {
+    const now = document.querySelector("#live")?.dataset.state;
+    const where = document.querySelector("#announcement");
+    if (where && now && now !== state) where.textContent = `State: ${now}`;
+    state = now;
+  }
+
   localise(document);
   for (const one of document.querySelectorAll(".zone")) one.textContent = zone || "local";
-  document.addEventListener("htmx:afterSwap", () => localise(document));
+  document.addEventListener("htmx:afterSwap", () => { localise(document); announce(); });
   switchOfTheme();
 })();

@@ -1,6 +1,7 @@
 // Sets the chosen colours before anything is drawn. Nothing chosen: those of the visitor's system.
 "use strict";
 (() => {
+  document.documentElement.classList.add("js");
   const chosen = () => { try { return localStorage.getItem("nextmask-theme"); } catch { return null; } };
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {

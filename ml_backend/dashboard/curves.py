@@ -1,0 +1,96 @@
+"""The learning curve: what each version measured, against labels and against hours of labelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.checkpoints import VersionRecord
+from ml_backend.store import Label
+
+
+@dataclass(frozen=True)
+class Point:
+    """One version.
+
+    Attributes:
+        labels: how many it was made with, held-out ones included. hours: what they took; None where it is not known.
+        miou, dice: held-out means. class_iou, class_dice: in the order of the curve's classes.
+    """
+
+    version: int
+    accepted: bool
+    labels: int
+    hours: float | None
+    held_out: int
+    miou: float | None
+    dice: float | None
+    class_iou: tuple[float | None, ...]
+    class_dice: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """All measured versions, oldest first; `classes` are those of any of them."""
+
+    classes: tuple[str, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def has_hours(self) -> bool:
+        """Whether it is known of every version what its labels took."""
+        return bool(self.points) and all(point.hours is not None for point in self.points)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return an object for the chart."""
+        return {
+            "classes": self.classes,
+            "hasHours": self.has_hours,
+            "points": [
+                {
+                    "version": one.version,
+                    "accepted": one.accepted,
+                    "labels": one.labels,
+                    "hours": one.hours,
+                    "miou": one.miou,
+                    "dice": one.dice,
+                    "classIou": one.class_iou,
+                    "classDice": one.class_dice,
+                }
+                for one in self.points
+            ],
+        }
+
+
+def learning_curve(records: Sequence[VersionRecord], labels: Iterable[Label]) -> LearningCurve:
+    """Put the measured versions into a curve.
+
+    Args:
+        records: of all versions, oldest first.
+        labels: those that are there now; a label that was drawn anew counts with the time of its last drawing.
+    """
+    seconds = {str(label.task_id): label.lead_time for label in labels if label.lead_time is not None}
+    measured = [record for record in records if record.measures.get("miou") is not None]
+    classes = tuple(dict.fromkeys(name for record in measured for name in record.classes))
+    return LearningCurve(classes, tuple(_point(record, classes, seconds) for record in measured))
+
+
+def _point(record: VersionRecord, classes: Sequence[str], seconds: Mapping[str, float]) -> Point:
+    known = [seconds[task] for task in record.labels if task in seconds]
+    measures = record.measures
+    return Point(
+        version=record.number,
+        accepted=record.accepted,
+        labels=len(record.labels),
+        hours=sum(known) / 3600 if known else None,
+        held_out=len(record.held_out),
+        miou=measures.get("miou"),
+        dice=measures.get("mean_dice"),
+        class_iou=_by_class(measures.get("iou"), classes),
+        class_dice=_by_class(measures.get("dice"), classes),
+    )
+
+
+def _by_class(values: Mapping[str, float | None] | None, classes: Sequence[str]) -> tuple[float | None, ...]:
+    return tuple((values or {}).get(name) for name in classes)

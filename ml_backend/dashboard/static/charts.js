@@ -1,0 +1,128 @@
+// The curves. Their numbers stand in the page, in data attributes; a table holds them, too.
+"use strict";
+(() => {
+  const COLOURS = {
+    light: ["#0b62d6", "#b3460f", "#14733d", "#8a3ab9", "#a8174f", "#0d7180", "#6b6000", "#5c5c66"],
+    dark: ["#6aa8ff", "#ff9a5c", "#5fce8b", "#cf97f5", "#ff7fae", "#5fd0e0", "#d6c84b", "#b9b9c4"],
+  };
+  const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3]];
+  const charts = [];
+
+  const theme = () => (document.documentElement.dataset.theme === "dark" ? "dark" : "light");
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = (index) => COLOURS[theme()][index % 8];
+  const dash = (index) => DASHES[Math.floor(index / 8) % 4];
+
+  function axis(title, more) {
+    const grid = style("--pico-muted-border-color"), text = style("--pico-muted-color");
+    return { title: { display: Boolean(title), text: title, color: text }, ticks: { color: text, maxRotation: 0, autoSkipPadding: 16 }, grid: { color: grid }, border: { color: grid }, ...more };
+  }
+
+  function options(more) {
+    return {
+      responsive: true, maintainAspectRatio: false, animation: false, interaction: { mode: "nearest", axis: "x", intersect: false },
+      ...more,
+    };
+  }
+
+  function legend(display) {
+    return { display, position: "bottom", labels: { color: style("--pico-color"), boxWidth: 18, boxHeight: 2, padding: 10 } };
+  }
+
+  function draw(canvas, make) {
+    let chart = null;
+    const redraw = () => {
+      const hidden = chart ? chart.data.datasets.map((_, at) => !chart.isDatasetVisible(at)) : null;
+      if (chart) chart.destroy();
+      const config = make();
+      if (hidden) config.data.datasets.forEach((one, at) => { one.hidden = hidden[at]; });
+      chart = new Chart(canvas, config);
+    };
+    charts.push(redraw);
+    redraw();
+    return redraw;
+  }
+
+  function learningCurve(canvas) {
+    const curve = JSON.parse(canvas.dataset.curve);
+    const chosen = (name) => document.querySelector(`.choices input[name=${name}]:checked`).value;
+    const config = () => {
+      const measure = chosen("measure"), x = chosen("axis"), byClass = measure === "miou" ? "classIou" : "classDice";
+      const points = [...curve.points].sort((a, b) => a[x] - b[x] || a.version - b.version);
+      const line = (label, value, at, wide) => ({
+        label, data: points.map((one) => ({ x: one[x], y: value(one), version: one.version, accepted: one.accepted })),
+        borderColor: colour(at), backgroundColor: colour(at), borderDash: dash(at), borderWidth: wide ? 3 : 1.5, tension: 0, spanGaps: true,
+        pointRadius: wide ? 4 : 2.5,
+        pointBackgroundColor: points.map((one) => (one.accepted ? colour(at) : style("--pico-background-color"))),
+        // A version that was kept back is a point beside the line of those that served.
+        segment: { borderColor: (part) => (points[part.p0DataIndex].accepted && points[part.p1DataIndex].accepted ? undefined : `${colour(at)}55`) },
+        hidden: !wide && curve.classes.length > 8,
+      });
+      const mean = line(measure === "miou" ? "mean IoU" : "mean Dice", (one) => one[measure], 0, true);
+      const classes = curve.classes.map((name, at) => line(name, (one) => one[byClass][at], at + 1, false));
+      const tooltip = {
+        callbacks: {
+          title: (items) => `version ${items[0].raw.version}, ${x === "hours" ? `${items[0].raw.x.toFixed(2)} hours` : `${items[0].raw.x} labels`}${items[0].raw.accepted ? "" : " (kept back)"}`,
+          label: (item) => `${item.dataset.label}: ${item.raw.y === null ? "–" : item.raw.y.toFixed(3)}`,
+        },
+      };
+      return {
+        type: "line", data: { datasets: [mean, ...classes] },
+        options: options({
+          plugins: { legend: legend(true), tooltip },
+          scales: {
+            x: axis(x === "hours" ? "hours of labelling" : "labels", { type: "linear", grace: "3%" }),
+            y: axis("", { min: floor(points, byClass, measure), max: 1 }),
+          },
+        }),
+      };
+    };
+    const redraw = draw(canvas, config);
+    for (const input of document.querySelectorAll(".choices input")) input.addEventListener("change", redraw);
+  }
+
+  // The axis begins a little below the lowest point: what the last labels brought should be seen.
+  function floor(points, byClass, measure) {
+    const values = points.flatMap((one) => [one[measure], ...one[byClass]]).filter((value) => value !== null);
+    return Math.max(0, Math.floor((Math.min(...values) - 0.02) * 10) / 10);
+  }
+
+  function series(canvas) {
+    const given = JSON.parse(canvas.dataset.series);
+    draw(canvas, () => ({
+      type: "line",
+      data: {
+        labels: given.names,
+        datasets: [{ label: given.title, data: given.values, borderColor: colour(0), backgroundColor: colour(0), borderWidth: 2, pointRadius: 3, tension: 0, spanGaps: true }],
+      },
+      options: options({
+        plugins: { legend: { display: false }, title: { display: true, text: given.title, color: style("--pico-color"), font: { weight: "600" } }, tooltip: { callbacks: { title: (items) => `labels ${items[0].label}` } } },
+        scales: { x: axis("labels, in their order"), y: axis("", { beginAtZero: true, max: given.max }) },
+      }),
+    }));
+  }
+
+  function pairs(canvas) {
+    const given = JSON.parse(canvas.dataset.pairs);
+    const most = Math.max(...given.pairs.flat());
+    draw(canvas, () => ({
+      type: "scatter",
+      data: {
+        datasets: [
+          { label: "regions", data: given.pairs.map(([x, y]) => ({ x, y })), backgroundColor: `${colour(0)}99` },
+          { label: "as predicted", type: "line", data: [{ x: 0, y: 0 }, { x: most, y: most }], borderColor: style("--pico-muted-color"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0 },
+        ],
+      },
+      options: options({
+        plugins: { legend: { display: false }, title: { display: true, text: `Predicted and actual ${given.measure} per task`, color: style("--pico-color"), font: { weight: "600" } } },
+        scales: { x: axis(`predicted ${given.measure}`, { beginAtZero: true }), y: axis(`actual ${given.measure}`, { beginAtZero: true }) },
+      }),
+    }));
+  }
+
+  Chart.defaults.font.family = style("--pico-font-family") || Chart.defaults.font.family;
+  for (const canvas of document.querySelectorAll("[data-curve]")) learningCurve(canvas);
+  for (const canvas of document.querySelectorAll("[data-series]")) series(canvas);
+  for (const canvas of document.querySelectorAll("[data-pairs]")) pairs(canvas);
+  document.addEventListener("nextmask:theme", () => { for (const redraw of charts) redraw(); });
+})();

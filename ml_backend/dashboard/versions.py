@@ -1,0 +1,69 @@
+"""The versions of a project's model: what they measured, why one was kept back, and the way back to one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from ml_backend.checkpoints import Version
+from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
+from ml_backend.dashboard.rendering import TABS, render
+from ml_backend.errors import CheckpointError
+from ml_backend.services import Services, roll_back
+
+VersionNumber = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+
+def add_pages(router: APIRouter, services: Services) -> None:
+    """Add the list, the question whether to go back, and the answer."""
+
+    @router.get("/projects/{project}/versions")
+    def versions(request: Request, project: ProjectId, back: Annotated[int, Query(ge=0, le=MAX_ID)] = 0) -> Response:
+        found = project_of(services, project)
+        checkpoints = services.checkpoints(project)
+        shown: dict[str, Any] = {"versions": checkpoints.versions()[::-1], "damaged": checkpoints.damaged()}
+        serving = checkpoints.current()
+        return render(
+            request,
+            "versions.html",
+            project=found,
+            tab="versions",
+            serving=serving.number if serving else 0,
+            trained_at=trained_at,
+            went_back=back,
+            has_compare=any(name == "compare" for name, _, _ in TABS),
+            **shown,
+        )
+
+    @router.get("/projects/{project}/versions/{number}/serve")
+    def ask(request: Request, project: ProjectId, number: VersionNumber) -> Response:
+        found = project_of(services, project)
+        version = _version(services, project, number)
+        serving = services.checkpoints(project).current()
+        return render(request, "roll_back.html", project=found, tab="versions", version=version, serving=serving)
+
+    @router.post("/projects/{project}/versions/{number}/serve")
+    def serve(request: Request, project: ProjectId, number: VersionNumber) -> Response:
+        project_of(services, project)
+        _version(services, project, number)
+        roll_back(services, project, number)
+        root = request.scope.get("root_path", "")
+        return RedirectResponse(f"{root}/projects/{project}/versions?back={number}", 303)
+
+
+def trained_at(version: Version) -> float | None:
+    """Return when a version was made, in seconds since the epoch."""
+    try:
+        return datetime.fromisoformat(version.record.created_at).timestamp()
+    except ValueError:
+        return None
+
+
+def _version(services: Services, project_id: int, number: int) -> Version:
+    try:
+        return services.checkpoints(project_id).get(number)
+    except CheckpointError as error:
+        raise HTTPException(404, str(error)) from None
