@@ -24,7 +24,7 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from ml_backend.errors import ImageError
+from ml_backend.references import in_project, shown
 
 Array = npt.NDArray[np.uint8]
 Fetch = Callable[[str], AbstractContextManager[Iterable[bytes]]]
@@ -210,7 +211,7 @@ class ImageCache:
             part.replace(file)
         except OSError as error:
             raise ImageError(
-                f"Image {_shown(reference)} cannot be kept in {self._folder}: {error.strerror or error}."
+                f"Image {shown(reference)} cannot be kept in {self._folder}: {error.strerror or error}."
             ) from error
         finally:
             if part is not None:
@@ -224,7 +225,7 @@ class ImageCache:
                 size += len(chunk)
                 if size > self._max_image_bytes:
                     raise ImageError(
-                        f"Image {_shown(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
+                        f"Image {shown(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
                         "NEXTMASK_MAX_IMAGE_BYTES."
                     )
                 target.write(chunk)
@@ -239,16 +240,16 @@ class ImageCache:
         """Check the format, the number of pixels, and that all of it decodes."""
         try:
             with file.open("rb") as opened:
-                image = _open(opened, _shown(reference))
+                image = _open(opened, shown(reference))
                 width, height = image.size
                 if width * height > self._max_pixels:
                     raise ImageError(
-                        f"Image {_shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
+                        f"Image {shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
                         "set by NEXTMASK_MAX_PIXELS."
                     )
                 _decoded(image)
         except _DECODING_ERRORS as error:
-            raise ImageError(f"Image {_shown(reference)} cannot be decoded: {_words(error)}.") from error
+            raise ImageError(f"Image {shown(reference)} cannot be decoded: {_words(error)}.") from error
 
     # -- room ---------------------------------------------------------------------------------------------------------
     def _make_room(self, added: int, newest: str) -> None:
@@ -298,6 +299,34 @@ class ImageCache:
                 del self._pinned[name]
 
 
+class ProjectImages:
+    """The images of one project, by the references of its tasks as they were imported.
+
+    Files in cloud storage are cached for each project apart; see `references`.
+    """
+
+    def __init__(self, cache: ImageCache, project_id: int) -> None:
+        self._cache, self._project_id = cache, project_id
+
+    def path(self, reference: str) -> Path:
+        """Return the file of an image; see `ImageCache.path`."""
+        return self._cache.path(in_project(reference, self._project_id))
+
+    def load(self, reference: str) -> Array:
+        """Return an image as (H, W, 3) uint8 RGB; see `ImageCache.load`."""
+        return self._cache.load(in_project(reference, self._project_id))
+
+    def arrays(self, references: Sequence[str]) -> Generator[Array | ImageError, None, None]:
+        """Fetch and decode images; see `ImageCache.arrays`."""
+        return self._cache.arrays(in_project(reference, self._project_id) for reference in references)
+
+    def prefetch(self, references: Sequence[str], workers: int = 8) -> Iterator[tuple[str, Path | ImageError]]:
+        """Yield each reference with its file, or with the error; see `ImageCache.prefetch`."""
+        fetched = self._cache.prefetch((in_project(one, self._project_id) for one in references), workers)
+        for reference, (_, found) in zip(references, fetched, strict=True):
+            yield reference, found
+
+
 def _name(reference: str) -> str:
     return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:40] + _SUFFIX
 
@@ -322,14 +351,14 @@ def _touch(file: Path) -> bool:
 def _data_bytes(reference: str) -> bytes:
     header, comma, body = reference.partition(",")
     if not comma:
-        raise ImageError(f"Image {_shown(reference)} is a data: URI without a comma, hence without data.")
+        raise ImageError(f"Image {shown(reference)} is a data: URI without a comma, hence without data.")
     data = unquote_to_bytes(body)
     if not header.lower().endswith(";base64"):
         return data
     try:
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise ImageError(f"Image {_shown(reference)} is a data: URI with invalid base64: {error}.") from error
+        raise ImageError(f"Image {shown(reference)} is a data: URI with invalid base64: {error}.") from error
 
 
 def _open(file: IO[bytes], name: str) -> ImageFile:
@@ -409,14 +438,6 @@ class _Stretch:
         scaled = np.clip((known - self.low) * (255.0 / (self.high - self.low)), 0, 255)
         grey: Array = np.rint(scaled).astype(np.uint8)
         return grey
-
-
-def _shown(reference: str) -> str:
-    """A reference as messages may show it: no data, no query that may be a signature, not endless."""
-    if reference[:5].lower() == "data:":
-        return f"{reference[:30]}…"
-    shown = reference.split("?")[0] if "://" in reference else reference
-    return shown if len(shown) <= 120 else f"{shown[:119]}…"
 
 
 def _words(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from ml_backend.boxes import Query
 from ml_backend.errors import ImageError, NextmaskError
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.priority_queue import score_of
+from ml_backend.references import as_imported
 from ml_backend.scorer import Scorer, Shown
 from ml_backend.services import NO_VERSION, Services, model_number, open_services, project_settings
 from ml_backend.settings import load_settings
@@ -102,7 +103,8 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         services = replace(self._services, settings=settings)
         scorer = Scorer(services, project.id, model, label_map, stage=_ignore, check=_ignore)
         deadline = time.monotonic() + self._services.settings.predict_seconds
-        references = [label_map.image_reference(_data(task)) for task in tasks]
+        # The host may resolve cloud URIs before it sends a task; the store knows images as they were imported.
+        references = [as_imported(label_map.image_reference(_data(task)) or "") for task in tasks]
         shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
         answers = [next(shown) if reference else _no_image(label_map) for reference in references]
         return self._answers(tasks, answers, scores, project.id, version, scorer)

@@ -146,7 +146,7 @@ class PseudoLabels:
         """Return the masks (H,W) of the current classes at the images' original size; None without an image."""
         checkpoints = self._services.checkpoints(self._id)
         predictor = self._services.predictors.get(checkpoints, model.number, self._settings.device)
-        images = list(self._services.images.arrays([task.image for task in tasks]))
+        images = list(self._services.images_of(self._id).arrays([task.image for task in tasks]))
         good = [image for image in images if not isinstance(image, ImageError)]
         predictions = iter(predictor.predict(good) if good else [])
         return [
@@ -160,7 +160,7 @@ class PseudoLabels:
         from ml_backend.training import Item
 
         try:
-            image = self._services.images.path(task.image)
+            image = self._services.images_of(self._id).path(task.image)
         except ImageError:
             return None
         file = folder / f"{task.task_id}.png"

@@ -239,7 +239,8 @@ class Ranker:
 
     def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
         """Fetch and decode images, in order; one that cannot be had is noted and left out."""
-        for candidate, image in zip(of, self._services.images.arrays([one.task.image for one in of]), strict=True):
+        images = self._services.images_of(self._id).arrays([one.task.image for one in of])
+        for candidate, image in zip(of, images, strict=True):
             self._check()
             task = candidate.task
             found = image if isinstance(image, ImageError) else _item(candidate, image)

@@ -199,7 +199,7 @@ class _Run:
         return synced
 
     def _size_of(self, reference: str) -> tuple[int, int]:
-        height, width = self._services.images.load(reference).shape[:2]
+        height, width = self._services.images_of(self._id).load(reference).shape[:2]
         return height, width
 
     def _retry_images(self) -> None:
@@ -209,7 +209,8 @@ class _Run:
         last = float(self._store.note(marker) or 0)
         if not failed or 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
             return
-        for task, (_, path) in zip(failed, self._services.images.prefetch([t.image for t in failed]), strict=True):
+        images = self._services.images_of(self._id).prefetch([task.image for task in failed])
+        for task, (_, path) in zip(failed, images, strict=True):
             self._check()
             if not isinstance(path, ImageError):
                 self._store.set_task_error(self._id, task.task_id, "")

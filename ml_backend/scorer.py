@@ -21,6 +21,7 @@ from ml_backend.images import Array
 from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.priority_queue import Rendered
 from ml_backend.query_regions import write_rectangles
+from ml_backend.references import shown as shown_reference
 from ml_backend.services import Services
 from ml_backend.store import Task
 
@@ -117,7 +118,7 @@ class Scorer:
             yield from [None] * len(references)
             return
         predictor, answered = self._predictor(), 0
-        with closing(self._services.images.arrays(references)) as images:
+        with closing(self._services.images_of(self._id).arrays(references)) as images:
             for chunk in _chunks(images, self._settings.batch_size):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
                 predictions = iter(predictor.predict(good) if good else [])
@@ -127,7 +128,9 @@ class Scorer:
                 if deadline is not None and time.monotonic() > deadline:
                     break
         for reference in references[answered:]:
-            yield ImageError(f"No time was left to predict {reference}; open the task, or ask for fewer at once.")
+            yield ImageError(
+                f"No time was left to predict {shown_reference(reference)}; open the task, or ask for fewer at once."
+            )
 
     def _shown(self, mask: masks.Mask, reference: str) -> Shown:
         own = self._with_known(self._translate(mask), reference)

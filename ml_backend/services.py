@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ml_backend.checkpoints import Checkpoints, Version
 from ml_backend.errors import ConfigurationError
-from ml_backend.images import ImageCache
+from ml_backend.hosts import ImageHosts
+from ml_backend.images import ImageCache, ProjectImages
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
@@ -42,6 +43,10 @@ class Services:
     def project_folder(self, project_id: int) -> Path:
         """Folder of a project's masks and model versions."""
         return self.settings.model_dir / "projects" / str(project_id)
+
+    def images_of(self, project_id: int) -> ProjectImages:
+        """The images of a project's tasks."""
+        return ProjectImages(self.images, project_id)
 
     def checkpoints(self, project_id: int) -> Checkpoints:
         """The model versions of a project."""
@@ -98,7 +103,11 @@ def open_services(settings: Settings) -> Services:
     from ml_backend.inference import PredictorCache
 
     client = LabelStudio(
-        settings.label_studio_url, settings.label_studio_api_key.get_secret_value(), timeout=settings.request_timeout
+        settings.label_studio_url,
+        settings.label_studio_api_key.get_secret_value(),
+        timeout=settings.request_timeout,
+        image_hosts=ImageHosts.parse(settings.image_hosts),
+        image_seconds=settings.image_seconds,
     )
     images = ImageCache(
         settings.model_dir / "images",

@@ -19,6 +19,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.hosts import ImageHosts
 
 ENSEMBLED = frozenset({"suggestive_annotation", "sa"})
 """Strategies whose committee is an ensemble where nobody says otherwise."""
@@ -177,6 +178,10 @@ class Settings(BaseSettings):
     )
     max_image_bytes: int = Field(500_000_000, ge=1_000, description="Largest image file accepted, in bytes.")
     max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
+    image_hosts: str = Field(
+        "public", description="Hosts besides Label Studio that images may be fetched from, with commas between."
+    )
+    image_seconds: float = Field(120.0, gt=0, description="Time after which an image that has not come is given up.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer of Label Studio.")
 
     @field_validator("label_studio_url", "label_studio_public_url", "backend_url")
@@ -185,6 +190,11 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("image_hosts")
+    @classmethod
+    def _is_list_of_hosts(cls, value: str) -> str:
+        return ImageHosts.parse(value).text
 
     @field_validator("strategy_options", "network_options", mode="before")
     @classmethod
@@ -260,6 +270,7 @@ _INSTALLATION_FIELDS = frozenset(
     | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
     | {"scoring_memory", "picture_cache_bytes", "label_studio_public_url"}
+    | {"image_hosts", "image_seconds"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

@@ -245,7 +245,7 @@ class Trainer:
             by_image[task.image].append(task)
         items: list[Item] = []
         unavailable: dict[str, str] = {}
-        for done, (reference, path) in enumerate(self._services.images.prefetch(list(by_image)), start=1):
+        for done, (reference, path) in enumerate(self._services.images_of(self._id).prefetch(list(by_image)), start=1):
             self._stage("fetching images", done, len(by_image))
             for label in self._labels(by_image[reference]):
                 found = path if isinstance(path, ImageError) else label.mask

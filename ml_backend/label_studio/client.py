@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.errors import LabelStudioNotFound
+from ml_backend.hosts import PUBLIC, ImageHosts
 from ml_backend.label_studio.queries import ANNOTATION_FIELDS, BEGINNING, TASK_FIELDS, condition, host_time, query
 from ml_backend.label_studio.transport import Transport
 
@@ -26,6 +27,7 @@ _UPLOAD_BYTES = 100_000_000
 _SETTLE_SECONDS = 60.0
 # The host cuts the list of a task's model versions at 500 characters, quotes included, and then drops the quotes.
 _CUT_LENGTH = 360
+_PUBLIC_HOSTS = ImageHosts.parse(PUBLIC)
 _RECTANGLES = ("rectanglelabels", "rectangle")
 
 
@@ -36,13 +38,23 @@ class LabelStudio:
         url: its address.
         token: legacy token or personal access token of a user who may edit the projects.
         timeout: seconds to wait for an answer; calls that grow with the project wait longer.
+        image_hosts: hosts besides Label Studio that images may be fetched from.
+        image_seconds: time that an image may take.
 
     Raises:
         ConfigurationError: no usable address or token.
     """
 
-    def __init__(self, url: str, token: str, *, timeout: float = 30.0) -> None:
-        self.transport = Transport(url, token, timeout=timeout)
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout: float = 30.0,
+        image_hosts: ImageHosts = _PUBLIC_HOSTS,
+        image_seconds: float = 120.0,
+    ) -> None:
+        self.transport = Transport(url, token, timeout=timeout, image_hosts=image_hosts, image_seconds=image_seconds)
 
     def __repr__(self) -> str:
         return f"LabelStudio({self.transport.url!r})"
@@ -326,7 +338,7 @@ class LabelStudio:
 
     # -- files --------------------------------------------------------------------------------------------------------
     def fetch(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
-        """Open an image by a task's reference; see `Transport.stream`. Raises ImageError."""
+        """Open an image by a task's reference; see `Files.stream`. Raises ImageError."""
         return self.transport.stream(reference)
 
     # -- how ----------------------------------------------------------------------------------------------------------

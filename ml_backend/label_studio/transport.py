@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -18,29 +17,39 @@ from urllib3.util import Retry, parse_url
 
 from ml_backend.errors import (
     ConfigurationError,
-    ImageError,
     LabelStudioError,
     LabelStudioNotFound,
     LabelStudioRefused,
     LabelStudioUnavailable,
 )
+from ml_backend.hosts import ImageHosts
+from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
+from ml_backend.label_studio.files import Files
+from ml_backend.label_studio.guard import GuardedAdapter
 from ml_backend.label_studio.tokens import OnlyTo, make_token, origin_of
+from ml_backend.references import shown
 
 SLOW_SECONDS = 900.0
 """Patience with calls whose length grows with the project: imports, deletions of a model version."""
 
 _CONNECT_SECONDS = 10.0
-_CHUNK_BYTES = 1 << 16
 _MESSAGE_PART = 150
-_REDIRECTS = 5
 _CONNECTIONS = 16
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _TOKEN_PATH = "/api/token/refresh/"
-_FAILURES = (requests.RequestException, HTTPError)
+
+_RETRY = Retry(
+    total=3,
+    read=1,
+    backoff_factor=0.5,
+    status_forcelist=(502, 503, 504),
+    allowed_methods=("GET",),  # a write that went unanswered may have happened; one that found no host has not
+    raise_on_status=False,
+    respect_retry_after_header=False,  # it may say an hour
+)
 
 
 class Transport:
-    """Sends requests to one Label Studio, with credentials; and streams files from anywhere, without them.
+    """Sends requests to one Label Studio, with credentials; and streams files from elsewhere, without them.
 
     Safe to use from many threads. Cookies are never kept: a session cookie would make the host want a CSRF token.
 
@@ -48,17 +57,27 @@ class Transport:
         url: address of Label Studio, with its path prefix if it has one.
         token: legacy token or personal access token.
         timeout: seconds to wait for the host to go on answering.
+        image_hosts: hosts that files may be fetched from besides this one.
+        image_seconds: time that a file may take.
 
     Raises:
         ConfigurationError: no usable address or token.
     """
 
-    def __init__(self, url: str, token: str, *, timeout: float) -> None:
+    def __init__(self, url: str, token: str, *, timeout: float, image_hosts: ImageHosts, image_seconds: float) -> None:
         self.url = _checked(url)
         self._origin = origin_of(self.url)
         self._timeout = timeout
-        self._session = _make_session()
+        self._session = _make_session(HTTPAdapter(max_retries=_RETRY, pool_maxsize=_CONNECTIONS))
         self._token = make_token(token, self._exchange)
+        self._files = Files(
+            self.url,
+            self._token,
+            _make_session(GuardedAdapter(pool_maxsize=_CONNECTIONS)),
+            hosts=image_hosts,
+            timeout=timeout,
+            seconds=image_seconds,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -77,7 +96,7 @@ class Transport:
         timeout = max(self._timeout, SLOW_SECONDS) if slow else self._timeout
         try:
             response = self._send(method, self.url + path, timeout=timeout, allow_redirects=False, **options)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._no_answer(error, timeout) from None  # the cause holds the request, and it the credentials
         return self._decoded(response, f"{method} {path}")
 
@@ -89,39 +108,18 @@ class Transport:
         """
         try:
             response = self._send("GET", f"{self.url}/health", allow_redirects=False)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._no_answer(error, self._timeout) from None
         stated = response.headers.get("Date")
         return parsedate_to_datetime(stated) if stated else datetime.now(timezone.utc)
 
-    @contextmanager
-    def stream(self, reference: str) -> Iterator[Iterable[bytes]]:
-        """Open a file by a task's reference and yield its bytes in chunks as they come.
-
-        Args:
-            reference: a path on Label Studio such as "/data/upload/…", or an http(s) address. Credentials go to the
-                configured Label Studio only, also after redirects.
+    def stream(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
+        """Open a file by a task's reference and yield its bytes in chunks as they come; see `Files.stream`.
 
         Raises:
             ImageError: with the reason; also while the chunks are read.
         """
-        url, shown = self._resolve(reference), _shown(reference)
-        try:
-            response = self._send("GET", url, stream=True, headers={"Accept-Encoding": "identity"})
-        except _FAILURES as error:
-            raise ImageError(f"Image {shown} cannot be fetched: {_reason(error, self._timeout)}.") from None
-        except LabelStudioError as error:
-            raise ImageError(f"Image {shown} cannot be fetched: {error}") from error
-        with response:
-            if not response.ok:
-                raise ImageError(f"Image {shown} cannot be fetched: {self._refusal(response)}.")
-            yield self._chunks(response, shown)
-
-    def _chunks(self, response: requests.Response, shown: str) -> Iterator[bytes]:
-        try:
-            yield from response.iter_content(_CHUNK_BYTES)
-        except _FAILURES as error:
-            raise ImageError(f"Image {shown} broke off: {_reason(error, self._timeout)}.") from None
+        return self._files.stream(reference)
 
     def _send(self, method: str, url: str, *, timeout: float | None = None, **options: Any) -> requests.Response:
         """Send a request; when the host refuses the access token, buy another and try once more."""
@@ -144,32 +142,18 @@ class Transport:
                 timeout=(_CONNECT_SECONDS, self._timeout),
                 allow_redirects=False,  # a redirect would carry the token elsewhere
             )
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._no_answer(error, self._timeout) from None
         answer = self._decoded(response, f"POST {_TOKEN_PATH}")
         if not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
             raise LabelStudioError(f"Label Studio at {self.url} answered {_TOKEN_PATH} without an access token.")
         return str(answer["access"])
 
-    def _resolve(self, reference: str) -> str:
-        scheme = _SCHEME.match(reference)
-        if scheme is None and not reference.startswith("//"):
-            prefix = parse_url(self.url).path or ""
-            root = self.url.removesuffix(prefix) if prefix and reference.startswith(f"{prefix}/") else self.url
-            return f"{root}/{reference.lstrip('/')}"
-        name = scheme.group(1).lower() if scheme else "none"
-        if name not in ("http", "https"):
-            raise ImageError(
-                f"Image {_shown(reference)} has the scheme {name!r}; only http, https and paths on Label Studio can be "
-                "fetched. Import cloud files as web addresses, or upload the images."
-            )
-        return reference
-
     def _decoded(self, response: requests.Response, call: str) -> Any:
         if not response.ok:
             raise self._error(response, call)
         if response.is_redirect:
-            target = _shown(response.headers.get("Location", ""))
+            target = shown(response.headers.get("Location", ""))
             raise LabelStudioError(
                 f"Label Studio at {self.url} redirects {call} to {target}. Set LABEL_STUDIO_URL to the address it is "
                 "really served at.",
@@ -199,22 +183,11 @@ class Transport:
     def _advice(self, status: int) -> str:
         if status == 401:
             return self._token.advice
-        return "The user of LABEL_STUDIO_API_KEY lacks the right: use the token of a user who may edit the project"
-
-    def _refusal(self, response: requests.Response) -> str:
-        """Say why a file was not given out."""
-        status = response.status_code
-        ours = origin_of(response.url) == self._origin
-        if ours and status in (401, 403):
-            return f"Label Studio refused it ({status}). {self._advice(status)}"
-        if ours and status == 500:
-            return "Label Studio answered 500, as it does for uploads that no longer exist"
-        reason = {401: "refused", 403: "refused", 404: "not found", 410: "gone"}.get(status, "no success")
-        return f"{reason} ({status})"
+        return LACKS_RIGHT
 
     def _no_answer(self, error: Exception, timeout: float) -> LabelStudioUnavailable:
         return LabelStudioUnavailable(
-            f"Label Studio at {self.url} did not answer: {_reason(error, timeout)}. Check that it runs, and "
+            f"Label Studio at {self.url} did not answer: {reason(error, timeout)}. Check that it runs, and "
             "LABEL_STUDIO_URL."
         )
 
@@ -235,48 +208,13 @@ def _checked(url: str) -> str:
     return url
 
 
-def _make_session() -> requests.Session:
-    retry = Retry(
-        total=3,
-        read=1,
-        backoff_factor=0.5,
-        status_forcelist=(502, 503, 504),
-        allowed_methods=("GET",),  # a write that went unanswered may have happened; one that found no host has not
-        raise_on_status=False,
-        respect_retry_after_header=False,  # it may say an hour
-    )
+def _make_session(adapter: HTTPAdapter) -> requests.Session:
     session = requests.Session()
-    session.max_redirects = _REDIRECTS
     session.headers["User-Agent"] = "nextmask"
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_CONNECTIONS))
+        session.mount(scheme, adapter)
     return session
-
-
-def _shown(reference: str) -> str:
-    """A reference as messages may show it: without a query that may be a signature, and not endless."""
-    shown = reference.split("?")[0] if _SCHEME.match(reference) else reference
-    return shown if len(shown) <= 120 else f"{shown[:119]}…"
-
-
-def _reason(error: Exception, timeout: float) -> str:
-    """Say in a few words why there was no answer; the library's own message holds the whole address."""
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {timeout:g} s"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its TLS certificate is not accepted"
-    if isinstance(error, requests.TooManyRedirects):
-        return f"more than {_REDIRECTS} redirects"
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return "the address, or one it redirects to, is not valid"
-    if "NameResolution" in repr(error):
-        return "its host name is not known"
-    if "refused" in repr(error):
-        return "connection refused"
-    if "IncompleteRead" in repr(error):
-        return "the connection ended before the whole file had come"
-    return f"no connection ({type(error).__name__})"
 
 
 def _detail(response: requests.Response) -> str:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from http_host import Answer, Host, Request, Route
 
 from ml_backend.errors import (
     ConfigurationError,
@@ -26,87 +22,12 @@ from ml_backend.errors import (
     LabelStudioRefused,
     LabelStudioUnavailable,
 )
+from ml_backend.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.queries import host_time
 
 KEY = "5ec2e7" * 6 + "abcd"
 PERSONAL = "head.5ec2e7body.5ec2e7signature"
-
-
-@dataclass
-class Request:
-    method: str
-    path: str
-    query: dict[str, list[str]]
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Answer:
-    body: Any = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    length: int | None = None  # what Content-Length claims
-
-
-Route = Callable[[Request], Answer]
-
-
-@dataclass
-class Host:
-    """Answers by path; keeps every request."""
-
-    routes: dict[str, Route] = field(default_factory=dict)
-    requests: list[Request] = field(default_factory=list)
-    url: str = ""
-
-    def route(self, path: str, *answers: Any) -> None:
-        """Give these answers in turn, the last one for ever."""
-        queue = [answer if isinstance(answer, Answer) else Answer(answer) for answer in answers]
-        self.routes[path] = lambda _: queue.pop(0) if len(queue) > 1 else queue[0]
-
-    def seen(self, path: str) -> list[Request]:
-        return [request for request in self.requests if request.path == path]
-
-    @contextmanager
-    def serving(self) -> Iterator[Host]:
-        host = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-            def handle_any(self) -> None:
-                address = urlsplit(self.path)
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                request = Request(self.command, address.path, parse_qs(address.query), dict(self.headers.items()), body)
-                host.requests.append(request)
-                route = host.routes.get(address.path, lambda _: Answer({"detail": "Not found."}, 404))
-                answer = route(request)
-                content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content) if answer.length is None else answer.length))
-                self.end_headers()
-                self.wfile.write(content)
-                self.close_connection = answer.length is not None
-
-        for method in ("GET", "POST", "PATCH", "DELETE"):
-            setattr(Handler, f"do_{method}", Handler.handle_any)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @pytest.fixture
@@ -123,7 +44,8 @@ def elsewhere() -> Iterator[Host]:
 
 @pytest.fixture
 def client(host: Host) -> LabelStudio:
-    return LabelStudio(host.url, KEY, timeout=2.0)
+    """May fetch images from this machine, where all hosts of these tests are."""
+    return LabelStudio(host.url, KEY, timeout=2.0, image_hosts=ImageHosts.parse("127.0.0.1"))
 
 
 def read(client: LabelStudio, reference: str) -> bytes:
@@ -375,7 +297,7 @@ class TestFetch:
         with pytest.raises(ImageError, match=reason):
             read(client, "/data/upload/1/a.png")
 
-    @pytest.mark.parametrize("reference", ["s3://bucket/a.png", "file:///etc/passwd", "C:\\a.png", "//host/a.png"])
+    @pytest.mark.parametrize("reference", ["redis://bucket/a.png", "file:///etc/passwd", "C:\\a.png", "//host/a.png"])
     def test_other_schemes_are_refused_by_name(self, client: LabelStudio, reference: str) -> None:
         scheme = reference.partition(":")[0].lower() if ":" in reference else "none"
         with pytest.raises(ImageError, match=f"scheme '{scheme}'"):

@@ -1,0 +1,30 @@
+"""Requests that got no answer, in words that may be shown: the libraries' own texts hold whole addresses."""
+
+from __future__ import annotations
+
+import requests
+from urllib3.exceptions import HTTPError
+
+FAILURES = (requests.RequestException, HTTPError)
+"""What requests and urllib3 raise."""
+
+LACKS_RIGHT = "The user of LABEL_STUDIO_API_KEY lacks the right: use the token of a user who may edit the project"
+
+
+def reason(error: Exception, timeout: float) -> str:
+    """Say in a few words why there was no answer."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its TLS certificate is not accepted"
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return "the address, or one it redirects to, is not valid"
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return "what it was compressed with cannot be read"
+    if "NameResolution" in repr(error):
+        return "its host name is not known"
+    if "refused" in repr(error):
+        return "connection refused"
+    if "IncompleteRead" in repr(error):
+        return "the connection ended before the whole file had come"
+    return f"no connection ({type(error).__name__})"

@@ -1,0 +1,243 @@
+"""Files by a task's reference: from Label Studio with credentials, from anywhere else without, where that is allowed.
+
+Redirects are followed here, one by one, since each leads to another host that has to be allowed, and since
+credentials end with the first that leaves Label Studio. Its cloud storages work that way: they redirect to an address
+that is signed for a minute, which is never kept, logged or shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urljoin
+
+import requests
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.util import parse_url
+
+from ml_backend.errors import ImageError, LabelStudioError
+from ml_backend.hosts import ImageHosts, entry_for
+from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
+from ml_backend.label_studio.guard import Errand, NotAllowed, TooLate
+from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
+from ml_backend.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown
+
+_CONNECT_SECONDS = 10.0
+_CHUNK_BYTES = 1 << 16
+_REDIRECTS = 5
+_WAITS = (0.5, 1.0)  # seconds before a request is sent again
+_REASONS = {401: "refused", 403: "refused", 404: "not found", 410: "gone"}
+_OWN_PATHS = ("/data/upload/", "/data/local-files/")
+_STORAGE = {
+    404: "Label Studio finds no storage for it (404). Connect its bucket or container to the project as a source "
+    "storage (Settings > Cloud Storage)",
+    424: "Label Studio could not read it from its storage (424): it is not there, or Label Studio may not read it",
+}
+
+
+class _Refused(Exception):
+    """A request that is not sent; the text says why, as a sentence."""
+
+
+class Files:
+    """Fetches files. Safe to use from many threads.
+
+    Args:
+        url: address of Label Studio.
+        token: for Label Studio.
+        session: its adapters are guarded, see `guard`.
+        hosts: that may be asked besides Label Studio.
+        timeout: seconds to wait for a host to go on answering.
+        seconds: that a whole file may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        session: requests.Session,
+        *,
+        hosts: ImageHosts,
+        timeout: float,
+        seconds: float,
+    ) -> None:
+        self._url, self._token, self._session = url, token, session
+        self._home = origin_of(url)
+        self._hosts, self._timeout, self._seconds = hosts, timeout, seconds
+
+    @contextmanager
+    def stream(self, reference: str) -> Iterator[Iterable[bytes]]:
+        """Open a file and yield its bytes in chunks as they come.
+
+        Args:
+            reference: a path on Label Studio such as "/data/upload/…", or an http(s) address.
+
+        Raises:
+            ImageError: with the reason; also while the chunks are read.
+        """
+        name, url = shown(reference), self._address(reference)
+        with Errand(self._hosts, self._home, self._seconds) as errand:
+            try:
+                response = self._followed(url, errand)
+            except FAILURES as error:
+                raise ImageError(f"Image {name} cannot be fetched: {self._why(error, errand)}.") from None
+            except (LabelStudioError, _Refused) as error:
+                raise ImageError(f"Image {name} cannot be fetched: {error}") from None
+            except TooLate:
+                raise ImageError(f"Image {name} cannot be fetched: {self._late()}.") from None
+            except NotAllowed as error:
+                raise ImageError(f"Image {name} cannot be fetched: {self._advice(url, error)}") from None
+            with response:
+                if not response.ok:
+                    raise ImageError(f"Image {name} cannot be fetched: {self._refusal(response, reference)}.")
+                yield self._chunks(response, name, errand)
+
+    def _chunks(self, response: requests.Response, name: str, errand: Errand) -> Iterator[bytes]:
+        try:
+            yield from response.iter_content(_CHUNK_BYTES)
+            errand.check()  # a connection that is cut looks like an end where no length was announced
+        except TooLate:
+            raise ImageError(f"Image {name} broke off: {self._late()}.") from None
+        except FAILURES as error:
+            raise ImageError(f"Image {name} broke off: {self._why(error, errand)}.") from None
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+    def _followed(self, url: str, errand: Errand) -> requests.Response:
+        """Send a request, and those that it is redirected to."""
+        at_home = True
+        for _ in range(_REDIRECTS + 1):
+            at_home = at_home and origin_of(url) == self._home
+            response = self._answer(url, errand, signed=at_home)
+            target = self._session.get_redirect_target(response)
+            if target is None:
+                return response
+            response.close()
+            url = self._next(url, target)
+        raise _Refused(f"more than {_REDIRECTS} redirects.")
+
+    def _answer(self, url: str, errand: Errand, *, signed: bool) -> requests.Response:
+        """Send one request; when Label Studio refuses the access token, buy another and try once more."""
+        header = self._token.header() if signed else None
+        response = self._get(url, errand, header)
+        if response.status_code == 401 and header is not None and self._token.renew(header):
+            response.close()
+            response = self._get(url, errand, self._token.header())
+        return response
+
+    def _get(self, url: str, errand: Errand, header: str | None) -> requests.Response:
+        """Send one request, and again where that may help; urllib3's own retries log addresses, signatures and all."""
+        self._check_proxy(url)
+        for wait in _WAITS:
+            try:
+                response = self._sent(url, errand, header)
+            except (requests.exceptions.SSLError, requests.Timeout):
+                raise
+            except requests.ConnectionError:
+                pass
+            else:
+                if response.status_code not in (502, 503, 504):
+                    return response
+                response.close()
+            time.sleep(wait)
+        return self._sent(url, errand, header)
+
+    def _sent(self, url: str, errand: Errand, header: str | None) -> requests.Response:
+        with errand.current():
+            return self._session.get(
+                url,
+                auth=OnlyTo(self._home, header),
+                timeout=(min(_CONNECT_SECONDS, self._seconds), self._timeout),
+                stream=True,
+                allow_redirects=False,
+                headers={"Accept-Encoding": "identity"},
+            )
+
+    def _next(self, url: str, target: str) -> str:
+        """Return the address that a redirect leads to."""
+        address = urljoin(url, target)
+        if scheme_of(address) not in ("http", "https"):
+            raise _Refused("the address that it redirects to is not valid.")
+        _check_user(address)
+        if origin_of(url)[0] == "https" != origin_of(address)[0] and origin_of(url) != self._home:
+            raise _Refused(f"{_host(url)} redirects from https to http.")
+        return address
+
+    def _check_proxy(self, url: str) -> None:
+        """Refuse what a proxy would resolve for us, unless the host is named."""
+        scheme, host, port = origin_of(url)
+        if (scheme, host, port) == self._home or not select_proxy(url, get_environ_proxies(url)):
+            return
+        if not self._hosts.named(host.strip("[]"), int(port or 0)):
+            entry = entry_for(host.strip("[]"), int(port or 0))
+            raise _Refused(
+                f"it would be fetched through the proxy of the environment, which hides the address of {host}. To "
+                f"allow it, add {entry} to NEXTMASK_IMAGE_HOSTS, by name."
+            )
+
+    # -- words --------------------------------------------------------------------------------------------------------
+    def _address(self, reference: str) -> str:
+        scheme, name = scheme_of(reference), shown(reference)
+        if scheme is None and not reference.startswith("//"):
+            prefix = parse_url(self._url).path or ""
+            root = self._url.removesuffix(prefix) if prefix and reference.startswith(f"{prefix}/") else self._url
+            return f"{root}/{reference.lstrip('/')}"
+        if is_cloud(reference):
+            raise ImageError(f"Image {name} is in cloud storage; which one is not known without its project.")
+        if scheme not in ("http", "https"):
+            raise ImageError(
+                f"Image {name} has the scheme {scheme or 'none'!r}; only http, https, {', '.join(CLOUD_SCHEMES)} and "
+                "paths on Label Studio can be fetched."
+            )
+        try:
+            _check_user(reference)
+        except _Refused as error:
+            raise ImageError(f"Image {name} cannot be fetched: {error}") from None
+        return reference
+
+    def _advice(self, url: str, error: NotAllowed) -> str:
+        """Say which host is not allowed, and how to allow it."""
+        asked = entry_for(_host(url), origin_of(url)[2] or 0)
+        led = "" if asked == error.entry else f"it is redirected to {error.host}; "
+        other = origin_of(url) != self._home and (parse_url(url).path or "").startswith(_OWN_PATHS)
+        perhaps = " If this is Label Studio by another name, set LABEL_STUDIO_URL to that one." if other else ""
+        return (
+            f"{led}{error.host} may not be asked: it has no public address, or NEXTMASK_IMAGE_HOSTS leaves it out. "
+            f"To allow it, add {error.entry} to NEXTMASK_IMAGE_HOSTS.{perhaps}"
+        )
+
+    def _refusal(self, response: requests.Response, reference: str) -> str:
+        """Say why a file was not given out."""
+        status = response.status_code
+        if origin_of(response.url) != self._home:
+            by = f"{_host(response.url)}: " if _host(response.url) != _host(reference) else ""
+            return f"{by}{_REASONS.get(status, 'no success')} ({status})"
+        if status in (401, 403):
+            return f"Label Studio refused it ({status}). {self._token.advice if status == 401 else LACKS_RIGHT}"
+        if as_imported(reference) != reference:
+            return _STORAGE.get(status, f"Label Studio could not read it from the storage ({status})")
+        if status == 500:
+            return "Label Studio answered 500, as it does for uploads that no longer exist"
+        return f"{_REASONS.get(status, 'no success')} ({status})"
+
+    def _why(self, error: Exception, errand: Errand) -> str:
+        try:
+            errand.check()
+        except TooLate:
+            return self._late()
+        return reason(error, self._timeout)
+
+    def _late(self) -> str:
+        return f"it did not come within the {self._seconds:g} s of NEXTMASK_IMAGE_SECONDS"
+
+
+def _host(url: str) -> str:
+    return origin_of(url)[1].strip("[]")
+
+
+def _check_user(url: str) -> None:
+    if parse_url(url).auth is not None:
+        raise _Refused(
+            "its address has a user name or password in it, which everybody sees who sees the task. Import it without; "
+            "files that need credentials belong into a cloud storage of Label Studio."
+        )
