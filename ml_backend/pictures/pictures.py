@@ -23,6 +23,7 @@ from ml_backend.pictures import drawing
 from ml_backend.pictures.cache import PictureCache, key_of
 from ml_backend.pictures.drawing import Mask, Picture
 from ml_backend.pictures.subjects import NoPicture, Subject, ranking_model, serving_number
+from ml_backend.references import in_project
 from ml_backend.services import Services
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Pictures:
     # -- what there is to see -----------------------------------------------------------------------------------------
     def image(self, subject: Subject) -> Drawing:
         """The image of a task."""
-        key = key_of(_FORMAT, "image", subject.task.image)
+        key = key_of(_FORMAT, "image", _place(subject))
         return Drawing(key, lambda: Picture(self._small_image(key, subject), "image/webp"))
 
     def mask(self, subject: Subject) -> Drawing:
@@ -132,7 +133,7 @@ class Pictures:
             text: the boxes as the store keeps them.
         """
         boxes = boxes_from_text(text)
-        return Drawing(key_of(_FORMAT, "boxes", subject.task.image, text), lambda: self._framed(subject, boxes))
+        return Drawing(key_of(_FORMAT, "boxes", _place(subject), text), lambda: self._framed(subject, boxes))
 
     # -- what it is drawn from ----------------------------------------------------------------------------------------
     def opinion(self, version: Version, subject: Subject) -> Opinion:
@@ -172,7 +173,7 @@ class Pictures:
 
     def failure(self, subject: Subject) -> str | None:
         """Return why a task's image could not be had a moment ago; None where that is not known."""
-        return self._failures.reason(subject.task.image)
+        return self._failures.reason(_place(subject))
 
     def predictor(self, subject: Subject, number: int) -> Predictor:
         """Return the network of a version.
@@ -216,22 +217,22 @@ class Pictures:
 
     def _fetch(self, subject: Subject) -> None:
         """Get the file of an image: others may be drawn meanwhile, since its host may take its time."""
-        known = self._failures.reason(subject.task.image)
+        known = self._failures.reason(_place(subject))
         if known is not None:
             raise NoPicture(known)
         try:
-            self._services.images.path(subject.task.image)
+            self._services.images_of(subject.task.project_id).path(subject.task.image)
         except ImageError as error:
             raise self._failed(subject, error) from error
 
     def _load(self, subject: Subject) -> Array:
         try:
-            return self._services.images.load(subject.task.image)
+            return self._services.images_of(subject.task.project_id).load(subject.task.image)
         except ImageError as error:
             raise self._failed(subject, error) from error
 
     def _failed(self, subject: Subject, error: ImageError) -> NoPicture:
-        self._failures.note(subject.task.image, str(error))
+        self._failures.note(_place(subject), str(error))
         return NoPicture(str(error))
 
     def _framed(self, subject: Subject, boxes: tuple[Box, ...]) -> Picture:
@@ -267,9 +268,7 @@ class Pictures:
             raise NoPicture(str(error)) from error
 
     def _opinion_key(self, version: Version, subject: Subject) -> str:
-        return key_of(
-            _FORMAT, "opinion", version.sha256, int(version.record.settings["input_size"]), subject.task.image
-        )
+        return key_of(_FORMAT, "opinion", version.sha256, int(version.record.settings["input_size"]), _place(subject))
 
     def _kept_opinion(self, key: str) -> Opinion | None:
         found = self._cache.get(key)
@@ -333,8 +332,13 @@ class _Failures:
         return reason if time.monotonic() - noted < FORGET_SECONDS else None
 
 
+def _place(subject: Subject) -> str:
+    """What an image is known by: a file in cloud storage for each project apart."""
+    return in_project(subject.task.image, subject.task.project_id)
+
+
 def _size_key(subject: Subject) -> str:
-    return key_of(_FORMAT, "size", subject.task.image)
+    return key_of(_FORMAT, "size", _place(subject))
 
 
 def _shrunk_file(read: Callable[[], bytes]) -> Mask:
