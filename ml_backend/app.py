@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from http import HTTPStatus
@@ -26,7 +27,11 @@ from ml_backend.authentication import protect
 from ml_backend.connection import DISCONNECTING
 from ml_backend.dashboard import add_dashboard
 from ml_backend.errors import NextmaskError
+from ml_backend.health import add_health
+from ml_backend.logs import hide, note, noted
+from ml_backend.metrics import Metrics, add_metrics
 from ml_backend.model import NextmaskModel, payload_project
+from ml_backend.request_log import REQUEST_ID, RequestLog
 from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
 from ml_backend.settings import Settings, params_text
 from ml_backend.store import Store
@@ -91,7 +96,8 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
     """Make the web application.
 
     Args:
-        worker: entered when the server starts and left when it ends (`supervisor.WorkerProcess`).
+        worker: entered when the server starts and left when it ends (`supervisor.WorkerProcess`); where it has
+            `is_alive`, /ready asks it.
     """
     services = open_services(settings)
     secret = webhook_secret(services)
@@ -109,8 +115,14 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
         lifespan=lifespan,
         dependencies=[Depends(_Documented(scheme_name="HTTPBasic", description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
     )
+    metrics = Metrics(services, worker_pid=None if worker is None else lambda: getattr(worker, "pid", None))
     protect(app, settings, secret)
-    _add_protocol(app, services)
+    add_metrics(app, metrics)
+    app.add_middleware(RequestLog)  # the outermost: what the others refuse is logged and counted, too
+    hide(secret, settings.basic_auth_pass.get_secret_value(), settings.label_studio_api_key.get_secret_value())
+    app.state.services = services
+    add_health(app, services, worker=getattr(worker, "is_alive", None))
+    _add_protocol(app, services, metrics)
     add_dashboard(app, services)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(NextmaskError, _expected)
@@ -125,18 +137,14 @@ def version_of(services: Services, project: str | int | None) -> str:
     return found.published_version if found and found.published_version else NO_VERSION
 
 
-def _add_protocol(app: FastAPI, services: Services) -> None:
+def _add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     predictions, webhooks = CapacityLimiter(PREDICT_THREADS), CapacityLimiter(WEBHOOK_THREADS)
-
-    @app.get("/health", tags=["protocol"])
-    async def health() -> dict[str, str]:
-        """Tell that the server is up (no authentication)."""
-        return {"status": "UP", "model_class": NextmaskModel.__name__, "version": __version__}
 
     @app.post("/setup", tags=["protocol"])
     def setup(body: SetupRequest) -> dict[str, str]:
         """Say which version predicts; the worker looks at the project when this is news."""
         project_id = payload_project({"project": body.project})
+        note(project=project_id)
         if project_id is not None:
             _take_setup(services.store, project_id, body.extra_params)
         return {"model_version": version_of(services, body.project)}
@@ -144,9 +152,11 @@ def _add_protocol(app: FastAPI, services: Services) -> None:
     @app.post("/predict", tags=["protocol"])
     async def predict(body: PredictRequest) -> PredictResponse:
         """Predict masks: one answer per task, in order."""
-        model = NextmaskModel(body.project, body.label_config, services=services)
+        note(project=payload_project({"project": body.project}))
+        model, started = NextmaskModel(body.project, body.label_config, services=services), time.perf_counter()
         context = (body.params or {}).get("context")
         results = await to_thread.run_sync(lambda: model.predict(body.tasks, context=context), limiter=predictions)
+        metrics.predicted(len(results), model.failures, time.perf_counter() - started)
         version = results[0]["model_version"] if results else version_of(services, body.project)
         return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
 
@@ -154,7 +164,7 @@ def _add_protocol(app: FastAPI, services: Services) -> None:
     async def webhook(request: Request) -> dict[str, str]:
         """Note that something changed; the worker asks Label Studio what."""
         body = await request.body()
-        return await to_thread.run_sync(_take_event, services, body, limiter=webhooks)
+        return await to_thread.run_sync(_take_event, services, body, metrics, limiter=webhooks)
 
     @app.get("/versions", tags=["protocol"])
     def versions(project: str | None = None) -> Versions:
@@ -190,7 +200,7 @@ def _versions(services: Services, project: str | int | None) -> Versions:
     return Versions(versions=list(dict.fromkeys([*published, *older])))
 
 
-def _take_event(services: Services, body: bytes) -> dict[str, str]:
+def _take_event(services: Services, body: bytes, metrics: Metrics) -> dict[str, str]:
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -199,6 +209,8 @@ def _take_event(services: Services, body: bytes) -> dict[str, str]:
     project_id = payload_project(payload) if isinstance(payload, dict) else None
     if not isinstance(action, str) or project_id is None:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "A webhook body needs an action and a project with an id.")
+    note(project=project_id)
+    metrics.webhook(action)
     NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
     logger.info("project=%s event=%.40r", project_id, action)
     return {"status": "noted"}
@@ -228,4 +240,6 @@ async def _expected(_: Request, error: Exception) -> Response:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     # The log has the traceback (uvicorn writes it); clients get none.
-    return JSONResponse({"detail": f"Internal error ({type(error).__name__}); see nextmask's log."}, status_code=500)
+    body = {"detail": f"Internal error ({type(error).__name__}); see nextmask's log."}
+    headers = {REQUEST_ID: str(noted().get("request", ""))}
+    return JSONResponse(body, status_code=500, headers=headers)

@@ -37,6 +37,9 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
 
     Args:
         services: made from the environment when the stock server constructs the model.
+
+    Attributes:
+        failures: tasks of the last `predict` that got no mask because something failed.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         self._project_id = _project_id(project_id)
         self._label_config = label_config
         self._services = services or _services_of_environment()
+        self.failures = 0
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_params: Any
@@ -72,6 +76,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
             predictions = self._predictions(tasks, project, version)
         except NextmaskError as error:
             logger.warning("project=%s version=%s no predictions: %s", project_id, version, error)
+            self.failures = len(tasks)
             predictions = [_empty(version, _LAST) for _ in tasks]
         seconds = time.monotonic() - started
         logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
@@ -128,6 +133,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
                     kept.append((task_id, score, answer.png))
                     asked.update({task_id: query} if query else {})
             elif answer is not None:
+                self.failures += 1
                 logger.warning("project=%s task=%s no prediction: %s", project_id, task_id, answer)
             predictions.append(prediction)
         # Kept so that what the annotator changes can be computed from it, and what was asked for is known.

@@ -119,7 +119,7 @@ class _Run:
 
     def run(self) -> None:
         """Do all steps, in order."""
-        failed_before = self._failed_tasks()
+        failed_before = self._store.task_errors(self._id)
         try:
             self._steps()
         except LeaseLost:  # whoever holds it now tells
@@ -164,12 +164,9 @@ class _Run:
             return NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
         return None
 
-    def _failed_tasks(self) -> dict[int, str]:
-        return {task.task_id: task.error for task in self._store.tasks(self._id) if task.error}
-
     def _tell_failed_tasks(self, before: Mapping[int, str]) -> None:
         """Tell once, and in one event, of tasks that cannot be used: ten thousand may fail for one reason."""
-        news = {task: error for task, error in self._failed_tasks().items() if task not in before}
+        news = {task: error for task, error in self._store.task_errors(self._id).items() if task not in before}
         if not news:
             return
         shown = [f"task {task}: {error}" for task, error in list(news.items())[:_SHOWN_TASKS]]

@@ -109,7 +109,8 @@ class Scorer:
         """Predict masks for image references, one answer each, in order.
 
         Args:
-            deadline: time on `time.monotonic`'s clock after which the rest is answered with an ImageError.
+            deadline: time on `time.monotonic`'s clock after which the rest is answered with an ImageError; so it
+                is when the server has to end.
 
         Yields:
             The mask; None where there is no model yet; an ImageError where the image cannot be had.
@@ -125,7 +126,7 @@ class Scorer:
                 for reference, image in zip(references[answered:], chunk, strict=False):
                     yield image if isinstance(image, ImageError) else self._shown(next(predictions).mask, reference)
                 answered += len(chunk)
-                if deadline is not None and time.monotonic() > deadline:
+                if self._services.stopping.is_set() or (deadline is not None and time.monotonic() > deadline):
                     break
         for reference in references[answered:]:
             yield ImageError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 NO_VERSION = "nextmask-0.0"
 """What /setup and /predict answer before anything was published: no prediction carries it."""
 
+_WORKER_SEEN = "worker_seen_at"
+
 
 @dataclass(frozen=True)
 class Services:
@@ -31,6 +34,7 @@ class Services:
         settings: of the installation, or with a project's `extra_params` laid over them.
         predictors: networks in memory, loaded when first asked for.
         training_slot: one training at a time in this process; more would share one GPU.
+        stopping: set when the server has to end: requests under way answer what they have.
     """
 
     settings: Settings
@@ -39,6 +43,7 @@ class Services:
     images: ImageCache
     predictors: PredictorCache
     training_slot: threading.Semaphore
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     def project_folder(self, project_id: int) -> Path:
         """Folder of a project's masks and model versions."""
@@ -118,6 +123,17 @@ def open_services(settings: Settings) -> Services:
     )
     store = Store(settings.effective_database_url)
     return Services(settings, store, client, images, PredictorCache(capacity=4), threading.Semaphore(1))
+
+
+def show_worker(store: Store) -> None:
+    """Give a sign of life of this process, a worker."""
+    store.set_note(_WORKER_SEEN, str(time.time()))
+
+
+def worker_seen(store: Store) -> float | None:
+    """Return when a worker gave its last sign of life (seconds since the epoch); None where none ever did."""
+    noted = store.note(_WORKER_SEEN)
+    return None if noted is None else float(noted)
 
 
 def webhook_secret(services: Services) -> str:

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias=_unprefixed("LOG_LEVEL"), description="Least severe messages that are logged."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log's lines; json is for programs that collect logs."
+    )
     model_dir: Path = Field(
         Path(".nextmask"),
         validation_alias=_unprefixed("MODEL_DIR"),
@@ -171,6 +174,13 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(60.0, gt=0, description="Interval of the timer that heals lost webhooks.")
     lease_seconds: float = Field(30.0, ge=2, description="Time after which a dead worker's project is taken over.")
 
+    # -- operations ---------------------------------------------------------------------------------------------------
+    minimum_free_bytes: int = Field(
+        1_000_000_000,
+        ge=0,
+        description="Free bytes in MODEL_DIR under which /ready answers that nextmask is not ready.",
+    )
+
     # -- images -------------------------------------------------------------------------------------------------------
     image_cache_bytes: int = Field(10_000_000_000, ge=1_000_000, description="Bytes of images kept on disk.")
     picture_cache_bytes: int = Field(
@@ -271,6 +281,7 @@ _INSTALLATION_FIELDS = frozenset(
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
     | {"scoring_memory", "picture_cache_bytes", "label_studio_public_url"}
     | {"image_hosts", "image_seconds"}
+    | {"scoring_memory", "picture_cache_bytes", "minimum_free_bytes", "log_format"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

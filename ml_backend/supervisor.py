@@ -31,6 +31,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
         self._started = threading.Event()
+        self._deadline: float | None = None
 
     def __enter__(self) -> WorkerProcess:
         self._thread.start()
@@ -40,15 +41,28 @@ class WorkerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+        process = self._process
+        if process and process.poll() is None:
+            try:
+                process.wait(max(0.0, (self._deadline or 0.0) - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._thread.join()
+
+    def end(self) -> None:
+        """Tell the worker to end, and do not wait: it does so while the server answers its last requests."""
         with self._starting:  # none is started afterwards, and the last one that was is known
+            if self._stop.is_set():
+                return
             self._stop.set()
+            self._deadline = time.monotonic() + _STOP_SECONDS
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        self._thread.join()
+
+    def is_alive(self) -> bool:
+        """Whether a worker runs now."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int | None:

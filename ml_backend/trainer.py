@@ -91,10 +91,12 @@ class Trainer:
             changes = {"failed_digest": self._attempt(digest), "retry_at": time.time() + RETRY_SECONDS}
             self._store.update_project(self._id, train_error=str(error), **changes)
             self._store.add_event(self._id, "training_failed", str(error), level="error")
+            self._store.count(f"trainings_failed_{self._id}")
             self._answer_request(requested_at)
             raise
         self._store.update_project(self._id, train_error="")
         logger.info("project=%s model=%s trained labels=%s", self._id, number, len(labelled))
+        self._store.count(f"trainings_trained_{self._id}")
         self._store.add_event(self._id, "trained", _what_was_trained(self._checkpoints.get(number)))
         self._answer_request(requested_at)
         self.settle()

@@ -17,13 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ml_backend.errors import LabelStudioNotFound, LeaseLost, NextmaskError
+from ml_backend.logs import begin, belonging_to
 from ml_backend.reconciler import reconcile
-from ml_backend.services import Services
+from ml_backend.services import Services, show_worker
 from ml_backend.store import Lease
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+SHOW_SECONDS = 5.0
+STOP_SECONDS = 6.0
+"""A stop waits so long for the steps at hand: a training ends within 3 s, a request to a host that hangs does not."""
 _EVENTS_LOOKED_AT = 50
 THREADS = 2
 """Projects looked after at once, so that one project's long training never starves the queue of another."""
@@ -35,19 +39,39 @@ class Worker:
     def __init__(self, services: Services) -> None:
         self._services, self._settings = services, services.settings
         self._stop = threading.Event()
+        self._leases: set[Lease] = set()
 
     def stop(self) -> None:
         """End after the step at hand; a training is ended at once and started again by the next worker."""
         self._stop.set()
 
-    def run(self) -> None:
-        """Work until `stop` is called."""
+    def run(self) -> bool:
+        """Work until `stop` is called.
+
+        Returns:
+            Whether all work ended. Where a request hangs, its thread is left behind, and its lease is given back.
+        """
         threads = [threading.Thread(target=self._loop, name=f"project-{n}", daemon=True) for n in range(THREADS)]
-        for thread in threads:
+        for thread in (*threads, threading.Thread(target=self._show, name="sign-of-life", daemon=True)):
             thread.start()
         logger.info("worker started threads=%s interval=%ss", THREADS, self._settings.reconcile_seconds)
+        self._stop.wait()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for lease in list(self._leases):
+            logger.warning("project=%s its work does not end; the next worker takes it over", lease.project_id)
+            self._services.store.release(lease, handled=False)
+        return not any(thread.is_alive() for thread in threads)
+
+    def _show(self) -> None:
+        """Give signs of life."""
+        while not self._stop.is_set():
+            try:
+                show_worker(self._services.store)
+            except Exception:  # a full disk, a locked database: the next one may succeed
+                logger.exception("the worker could not give a sign of life; it goes on")
+            self._stop.wait(SHOW_SECONDS)
 
     def _loop(self) -> None:
         while not self._stop.is_set():
@@ -75,7 +99,12 @@ class Worker:
         if lease is None:
             return False
         started = time.monotonic()
-        error = self._work(lease)
+        self._leases.add(lease)
+        try:
+            with belonging_to(project=lease.project_id):
+                error = self._work(lease)
+        finally:
+            self._leases.discard(lease)
         seconds = time.monotonic() - started
         logger.debug("project=%s reconciled seconds=%.2f", lease.project_id, seconds)
         if error is not None and only is not None:
@@ -162,6 +191,7 @@ class Worker:
         ended, lost = threading.Event(), threading.Event()
 
         def beat() -> None:
+            begin(project=lease.project_id)
             while not ended.wait(self._settings.lease_seconds / 4):
                 try:
                     self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)

@@ -29,6 +29,7 @@ SECTIONS = {
     "strategy": "What is learned, and from what",
     "queue_window": "The queue",
     "reconcile_seconds": "The worker",
+    "minimum_free_bytes": "Operations",
     "image_cache_bytes": "Images",
 }
 LIMITS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))

@@ -6,17 +6,22 @@ import logging
 import os
 import signal
 import socket
-import sys
+import threading
+import time
+from types import FrameType
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.logs import configure, hide
 from ml_backend.settings import Settings, load_settings
 
 commands = typer.Typer()
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _GRACE_SECONDS = 5
+_THREAD_SECONDS = 1.0
 
 
 @commands.command()
@@ -50,8 +55,19 @@ def serve(
     make_strategy(settings.strategy, settings.strategy_options)
     check_network(settings.architecture, settings.encoder, settings.network_options)
     _check_port(settings)
-    application = create_app(settings, worker=WorkerProcess(settings) if worker else None)
-    uvicorn.run(
+    child = WorkerProcess(settings) if worker else None
+    application = create_app(settings, worker=child)
+
+    class Server(uvicorn.Server):
+        """Ends its worker and its long requests while it waits for the others, not afterwards."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            application.state.services.stopping.set()
+            if child is not None:  # in a thread: a signal may come in the middle of anything
+                threading.Thread(target=child.end, daemon=True).start()
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
         application,
         host=settings.host,
         port=settings.port,
@@ -59,6 +75,12 @@ def serve(
         access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    try:
+        Server(config).run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _leave_hanging_threads()
 
 
 @commands.command()
@@ -78,7 +100,20 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
     signal.signal(signal.SIGTERM, lambda *_: work.stop())
     if parent is None:
         signal.signal(signal.SIGINT, lambda *_: work.stop())
-    work.run()
+    if not work.run():  # a request hangs; the interpreter would not wait for it, either, but may crash on its way out
+        logging.shutdown()
+        os._exit(0)
+
+
+def _leave_hanging_threads() -> None:
+    """End the process where a thread would keep it: what it was to answer was answered when the server ended."""
+    others = [thread for thread in threading.enumerate() if not thread.daemon and thread != threading.main_thread()]
+    deadline = time.monotonic() + _THREAD_SECONDS
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        logging.shutdown()
+        os._exit(0)
 
 
 def _check_port(settings: Settings) -> None:
@@ -97,11 +132,5 @@ def _check_port(settings: Settings) -> None:
 
 def configure_logging(settings: Settings) -> None:
     """Log to standard error, one line per event."""
-    logging.basicConfig(
-        level=settings.log_level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s pid=" + str(os.getpid()) + " %(message)s",
-        force=True,
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    hide(*(value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)))
+    configure(settings.log_level, settings.log_format)

@@ -532,6 +532,17 @@ class Store:
         """Keep a note for later runs."""
         self._upsert(META, [{"key": key, "value": value}], keys=("key",))
 
+    def count(self, key: str) -> None:
+        """Count one more under a key, for good."""
+        more = sa.cast(sa.cast(META.c.value, sa.BigInteger) + 1, sa.Text)
+        statement = self._insert(META).values(key=f"count_{key}", value="1")
+        with self._write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": more}))
+
+    def counted(self, key: str) -> int:
+        """Return what was counted under a key."""
+        return int(self.note(f"count_{key}") or 0)
+
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
         if rows:
             with self._write() as connection:

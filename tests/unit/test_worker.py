@@ -12,7 +12,7 @@ import pytest
 from wiring import PROJECT, MemoryStudio, make_services
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
-from ml_backend.services import Services
+from ml_backend.services import Services, worker_seen
 from ml_backend.store import Project
 from ml_backend.worker import Worker
 
@@ -283,3 +283,28 @@ def test_an_error_is_one_of_ours(services: Services, studio: Studio) -> None:
     studio.meanwhile = fail_with(KeyError("x"))
     with pytest.raises(NextmaskError, match="Unexpected KeyError"):
         Worker(services).run_once(only=PROJECT)
+
+
+def test_work_that_hangs_is_left_and_its_lease_given_back(
+    services: Services, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.worker.STOP_SECONDS", 0.3)
+    hangs, ends = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        ends.wait(60)
+
+    studio.meanwhile = hang
+    worker, ended = Worker(services), list[bool]()
+    thread = threading.Thread(target=lambda: ended.append(worker.run()))
+    thread.start()
+    assert hangs.wait(60)
+    assert project(services).lease_owner is not None
+    wait_for(lambda: worker_seen(services.store) is not None)
+    worker.stop()
+    thread.join(60)
+    assert ended == [False]
+    assert project(services).lease_owner is None
+    assert project(services).wakes_handled == 0  # it stays due
+    ends.set()
