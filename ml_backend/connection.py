@@ -21,7 +21,6 @@ from ml_backend.label_config import (
     with_query_control,
 )
 from ml_backend.label_studio import LabelStudio
-from ml_backend.networks import check_network
 from ml_backend.ranking import make_strategy
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
@@ -100,6 +99,8 @@ class Connection:
             LabelConfigError: the labelling configuration has no control that can hold a mask.
             LabelStudioError: the host refused a step; it says which, and why.
         """
+        from ml_backend.networks import check_network  # takes torch with it, which `nextmask doctor` does without
+
         self._changes = []
         self._check_address()
         backends = self._own(self._client.ml_backends(self._id), self._url)

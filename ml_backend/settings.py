@@ -24,6 +24,7 @@ from ml_backend.hosts import ImageHosts
 ENSEMBLED = frozenset({"suggestive_annotation", "sa"})
 """Strategies whose committee is an ensemble where nobody says otherwise."""
 _PREFIX = "NEXTMASK_"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _unprefixed(name: str) -> AliasChoices:
@@ -254,6 +255,18 @@ class Settings(BaseSettings):
         """How many members that committee has."""
         return self.members or (4 if self.effective_committee == "ensemble" else 20)
 
+    def check_serving(self) -> None:
+        """Raise ConfigurationError when a server with these settings would be open to all, or could do nothing."""
+        if self.host not in _LOOPBACK and not self.basic_auth_user:
+            raise ConfigurationError(
+                f"NEXTMASK_HOST = {self.host!r} is open to the network: set BASIC_AUTH_USER and BASIC_AUTH_PASS."
+            )
+        if bool(self.basic_auth_user) != bool(self.basic_auth_pass.get_secret_value()):
+            raise ConfigurationError(
+                "BASIC_AUTH_USER and BASIC_AUTH_PASS belong together:"
+                " set both, or neither to let every local caller in."
+            )
+
     def for_project(self, extra_params: Mapping[str, Any] | str | None) -> Settings:
         """Return these settings with a project's `extra_params` laid over them.
 
@@ -297,6 +310,27 @@ def load_settings(**overrides: Any) -> Settings:
     return _build({key: value for key, value in overrides.items() if value is not None}, origin="environment", env=True)
 
 
+def inspect_environment(**overrides: Any) -> tuple[Settings, list[str]]:
+    """Read the environment as `load_settings` does, but stop at nothing.
+
+    Returns:
+        The settings, with the defaults in place of invalid values, and what `load_settings` would refuse, if anything.
+    """
+    complaints = _unknown([*dotenv_values(".env"), *os.environ])
+    given = {key: value for key, value in overrides.items() if value is not None}
+    refused: dict[str, Any] = {}
+    while True:
+        try:
+            return Settings(**{**given, **refused}), complaints
+        except ValidationError as error:
+            # The default is given as an argument, which wins over the environment.
+            names = {_field_name(str(item["loc"][0])) for item in error.errors(include_url=False)} - refused.keys()
+            if not names:
+                raise ConfigurationError(_explain(error, "environment")) from None
+            complaints.append(_explain(error, "environment"))
+            refused |= {name: Settings.model_fields[name].get_default(call_default_factory=True) for name in names}
+
+
 def params_text(extra_params: Any) -> str:
     """Return `extra_params` in one form, whether the host sends an object, its JSON text, or nothing."""
     if isinstance(extra_params, str) or not extra_params:
@@ -306,12 +340,19 @@ def params_text(extra_params: Any) -> str:
 
 
 def _refuse_unknown(keys: Iterable[str]) -> None:
-    known = {_environment_name(name) for name in Settings.model_fields}
-    for key in keys:
+    for complaint in _unknown(keys):
+        raise ConfigurationError(complaint)
+
+
+def _unknown(keys: Iterable[str]) -> list[str]:
+    """Say of each name that begins as ours do and is none what it may have been meant to be."""
+    known, found = {_environment_name(name) for name in Settings.model_fields}, []
+    for key in dict.fromkeys(keys):
         if key.upper().startswith(_PREFIX) and key.upper() not in known:
             hint = difflib.get_close_matches(key.upper(), known, n=1)
             remedy = f"Did you mean {hint[0]}?" if hint else "docs/configuration.md lists the valid names."
-            raise ConfigurationError(f"Unknown setting {key} in the environment or .env file. {remedy}")
+            found.append(f"Unknown setting {key} in the environment or .env file. {remedy}")
+    return found
 
 
 def _build(values: dict[str, Any], *, origin: str, env: bool) -> Settings:
@@ -336,6 +377,12 @@ def _environment_name(field: str) -> str:
     if info is not None and isinstance(info.validation_alias, AliasChoices):
         return str(info.validation_alias.choices[1])
     return field.upper() if info is None and not field.startswith(_PREFIX.lower()) else f"{_PREFIX}{field.upper()}"
+
+
+def _field_name(location: str) -> str:
+    """Return the field of a place in a validation error, which may be the name in the environment."""
+    lower = location.lower()
+    return lower if lower in Settings.model_fields else lower.removeprefix(_PREFIX.lower())
 
 
 def _as_text(value: object) -> str:

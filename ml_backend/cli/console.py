@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from ml_backend.errors import NextmaskError
 from ml_backend.services import Services
-from ml_backend.worker import Worker
 
 console = Console()
 errors = Console(stderr=True)
@@ -66,6 +65,8 @@ def reconcile_now(services: Services, project_id: int) -> None:
     Raises:
         NextmaskError: what went wrong.
     """
+    from ml_backend.worker import Worker
+
     worker = Worker(services)
     target = services.store.project(project_id)
     wakes = target.wakes if target else 0

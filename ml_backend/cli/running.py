@@ -19,7 +19,6 @@ from ml_backend.logs import configure, hide
 from ml_backend.settings import Settings, load_settings
 
 commands = typer.Typer()
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _GRACE_SECONDS = 5
 _THREAD_SECONDS = 1.0
 
@@ -40,14 +39,7 @@ def serve(
 
     settings = load_settings(host=host, port=port)
     configure_logging(settings)
-    if settings.host not in _LOOPBACK and not settings.basic_auth_user:
-        raise ConfigurationError(
-            f"NEXTMASK_HOST = {settings.host!r} is open to the network: set BASIC_AUTH_USER and BASIC_AUTH_PASS."
-        )
-    if bool(settings.basic_auth_user) != bool(settings.basic_auth_pass.get_secret_value()):
-        raise ConfigurationError(
-            "BASIC_AUTH_USER and BASIC_AUTH_PASS belong together: set both, or neither to let every local caller in."
-        )
+    settings.check_serving()
     if not settings.label_studio_api_key.get_secret_value():
         raise ConfigurationError(
             "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."

@@ -5,6 +5,7 @@ Dictionaries are Label Studio's own JSON objects. Every method may raise one of 
 
 from __future__ import annotations
 
+import json
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -178,6 +179,15 @@ class LabelStudio:
         """Return a task's predictions of exactly this model version, the oldest first."""
         rows = self._rows("/api/predictions/", task=task_id)
         return sorted((row for row in rows if row.get("model_version") == version), key=lambda row: int(row["id"]))
+
+    def some_tasks(self, project_id: int, count: int) -> list[Json]:
+        """Return the id and data of the first task, and of the newest ones: `count` in all, or as many as there are."""
+        found: dict[int, Json] = {}
+        for order, size in (("tasks:id", 1), ("-tasks:id", count)):
+            wanted = json.dumps({"ordering": [order]})
+            rows = self._list(project_id, wanted, page_size=size, fields="all", include="id,data")
+            found |= {int(row["id"]): row for row in rows}
+        return list(found.values())[:count]
 
     def task(self, task_id: int) -> Json:
         """Return one task with its annotations and predictions, masks included.

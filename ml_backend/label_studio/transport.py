@@ -100,6 +100,20 @@ class Transport:
             raise self._no_answer(error, timeout) from None  # the cause holds the request, and it the credentials
         return self._decoded(response, f"{method} {path}")
 
+    def text(self, path: str) -> str:
+        """Return a page as text.
+
+        Raises:
+            LabelStudioError: one of its kinds.
+        """
+        try:
+            response = self._send("GET", self.url + path, allow_redirects=False)
+        except _FAILURES as error:
+            raise self._no_answer(error, self._timeout) from None
+        if not response.ok:
+            raise self._error(response, f"GET {path}")
+        return response.text
+
     def clock(self) -> datetime:
         """Return the host's time, to the second.
 
