@@ -25,6 +25,7 @@ from ml_backend.demo.host import VERSION
 from ml_backend.doctor.bench import Missing
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.errors import ConfigurationError, LabelStudioError
+from ml_backend.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
 
@@ -192,7 +193,13 @@ def enter(settings: Settings, answer: Answer, *, patience: float = 5.0) -> tuple
     key = settings.label_studio_api_key.get_secret_value().strip()
     why = "Without a token that Label Studio accepts nothing is read or written there."
     try:
-        client = LabelStudio(settings.label_studio_url, key, timeout=patience)
+        client = LabelStudio(
+            settings.label_studio_url,
+            key,
+            timeout=patience,
+            image_hosts=ImageHosts.parse(settings.image_hosts),
+            image_seconds=patience,
+        )
     except ConfigurationError as error:
         return None, problem("token", str(error).partition(" Create a")[0], why, _create(settings))
     try:
@@ -224,7 +231,7 @@ def _refused(settings: Settings, key: str, error: LabelStudioError, why: str) ->
     if _is_personal(key):
         found = f"LABEL_STUDIO_API_KEY is refused (401): {_personal_fault(key, str(error))}"
         return problem("token", found, why, _create(settings))
-    if "legacy" in str(error):
+    if "has been disabled" in str(error):
         found = "LABEL_STUDIO_API_KEY is a legacy token (401), and the organization does not allow this kind"
         allow = f"or allow them: {settings.label_studio_url}/organization, API Tokens Settings, Legacy Tokens"
         return problem("token", found, why, f"{_create(settings)}; {allow}")

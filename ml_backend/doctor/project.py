@@ -16,6 +16,7 @@ from ml_backend.doctor.host import FAST_IMPORT_FLAG, LARGE_PROJECT
 from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, NextmaskError
 from ml_backend.label_config import labels_without_colours, parse_label_config
 from ml_backend.label_studio import LabelStudio
+from ml_backend.references import in_project
 from ml_backend.settings import Settings
 from ml_backend.status import ASKS_FOR_REGIONS
 from ml_backend.store import Project
@@ -353,7 +354,7 @@ def judge_images(client: LabelStudio, facts: Facts) -> Iterator[Finding]:
         try:
             if reference is None:
                 raise ImageError(f"The task's data has no image under {label_map.image_variable!r}.")
-            _fetch_beginning(client, reference)
+            _fetch_beginning(client, in_project(reference, facts.id))
         except ImageError as error:
             faults.append((task["id"], reference or "", str(error)))
     if not faults:

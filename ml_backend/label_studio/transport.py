@@ -108,7 +108,7 @@ class Transport:
         """
         try:
             response = self._send("GET", self.url + path, allow_redirects=False)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._no_answer(error, self._timeout) from None
         if not response.ok:
             raise self._error(response, f"GET {path}")
