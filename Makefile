@@ -8,6 +8,7 @@ STUDIO := .venv-label-studio
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
+JOBS ?= 2
 
 .PHONY: demo test check coverage format clean
 
@@ -16,7 +17,7 @@ demo: $(VENV)/.installed $(STUDIO)/.installed
 
 test: check $(STUDIO)/.installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 

@@ -9,12 +9,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ml_backend.demo.host import find_label_studio
 from ml_backend.settings import Settings, _environment_name
 
 pytest_plugins = ["live_fixtures", "browser_fixtures"]
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile("nextmask", deadline=None)
+hypothesis.settings.load_profile("nextmask")
 
 _OURS = frozenset(_environment_name(name) for name in Settings.model_fields)
 

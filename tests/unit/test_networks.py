@@ -114,7 +114,9 @@ def test_every_encoder_tensor_is_the_bundled_one(bundled: SegmentationNetwork) -
 
 
 @pytest.mark.parametrize(
-    ("draw", "imagenet_class"), [(spider_web, 815), (envelope, 549), (window_screen, 904)], ids=lambda one: str(one)
+    ("draw", "imagenet_class"),
+    [(spider_web, 815), (envelope, 549), (window_screen, 904)],
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 def test_the_encoder_recognises_drawings(bundled: SegmentationNetwork, draw: object, imagenet_class: int) -> None:
     assert callable(draw)
