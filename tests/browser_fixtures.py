@@ -1,4 +1,4 @@
-"""A headless Chromium, signed in to the Label Studio of the live tests."""
+"""A headless Chromium: one signed in to the Label Studio of the live tests, and one that reaches this machine only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Playwright, sync_playwright
 from studio_page import StudioPage
 from support import Studio
 
@@ -15,15 +15,30 @@ VIEWPORT = {"width": 1400, "height": 900}
 
 
 @pytest.fixture(scope="session")
-def chromium(studio: Studio) -> Iterator[Browser]:
-    program = shutil.which("chromium") or "/usr/bin/chromium"
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(studio: Studio, playwright: Playwright) -> Iterator[Browser]:
     # Label Studio's pages ask other hosts for fonts and error reports: what a test sees must not hang on those.
-    only = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(studio.url).hostname}"
+    yield from _browser(playwright, str(urlsplit(studio.url).hostname))
+
+
+@pytest.fixture(scope="session")
+def offline_chromium(playwright: Playwright) -> Iterator[Browser]:
+    """A browser for pages of our own: it needs no Label Studio, and finds no other host."""
+    yield from _browser(playwright, "127.0.0.1")
+
+
+def _browser(playwright: Playwright, host: str) -> Iterator[Browser]:
+    program = shutil.which("chromium") or "/usr/bin/chromium"
+    only = f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}"
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", only]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=options)
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=program, args=options)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class Demo:
             rounds = self._rounds(services, label_map)
             if rounds:
                 self._console.print(_table(rounds))
-            self._say_where(host)
+            self._say_where(host, settings)
             if not self._options.leave:
                 self._wait_for_interrupt(host)
         return rounds
@@ -286,9 +286,12 @@ class Demo:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         return Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
 
-    def _say_where(self, host: LabelStudioHost) -> None:
+    def _say_where(self, host: LabelStudioHost, settings: Settings) -> None:
         self._console.print(f"Label on: {host.url}/projects/{self._remembered.project}/data", highlight=False)
         self._console.print(f"User: {USERNAME}   Password: {self._remembered.password}", highlight=False)
+        password = self._remembered.backend_password
+        self._console.print(f"Dashboard: {settings.effective_backend_url}", highlight=False)
+        self._console.print(f"User: {settings.basic_auth_user}   Password: {password}", highlight=False)
 
     def _wait_for_interrupt(self, host: LabelStudioHost) -> None:
         self._console.print("Ctrl-C stops both; the next start finds everything again.")
