@@ -79,7 +79,8 @@ def annotation_effort(
         measure: "clicks", or "seconds": the clicks rescaled so that they sum to the lead time.
         minimum_area, tolerance: as in `clicks`.
     """
-    result = list(annotation.get("result") or [])
+    found = annotation.get("result")
+    result = found if isinstance(found, list) else []
     points = clicks(result, label_map, before, minimum_area=minimum_area, tolerance=tolerance)
     height, width = before.shape
     if boxes and len(points):

@@ -21,6 +21,12 @@ annotators and written to logs, so no secret ever goes into one.
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
+
+_SHOWN_CHARACTERS = 100
+_SHOWN_PROBLEMS = 5
+
 
 class NextmaskError(Exception):
     """Base of all errors raised on purpose."""
@@ -84,3 +90,35 @@ class StoreError(NextmaskError):
 
 class LeaseLost(NextmaskError):
     """Another worker holds the project now; this one must stop writing."""
+
+
+def shown(value: object) -> str:
+    """Return a value from outside as messages show it: short, whatever its size and depth.
+
+    >>> shown("cell"), shown([1, [2.5, {"a": None}]]), shown(list(range(1000)))
+    ("'cell'", "[1, [2.5, {'a': None}]]", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = f"a large {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def few(problems: Sequence[str]) -> tuple[str, ...]:
+    """Return problems as messages list them: five at most, and how many more there are.
+
+    >>> few(list("abcdefg"))
+    ('a', 'b', 'c', 'd', 'e', 'and 2 more')
+    """
+    rest = len(problems) - _SHOWN_PROBLEMS
+    return (*problems[:_SHOWN_PROBLEMS], f"and {rest} more") if rest > 0 else tuple(problems)
+
+
+def _repr() -> reprlib.Repr:
+    found = reprlib.Repr()
+    found.maxstring, found.maxother, found.maxlong = _SHOWN_CHARACTERS, 40, 40
+    return found
+
+
+_REPR = _repr()

@@ -78,6 +78,7 @@ _DECODING_ERRORS = (
     ArithmeticError,
     EOFError,
     MemoryError,
+    Image.DecompressionBombError,  # of Pillow's WebP reader, which has its own limit
     struct.error,
     zlib.error,
 )

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
-from ml_backend.errors import LabelConfigError
+from ml_backend.errors import LabelConfigError, few, shown
 
 IGNORE_INDEX: Final = 255
 BACKGROUND: Final = "background"
@@ -237,8 +237,8 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
     elements = _elements(xml)
     if any(element.name == query_control for element in elements):
         raise LabelConfigError(
-            f"the labelling configuration has a tag named {query_control!r} that is no RectangleLabels of the image "
-            f"{label_map.image_name!r}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
+            f"the labelling configuration has a tag named {shown(query_control)} that is no RectangleLabels of the image "
+            f"{shown(label_map.image_name)}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
         )
     colours = {element.colour.lower() for element in elements if element.colour}
     colour = next(colour for colour in chain(_QUERY_COLOURS, _colours()) if colour not in colours)
@@ -366,7 +366,7 @@ def _nothing_found(elements: list[_Element], query_control: str) -> str:
     wanted = ", ".join(f"<{tag}>" for tag in _READABLE.values() if tag != "Labels")
     return (
         "the labelling configuration has no control that holds a segmentation mask; "
-        f"found: {', '.join(found) or 'none'}. Wanted: {wanted} with <Label> tags inside "
+        f"found: {', '.join(few(found)) or 'none'}. Wanted: {wanted} with <Label> tags inside "
         "and toName pointing to an <Image>; predictions need BrushLabels, BitmaskLabels or PolygonLabels"
     )
 
@@ -377,19 +377,19 @@ def _description(element: _Element, query_control: str) -> str:
         remark = ", set aside for queried regions"
     elif element.tag in _READABLE and not element.labels:
         remark = ", without labels of its own"
-    return f"<{element.tag}> {element.name!r} for {element.attributes['toName']!r}{remark}"
+    return f"<{shown(element.tag)[1:-1]}> {shown(element.name)} for {shown(element.attributes['toName'])}{remark}"
 
 
 def _variable(image: _Element) -> str:
     if image.attributes.get("valueList"):
         raise LabelConfigError(
-            f"image {image.name!r} shows several pages (valueList); nextmask needs one image per task: use value"
+            f"image {shown(image.name)} shows several pages (valueList); nextmask needs one image per task: use value"
         )
     value = image.attributes.get("value", "").strip()
     variable = value[1:]
     if not value.startswith("$") or not variable or any(sign in variable for sign in "$/: "):
         raise LabelConfigError(
-            f'image {image.name!r} has value="{value}"; nextmask needs one variable of the task, such as value="$image"'
+            f'image {shown(image.name)} has value={shown(value)}; nextmask needs one variable of the task, such as value="$image"'
         )
     return variable
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend import brush, outlines, shapes
-from ml_backend.errors import MaskError
+from ml_backend.errors import MaskError, few, shown
 from ml_backend.label_config import IGNORE_INDEX, Control, LabelMap
 
 MAXIMUM_PIXELS: Final = 100_000_000
@@ -221,10 +221,10 @@ def _size(regions: Sequence[_Value], size: tuple[int, int] | None) -> tuple[int,
             height, width = (
                 shapes.number_in(region, f"original_{side}", 1, MAXIMUM_PIXELS) for side in ("height", "width")
             )
-            sizes.setdefault((int(height), int(width)), f"region {region.get('id')!r}")
+            sizes.setdefault((int(height), int(width)), f"region {shown(region.get('id'))}")
     if not sizes:
         raise MaskError("nothing says the size of the image: no region has original_width and original_height")
-    described = ", ".join(f"{width} x {height} ({source})" for (height, width), source in sizes.items())
+    described = ", ".join(few([f"{width} x {height} ({source})" for (height, width), source in sizes.items()]))
     if len(sizes) > 1:
         raise MaskError(f"sizes disagree: {described}; was the image replaced after it was labelled?")
     (height, width) = next(iter(sizes))
@@ -238,7 +238,7 @@ def _painted(mask: Mask, region: _Value, label_map: LabelMap) -> tuple[int, str 
     try:
         return _paint(mask, region, label_map), None
     except MaskError as error:
-        return 0, f"region {region.get('id')!r} of {region.get('from_name')!r}: {error}"
+        return 0, f"region {shown(region.get('id'))} of {shown(region.get('from_name'))}: {error}"
 
 
 def _paint(mask: Mask, region: _Value, label_map: LabelMap) -> int:
@@ -258,7 +258,7 @@ def _class_index(labels: object, label_map: LabelMap) -> int:
     known = [label_map.index_of(label) for label in labels if isinstance(label, str)]
     index = next((index for index in known if index is not None), None)
     if index is None:
-        raise MaskError(f"its label {labels[0]!r} is not in the labelling configuration")
+        raise MaskError(f"its label {shown(labels[0])} is not in the labelling configuration")
     return index
 
 

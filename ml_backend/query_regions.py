@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ml_backend.boxes import Box
-from ml_backend.errors import MaskError
+from ml_backend.errors import MaskError, shown
 from ml_backend.label_config import LabelMap
 from ml_backend.shapes import number_in
 
@@ -67,7 +67,7 @@ def read_rectangles(
             try:
                 boxes.setdefault(_box(region, size))
             except MaskError as error:
-                problems.append(f"rectangle {region.get('id')!r}: {error}")
+                problems.append(f"rectangle {shown(region.get('id'))}: {error}")
     if len(problems) > most_problems:
         problems[most_problems:] = [f"and {len(problems) - most_problems} more rectangles that cannot be used"]
     return Rectangles(tuple(boxes), tuple(problems))
@@ -178,7 +178,7 @@ def _check_size(region: _Region, size: tuple[int, int]) -> None:
     stated = tuple(region.get(f"original_{side}", known) for side, known in zip(("height", "width"), size, strict=True))
     if stated != size:
         raise MaskError(
-            f"it was drawn on an image of {stated[1]!r} x {stated[0]!r} pixels, this one is {size[1]} x {size[0]}"
+            f"it was drawn on an image of {shown(stated[1])} x {shown(stated[0])} pixels, this one is {size[1]} x {size[0]}"
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_backend.boxes import Box, Query
-from ml_backend.errors import ConfigurationError
+from ml_backend.errors import ConfigurationError, shown
 
 if TYPE_CHECKING:
     from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
@@ -102,7 +102,7 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         return create(name, **_with_preset(name, options))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"NEXTMASK_STRATEGY = {name!r}, NEXTMASK_STRATEGY_OPTIONS = {dict(options)}: {error}"
+            f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: {str(error)[:1000]}"
         ) from error
 
 

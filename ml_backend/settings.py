@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ml_backend.errors import ConfigurationError
+from ml_backend.errors import ConfigurationError, few, shown
 from ml_backend.hosts import ImageHosts
 
 ENSEMBLED = frozenset({"suggestive_annotation", "sa"})
@@ -306,7 +306,11 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         ConfigurationError: a `NEXTMASK_` name is unknown, or a value is invalid.
     """
-    _refuse_unknown([*dotenv_values(".env"), *os.environ])
+    try:
+        in_file = dotenv_values(".env")
+    except ValueError as error:
+        raise ConfigurationError(f"The .env file in {Path.cwd()} is not UTF-8 text: {error}.") from None
+    _refuse_unknown([*in_file, *os.environ])
     return _build({key: value for key, value in overrides.items() if value is not None}, origin="environment", env=True)
 
 
@@ -351,7 +355,7 @@ def _unknown(keys: Iterable[str]) -> list[str]:
         if key.upper().startswith(_PREFIX) and key.upper() not in known:
             hint = difflib.get_close_matches(key.upper(), known, n=1)
             remedy = f"Did you mean {hint[0]}?" if hint else "docs/configuration.md lists the valid names."
-            found.append(f"Unknown setting {key} in the environment or .env file. {remedy}")
+            found.append(f"Unknown setting {shown(key)[1:-1]} in the environment or .env file. {remedy}")
     return found
 
 
@@ -367,9 +371,9 @@ def _explain(error: ValidationError, origin: str) -> str:
     for item in error.errors(include_url=False):
         name = str(item["loc"][0])
         secret = "api_key" in name or "pass" in name or "secret" in name
-        shown = "(hidden)" if secret else repr(item["input"])
-        parts.append(f"{_environment_name(name.lower())} = {shown}: {item['msg']}")
-    return f"Invalid setting in the {origin}: " + "; ".join(parts)
+        value = "(hidden)" if secret else shown(item["input"])
+        parts.append(f"{_environment_name(name.lower())} = {value}: {item['msg']}")
+    return f"Invalid setting in the {origin}: " + "; ".join(few(parts))
 
 
 def _environment_name(field: str) -> str:
@@ -400,11 +404,11 @@ def _as_object(extra_params: object) -> dict[str, Any]:
             extra_params = json.loads(text)
         except ValueError:
             raise ConfigurationError(
-                f"extra_params of the project is not JSON: {text[:80]!r}. Write an object such as "
+                f"extra_params of the project is not JSON: {shown(text)}. Write an object such as "
                 '{"strategy": "entropy"}.'
             ) from None
     if not isinstance(extra_params, dict):
-        raise ConfigurationError(f"extra_params of the project must be a JSON object, not {extra_params!r}.")
+        raise ConfigurationError(f"extra_params of the project must be a JSON object, not {shown(extra_params)}.")
     return extra_params
 
 
@@ -412,5 +416,5 @@ def _project_field(key: str) -> str:
     name = key.lower().removeprefix(_PREFIX.lower())
     if name not in PROJECT_FIELDS:
         valid = ", ".join(sorted(PROJECT_FIELDS))
-        raise ConfigurationError(f"extra_params of the project has {key!r}, which is not one of: {valid}.")
+        raise ConfigurationError(f"extra_params of the project has {shown(key)}, which is not one of: {valid}.")
     return name

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ml_backend import brush, outlines
-from ml_backend.errors import MaskError
+from ml_backend.errors import MaskError, shown
 
 MAXIMUM_VERTICES: Final = 100_000
 PNG_PREFIX: Final = "data:image/png;base64,"
@@ -45,7 +45,7 @@ def paint(mask: Mask, value: Value, index: int) -> int:
     """
     painter = next((painter for key, painter in _PAINTERS if key in value), None)
     if painter is None:
-        raise MaskError(f"its value has no shape that is read as a mask, only {sorted(map(str, value))}")
+        raise MaskError(f"its value has no shape that is read as a mask, only {shown(sorted(map(str, value)))}")
     return painter(mask, value, index)
 
 
@@ -73,7 +73,7 @@ def number_in(value: Value, key: str, low: float, high: float) -> float:
     """
     number = value.get(key)
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
-        raise MaskError(f"its {key} is {number!r}, expected a number from {low} to {high}")
+        raise MaskError(f"its {key} is {shown(number)}, expected a number from {low} to {high}")
     return number
 
 
@@ -100,7 +100,7 @@ def load_png(image: Image.Image) -> Image.Image:
 
 def _paint_brush(mask: Mask, value: Value, index: int) -> int:
     if value.get("format", "rle") != "rle":
-        raise MaskError(f"its brush format is {value['format']!r}, only 'rle' is known")
+        raise MaskError(f"its brush format is {shown(value['format'])}, only 'rle' is known")
     # Strokes have soft edges: a pixel is in when at least half of it is covered, as with all other shapes.
     mask[brush.decode(value["rle"], *mask.shape) >= 128] = index
     return 0

@@ -23,7 +23,7 @@ from ml_backend.boxes import WHOLE_IMAGE, Box, boxes_to_text, inside
 from ml_backend.clicks import annotation_effort
 from ml_backend.config_changes import ConfigChange, config_change
 from ml_backend.effort import write_points
-from ml_backend.errors import ImageError, MaskError
+from ml_backend.errors import ImageError, MaskError, few, shown
 from ml_backend.files import PART, write_once
 from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.label_studio import DUPLICATE, LabelStudio
@@ -35,6 +35,7 @@ from ml_backend.store import Project, Store, Task
 _BATCH = 50
 _Parents = Mapping[int, Mapping[str, Any]]
 """Predictions that annotations of a task started from, by id."""
+_LONGEST_SECONDS = 1e9
 _WITHOUT_MODEL = "nextmask-0."
 """Such a version orders the tasks and shows no masks."""
 
@@ -89,7 +90,7 @@ class Sync:
         self._store.update_project(
             project.id,
             **self._notice(project),
-            title=str(host.get("title") or ""),
+            title=_text(host.get("title") or ""),
             label_config=str(host["label_config"]),
             labels_digest=digest,
             cursor=cursor or project.cursor,
@@ -150,8 +151,8 @@ class Sync:
         """Turn one of the host's tasks into ours; what cannot be read is said in `error`, never raised."""
         data = item.get("data") or {}
         image = label_map.image_reference(data)
-        task = Task(project_id, int(item["id"]), str(image or ""), updated_at=str(item["updated_at"]))
-        task = replace(task, group_key=str(data.get(self._settings.held_out_group) or image or ""))
+        task = Task(project_id, int(item["id"]), _text(image or ""), updated_at=str(item["updated_at"]))
+        task = replace(task, group_key=_text(data.get(self._settings.held_out_group) or image or ""))
         if image is None:
             key = label_map.image_variable
             return replace(task, status="broken", error=f"The task's data has no image under {key!r}.")
@@ -162,7 +163,7 @@ class Sync:
             waiting = "passed" if task.task_id in self._passed_over(project_id) else "unlabelled"
             return replace(task, status="skipped" if skipped else waiting)
         if self._config_change is not None:
-            self._config_change.count(task.task_id, counting[0].get("result") or [])
+            self._config_change.count(task.task_id, _regions(counting[0]))
         try:
             return self._read_annotations(task, counting, _parents_of(item), label_map)
         except (MaskError, ImageError) as error:
@@ -195,10 +196,10 @@ class Sync:
     def _read_annotation(
         self, task: Task, annotation: Mapping[str, Any], parents: _Parents, label_map: LabelMap
     ) -> Task:
-        result = list(annotation.get("result") or [])
+        result = _regions(annotation)
         reading = masks.read_result(result, label_map, size=self._size(result, task.image, label_map))
         if reading.regions == 0 and (reading.problems or label_map.unpainted_index >= len(label_map.classes)):
-            why = "; ".join(reading.problems) or "it has no region, and unpainted pixels are ignored"
+            why = "; ".join(few(reading.problems)) or "it has no region, and unpainted pixels are ignored"
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
         parent = parents.get(int(annotation.get("parent_prediction") or 0))
         shown = self._shown_version(task, annotation, parent)
@@ -217,11 +218,11 @@ class Sync:
         return replace(
             task,
             status="labelled",
-            error="; ".join([*reading.problems, *rectangles.problems]),
+            error="; ".join([*few(reading.problems), *rectangles.problems]),
             annotation_id=int(annotation["id"]),
             **self._kept(task, masks.png_bytes(mask)),
             held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
-            lead_time=annotation.get("lead_time"),
+            lead_time=_seconds(annotation.get("lead_time")),
             regions=reading.regions,
             vertices=reading.vertices,
             shown_version=shown,
@@ -243,7 +244,7 @@ class Sync:
     def _shown_version(self, task: Task, annotation: Annotation, parent: Mapping[str, Any] | None) -> str:
         """Return the version that the annotator started from; the host forgets it when the prediction is pruned."""
         if parent is not None and parent.get("model_version"):
-            return str(parent["model_version"]).removesuffix(DUPLICATE)
+            return _text(parent["model_version"]).removesuffix(DUPLICATE)
         before = self._store.task(task.project_id, task.task_id)
         return before.shown_version if before and before.annotation_id == annotation["id"] else ""
 
@@ -252,7 +253,7 @@ class Sync:
 
         The host's own prediction tells, too: what is kept here may have been lost.
         """
-        if parent is not None and any(is_query(region, label_map) for region in parent.get("result") or []):
+        if parent is not None and any(is_query(region, label_map) for region in _regions(parent)):
             return True
         asked = self._store.published_queries(task.project_id, task.task_id)
         return (task.task_id, shown) in asked if shown else bool(asked)
@@ -306,6 +307,25 @@ def remove_unused_masks(folder: Path, tasks: Iterable[Task]) -> int:
     return len(unused)
 
 
+def _regions(row: Mapping[str, Any]) -> list[Any]:
+    """Return the result of an annotation or prediction; empty where it is none."""
+    found = row.get("result")
+    return found if isinstance(found, list) else []
+
+
+def _text(value: object) -> str:
+    """Return what people entered as a database can keep it: JSON may hold halves of surrogate pairs, and zeros."""
+    text = value if isinstance(value, str) else shown(value)
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _seconds(value: object) -> float | None:
+    """Return a lead time that is one; hosts and imports may put anything there."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LONGEST_SECONDS:
+        return None
+    return float(value)
+
+
 def _parents_of(item: Mapping[str, Any]) -> _Parents:
     return {int(row["id"]): row for row in item.get("predictions") or []}
 
@@ -332,7 +352,7 @@ def _start(
         known = mask[mask != IGNORE_INDEX]
         fits = mask.shape == size and not (known >= len(label_map.classes)).any()
         return mask if fits else None
-    origins = {str(region.get("origin")) for region in annotation.get("result") or [] if isinstance(region, Mapping)}
+    origins = {str(region.get("origin")) for region in _regions(annotation) if isinstance(region, Mapping)}
     from_nothing = shown.startswith(_WITHOUT_MODEL) or not (
         shown or annotation.get("parent_prediction") or origins & {"prediction", "prediction-changed"}
     )

@@ -26,7 +26,7 @@ from ml_backend.checkpoints.files import (
     write_file,
     write_number,
 )
-from ml_backend.errors import CheckpointError
+from ml_backend.errors import CheckpointError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _WEIGHTS = "weights.safetensors"
 _RECORD = "version.json"
+# What a file that is not what was written may raise on its way into a record.
+_READING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ class Checkpoints:
         Raises:
             CheckpointError: the file is missing or is not what was written (size, SHA-256).
         """
-        from safetensors.torch import load  # torch is slow to import and status pages do without it
+        # torch is slow to import and status pages do without it
+        from safetensors import SafetensorError
+        from safetensors.torch import load
 
         try:
             data = version.weights.read_bytes()
@@ -168,7 +172,10 @@ class Checkpoints:
             raise CheckpointError(f"Version {version.number} cannot be read: {error}. {self._remedy()}") from error
         if len(data) != version.size or hashlib.sha256(data).hexdigest() != version.sha256:
             raise CheckpointError(f"The weights of version {version.number} are damaged. {self._remedy()}")
-        state: dict[str, Tensor] = load(data)
+        try:
+            state: dict[str, Tensor] = load(data)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise CheckpointError(f"The weights of version {version.number} are damaged: {error}.") from error
         return state
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -296,12 +303,12 @@ def _examine(path: Path, number: int) -> Version | str:
         size = version.weights.stat().st_size
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing" if path.exists() else "there is no such version"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{_RECORD} cannot be read ({type(error).__name__}: {error})"
+    except _READING_ERRORS as error:
+        return f"{_RECORD} cannot be read ({type(error).__name__}: {str(error)[:200]})"
     if version.number != number:
-        return f"its record is that of version {version.number}"
+        return f"its record is that of version {shown(version.number)}"
     if size != version.size:
-        return f"{_WEIGHTS} has {size} bytes instead of {version.size}"
+        return f"{_WEIGHTS} has {size} bytes instead of {shown(version.size)}"
     return version
 
 
@@ -310,7 +317,7 @@ def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Versio
     """Parse a record once as long as its file is the same: it lists every label, so it may be large."""
     content = json.loads((path / _RECORD).read_bytes())
     if content["format"] != _FORMAT:
-        raise ValueError(f"format {content['format']} instead of {_FORMAT}: written by another release of nextmask")
+        raise ValueError(f"format {shown(content['format'])} instead of {_FORMAT}: written by another release of nextmask")
     record = VersionRecord.from_dict(content["record"])
     return Version(record.number, path, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
 
