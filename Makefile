@@ -1,5 +1,6 @@
 # make demo   all set-up, then Label Studio + nextmask with a sample project
 # make test   all set-up, then lint, types, import rules and every test (unit, protocol, real Label Studio, browser)
+# make fuzz   TARGET=images: coverage-guided fuzzing of one target, for a minute or ARGS="--seconds 600"
 # make check  lint, types and import rules only
 
 PYTHON ?= python3.11
@@ -10,7 +11,7 @@ ARGS ?=
 TESTS ?=
 JOBS ?= 2
 
-.PHONY: demo test check coverage format clean
+.PHONY: demo test check coverage format fuzz clean
 
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
@@ -28,6 +29,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+
+# Looks for inputs by coverage: make fuzz TARGET=images ARGS="--seconds 600"; TARGETS of tests/fuzz/targets.py
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/fuzz.txt
+	$(BIN)/python tests/fuzz/run.py $(TARGET) $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

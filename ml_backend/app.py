@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
 from ml_backend import __version__
-from ml_backend.authentication import protect
+from ml_backend.authentication import OPEN_PATHS, protect
 from ml_backend.connection import DISCONNECTING
 from ml_backend.dashboard import add_dashboard
 from ml_backend.errors import NextmaskError
@@ -31,6 +32,7 @@ from ml_backend.health import add_health
 from ml_backend.logs import hide, note, noted
 from ml_backend.metrics import Metrics, add_metrics
 from ml_backend.model import NextmaskModel, payload_project
+from ml_backend.request_bodies import RequestBodies
 from ml_backend.request_log import REQUEST_ID, RequestLog
 from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
 from ml_backend.settings import Settings, params_text
@@ -85,11 +87,52 @@ class VersionRequest(BaseModel):
     project: str | int | None = None
 
 
+class Problem(BaseModel):
+    """What was wrong, in words."""
+
+    detail: str
+
+
 class Versions(BaseModel):
     """Version strings, the one that is published first."""
 
     versions: list[str]
     message: str = "success"
+
+
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status.HTTP_400_BAD_REQUEST: {"description": "The body cannot be read."},
+    status.HTTP_401_UNAUTHORIZED: {"description": "User and password are missing or wrong."},
+    status.HTTP_403_FORBIDDEN: {"description": "A page of another site sent the request."},
+    status.HTTP_408_REQUEST_TIMEOUT: {"description": "The body came too slowly."},
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"description": "The body is larger than NEXTMASK_MAX_REQUEST_BYTES."},
+    HTTPStatus.UNPROCESSABLE_ENTITY: {"description": "The body or a parameter has another form."},
+    status.HTTP_503_SERVICE_UNAVAILABLE: {"description": "Something that is needed is missing now: try again later."},
+}
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    int(code): {"model": Problem, **problem} for code, problem in _PROBLEMS.items()
+}
+"""What any operation may answer besides what it is there for."""
+_EVENT_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["action", "project"],
+                "properties": {
+                    "action": {"type": "string"},
+                    "project": {
+                        "type": "object",
+                        "required": ["id"],
+                        "properties": {"id": {"type": "integer", "minimum": 1, "maximum": 99_999_999_999}},
+                    },
+                },
+            }
+        }
+    },
+}
+"""The description of /webhook's body, which is read by hand: what else is in it does not matter."""
 
 
 def create_app(settings: Settings, *, worker: AbstractContextManager[object] | None = None) -> FastAPI:
@@ -113,9 +156,12 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
         version=__version__,
         summary="Label Studio ML backend for semantic segmentation",
         lifespan=lifespan,
+        responses=_ANSWERS,
         dependencies=[Depends(_Documented(scheme_name="HTTPBasic", description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
     )
     metrics = Metrics(services, worker_pid=None if worker is None else lambda: getattr(worker, "pid", None))
+    app.openapi = partial(_description, app.openapi)  # type: ignore[method-assign]  # as FastAPI's manual does it
+    app.add_middleware(RequestBodies, settings=settings)  # the first one added is the innermost
     protect(app, settings, secret)
     add_metrics(app, metrics)
     app.add_middleware(RequestLog)  # the outermost: what the others refuse is logged and counted, too
@@ -160,7 +206,12 @@ def _add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         version = results[0]["model_version"] if results else version_of(services, body.project)
         return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
 
-    @app.post("/webhook", tags=["protocol"], status_code=status.HTTP_201_CREATED)
+    @app.post(
+        "/webhook",
+        tags=["protocol"],
+        status_code=status.HTTP_201_CREATED,
+        openapi_extra={"requestBody": _EVENT_BODY},
+    )
     async def webhook(request: Request) -> dict[str, str]:
         """Note that something changed; the worker asks Label Studio what."""
         body = await request.body()
@@ -214,6 +265,16 @@ def _take_event(services: Services, body: bytes, metrics: Metrics) -> dict[str, 
     NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
     logger.info("project=%s event=%.40r", project_id, action)
     return {"status": "noted"}
+
+
+def _description(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the API's description; FastAPI cannot say of one operation that it asks for no password."""
+    found = made()
+    for path in OPEN_PATHS:
+        operation = found["paths"][path]["get"]
+        operation.pop("security", None)
+        operation["responses"].pop(str(int(HTTPStatus.UNAUTHORIZED)), None)
+    return found
 
 
 class _Documented(HTTPBasic):

@@ -24,7 +24,7 @@ from ml_backend.connection import SECRET_HEADER
 from ml_backend.settings import Settings
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+OPEN_PATHS: Final = frozenset({"/health", "/ready"})
 _API_PAGES: Final = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
 """Pages of FastAPI, whose scripts stand in the page; they show nothing but the description of the API."""
 
@@ -77,7 +77,7 @@ class Authentication:
         await JSONResponse({"detail": detail}, status.HTTP_401_UNAUTHORIZED, headers)(scope, receive, send)
 
     def _is_let_in(self, path: str, headers: Headers) -> bool:
-        if self._is_open or path in _OPEN_PATHS:
+        if self._is_open or path in OPEN_PATHS:
             return True
         if path == "/webhook" and hmac.compare_digest(headers.get(SECRET_HEADER, "").encode(), self._secret.encode()):
             return True

@@ -237,8 +237,8 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
     elements = _elements(xml)
     if any(element.name == query_control for element in elements):
         raise LabelConfigError(
-            f"the labelling configuration has a tag named {shown(query_control)} that is no RectangleLabels of the image "
-            f"{shown(label_map.image_name)}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
+            f"the labelling configuration has a tag named {shown(query_control)} that is no RectangleLabels of the "
+            f"image {shown(label_map.image_name)}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
         )
     colours = {element.colour.lower() for element in elements if element.colour}
     colour = next(colour for colour in chain(_QUERY_COLOURS, _colours()) if colour not in colours)
@@ -389,7 +389,8 @@ def _variable(image: _Element) -> str:
     variable = value[1:]
     if not value.startswith("$") or not variable or any(sign in variable for sign in "$/: "):
         raise LabelConfigError(
-            f'image {shown(image.name)} has value={shown(value)}; nextmask needs one variable of the task, such as value="$image"'
+            f"image {shown(image.name)} has value={shown(value)}; nextmask needs one variable of the task, such as "
+            'value="$image"'
         )
     return variable
 

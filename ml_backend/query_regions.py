@@ -178,7 +178,8 @@ def _check_size(region: _Region, size: tuple[int, int]) -> None:
     stated = tuple(region.get(f"original_{side}", known) for side, known in zip(("height", "width"), size, strict=True))
     if stated != size:
         raise MaskError(
-            f"it was drawn on an image of {shown(stated[1])} x {shown(stated[0])} pixels, this one is {size[1]} x {size[0]}"
+            f"it was drawn on an image of {shown(stated[1])} x {shown(stated[0])} pixels, "
+            f"this one is {size[1]} x {size[0]}"
         )
 
 

@@ -102,7 +102,8 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         return create(name, **_with_preset(name, options))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: {str(error)[:1000]}"
+            f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: "
+            f"{str(error)[:1000]}"
         ) from error
 
 

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         description="Secret that Label Studio's webhooks carry. Empty: one is made and kept in MODEL_DIR.",
     )
     database_url: str = Field("", description="SQLAlchemy address of the state database. Empty: SQLite in MODEL_DIR.")
+    max_request_bytes: int = Field(
+        250_000_000, ge=100_000, description="Largest request that is read, in bytes (the host's own limit is 250 MB)."
+    )
     predict_seconds: float = Field(
         80.0, gt=0, description="Time after which a /predict request answers what is left without masks (host: 100 s)."
     )
@@ -212,7 +215,7 @@ class Settings(BaseSettings):
     def _decoded(cls, value: object) -> object:
         try:
             return json.loads(value) if isinstance(value, str) else value
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError('must be a JSON object, such as {"name": 3}') from None
 
     @field_validator("members")
@@ -292,9 +295,9 @@ _INSTALLATION_FIELDS = frozenset(
     {"label_studio_url", "label_studio_api_key", "basic_auth_user", "basic_auth_pass", "log_level", "model_dir"}
     | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
-    | {"scoring_memory", "picture_cache_bytes", "label_studio_public_url"}
+    | {"scoring_memory", "max_request_bytes", "picture_cache_bytes", "label_studio_public_url"}
     | {"image_hosts", "image_seconds"}
-    | {"scoring_memory", "picture_cache_bytes", "minimum_free_bytes", "log_format"}
+    | {"minimum_free_bytes", "log_format"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""
@@ -340,7 +343,10 @@ def params_text(extra_params: Any) -> str:
     if isinstance(extra_params, str) or not extra_params:
         # JSON may hold halves of surrogate pairs, which no database takes.
         return str(extra_params or "").encode("utf-8", "replace").decode()
-    return json.dumps(extra_params, sort_keys=True)
+    try:
+        return json.dumps(extra_params, sort_keys=True)
+    except RecursionError:
+        raise ConfigurationError(f"extra_params of the project is nested too deep: {shown(extra_params)}.") from None
 
 
 def _refuse_unknown(keys: Iterable[str]) -> None:
@@ -402,7 +408,7 @@ def _as_object(extra_params: object) -> dict[str, Any]:
         text = extra_params
         try:
             extra_params = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConfigurationError(
                 f"extra_params of the project is not JSON: {shown(text)}. Write an object such as "
                 '{"strategy": "entropy"}.'

@@ -26,6 +26,7 @@ _OURS = frozenset(_environment_name(name) for name in Settings.model_fields)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nextmask")
+    group.addoption("--fuzz-examples", type=int, help="inputs that hypothesis sends to each fuzz target")
     group.addoption("--studio-url", help="use this running Label Studio instead of starting one (development)")
     group.addoption("--studio-token", help="legacy token of its administrator")
     group.addoption("--studio-user", help="e-mail address of its administrator", default="admin@nextmask.local")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_backend.checkpoints.files import (
+    READING_ERRORS,
     UNFINISHED,
     exclusive,
     flush_folder,
@@ -55,7 +56,7 @@ class Committees:
                 sha256(_member(path, index)) == digest for index, digest in enumerate(content["sha256"])
             )
             record: dict[str, Any] = content["record"] | {"members": len(content["sha256"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except READING_ERRORS:
             return None
         return record if whole else None
 
@@ -153,7 +154,7 @@ class Committees:
     def _has_parts(self, number: int, record: Mapping[str, Any]) -> bool:
         try:
             written: object = json.loads((self._folder / f"{_PARTS}{number}" / _RECORD).read_bytes())
-        except (OSError, ValueError):
+        except READING_ERRORS:
             return False
         return bool(written == json.loads(_json(dict(record))))
 

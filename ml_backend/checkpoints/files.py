@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+READING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What a file that is not what was written may raise on its way into a record."""
 UNFINISHED = ".unfinished-"
 """Prefix of what is being written; whoever holds the lock may remove it."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_backend.checkpoints.committees import Committees
 from ml_backend.checkpoints.files import (
+    READING_ERRORS,
     UNFINISHED,
     exclusive,
     flush_folder,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _WEIGHTS = "weights.safetensors"
 _RECORD = "version.json"
-# What a file that is not what was written may raise on its way into a record.
-_READING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,7 @@ def _examine(path: Path, number: int) -> Version | str:
         size = version.weights.stat().st_size
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing" if path.exists() else "there is no such version"
-    except _READING_ERRORS as error:
+    except READING_ERRORS as error:
         return f"{_RECORD} cannot be read ({type(error).__name__}: {str(error)[:200]})"
     if version.number != number:
         return f"its record is that of version {shown(version.number)}"
@@ -317,7 +316,9 @@ def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Versio
     """Parse a record once as long as its file is the same: it lists every label, so it may be large."""
     content = json.loads((path / _RECORD).read_bytes())
     if content["format"] != _FORMAT:
-        raise ValueError(f"format {shown(content['format'])} instead of {_FORMAT}: written by another release of nextmask")
+        raise ValueError(
+            f"format {shown(content['format'])} instead of {_FORMAT}: written by another release of nextmask"
+        )
     record = VersionRecord.from_dict(content["record"])
     return Version(record.number, path, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
 

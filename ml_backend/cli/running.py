@@ -65,6 +65,7 @@ def serve(
         port=settings.port,
         log_config=None,
         access_log=False,
+        ws="none",  # nothing here speaks WebSocket
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     try:

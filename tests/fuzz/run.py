@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing with atheris (`requirements/fuzz.txt`): `python tests/fuzz/run.py TARGET --seconds 600`.
 
-Inputs found are kept in the folder of `--corpus`, so a later run goes on from there. An input that breaks a property, takes
-longer than `--timeout` seconds or more than `--memory` MiB ends the run, and is kept as `crash-…`, `timeout-…` or
-`oom-…` in the folder of `--findings`.
+Inputs found are kept in the folder of `--corpus`, so a later run goes on from there. An input that breaks a property,
+takes longer than `--timeout` seconds or more than `--memory` MiB ends the run, and is kept as `crash-…`, `timeout-…`
+or `oom-…` in the folder of `--findings`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--timeout", type=int, default=20, help="seconds for one input, after which it counts as a hang")
+    parser.add_argument("--timeout", type=int, default=20, help="seconds for one input: more is a hang")
     parser.add_argument("--memory", type=int, default=2048, help="MiB for the process")
     parser.add_argument("--corpus", type=Path, default=Path(".fuzz/corpus"))
     parser.add_argument("--findings", type=Path, default=Path(".fuzz/findings"))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz.targets import ALL_CONTROLS, ROUTES, image_file
 from PIL import Image
 from wiring import PAYLOADS, XML
 
-from fuzz.targets import ALL_CONTROLS, ROUTES, image_file
 from ml_backend import brush
 
 SIZE = {"original_width": 32, "original_height": 24, "image_rotation": 0, "to_name": "image"}
