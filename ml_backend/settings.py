@@ -309,11 +309,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         ConfigurationError: a `NEXTMASK_` name is unknown, or a value is invalid.
     """
-    try:
-        in_file = dotenv_values(".env")
-    except ValueError as error:
-        raise ConfigurationError(f"The .env file in {Path.cwd()} is not UTF-8 text: {error}.") from None
-    _refuse_unknown([*in_file, *os.environ])
+    _refuse_unknown([*_names_in_file(), *os.environ])
     return _build({key: value for key, value in overrides.items() if value is not None}, origin="environment", env=True)
 
 
@@ -323,7 +319,7 @@ def inspect_environment(**overrides: Any) -> tuple[Settings, list[str]]:
     Returns:
         The settings, with the defaults in place of invalid values, and what `load_settings` would refuse, if anything.
     """
-    complaints = _unknown([*dotenv_values(".env"), *os.environ])
+    complaints = _unknown([*_names_in_file(), *os.environ])
     given = {key: value for key, value in overrides.items() if value is not None}
     refused: dict[str, Any] = {}
     while True:
@@ -336,6 +332,13 @@ def inspect_environment(**overrides: Any) -> tuple[Settings, list[str]]:
                 raise ConfigurationError(_explain(error, "environment")) from None
             complaints.append(_explain(error, "environment"))
             refused |= {name: Settings.model_fields[name].get_default(call_default_factory=True) for name in names}
+
+
+def _names_in_file() -> list[str]:
+    try:
+        return list(dotenv_values(".env"))
+    except ValueError as error:
+        raise ConfigurationError(f"The .env file in {Path.cwd()} is not UTF-8 text: {error}.") from None
 
 
 def params_text(extra_params: Any) -> str:
