@@ -16,6 +16,7 @@ annotators and written to logs, so no secret ever goes into one.
     ├── CheckpointError         a model version is missing or damaged
     ├── TrainingError           training could not start or did not finish
     ├── StoreError              the state database cannot be used
+    ├── BackupError             a backup cannot be made, or not be restored
     └── LeaseLost               another worker took the project over
 """
 
@@ -86,6 +87,10 @@ class TrainingError(NextmaskError):
 
 class StoreError(NextmaskError):
     """The state database cannot be opened or is of another schema."""
+
+
+class BackupError(NextmaskError):
+    """A backup cannot be written, read or put in place."""
 
 
 class LeaseLost(NextmaskError):

@@ -15,7 +15,7 @@ from ml_backend.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_STOP_SECONDS = 8.0
+_STOP_SECONDS = 7.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _GOOD_SECONDS = 20.0
 """A worker that ran so long was no failure at its start: the next one need not wait for long."""

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 SHOW_SECONDS = 5.0
-STOP_SECONDS = 6.0
+STOP_SECONDS = 5.0
 """A stop waits so long for the steps at hand: a training ends within 3 s, a request to a host that hangs does not."""
 _EVENTS_LOOKED_AT = 50
 THREADS = 2

@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from ml_backend import __version__
-from ml_backend.cli import doctor, experiments, projects, running, simulation
+from ml_backend.cli import archives, doctor, experiments, projects, running, simulation
 from ml_backend.cli.console import errors
 from ml_backend.errors import ConfigurationError, NextmaskError
 
@@ -21,7 +21,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (running.commands, projects.commands, doctor.commands, experiments.commands, simulation.commands):
+for part in (
+    running.commands,
+    projects.commands,
+    doctor.commands,
+    archives.commands,
+    experiments.commands,
+    simulation.commands,
+):
     app.registered_commands += part.registered_commands
 
 

@@ -7,7 +7,7 @@ what was published (to measure what annotators changed).
 SQLAlchemy Core on SQLite in WAL mode; PostgreSQL by its address. Rows leave this module as frozen dataclasses.
 """
 
-from ml_backend.store.store import Store
+from ml_backend.store.store import Store, file_name
 from ml_backend.store.tables import Decision, Event, Label, Lease, Project, Task
 
-__all__ = ["Decision", "Event", "Label", "Lease", "Project", "Store", "Task"]
+__all__ = ["Decision", "Event", "Label", "Lease", "Project", "Store", "Task", "file_name"]

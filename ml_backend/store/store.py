@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -532,6 +533,28 @@ class Store:
         """Keep a note for later runs."""
         self._upsert(META, [{"key": key, "value": value}], keys=("key",))
 
+    def moved(self, folder: Path) -> None:
+        """Make a database that was copied here one of this installation.
+
+        Args:
+            folder: MODEL_DIR of now, where the files that tasks name are.
+        """
+        table, columns = TASKS.c, (TASKS.c.project_id, TASKS.c.task_id, TASKS.c.mask_file, TASKS.c.effort_file)
+        has_files = sa.or_(table.mask_file != "", table.effort_file != "")
+        with self._write() as connection:
+            for row in connection.execute(sa.select(*columns).where(has_files)).all():
+                values = {name: getattr(row, name) for name in ("mask_file", "effort_file")}
+                names = {name: file_name(path, row.project_id) for name, path in values.items()}
+                here = sa.and_(table.project_id == row.project_id, table.task_id == row.task_id)
+                changed = {name: str(folder / found) for name, found in names.items() if found}
+                if changed:
+                    connection.execute(sa.update(TASKS).where(here).values(**changed))
+            # Nobody works here yet, whoever did when the copy was made.
+            rest: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "stage": ""}
+            connection.execute(sa.update(PROJECTS).values(**rest))
+            working = PROJECTS.c.state.in_(("syncing", "training", "ranking", "publishing"))
+            connection.execute(sa.update(PROJECTS).where(working).values(state="waiting"))
+
     def count(self, key: str) -> None:
         """Count one more under a key, for good."""
         more = sa.cast(sa.cast(META.c.value, sa.BigInteger) + 1, sa.Text)
@@ -582,6 +605,12 @@ def _task_and_decision(row: Mapping[Any, Any]) -> tuple[Task, Decision | None]:
     decided = {name[len(prefix) :]: value for name, value in row.items() if name.startswith(prefix)}
     task = Task(**{name: value for name, value in row.items() if not name.startswith(prefix)})
     return task, None if decided["task_id"] is None else Decision(**decided)
+
+
+def file_name(path: str, project_id: int) -> str:
+    """Return the name, relative to MODEL_DIR, of a file that a task names, wherever MODEL_DIR was then."""
+    _, found, rest = path.rpartition(f"projects/{project_id}/")
+    return f"{found}{rest}" if found else ""
 
 
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:

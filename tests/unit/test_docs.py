@@ -61,7 +61,7 @@ def test_every_option_of_a_command_is_documented(name: str) -> None:
             for flag in [*parameter.opts, *parameter.secondary_opts]:
                 assert re.search(rf"{flag}\b", section), f"{flag} of {name}"
         elif parameter.param_type_name == "argument":
-            example = "sample" if name == "simulate" else 7
+            example = {"simulate": "sample", "backup": "/backups/", "restore": "/backups/"}.get(name, 7)
             assert f"nextmask {name} {example}" in section
 
 
