@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -63,6 +63,7 @@ class LabelStudioHost:
         username: str,
         password: str,
         token: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Remembers how to start it.
 
@@ -74,9 +75,11 @@ class LabelStudioHost:
             username: e-mail address of the user who is made at the first start.
             password: of that user.
             token: legacy token of that user, 40 hexadecimal digits.
+            environment: variables of Label Studio that differ from what the demo needs.
         """
         self.command, self.folder, self.port, self.document_root = command, folder.absolute(), port, document_root
         self.username, self._password, self._token = username, password, token
+        self._changes = dict(environment or {})
         self.url = f"http://localhost:{port}"
         self.log = self.folder / LOG_NAME
         self._process: subprocess.Popen[bytes] | None = None
@@ -203,6 +206,7 @@ class LabelStudioHost:
             "SENTRY_DSN": "",
             "FRONTEND_SENTRY_DSN": "",
             "PYTHONUNBUFFERED": "1",
+            **self._changes,
         }
 
     def _wait_until_healthy(

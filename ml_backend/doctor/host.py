@@ -35,6 +35,7 @@ FAST_IMPORT_FLAG: Final = "fflag_fix_back_4620_memory_efficient_predictions_impo
 LARGE_PROJECT: Final = 5000
 """Tasks from which on imports without that flag take seconds."""
 _CLOCK_SECONDS = 60.0
+_NOT_FOUND = 404
 _WRONG_LENGTH = "its length is"
 _LEGACY_LENGTH = 40
 _UNKNOWN = "(it does not say)"
@@ -85,13 +86,15 @@ def ask(url: str, patience: float = 5.0) -> Answer:
         return Answer(url, failure=_failure(error, patience))
     after = time.time()
     found = _object(response)
+    release = str(found.get("release", "")) if "label-studio-os-package" in found else ""
+    is_there = bool(release) and _has_api(url, patience)
     return Answer(
         url,
-        release=str(found.get("release", "")) if "label-studio-os-package" in found else "",
-        status=response.status_code,
+        release=release if is_there else "",
+        status=response.status_code if is_there or not release else _NOT_FOUND,
         location=response.headers.get("Location", ""),
         apart=_apart(response.headers.get("Date"), before, after),
-        nextmask=_is_nextmask(url, patience) if response.status_code in (401, 404) else False,
+        nextmask=response.status_code in (401, _NOT_FOUND) and "model_class" in _health(url, patience),
     )
 
 
@@ -116,11 +119,19 @@ def _object(response: requests.Response) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_nextmask(url: str, patience: float) -> bool:
+def _has_api(url: str, patience: float) -> bool:
+    """Whether the API is there. /api/version and /health say little: 1.23.2 answers them below any path."""
     try:
-        return "model_class" in _object(requests.get(f"{url}/health", timeout=patience, allow_redirects=False))
+        return requests.head(f"{url}/api/projects/", timeout=patience, allow_redirects=False).status_code != _NOT_FOUND
     except requests.RequestException:
         return False
+
+
+def _health(url: str, patience: float) -> dict[str, Any]:
+    try:
+        return _object(requests.get(f"{url}/health", timeout=patience, allow_redirects=False))
+    except requests.RequestException:
+        return {}
 
 
 def _apart(stated: str | None, before: float, after: float) -> float | None:
