@@ -26,7 +26,7 @@ from ml_backend.demo.run import Remembered
 ROOT = Path(__file__).parents[1]
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
-COLOURS = 96
+COLOURS = 128
 """Of a picture: pages have few, and files of a few dozen kB load at once."""
 
 
