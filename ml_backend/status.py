@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from ml_backend.advice import Advice, advise
+from ml_backend.checkpoints import VersionRecord
 from ml_backend.effort_report import EffortReport, effort_report
-from ml_backend.errors import ConfigurationError, LabelConfigError
+from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigError
 from ml_backend.label_config import parse_label_config
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
@@ -73,13 +74,30 @@ def project_status(services: Services, project_id: int) -> Status:
     Raises:
         ConfigurationError: the project was never connected.
     """
-    project = known_project(services, project_id)
-    settings, problem = project_settings(services, project)
-    store, counts = services.store, services.store.count_tasks(project_id)
-    records = {version.number: version.record for version in services.checkpoints(project_id).versions()}
-    serving = model_number(project.published_version)
-    record = records.get(serving)
+    state, store = project_state(services, project_id), services.store
+    settings, problem = project_settings(services, known_project(services, project_id))
+    records = [version.record for version in services.checkpoints(project_id).versions()]
     scores = [label.agreement for label in store.labels(project_id) if label.agreement is not None]
+    answered = store.tasks_in_parts(project_id), store.published_queries(project_id)
+    tasks = {f"task {task}": error for task, error in store.task_errors(project_id).items()}
+    return replace(
+        state,
+        advice=advise(records, model_number(state.version), scores),
+        effort=effort_report(*answered, settings.cost_measure),
+        errors=({"settings": str(problem)} if problem else {}) | state.errors | tasks,
+    )
+
+
+def project_state(services: Services, project_id: int) -> Status:
+    """Describe a project without what takes longer in a large one: advice, effort, and errors of tasks are left out.
+
+    Raises:
+        ConfigurationError: the project was never connected.
+    """
+    project = known_project(services, project_id)
+    settings, _ = project_settings(services, project)
+    store, counts = services.store, services.store.count_tasks(project_id)
+    record = serving_record(services, project)
     return Status(
         project=project.id,
         title=project.title,
@@ -93,19 +111,26 @@ def project_status(services: Services, project_id: int) -> Status:
         labels=counts.get("labelled", 0),
         trained_labels=len(record.labels) if record else 0,
         held_out_miou=record.measures.get("miou") if record else None,
-        agreement=sum(scores) / len(scores) if scores else None,
+        agreement=store.mean_agreement(project_id),
         pool=counts.get("unlabelled", 0),
         queue=store.queue_length(project_id, project.published_version),
         skipped=counts.get("skipped", 0),
         stream=stream_counts(store, project_id),
-        advice=advise(records.values(), serving, scores),
-        effort=effort_report(
-            store.tasks_in_parts(project_id), store.published_queries(project_id), settings.cost_measure
-        ),
+        advice=None,
+        effort=None,
         hints=_hints(project, settings),
         notice=project.notice,
-        errors=({"settings": str(problem)} if problem else {}) | _errors(project, store),
+        errors={"project": project.error} if project.error else {},
     )
+
+
+def serving_record(services: Services, project: Project) -> VersionRecord | None:
+    """Return the record of the version that is published; None before the first, and where it is damaged."""
+    number = model_number(project.published_version)
+    try:
+        return services.checkpoints(project.id).get(number).record if number else None
+    except CheckpointError:
+        return None
 
 
 def note_stage_start(store: Store, project_id: int, stage: str) -> None:
@@ -153,8 +178,3 @@ def _hints(project: Project, settings: Settings) -> list[str]:
         f" {settings.query_control!r} that shows them: whole images are asked for."
         f" To add one: nextmask connect {project.id} --add-query-control"
     ]
-
-
-def _errors(project: Project, store: Store) -> dict[str, str]:
-    errors = {f"task {task}": error for task, error in store.task_errors(project.id).items()}
-    return {"project": project.error, **errors} if project.error else errors

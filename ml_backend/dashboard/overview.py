@@ -15,7 +15,7 @@ from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.effort_report import effort_pairs
 from ml_backend.services import Services, project_settings
-from ml_backend.status import Status, project_status
+from ml_backend.status import Status, project_state, project_status
 from ml_backend.store import Project
 
 EVENTS: Final = 5
@@ -86,7 +86,7 @@ def add_pages(router: APIRouter, services: Services) -> None:
     @router.get("/projects/{project}/live")
     def live_part(request: Request, project: ProjectId, version: str = "") -> Response:
         found = project_of(services, project)
-        now = live(found, project_status(services, project))
+        now = live(found, project_state(services, project))
         is_newer = found.published_version != version
         return render(request, "live.html", project=found, live=now, shown=version, is_newer=is_newer)
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from ml_backend.checkpoints import VersionRecord
 from ml_backend.dashboard.rendering import render
-from ml_backend.errors import CheckpointError
-from ml_backend.services import Services, model_number
+from ml_backend.services import Services
+from ml_backend.status import serving_record
 from ml_backend.store import Event, Project
 
 
@@ -53,15 +52,6 @@ def summarise(services: Services, project: Project) -> Summary:
         miou=record.measures.get("miou") if record else None,
         event=events[0] if events else None,
     )
-
-
-def serving_record(services: Services, project: Project) -> VersionRecord | None:
-    """Return the record of the version that is published; None before the first, and where it is damaged."""
-    number = model_number(project.published_version)
-    try:
-        return services.checkpoints(project.id).get(number).record if number else None
-    except CheckpointError:
-        return None
 
 
 def _by_urgency(summary: Summary) -> tuple[bool, int]:

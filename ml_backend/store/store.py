@@ -198,6 +198,12 @@ class Store:
         with self._read() as connection:
             return [Label(*row) for row in connection.execute(query)]
 
+    def mean_agreement(self, project_id: int) -> float | None:
+        """Return the mean of the labels' agreements; None where no label has one."""
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
+        with self._read() as connection:
+            return connection.execute(sa.select(sa.func.avg(TASKS.c.agreement)).where(here)).scalar()
+
     def task_errors(self, project_id: int) -> dict[int, str]:
         """Return why tasks cannot be used, or not in full, by id."""
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.error != "")
