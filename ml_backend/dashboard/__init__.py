@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from ml_backend.dashboard import events, overview, projects, tasks, versions
+from ml_backend.dashboard import comparison, events, overview, picture_files, projects, queue, tasks, versions
 from ml_backend.dashboard.pages import PageRoute
 from ml_backend.dashboard.static import static_files
+from ml_backend.pictures import Comparisons, PictureCache, Pictures
 from ml_backend.services import Services
 
 __all__ = ["add_dashboard"]
@@ -25,5 +26,10 @@ def add_dashboard(app: FastAPI, services: Services) -> None:
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
     for page in (projects, overview, versions, tasks, events):
         page.add_pages(router, services)
+    cache = PictureCache(services.settings.model_dir / "pictures", max_bytes=services.settings.picture_cache_bytes)
+    pictures = Pictures(services, cache)
+    picture_files.add_pages(router, services, pictures)
+    queue.add_pages(router, services, pictures)
+    comparison.add_pages(router, services, Comparisons(services, pictures, cache))
     app.include_router(router)
     app.mount("/static", static_files(), name="static")

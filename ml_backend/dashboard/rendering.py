@@ -16,7 +16,9 @@ from ml_backend.dashboard.static import static_path
 
 TABS: Final = (
     ("overview", "Overview", ""),
+    ("queue", "Queue", "/queue"),
     ("versions", "Versions", "/versions"),
+    ("compare", "Compare", "/compare"),
     ("tasks", "Tasks", "/tasks"),
     ("events", "Events", "/events"),
 )

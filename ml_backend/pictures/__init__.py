@@ -6,21 +6,27 @@ which the files that they are drawn from stay on disk: annotators' predictions n
 
 from ml_backend.pictures.cache import PictureCache
 from ml_backend.pictures.colours import Colour, class_colours, hex_colour
+from ml_backend.pictures.comparison import Basis, Compared, Comparisons, Result, same_labels
 from ml_backend.pictures.drawing import SIDE, Picture, placeholder
 from ml_backend.pictures.pictures import Drawing, Pictures
 from ml_backend.pictures.subjects import NoPicture, Subject, Subjects
 
 __all__ = [
     "SIDE",
+    "Basis",
     "Colour",
+    "Compared",
+    "Comparisons",
     "Drawing",
     "NoPicture",
     "Picture",
     "PictureCache",
     "Pictures",
+    "Result",
     "Subject",
     "Subjects",
     "class_colours",
     "hex_colour",
     "placeholder",
+    "same_labels",
 ]

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -151,8 +151,20 @@ class Pictures:
             found = self._kept_opinion(key)  # somebody else may have made it in between
             if found is None:
                 found = self._predict(version, subject, self._load(subject))
-                self._cache.put(key, drawing.packed(np.stack([found.mask, found.entropy], axis=-1)))
+                self._keep_opinion(key, found)
         return found
+
+    def judged(self, subject: Subject, numbers: Sequence[int]) -> list[Mask]:
+        """Return what versions predict for a task, (H,W) in today's classes; what pictures need of it is kept.
+
+        Raises:
+            NoPicture: as `opinion`.
+        """
+        versions = [self._version(subject, number) for number in numbers]
+        self._fetch(subject)
+        with self._making:
+            image = self._load(subject)
+            return [self._judged(version, subject, image) for version in versions]
 
     def known_classes(self, subject: Subject) -> dict[str, float] | None:
         """Return the share of the picture that each class has in the mask that is shown; None where none is at hand.
@@ -277,38 +289,56 @@ class Pictures:
         planes = drawing.unpacked(found)  # (h,w,2)
         return Opinion(planes[..., 0], planes[..., 1])
 
+    def _keep_opinion(self, key: str, opinion: Opinion) -> None:
+        self._cache.put(key, drawing.packed(np.stack([opinion.mask, opinion.entropy], axis=-1)))
+
     def _translated(self, version: Version, subject: Subject) -> Mask:
         mask = self.opinion(version, subject).mask
         return masks.translated(mask, version.record.classes, subject.labels.label_map)
 
     def _predict(self, version: Version, subject: Subject, image: Array) -> Opinion:
+        return opinion_of(self._probabilities(version, subject, image), drawing.small_size(*image.shape[:2]))
+
+    def _judged(self, version: Version, subject: Subject, image: Array) -> Mask:
+        probabilities = self._probabilities(version, subject, image)
+        opinion = opinion_of(probabilities, drawing.small_size(*image.shape[:2]))
+        self._keep_opinion(self._opinion_key(version, subject), opinion)
+        mask = mask_of(probabilities, (image.shape[0], image.shape[1]))
+        return masks.translated(mask, version.record.classes, subject.labels.label_map)
+
+    def _probabilities(self, version: Version, subject: Subject, image: Array) -> torch.Tensor:
+        """Return class probabilities (C,h,w) at the network's resolution."""
         from ml_backend.inference import Item
 
-        size = drawing.small_size(*image.shape[:2])
         try:
             predictor = self.predictor(subject, version.number)
             batches = predictor.batches([Item(subject.task.task_id, image)], features=False, batch_size=1)
-            probabilities = next(iter(batches)).probabilities
+            found = next(iter(batches)).probabilities  # (1,1,C,h,w)
         except (CheckpointError, ConfigurationError) as error:
             raise NoPicture(str(error)) from error
-        assert probabilities is not None  # noqa: S101 (a network gives some)
-        return opinion_of(probabilities[:, 0].mean(dim=0), size)
+        assert found is not None  # noqa: S101 (a network gives some)
+        return found[0, 0]
 
 
 def opinion_of(probabilities: torch.Tensor, size: tuple[int, int]) -> Opinion:
-    """Read class probabilities (C,h,w) at a size (height, width).
+    """Read class probabilities (C,h,w) at a size (height, width)."""
+    from strategies.uncertainty import entropy
 
-    The mask is that of the upsampled logits: these are the logarithms of the probabilities but for a number that all
+    values: NDArray[np.float32] = entropy(probabilities[None, None])[0].cpu().numpy()
+    return Opinion(mask_of(probabilities, size), drawing.levels_of(values, size))
+
+
+def mask_of(probabilities: torch.Tensor, size: tuple[int, int]) -> Mask:
+    """Return the likeliest class of every pixel at a size (height, width), as `Predictor.predict` does.
+
+    It looks at upsampled logits: these are the logarithms of the probabilities (C,h,w) but for a number that all
     classes of a pixel share, which no bilinear mean sees.
     """
     import torch
 
     from ml_backend.networks import labels_at
-    from strategies.uncertainty import entropy
 
-    tiny = torch.finfo(torch.float32).tiny
-    values: NDArray[np.float32] = entropy(probabilities[None, None])[0].cpu().numpy()
-    return Opinion(labels_at(probabilities.clamp(min=tiny).log(), *size), drawing.levels_of(values, size))
+    return labels_at(probabilities.clamp(min=torch.finfo(torch.float32).tiny).log(), *size)
 
 
 class _Failures:

@@ -30,6 +30,7 @@ from ml_backend.store.tables import (
     Label,
     Lease,
     Project,
+    QueueEntry,
     Task,
 )
 
@@ -289,6 +290,56 @@ class Store:
         with self._read() as connection:
             rows = [dict(row._mapping) for row in connection.execute(query)]
         return [(Task(**row), priority) for row in rows for priority in [row.pop("priority")]]
+
+    def queue_page(self, project_id: int, version: str, *, offset: int, limit: int) -> list[QueueEntry]:
+        """Return some of the ranking's unlabelled tasks, best first.
+
+        Args:
+            version: whose predictions count as published.
+            offset: how many better ones to pass over.
+        """
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        shown = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
+        published = sa.exists().where(shown, PUBLISHED.c.version == version)
+        asked = (RANKING.c.priority, RANKING.c.information, RANKING.c.boxes.label("asked"), RANKING.c.cost)
+        query = (
+            sa.select(TASKS, *asked, published.label("published"))
+            .join(RANKING, here)
+            .where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            .order_by(RANKING.c.priority.desc(), TASKS.c.task_id)
+        )
+        with self._read() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(query.offset(offset).limit(limit))]
+        entries = []
+        for rank, row in enumerate(rows, start=offset + 1):
+            found = {name: row.pop(name) for name in ("priority", "information", "asked", "cost", "published")}
+            entries.append(QueueEntry(Task(**row), rank, **{**found, "published": bool(found["published"])}))
+        return entries
+
+    def asked_of(self, project_id: int, task_id: int) -> str:
+        """Return the boxes that the ranking asks for of a task, as text; empty: the whole image, or nothing."""
+        here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id == task_id)
+        with self._read() as connection:
+            return connection.execute(sa.select(RANKING.c.boxes).where(here)).scalar() or ""
+
+    def count_ranked(self, project_id: int) -> int:
+        """Return how many unlabelled tasks the ranking holds."""
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        query = sa.select(sa.func.count()).select_from(TASKS).join(RANKING, here)
+        with self._read() as connection:
+            waiting = query.where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            return int(connection.execute(waiting).scalar_one())
+
+    def shares_below(self, project_id: int, values: Sequence[float]) -> list[float]:
+        """Return for each value the share, in [0, 1], of the tasks that the strategy looked at with a smaller one."""
+        if not values:
+            return []
+        own = RANKING.c.information
+        smaller = [sa.func.sum(sa.case((own < value, 1), else_=0)) for value in values]  # one scan for all
+        query = sa.select(sa.func.count(own), *smaller).where(RANKING.c.project_id == project_id, own.is_not(None))
+        with self._read() as connection:
+            total, *counts = connection.execute(query).one()
+        return [count / total if total else 0.0 for count in counts]
 
     def priorities(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
         """Return the priorities of those of the tasks that the ranking holds."""

@@ -217,6 +217,28 @@ class Task:
 
 
 @dataclass(frozen=True)
+class QueueEntry:
+    """A place in the ranking.
+
+    Attributes:
+        rank: from 1, the best.
+        priority: in (0, 1], higher = label sooner.
+        information: what the strategy measured, in a unit of its own; None where it did not look at the task.
+        asked: boxes that are asked for, as text; empty: the whole image.
+        cost: effort that is expected for them; None where nothing predicts it.
+        published: Label Studio has a prediction of the version that was asked about.
+    """
+
+    task: Task
+    rank: int
+    priority: float
+    information: float | None
+    asked: str
+    cost: float | None
+    published: bool
+
+
+@dataclass(frozen=True)
 class Decision:
     """What a stream decided about a task.
 

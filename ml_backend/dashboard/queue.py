@@ -1,0 +1,178 @@
+"""The queue as pictures: what is labelled next, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from ml_backend.boxes import boxes_from_text
+from ml_backend.dashboard.pages import ProjectId, project_of
+from ml_backend.dashboard.rendering import render
+from ml_backend.dashboard.strategy_words import StrategyWords, words_of
+from ml_backend.pictures import NoPicture, Pictures, Subject, hex_colour
+from ml_backend.pictures.subjects import Labels, labels_of
+from ml_backend.services import Services, model_number, project_settings
+from ml_backend.settings import Settings
+from ml_backend.store import Project, QueueEntry
+
+PAGE: Final = 12
+"""Tasks on a page."""
+_MOST_CLASSES = 6
+_UNITS: Final = {"clicks": "clicks", "seconds": "s"}
+
+Layer = Literal["image", "mask", "uncertainty"]
+Strength = Literal["30", "60", "100"]
+PageNumber = Annotated[int, Query(ge=1, le=10**6)]
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """A class that is predicted in an image."""
+
+    name: str
+    colour: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A task as the page shows it.
+
+    Attributes:
+        why: why it is ranked here.
+        classes: predicted ones, the largest first; empty where nothing is known yet.
+        regions: how many are asked for; 0: the whole image.
+        effort: what is expected, with its unit; empty where nothing predicts it.
+        problem: why it cannot be shown or used; empty where it can.
+        editor: address of the task in Label Studio.
+    """
+
+    entry: QueueEntry
+    why: str
+    classes: tuple[ClassShare, ...]
+    regions: int
+    effort: str
+    problem: str
+    editor: str
+
+
+@dataclass(frozen=True)
+class Pager:
+    """Where in a long list a page is; pages count from 1."""
+
+    page: int
+    pages: int
+    total: int
+
+    @classmethod
+    def of(cls, page: int, total: int, size: int) -> Pager:
+        """Return the page nearest to the one that was asked for."""
+        pages = max(1, -(-total // size))
+        return cls(min(page, pages), pages, total)
+
+
+def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None:
+    """Add `/projects/{project}/queue`."""
+
+    @router.get("/projects/{project}/queue")
+    def queue(
+        request: Request, project: ProjectId, page: PageNumber = 1, layer: Layer = "mask", strength: Strength = "60"
+    ) -> Response:
+        found = project_of(services, project)
+        settings, _ = project_settings(services, found)
+        total = services.store.count_ranked(project)
+        pager = Pager.of(page, total, PAGE)
+        labels = _labels(found, settings)
+        return render(
+            request,
+            "queue.html",
+            project=found,
+            tab="queue",
+            pager=pager,
+            cards=_cards(services, pictures, found, settings, labels, pager),
+            legend=_legend(labels),
+            words=words_of(settings.strategy),
+            strategy=settings.strategy,
+            counts=services.store.count_tasks(project),
+            train_after=settings.train_after,
+            ranked_by_model=model_number(found.ranking_version),
+            layer=layer,
+            strength=strength,
+        )
+
+
+def _labels(project: Project, settings: Settings) -> Labels | None:
+    try:
+        return labels_of(project, settings)
+    except NoPicture:  # each picture says so
+        return None
+
+
+def _legend(labels: Labels | None) -> list[tuple[str, str]]:
+    """Return the classes that masks show, with their colours."""
+    if labels is None:
+        return []
+    painted = enumerate(zip(labels.label_map.classes, labels.colours, strict=True))
+    return [(name, hex_colour(one)) for index, (name, one) in painted if index != labels.label_map.unpainted_index]
+
+
+def _cards(
+    services: Services, pictures: Pictures, project: Project, settings: Settings, labels: Labels | None, pager: Pager
+) -> list[Card]:
+    start = (pager.page - 1) * PAGE
+    entries = services.store.queue_page(project.id, project.published_version, offset=start, limit=PAGE)
+    looked_at = [entry for entry in entries if entry.information is not None]
+    shares = services.store.shares_below(project.id, [entry.information or 0.0 for entry in looked_at])
+    below = {entry.task.task_id: share for entry, share in zip(looked_at, shares, strict=True)}
+    return [_card(pictures, project, settings, labels, entry, below) for entry in entries]
+
+
+def _card(
+    pictures: Pictures,
+    project: Project,
+    settings: Settings,
+    labels: Labels | None,
+    entry: QueueEntry,
+    below: Mapping[int, float],
+) -> Card:
+    subject = None if labels is None else Subject(project, settings, labels, entry.task)
+    failure = pictures.failure(subject) if subject else None
+    url = settings.label_studio_url
+    return Card(
+        entry=entry,
+        why=reason(
+            entry, below.get(entry.task.task_id), words_of(settings.strategy), model_number(project.ranking_version)
+        ),
+        classes=_classes(pictures, subject) if subject else (),
+        regions=len(boxes_from_text(entry.asked)),
+        effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[settings.cost_measure]}",
+        problem=entry.task.error or failure or "",
+        editor=f"{url}/projects/{project.id}/data?task={entry.task.task_id}",
+    )
+
+
+def reason(entry: QueueEntry, below: float | None, words: StrategyWords, model: int) -> str:
+    """Say why a task has its place.
+
+    Args:
+        below: share of the tasks that were looked at with a smaller value than this one.
+        model: number of the version that ranked; 0: none.
+    """
+    if not model:
+        return "There is no model yet: images that differ from each other come first, the others by chance."
+    if entry.information is None or below is None:
+        return "There was no time to look at it: its place among those is left to chance."
+    if not words.value:
+        return "Its place comes from what is beside it in the order: by itself it has no value."
+    more = "" if words.alone else " Not only this value decides."
+    return f"Its {words.value} is {entry.information:.3g}, more than that of {below:.0%} of the images.{more}"
+
+
+def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:
+    shares = pictures.known_classes(subject) or {}
+    colours = dict(zip(subject.labels.label_map.classes, map(hex_colour, subject.labels.colours), strict=True))
+    ordered = sorted(shares.items(), key=lambda pair: -pair[1])
+    return tuple(ClassShare(name, colours[name], share) for name, share in ordered[:_MOST_CLASSES])
