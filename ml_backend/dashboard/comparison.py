@@ -190,7 +190,7 @@ def _images(
     }
     ordered = [one.task for one in sorted(measured.values(), key=lambda one: (keys[order](one), one.task))]
     rest = [task.task_id for task in basis.tasks if task.task_id not in measured]
-    url = services.settings.label_studio_url
+    url = services.settings.effective_label_studio_public_url
     start = (pager.page - 1) * PAGE
     return [
         Shown(task, f"{url}/projects/{project.id}/data?task={task}", measured.get(task))

@@ -140,7 +140,7 @@ def _card(
 ) -> Card:
     subject = None if labels is None else Subject(project, settings, labels, entry.task)
     failure = pictures.failure(subject) if subject else None
-    url = settings.label_studio_url
+    url = settings.effective_label_studio_public_url
     return Card(
         entry=entry,
         why=reason(
@@ -168,7 +168,7 @@ def reason(entry: QueueEntry, below: float | None, words: StrategyWords, model: 
     if not words.value:
         return "Its place comes from what is beside it in the order: by itself it has no value."
     more = "" if words.alone else " Not only this value decides."
-    return f"Its {words.value} is {entry.information:.3g}, more than that of {below:.0%} of the images.{more}"
+    return f"Its {words.value} is {entry.information:.3g}, more than that of {below * 100:.0f} % of the images.{more}"
 
 
 def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:

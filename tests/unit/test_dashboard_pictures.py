@@ -1,0 +1,412 @@
+"""The queue and the comparison as pages, with real versions and a real ranking, and pictures as files."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dashboard_data import VERSION, fill, mask_of
+from fastapi.testclient import TestClient
+from PIL import Image
+from shapes import make_shapes
+from support import wait_for
+from wiring import PROJECT, XML, make_services, task_of
+
+import strategies
+from ml_backend import masks
+from ml_backend.app import create_app
+from ml_backend.boxes import Box, Query
+from ml_backend.dashboard.queue import PAGE, reason
+from ml_backend.dashboard.static import FOLDER
+from ml_backend.dashboard.strategy_words import WORDS, words_of
+from ml_backend.pictures import comparison, hex_colour
+from ml_backend.pictures.drawing import heat_colours
+from ml_backend.services import Services
+from ml_backend.store import QueueEntry
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
+QUEUE = f"/projects/{PROJECT}/queue"
+COMPARE = f"/projects/{PROJECT}/compare"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of an installation with a project as `dashboard_data` fills it."""
+    folder = tmp_path_factory.mktemp("filled")
+    services = make_services(folder / "state", strategy="entropy")
+    fill(services, make_shapes(folder / "shapes", 24), regions=True)
+    services.store.close()
+    return folder / "state"
+
+
+@pytest.fixture
+def services(tmp_path: Path, filled: Path) -> Iterator[Services]:
+    shutil.copytree(filled, tmp_path / "state")
+    found = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
+    yield found
+    found.store.close()
+
+
+@pytest.fixture
+def client(services: Services) -> Iterator[TestClient]:
+    with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[tuple[Services, TestClient]]:
+    """A project of which nothing is known yet."""
+    found = make_services(tmp_path / "empty")
+    found.store.wake(PROJECT, title="Empty", label_config=XML)
+    with TestClient(create_app(found.settings), raise_server_exceptions=False) as opened:
+        yield found, opened
+    found.store.close()
+
+
+def page(client: TestClient, path: str, status: int = 200) -> str:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    assert "Traceback" not in answer.text
+    return answer.text
+
+
+def shown_tasks(text: str) -> list[int]:
+    return [int(task) for task in re.findall(r'id="task-(\d+)"', text)]
+
+
+def picture(client: TestClient, path: str) -> np.ndarray:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] in ("image/png", "image/webp"), answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGBA"))
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+def test_queue_shows_tasks_in_the_order_in_which_they_are_served(client: TestClient, services: Services) -> None:
+    text = page(client, QUEUE)
+    order = [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    assert shown_tasks(text) == order[:PAGE]
+    assert len(order) == 15
+    assert text.count("in Label Studio&#39;s queue") + text.count("in Label Studio's queue") == 4  # those published
+    assert text.count("not published yet") == PAGE - 4
+    assert f'href="https://labels.example/projects/{PROJECT}/data?task={order[0]}"' in text
+    assert "Page 1 of 2 · 15 images" in text
+    rest = page(client, f"{QUEUE}?page=2")
+    assert shown_tasks(rest) == order[PAGE:]
+    assert f'start="{PAGE + 1}"' in rest
+    assert shown_tasks(page(client, f"{QUEUE}?page=77")) == order[PAGE:]  # tasks were labelled since the link was made
+
+
+def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Services) -> None:
+    text = page(client, QUEUE)
+    entries = services.store.queue_page(PROJECT, VERSION, offset=0, limit=15)
+    values = [entry.information for entry in entries]
+    assert "most uncertain class probabilities" in text
+    assert None not in values
+    first = values[0]
+    share = 100 * sum(value < first for value in values) / 15
+    assert f"Its uncertainty is {first:.3g}, more than that of {share:.0f} % of the images." in text
+    assert "2 regions asked for · about 37 clicks" in " ".join(text.split())
+    shares = [int(share) for share in re.findall(r"(?:background|disc|square) (?:&lt; )?(\d+) %", text)]
+    assert len(shares) >= 4  # of published tasks: nothing had to be predicted for the page
+
+
+def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:
+    entry = QueueEntry(task_of(1), 1, 0.4, None, "", None, False)
+    assert "no model yet" in reason(entry, None, words_of("entropy"), 0)
+    assert "no time" in reason(entry, None, words_of("entropy"), 3)
+    looked = replace(entry, information=0.0)
+    assert "by itself it has no value" in reason(looked, 0.0, words_of("coreset"), 3)
+    assert "Not only this value decides." in reason(looked, 0.5, words_of("auto"), 3)
+    assert "Not only" not in reason(looked, 0.5, words_of("sa"), 3) or not words_of("sa").alone
+
+
+def test_every_strategy_is_described() -> None:
+    assert set(WORDS) == set(strategies.available())
+    assert "zebra" in words_of("zebra").order
+
+
+def test_layers_are_chosen_without_a_script_and_kept_on_the_next_page(client: TestClient) -> None:
+    text = page(client, f"{QUEUE}?layer=uncertainty&strength=100")
+    assert re.search(r'id="layer-uncertainty"[^>]* checked', text)
+    assert re.search(r'id="strength-100"[^>]* checked', text)
+    assert not re.search(r'id="layer-mask"[^>]* checked', text)
+    form = text[text.index("<form") : text.index("</form>")]
+    assert 'name="page" value="2"' in form
+    assert client.get(f"{QUEUE}?layer=x").status_code == 404
+    for tag in re.findall(r"<img class=\"(?:base|layer|regions)[^>]*>", text):
+        assert 'width="480" height="360" loading="lazy"' in tag
+
+
+def test_the_legend_has_the_colours_of_the_heat_map() -> None:
+    colours = heat_colours()
+    stops = ", ".join(hex_colour(colours[round(stop * 255 / 8)]) for stop in range(9))
+    assert f"linear-gradient(to right, {stops})" in (FOLDER / "pictures.css").read_text()
+
+
+def test_empty_queues_say_why(empty: tuple[Services, TestClient]) -> None:
+    services, client = empty
+    assert "No tasks yet" in page(client, QUEUE)
+    services.store.put_tasks([task_of(1), task_of(2, status="labelled"), task_of(3, status="skipped")])
+    text = page(client, QUEUE)
+    assert "Nothing is ranked yet" in text
+    assert "the first one is trained when 10 images are labelled, and 1 are" in text
+    services.store.put_tasks([task_of(1, status="labelled")])
+    text = page(client, QUEUE)
+    assert "Nothing is left to label" in text
+    assert "2 images are labelled, 1 were skipped" in text
+
+
+def test_before_the_first_model_the_queue_explains_itself(empty: tuple[Services, TestClient]) -> None:
+    services, client = empty
+    services.store.put_tasks([task_of(1), task_of(2)])
+    services.store.put_ranking(PROJECT, {1: 0.9, 2: 0.4}, ranking_version="nextmask-0.1")
+    text = page(client, QUEUE)
+    assert shown_tasks(text) == [1, 2]
+    assert "There is no model yet" in text
+    assert "This order is being published." in text
+    answer = client.get(f"/projects/{PROJECT}/tasks/1/mask")
+    assert answer.status_code == 200
+    assert "No model yet" in answer.text
+
+
+def test_pages_of_fifty_thousand_tasks_are_cut_by_the_database(
+    empty: tuple[Services, TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, client = empty
+    count = 50_000
+    services.store.put_tasks(task_of(task) for task in range(1, count + 1))
+    values = {task: 1 - task / (count + 1) for task in range(1, count + 1)}
+    services.store.put_ranking(PROJECT, values, None, values, ranking_version="nextmask-3.1")
+    monkeypatch.setattr(type(services.store), "tasks", None)  # nobody reads them all
+    monkeypatch.setattr(type(services.store), "ranked", None)
+    started = time.perf_counter()
+    last = page(client, f"{QUEUE}?page={-(-count // PAGE)}")
+    seconds = time.perf_counter() - started
+    assert shown_tasks(last) == list(range(count - count % PAGE + 1, count + 1))
+    middle = page(client, f"{QUEUE}?page=2001")
+    assert shown_tasks(middle) == list(range(2000 * PAGE + 1, 2001 * PAGE + 1))
+    assert "more than that of 52 % of the images" in middle
+    assert seconds < 20  # a tenth of that where nothing else runs; a page that reads all rows takes minutes
+
+
+def test_hostile_titles_labels_and_reasons_are_text(client: TestClient, services: Services) -> None:
+    xml = XML.replace('"cell"', '"&lt;script&gt;alert(1)&lt;/script&gt;" background="&quot;&gt;&lt;script&gt;"')
+    services.store.update_project(PROJECT, title=HOSTILE, error=HOSTILE, label_config=xml)
+    services.store.set_task_error(PROJECT, services.store.ranked(PROJECT)[0][0].task_id, HOSTILE)
+    for path in (QUEUE, COMPARE):
+        text = page(client, path)
+        assert "<img src=x" not in text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+        assert re.findall(r"<script(?![^>]* src=)", text) == []
+        assert re.findall(r"<style|\sstyle=|\son[a-z]+=", re.sub(r"&#?\w+;[^<]*", "", text)) == []
+
+
+# -- pictures as files -------------------------------------------------------------------------------------------------
+def test_pictures_are_kept_by_browsers_until_they_change(client: TestClient, services: Services) -> None:
+    task = services.store.ranked(PROJECT)[0][0].task_id
+    for kind in ("image", "mask", "uncertainty", "regions", "prediction?version=1", "difference?a=1&b=2"):
+        path = f"/projects/{PROJECT}/tasks/{task}/{kind}"
+        first = client.get(path)
+        assert first.status_code == 200
+        assert first.headers["Cache-Control"].startswith("private, max-age=")
+        again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        other = client.get(path, headers={"If-None-Match": '"something else"'})
+        assert other.content == first.content
+    tags = {kind: client.get(f"/projects/{PROJECT}/tasks/{task}/{kind}").headers["ETag"] for kind in ("mask", "image")}
+    project = services.store.project(PROJECT)
+    assert project
+    recoloured = re.sub(r'background="#\w+"', 'background="#123456"', project.label_config)
+    services.store.update_project(PROJECT, label_config=recoloured)
+    changed = client.get(f"/projects/{PROJECT}/tasks/{task}/mask", headers={"If-None-Match": tags["mask"]})
+    assert changed.status_code == 200
+    same = client.get(f"/projects/{PROJECT}/tasks/{task}/image", headers={"If-None-Match": tags["image"]})
+    assert same.status_code == 304
+
+
+def test_pictures_of_the_queue_are_what_they_say(client: TestClient, services: Services) -> None:
+    task = services.store.ranked(PROJECT)[0][0].task_id
+    at = f"/projects/{PROJECT}/tasks/{task}"
+    png = services.store.published_mask(PROJECT, VERSION, task)
+    assert png
+    expected = masks.mask_from_png(png)
+    assert ((picture(client, f"{at}/mask")[..., 3] > 0) == (expected > 0)).all()
+    services.store.put_ranking(PROJECT, {task: 0.9}, {task: Query((Box(8, 8, 16, 16),))}, ranking_version=VERSION)
+    frames = picture(client, f"{at}/regions")
+    assert frames[8, 16].tolist() == [255] * 4
+    assert frames[16, 16, 3] == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/projects/{PROJECT}/tasks/99999/image",
+        "/projects/7/tasks/1/image",
+        f"/projects/{PROJECT}/tasks/0/image",
+        f"/projects/{PROJECT}/tasks/99999999999999999999/image",
+        f"/projects/{PROJECT}/tasks/..%2f..%2fetc%2fpasswd/image",
+        f"/projects/{PROJECT}/tasks/1/prediction",
+        f"/projects/{PROJECT}/tasks/1/prediction?version=../1",
+        f"/projects/{PROJECT}/tasks/1/secret",
+    ],
+)
+def test_addresses_of_no_picture_are_not_found(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_a_broken_image_is_a_picture_of_the_reason_and_text_on_the_page(client: TestClient, services: Services) -> None:
+    first = services.store.ranked(PROJECT)[0][0]
+    broken = "data:image/png;base64,iVBORw0KGgo="
+    services.store.put_tasks([replace(first, image=broken)])
+    answer = client.get(f"/projects/{PROJECT}/tasks/{first.task_id}/image")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "default-src &#39;none&#39;" in answer.headers["Content-Security-Policy"].replace("'", "&#39;")
+    assert "cannot be decoded" in " ".join(re.findall(r"<tspan[^>]*>([^<]*)", answer.text))
+    assert "cannot be decoded" in page(client, QUEUE)
+
+
+def test_whatever_goes_wrong_is_a_picture_of_it(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ml_backend.pictures import Pictures
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret thing")
+
+    monkeypatch.setattr(Pictures, "_load", fail)
+    task = services.store.ranked(PROJECT)[0][0].task_id
+    answer = client.get(f"/projects/{PROJECT}/tasks/{task}/uncertainty")
+    assert answer.status_code == 200
+    assert "Internal error (RuntimeError)" in answer.text
+    assert "secret" not in answer.text
+
+
+def test_pages_and_health_are_answered_while_many_pictures_are_made(client: TestClient, services: Services) -> None:
+    tasks = [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    with ThreadPoolExecutor(12) as pool:
+        paths = [f"/projects/{PROJECT}/tasks/{task}/uncertainty" for task in tasks]
+        waiting = [pool.submit(client.get, path) for path in paths]
+        assert client.get("/health").status_code == 200
+        assert client.get("/").status_code == 200
+        assert {one.result().headers["content-type"] for one in waiting} == {"image/png"}
+
+
+# -- the comparison ----------------------------------------------------------------------------------------------------
+def test_measures_stand_side_by_side_and_say_that_the_labels_differ(client: TestClient, services: Services) -> None:
+    text = page(client, COMPARE)  # the version that serves, with its parent
+    first, second = (services.checkpoints(PROJECT).get(number).record for number in (1, 2))
+    assert "not measured on the same labels" in text
+    assert "version 1 on 2 held-out labels, version 2 on 3, 2 of them in both" in text
+    assert f"version 1 had an mIoU of {second.measures['parent_miou']:.3f}" in text
+    for name in ("disc", "square"):
+        old, new = first.measures["iou"][name], second.measures["iou"][name]
+        numbers = re.search(rf'<th scope="row">{name}</th>(.*?)</tr>', text, re.S)
+        assert numbers
+        cells = re.findall(r">([^<>\s]+)</td>", numbers[1])
+        assert cells[:3] == [f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}"]
+    assert client.get(f"{COMPARE}?a=1&b=77").status_code == 404
+    assert "same version" in page(client, f"{COMPARE}?a=2&b=2")
+    assert "measured on the same 3 held-out labels" in page(client, f"{COMPARE}?a=2&b=2")
+
+
+def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, services: Services) -> None:
+    path = f"{COMPARE}?a=1&b=2"
+    assert "Measure both on these labels" in page(client, path)
+    answer = client.post(path, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    wait_for(lambda: "Both versions on the same 3 labels" in page(client, path), name="the comparison")
+    text = page(client, path)
+    after = text[text.index("On the same labels") :]
+    counts = [np.zeros((3, 3), np.int64), np.zeros((3, 3), np.int64)]
+    differences = {}
+    for task in (7, 8, 9):
+        truth = np.asarray(Image.open(mask_of(services, task)))
+        found = services.store.task(PROJECT, task)
+        assert found
+        image = services.images.load(found.image)
+        predicted = [
+            services.predictors.get(services.checkpoints(PROJECT), number, "cpu").predict([image])[0].mask
+            for number in (1, 2)
+        ]
+        for total, mask in zip(counts, predicted, strict=True):
+            np.add.at(total, (truth, mask), 1)
+        differences[task] = float((predicted[0] != predicted[1]).mean())
+    iou = [one.diagonal() / (one.sum(axis=0) + one.sum(axis=1) - one.diagonal()) for one in counts]
+    cells = re.findall(r">([^<>\s]+)</td>", after[after.index("All classes") :])
+    shown = [float(cell) for cell in cells[:2]]
+    assert shown == pytest.approx([float(one.mean()) for one in iou], abs=2e-3)
+    listed = [int(task) for task in re.findall(r"<h3>Task (\d+)", text)]
+    assert listed == sorted(differences, key=lambda task: (-round(differences[task], 6), task))
+    worse = [int(task) for task in re.findall(r"<h3>Task (\d+)", page(client, f"{path}&order=worse"))]
+    better = [int(task) for task in re.findall(r"<h3>Task (\d+)", page(client, f"{path}&order=better"))]
+    assert worse == better[::-1]
+    refreshed = client.get(path, headers={"HX-Request": "true"})
+    assert refreshed.headers["HX-Refresh"] == "true"
+
+
+def test_results_outlive_the_process_and_a_new_label_asks_for_a_new_one(services: Services) -> None:
+    path = f"{COMPARE}?a=1&b=2"
+    with TestClient(create_app(services.settings)) as first:
+        first.post(path)
+        wait_for(lambda: "Both versions on the same 3" in page(first, path), name="the comparison")
+    with TestClient(create_app(services.settings)) as second:
+        assert "Both versions on the same 3" in page(second, path)
+        labelled = services.store.task(PROJECT, 7)
+        assert labelled
+        services.store.put_tasks([replace(labelled, label_digest="changed")])
+        assert "Measure both on these labels" in page(second, path)
+
+
+def test_labels_that_cannot_be_measured_are_told_and_do_not_stop_the_others(
+    client: TestClient, services: Services
+) -> None:
+    labelled = services.store.task(PROJECT, 8)
+    assert labelled
+    services.store.put_tasks([replace(labelled, mask_file="/nowhere.png", label_digest="gone")])
+    path = f"{COMPARE}?a=1&b=2"
+    client.post(path)
+    wait_for(lambda: "Both versions on the same 2 labels" in page(client, path), name="the comparison")
+    assert "1 could not be measured" in page(client, path)
+
+
+def test_where_nothing_is_held_out_the_page_says_what_that_means(client: TestClient, services: Services) -> None:
+    tasks = services.store.tasks(PROJECT, status="labelled")
+    services.store.put_tasks([replace(task, held_out=False) for task in tasks])
+    text = page(client, COMPARE)
+    assert "None is held out: a version looks better than it is" in text
+    services.store.put_tasks([replace(task, held_out=task.task_id < 4) for task in tasks])
+    assert "3 of them trained version 2." in page(client, COMPARE)
+
+
+def test_without_two_versions_there_is_nothing_to_compare(empty: tuple[Services, TestClient]) -> None:
+    _, client = empty
+    assert "There is no version yet" in page(client, COMPARE)
+    assert client.post(f"{COMPARE}?a=1&b=2").status_code == 404
+
+
+def test_another_site_cannot_start_a_comparison(client: TestClient) -> None:
+    answer = client.post(f"{COMPARE}?a=1&b=2", headers={"Sec-Fetch-Site": "cross-site"})
+    assert answer.status_code == 403
+
+
+def test_pixels_are_counted_by_truth_and_prediction() -> None:
+    truth = np.array([[0, 0, 1, 255]], np.uint8)
+    predicted = np.array([[0, 1, 255, 1]], np.uint8)
+    assert comparison.confusion(truth, predicted, 2).tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+    one = comparison.compared(5, truth, predicted, truth, 2)
+    assert one.second == 1.0
+    assert one.first == pytest.approx(1 / 2 / 2)  # class 0: 1 of 2; class 1: 0, of what is known in both
+    assert one.differs == pytest.approx(2 / 3)
