@@ -6,6 +6,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 STUDIO := .venv-label-studio
+CLOUD := .venv-cloud
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
@@ -16,7 +17,7 @@ JOBS ?= 2
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
 
-test: check $(STUDIO)/.installed
+test: check $(STUDIO)/.installed $(CLOUD)/.installed
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 	$(BIN)/coverage combine -q
@@ -56,5 +57,11 @@ $(STUDIO)/.installed: requirements/label-studio.txt
 	$(STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/label-studio.txt
 	touch $@
 
+# The S3 server of the tests wants another Flask than label-studio-ml.
+$(CLOUD)/.installed: requirements/cloud.txt
+	test -x $(CLOUD)/bin/python || $(PYTHON) -m venv $(CLOUD)
+	$(CLOUD)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/cloud.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(STUDIO) .nextmask build *.egg-info .coverage*
+	rm -rf $(VENV) $(STUDIO) $(CLOUD) .nextmask build *.egg-info .coverage*

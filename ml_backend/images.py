@@ -38,6 +38,7 @@ import numpy.typing as npt
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
+from ml_backend import image_headers
 from ml_backend.errors import ImageError
 from ml_backend.references import in_project, shown
 
@@ -225,28 +226,39 @@ class ImageCache:
             for chunk in chunks:
                 size += len(chunk)
                 if size > self._max_image_bytes:
-                    raise ImageError(
-                        f"Image {shown(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
-                        "NEXTMASK_MAX_IMAGE_BYTES."
-                    )
+                    raise self._too_large(reference)
                 target.write(chunk)
         return size
 
+    def _too_large(self, reference: str) -> ImageError:
+        return ImageError(
+            f"Image {shown(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
+            "NEXTMASK_MAX_IMAGE_BYTES."
+        )
+
     def _open_reference(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
         if reference[:5].lower() == "data:":
+            if len(reference) > 4 * self._max_image_bytes:  # longer than the limit in any encoding
+                raise self._too_large(reference)
             return contextlib.nullcontext([_data_bytes(reference)])
         return self._fetch(reference)
 
     def _verify(self, reference: str, file: Path) -> None:
-        """Check the format, the number of pixels, and that all of it decodes."""
+        """Check the format, the number of pixels, that decoding is in proportion, and that all of it decodes."""
         try:
             with file.open("rb") as opened:
+                _check_header(opened)
                 image = _open(opened, shown(reference))
                 width, height = image.size
                 if width * height > self._max_pixels:
                     raise ImageError(
                         f"Image {shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
                         "set by NEXTMASK_MAX_PIXELS."
+                    )
+                if max(width, height) > image_headers.MAXIMUM_SIDE:
+                    raise ImageError(
+                        f"Image {shown(reference)} has {width} x {height} pixels; no side may be longer than "
+                        f"{image_headers.MAXIMUM_SIDE}."
                     )
                 _decoded(image)
         except _DECODING_ERRORS as error:
@@ -371,6 +383,15 @@ def _open(file: IO[bytes], name: str) -> ImageFile:
             return kind(file, name)
     what = "is empty" if not head else f"starts with {head[:12]!r}"
     raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP or BMP file: it {what}.")
+
+
+def _check_header(file: IO[bytes]) -> None:
+    head = file.read(4)
+    if head.startswith(b"\xff\xd8"):
+        image_headers.check_jpeg(file)
+    elif head[:2] in (b"II", b"MM"):
+        image_headers.check_tiff(file)
+    file.seek(0)
 
 
 def _decoded(image: ImageFile) -> Array:

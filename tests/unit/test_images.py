@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import multiprocessing
 import os
 import struct
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import zlib
@@ -21,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from bombs import bombs
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -367,6 +372,66 @@ class TestCache:
         with pytest.raises(ImageError, match="No such file"):
             cache.load("a")
         assert source.asked == {"a": 3}
+
+
+class TestBombs:
+    def test_small_files_that_ask_for_much(self, tmp_path: Path) -> None:
+        """Measured in a process of its own, whose memory nothing else has raised before."""
+        expected = {}
+        for name, content, reason in bombs():
+            (tmp_path / name).write_bytes(content)
+            expected[name] = reason
+        program = """
+            import contextlib, json, resource, sys, warnings
+            from pathlib import Path
+            from ml_backend.errors import ImageError
+            from ml_backend.images import ImageCache
+            warnings.simplefilter("ignore")
+            folder = Path(sys.argv[1])
+
+            @contextlib.contextmanager
+            def fetch(name):
+                with (folder / name).open("rb") as file:
+                    yield iter(lambda: file.read(65536), b"")
+
+            limits = {"max_bytes": 10**9, "max_image_bytes": 10**8, "max_pixels": 2 * 10**8}
+            cache = ImageCache(folder / "cache", fetch, **limits)
+            said, before = {}, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for name in sys.argv[2:]:
+                try:
+                    said[name] = ""
+                    cache.path(name)
+                except ImageError as error:
+                    said[name] = str(error)
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            print(json.dumps([said, (after - before) / 1024]))
+        """
+        command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), *expected]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+        said, megabytes = json.loads(found.stdout)
+        for name, reason in expected.items():
+            assert reason in said[name], name
+            assert bool(reason) == bool(said[name]), (name, said[name])
+        assert megabytes < 400  # the largest image that is begun has 9000 x 9000 pixels
+
+    def test_an_image_within_its_reference_is_measured_before_it_is_decoded(self, make_cache: MakeCache) -> None:
+        with pytest.raises(ImageError, match="NEXTMASK_MAX_IMAGE_BYTES"):
+            make_cache(Source(), max_image_bytes=1000).path("data:image/png;base64," + "A" * 4001)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            encoded(Image.fromarray(SMOOTH), "JPEG", progressive=True),
+            encoded(Image.fromarray(SMOOTH), "JPEG") + b"\xff\xda\x00\x08 a film" * 99,
+            encoded(Image.fromarray(SMOOTH), "JPEG", comment=b"\xff\xda\x00\x08" * 99),
+            tiff(COLOURS, photometric="rgb", tile=(16, 16)),
+            tiff(COLOURS, photometric="rgb", bigtiff=True),
+            tiff(COLOURS, photometric="rgb", bigtiff=True, tile=(256, 256)),
+            tiff(COLOURS.astype(np.uint16), photometric="rgb", rowsperstrip=1, byteorder=">"),
+        ],
+    )
+    def test_what_only_looks_like_one(self, make_cache: MakeCache, content: bytes) -> None:
+        assert make_cache(Source(a=content)).load("a").shape[2] == 3
 
 
 def _deleted(path: Path) -> Path:
