@@ -2,11 +2,13 @@
 # make test   all set-up, then lint, types, import rules and every test (unit, protocol, real Label Studio, browser)
 # make fuzz   TARGET=images: coverage-guided fuzzing of one target, for a minute or ARGS="--seconds 600"
 # make check  lint, types and import rules only
+# make audit  known advisories and licences of what is installed (docs/dependencies.md)
 
 PYTHON ?= python3.11
 VENV := .venv
 STUDIO := .venv-label-studio
 CLOUD := .venv-cloud
+AUDIT := .venv-audit
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
@@ -36,6 +38,9 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/fuzz.txt
 	$(BIN)/python tests/fuzz/run.py $(TARGET) $(ARGS)
 
+audit: $(VENV)/.installed-dev $(AUDIT)/.installed
+	$(AUDIT)/bin/python scripts/audit.py $(BIN)/python
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -63,5 +68,10 @@ $(CLOUD)/.installed: requirements/cloud.txt
 	$(CLOUD)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/cloud.txt
 	touch $@
 
+$(AUDIT)/.installed: requirements/audit.txt
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(STUDIO) $(CLOUD) .nextmask build *.egg-info .coverage*
+	rm -rf $(VENV) $(STUDIO) $(CLOUD) $(AUDIT) .nextmask build *.egg-info .coverage*

@@ -1,0 +1,150 @@
+"""Looks the dependencies up: known advisories, and licences. Run by `make audit` in an environment of its own.
+
+    python scripts/audit.py PYTHON
+
+PYTHON is the interpreter of the environment to look at. What docs/dependencies.md explains is let pass. A finding ends
+with 1. Where the service of advisories cannot be reached, that is said loudly, and does not fail: whoever is
+offline can do nothing about it. An answer that skipped packages is no all-clear, whatever pip-audit says.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "dependencies.md"
+CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
+SERVICES = ("pypi", "osv")
+ALLOWED = re.compile(
+    r"(the )?("
+    r"mit( license)?|mit-cmu|mit-0|bsd( license)?|bsd-[23]-clause|0bsd|isc( license( \(iscl\)?)?)?|"
+    r"apache(-| )?(software license|license)?,?( version)? ?(2\.0)?( with llvm-exception)?|"
+    r"psf-2\.0|python-2\.0|cnri-python|python software foundation license|"
+    r"(mozilla public license 2\.0 \()?mpl[- ]2\.0|hpnd|unlicense|cc0-1\.0|zlib|tcl|bsl-1\.0|"
+    r"dfsg approved|public domain"
+    r")",
+    re.IGNORECASE,
+)
+INSTALLED = """
+import importlib.metadata as m, json, re
+def needed(name, extras=()):
+    try:
+        found = m.distribution(name)
+    except m.PackageNotFoundError:
+        return
+    key = re.sub(r"[-_.]+", "-", name).lower()
+    if key in seen:
+        return
+    seen.add(key)
+    for line in found.requires or []:
+        if "extra ==" not in line:
+            needed(re.match(r"[\\w.-]+", line)[0])
+seen = set()
+needed("nextmask")
+print(json.dumps(sorted(seen)))
+"""
+
+
+def main() -> int:
+    """Look, tell, and return the exit code."""
+    python = sys.argv[1]
+    page = PAGE.read_text()
+    problems = [*_advisories(explained(page, "advisory")), *_licences(python, explained(page, "package", "licence"))]
+    for problem in problems:
+        print(f"audit: {problem}")
+    return 1 if problems else 0
+
+
+def explained(page: str, *heads: str) -> list[list[str]]:
+    """Return the rows of the page's table that begins with these columns."""
+    start = "| " + " | ".join(heads) + " |"
+    _, found, rest = page.partition(f"\n{start}")
+    if not found:
+        raise SystemExit(f"audit: {PAGE} has no table that begins with {start}")
+    table = rest.split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+# -- advisories -------------------------------------------------------------------------------------------------------
+def _advisories(known: list[list[str]]) -> list[str]:
+    for service in SERVICES:
+        answer = _ask(service)
+        if answer is not None:
+            return unexplained(answer, known)
+    print(
+        "audit: WARNING: NO ADVISORY WAS LOOKED UP. Neither PyPI nor OSV could be asked about the packages in "
+        f"{CONSTRAINTS.name}: this run says nothing about known vulnerabilities. Run make audit where they can."
+    )
+    return []
+
+
+def _ask(service: str) -> dict[str, Any] | None:
+    """Return pip-audit's answer, or None where the service told nothing of any package."""
+    command = [sys.executable, "-m", "pip_audit", "-s", service, "-r", str(CONSTRAINTS), "--no-deps", "--disable-pip"]
+    run = subprocess.run([*command, "-f", "json", "--progress-spinner", "off"], capture_output=True, text=True)
+    try:
+        answer: dict[str, Any] = json.loads(run.stdout)
+    except ValueError:
+        return None
+    return answer if any("vulns" in one for one in answer["dependencies"]) else None
+
+
+def unexplained(answer: dict[str, Any], known: Iterable[list[str]]) -> list[str]:
+    """Return the advisories that the page does not explain; say what was not looked up."""
+    explained_ones = {(row[1].lower(), row[0].upper()) for row in known}
+    skipped = [one["name"] for one in answer["dependencies"] if "vulns" not in one]
+    if skipped:
+        print(f"audit: WARNING: not looked up: {', '.join(skipped)}")
+    problems = []
+    for package in answer["dependencies"]:
+        for found in package.get("vulns", []):
+            names = {found["id"].upper(), *map(str.upper, found.get("aliases", []))}
+            if not any((package["name"].lower(), name) in explained_ones for name in names):
+                mended = ", ".join(found.get("fix_versions", [])) or "none"
+                problems.append(
+                    f"{package['name']} {package['version']}: {' '.join(sorted(names))}, mended in {mended}. "
+                    "Upgrade, or explain in docs/dependencies.md why it does not reach nextmask."
+                )
+    print(f"audit: {len(answer['dependencies']) - len(skipped)} packages looked up")
+    return problems
+
+
+# -- licences ---------------------------------------------------------------------------------------------------------
+def _licences(python: str, known: list[list[str]]) -> list[str]:
+    needed = json.loads(subprocess.run([python, "-c", INSTALLED], capture_output=True, text=True, check=True).stdout)
+    command = [str(Path(sys.executable).with_name("pip-licenses")), "--python", python, "--format", "json"]
+    rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    chosen = [row for row in rows if re.sub(r"[-_.]+", "-", row["Name"]).lower() in needed]
+    if len(chosen) < len(needed) // 2:
+        return [f"only {len(chosen)} of {len(needed)} packages were found in the environment of {python}"]
+    print(f"audit: licences of {len(chosen)} packages that nextmask installs")
+    return forbidden(chosen, [row[0] for row in known])
+
+
+def forbidden(rows: Iterable[dict[str, str]], known: Iterable[str]) -> list[str]:
+    """Return the packages whose licence is not on the list, and that the page does not explain."""
+    patterns = list(known)
+    return [
+        f"{row['Name']} {row['Version']}: its licence {row['License']!r} is not allowed. See docs/dependencies.md."
+        for row in rows
+        if row["Name"] != "nextmask"
+        and not any(fnmatch.fnmatch(row["Name"].lower(), pattern.lower()) for pattern in patterns)
+        and not is_allowed(row["License"])
+    ]
+
+
+def is_allowed(licence: str) -> bool:
+    """Whether all parts of a licence that come together, or one of those to choose from, are on the list."""
+    together = [part.strip(" ()") for part in re.split(r"\bAND\b|;", licence)]
+    return all(any(ALLOWED.fullmatch(one.strip(" ()")) for one in re.split(r"\bOR\b", part)) for part in together)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
