@@ -12,9 +12,11 @@ annotators and written to logs, so no secret ever goes into one.
     ├── LabelStudioError        Label Studio answered with an error
     │   ├── LabelStudioUnavailable   it did not answer, or answered 5xx: try again later
     │   ├── LabelStudioRefused       401 or 403: the token is wrong or lacks a right
-    │   └── LabelStudioNotFound      404: deleted, or never there
+    │   ├── LabelStudioNotFound      404: deleted, or never there
+    │   └── LabelStudioMisread       an answer of another shape: another release, or something else answers
     ├── CheckpointError         a model version is missing or damaged
     ├── TrainingError           training could not start or did not finish
+    ├── TrainingWaits           another project's training comes first
     ├── StoreError              the state database cannot be used
     ├── BackupError             a backup cannot be made, or not be restored
     └── LeaseLost               another worker took the project over
@@ -66,7 +68,7 @@ class LabelStudioError(NextmaskError):
 
 
 class LabelStudioUnavailable(LabelStudioError):
-    """No answer, or a 5xx answer: the same call may succeed later."""
+    """No answer, half of one, 5xx or 429: the same call may succeed later."""
 
 
 class LabelStudioRefused(LabelStudioError):
@@ -77,12 +79,22 @@ class LabelStudioNotFound(LabelStudioError):
     """404: the thing was deleted, or belongs to another organisation."""
 
 
+class LabelStudioMisread(LabelStudioError, KeyError):
+    """The answer has not the shape that it has in the releases that nextmask knows."""
+
+    __str__ = Exception.__str__  # that of KeyError shows its message in quotes
+
+
 class CheckpointError(NextmaskError):
     """A model version is missing, incomplete or damaged."""
 
 
 class TrainingError(NextmaskError):
     """Training could not start, or ended without a model."""
+
+
+class TrainingWaits(NextmaskError):
+    """Another project trains, or asked earlier: there will be a turn, and until then nothing is wrong."""
 
 
 class StoreError(NextmaskError):

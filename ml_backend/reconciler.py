@@ -35,6 +35,7 @@ from ml_backend.errors import (
     MaskError,
     NextmaskError,
     TrainingError,
+    TrainingWaits,
 )
 from ml_backend.follow_ups import FollowUps
 from ml_backend.priority_queue import PriorityQueue
@@ -60,6 +61,8 @@ logger = logging.getLogger(__name__)
 
 TOP_UP_SECONDS = 15.0
 """How often labels are read and the queue is filled up while a training runs."""
+WAITING_TO_TRAIN = "waiting for another training"
+"""Stage of a project that is at rest but for a training, which another project's comes before."""
 RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
 _OF_ONE_STEP = (CheckpointError, ConfigurationError, ImageError, MaskError, TrainingError)
@@ -115,7 +118,7 @@ class _Run:
         self._masks = services.project_folder(project_id) / "masks"
         self._queue = PriorityQueue(services.client, services.store, project_id, check=check)
         self._stage_written, self._topped_up = ("", 0.0), -math.inf
-        self._undecided, self._in_training = set[int](), False
+        self._undecided, self._in_training, self._waits = set[int](), False, False
 
     def run(self) -> None:
         """Do all steps, in order."""
@@ -148,13 +151,15 @@ class _Run:
             raise problem
         if self._undecided:
             self._store.wake(self._id)
-        error = self._project().train_error
-        self._store.update_project(self._id, state="failed" if error else "waiting", stage="", error=error)
+        error, stage = self._project().train_error, WAITING_TO_TRAIN if self._waits else ""
+        self._store.update_project(self._id, state="failed" if error else "waiting", stage=stage, error=error)
 
     def _attempt(self, step: Callable[[], None]) -> NextmaskError | None:
         """Take a step; where it fails, return why: that must not keep annotators from the queue that is there."""
         try:
             step()
+        except TrainingWaits:  # this project is woken when its turn comes
+            self._waits = True
         except _OF_ONE_STEP as error:
             return error
         except NextmaskError:  # the lease is lost, the host is away: nothing else can be done either
@@ -234,10 +239,10 @@ class _Run:
                 self._publish(quietly=True)
             if self._in_training:  # and not in a ranking, which has its tasks already
                 self._decide_meanwhile()
-        except LabelStudioNotFound:  # the project is gone: nobody waits for this training
-            raise
         except NextmaskError as error:  # the training goes on; the next look tries again
             self._check()
+            if isinstance(error, LabelStudioNotFound) and self._services.client.is_gone(self._id):
+                raise  # nobody waits for this training
             logger.warning("project=%s top-up during training failed: %s", self._id, error)
         self._topped_up = time.monotonic()
 

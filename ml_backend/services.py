@@ -16,6 +16,7 @@ from ml_backend.images import ImageCache, ProjectImages
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+from ml_backend.training_turns import TrainingTurns
 
 if TYPE_CHECKING:
     from ml_backend.inference import PredictorCache
@@ -33,7 +34,7 @@ class Services:
     Attributes:
         settings: of the installation, or with a project's `extra_params` laid over them.
         predictors: networks in memory, loaded when first asked for.
-        training_slot: one training at a time in this process; more would share one GPU.
+        turns: one training at a time in this process; more would share one GPU.
         stopping: set when the server has to end: requests under way answer what they have.
     """
 
@@ -42,7 +43,7 @@ class Services:
     client: LabelStudio
     images: ImageCache
     predictors: PredictorCache
-    training_slot: threading.Semaphore
+    turns: TrainingTurns
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def project_folder(self, project_id: int) -> Path:
@@ -122,7 +123,7 @@ def open_services(settings: Settings) -> Services:
         max_pixels=settings.max_pixels,
     )
     store = Store(settings.effective_database_url)
-    return Services(settings, store, client, images, PredictorCache(capacity=4), threading.Semaphore(1))
+    return Services(settings, store, client, images, PredictorCache(capacity=4), TrainingTurns())
 
 
 def show_worker(store: Store) -> None:

@@ -14,7 +14,7 @@ from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigEr
 from ml_backend.label_config import parse_label_config
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import Project, Store
+from ml_backend.store import GONE, Project, Store
 from ml_backend.stream import StreamCounts, stream_counts
 
 ASKS_FOR_REGIONS: Final = frozenset({"cereals"})
@@ -154,12 +154,21 @@ def known_project(services: Services, project_id: int) -> Project:
         ConfigurationError: it is unknown here, or was disconnected.
     """
     project = services.store.project(project_id)
+    if project is not None and project.state == GONE and not project.managed:
+        raise ConfigurationError(gone_text(services, project))
     if project is None or not project.managed:
         raise ConfigurationError(
             f"Project {project_id} is not connected here (MODEL_DIR = {services.settings.model_dir}). "
             f"Run: nextmask connect {project_id}"
         )
     return project
+
+
+def gone_text(services: Services, project: Project) -> str:
+    """Say that a project was deleted in Label Studio, and what is left of it."""
+    name = f" ({project.title})" if project.title else ""
+    folder = services.project_folder(project.id)
+    return f"Project {project.id}{name} is gone from Label Studio; its masks and model versions stay in {folder}."
 
 
 def _hints(project: Project, settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -76,17 +76,20 @@ class Trainer:
 
         Raises:
             TrainingError: training did not end with a model; it is tried again later, or when the data changes.
+            TrainingWaits: another project trains.
         """
         self.settle()
         labelled = supervising(self._store.tasks(self._id, status="labelled"))
         digest = self._data_digest(labelled, label_map)
         if not self._is_wanted(labelled, label_map, digest):
+            self._services.turns.leave(self._id)
             return False
         _refuse_one_class(label_map)
         self._refuse_copies()
         requested_at = self._requested_at()
         try:
-            number = self._train(labelled, label_map, digest)
+            with self._turn():
+                number = self._train(labelled, label_map, digest)
         except TrainingError as error:
             changes = {"failed_digest": self._attempt(digest), "retry_at": time.time() + RETRY_SECONDS}
             self._store.update_project(self._id, train_error=str(error), **changes)
@@ -125,6 +128,7 @@ class Trainer:
         Raises:
             ConfigurationError: the strategy is unknown or has no such option.
             TrainingError: it did not end with a committee; it is tried again after a pause, or when something changes.
+            TrainingWaits: another project trains.
         """
         if self._settings.effective_committee != "ensemble" or not self._needs_committee():
             return
@@ -136,7 +140,8 @@ class Trainer:
         attempt = self._attempt(f"{digest}, {members} networks for {version.number}")
         self._refuse_soon_again(attempt)
         try:
-            self._train_committee(version, labelled, label_map, digest)
+            with self._turn():
+                self._train_committee(version, labelled, label_map, digest)
         except TrainingError as error:
             self._note_failure(attempt, error)
             raise
@@ -230,13 +235,12 @@ class Trainer:
         self._run(replace(job, parent=None, committee_of=version.number, members=self._settings.effective_members))
 
     def _run(self, job: Job) -> int:
-        with self._slot():
-            return training_process.run(
-                job,
-                progress=self._show,
-                heartbeat=self._heartbeat,
-                timeout=self._settings.training_minutes * 60,
-            )
+        return training_process.run(
+            job,
+            progress=self._show,
+            heartbeat=self._heartbeat,
+            timeout=self._settings.training_minutes * 60,
+        )
 
     def _items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
         """Fetch the labelled images; return the items, and by task why an image cannot be had, which is noted, too."""
@@ -252,10 +256,13 @@ class Trainer:
             for label in self._labels(by_image[reference]):
                 found = path if isinstance(path, ImageError) else label.mask
                 for task in label.tasks if isinstance(found, NextmaskError) else ():
-                    self._store.set_task_error(self._id, task.task_id, str(found))
                     unavailable[str(task.task_id)] = str(found)
                 if not isinstance(path, ImageError) and not isinstance(found, NextmaskError):
                     items.append(Item(label.key, path, found, label.held_out, label.digest))
+        if unavailable:
+            self._services.client.whoami()  # raises where the host is away: then it is not the images' fault
+        for task_id, error in unavailable.items():
+            self._store.set_task_error(self._id, int(task_id), error)
         return items, unavailable
 
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
@@ -283,16 +290,9 @@ class Trainer:
     def _show(self, progress: Progress) -> None:
         self._stage(progress.label, progress.done, progress.total)
 
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """Wait for the one training slot of this process, keeping the lease alive meanwhile."""
-        while not self._services.training_slot.acquire(timeout=2.0):
-            self._stage("waiting for another training", 0, 0)
-            self._heartbeat()
-        try:
-            yield
-        finally:
-            self._services.training_slot.release()
+    def _turn(self) -> AbstractContextManager[None]:
+        """Hold this process's one turn to train; the project that waits longest is looked at when it ends."""
+        return self._services.turns.take(self._id, self._store.wake)
 
 
 def _what_was_trained(version: Version) -> str:

@@ -20,7 +20,7 @@ from ml_backend.errors import LabelStudioNotFound, LeaseLost, NextmaskError
 from ml_backend.logs import begin, belonging_to
 from ml_backend.reconciler import reconcile
 from ml_backend.services import Services, show_worker
-from ml_backend.store import Lease
+from ml_backend.store import GONE, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +145,10 @@ class Worker:
         store.update_project(lease.project_id, state="failed", stage="", error=str(error), error_at=time.time())
         if not self._is_told(lease.project_id, str(error)):
             store.add_event(lease.project_id, "failed", str(error), level="error")
-        if isinstance(error, LabelStudioNotFound) and self._is_gone(lease.project_id):
-            store.update_project(lease.project_id, managed=False)
+        if isinstance(error, LabelStudioNotFound) and self._services.client.is_gone(lease.project_id):
+            store.update_project(lease.project_id, managed=False, state=GONE)
+            text = "The project is gone from Label Studio; its model versions stay on disk."
+            store.add_event(lease.project_id, "gone", text, level="warning")
             logger.info("project=%s is gone from Label Studio; its versions stay on disk", lease.project_id)
 
     def _is_failed(self, project_id: int) -> bool:
@@ -162,15 +164,6 @@ class Worker:
         since = itertools.takewhile(lambda event: event.kind != "recovered", recent)
         told = (event.text for event in since if event.kind in {"failed", "training_failed"})
         return _without_numbers(error) in map(_without_numbers, told)
-
-    def _is_gone(self, project_id: int) -> bool:
-        try:
-            self._services.client.project(project_id)
-        except LabelStudioNotFound:
-            return True
-        except NextmaskError:
-            return False
-        return False
 
     def _holds(self, lease: Lease) -> bool:
         """Whether the project is still ours to write to; a lease that ran out and that nobody took is extended."""

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 STAGES = ("syncing", "fetching images", "reading", "training", "measuring", "ranking", "publishing", "idle", "any")
 """What is waited for before a kill; "any" waits for nothing."""
 TARGETS = ("worker", "worker", "training", "server", "group")
-STAGE_SECONDS = 20.0
+STAGE_SECONDS = 60.0
 POLL_SECONDS = 0.005
 LABELS_PER_KILL = 2.5
 

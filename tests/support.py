@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
+from steps import children
 
 from ml_backend.connection import Connection
 from ml_backend.datasets import Dataset
@@ -106,6 +107,12 @@ class Nextmask:
         assert self.process
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+    def worker(self) -> int:
+        """Wait for the server's worker and return its process id."""
+        assert self.process
+        server = self.process.pid
+        return wait_for(lambda: children(server), name="a worker")[0]
 
     def close(self) -> None:
         self.services.store.close()

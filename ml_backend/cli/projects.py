@@ -16,7 +16,7 @@ from ml_backend.connection import Connection
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.services import Services, open_services, roll_back, webhook_secret
 from ml_backend.settings import load_settings
-from ml_backend.status import Status, known_project, project_status
+from ml_backend.status import Status, gone_text, known_project, project_status
 from ml_backend.stream import StreamCounts
 from ml_backend.stream import keep as keep_tasks
 
@@ -67,6 +67,9 @@ def status(
         shown: Any = found[0].as_json() if project is not None else [one.as_json() for one in found]
         typer.echo(json.dumps(shown, indent=1))
         return
+    if project is None:
+        for gone in services.store.gone_projects():
+            console.print(gone_text(services, gone), markup=False)
     if not found:
         console.print("No project is connected. Run: nextmask connect PROJECT")
         return

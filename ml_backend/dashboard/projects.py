@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
 from ml_backend.services import Services
-from ml_backend.status import serving_record
+from ml_backend.status import gone_text, serving_record
 from ml_backend.store import Event, Project
 
 
@@ -36,7 +36,8 @@ def add_pages(router: APIRouter, services: Services) -> None:
     @router.get("/")
     def projects(request: Request) -> Response:
         summaries = [summarise(services, project) for project in services.store.projects()]
-        return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency))
+        gone = [gone_text(services, project) for project in services.store.gone_projects()]
+        return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency), gone=gone)
 
 
 def summarise(services: Services, project: Project) -> Summary:

@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ml_backend.errors import LabelStudioNotFound
+from ml_backend.errors import LabelStudioError, LabelStudioNotFound
 from ml_backend.hosts import PUBLIC, ImageHosts
 from ml_backend.label_studio.queries import ANNOTATION_FIELDS, BEGINNING, TASK_FIELDS, condition, host_time, query
-from ml_backend.label_studio.transport import Transport
+from ml_backend.label_studio.transport import Transport, misread
 
 Json = dict[str, Any]
 
@@ -84,6 +84,20 @@ class LabelStudio:
     def project(self, project_id: int) -> Json:
         """Return one project, with counts such as task_number."""
         return self._get(f"/api/projects/{project_id}/")
+
+    def is_gone(self, project_id: int) -> bool:
+        """Whether Label Studio is well and has no such project: a 404 may come from whatever stands before it, too."""
+        try:
+            self.whoami()
+        except LabelStudioError:
+            return False
+        try:
+            self.project(project_id)
+        except LabelStudioNotFound:
+            return True
+        except LabelStudioError:
+            pass  # who knows
+        return False
 
     def create_project(self, **fields: Any) -> Json:
         """Create a project: title, label_config, …"""
@@ -176,9 +190,8 @@ class LabelStudio:
         return found
 
     def _predictions_at(self, task_id: int, version: str) -> list[Json]:
-        """Return a task's predictions of exactly this model version, the oldest first."""
-        rows = self._rows("/api/predictions/", task=task_id)
-        return sorted((row for row in rows if row.get("model_version") == version), key=lambda row: int(row["id"]))
+        """Return a task's predictions of exactly this model version."""
+        return [row for row in self._rows("/api/predictions/", task=task_id) if row.get("model_version") == version]
 
     def some_tasks(self, project_id: int, count: int) -> list[Json]:
         """Return the id and data of the first task, and of the newest ones: `count` in all, or as many as there are."""
@@ -271,7 +284,7 @@ class LabelStudio:
             rows: task, result, score in [0, 1], model_version.
         """
         path = f"/api/projects/{project_id}/import/predictions"
-        return int(self.transport.json("POST", path, json=list(rows), slow=True)["created"])
+        return int(self._answer("POST", path, json=list(rows), slow=True)["created"])
 
     def model_versions(self, project_id: int) -> dict[str, int]:
         """Return how many predictions each model version has."""
@@ -281,7 +294,7 @@ class LabelStudio:
     def delete_model_version(self, project_id: int, version: str) -> int:
         """Delete all predictions of a version and return how many there were; 0 when there was no such version."""
         path = f"/api/projects/{project_id}/model-versions/"
-        answer = self.transport.json("DELETE", path, json={"model_version": version}, slow=True)
+        answer = self._answer("DELETE", path, json={"model_version": version}, slow=True)
         return int(answer["deleted_predictions"])
 
     def rename_predictions(self, task_id: int, version: str, other: str, *, keep: int = 0) -> int:
@@ -290,7 +303,7 @@ class LabelStudio:
         Args:
             keep: so many of them, the oldest, stay as they are.
         """
-        found = self._predictions_at(task_id, version)[keep:]
+        found = sorted(self._predictions_at(task_id, version), key=lambda row: int(row["id"]))[keep:]
         for row in found:
             self._patch(f"/api/predictions/{row['id']}/", {"model_version": other})
         return len(found)
@@ -386,7 +399,10 @@ class LabelStudio:
         return self._answer("GET", path, params=params)
 
     def _rows(self, path: str, **params: Any) -> list[Json]:
-        return list(self.transport.json("GET", path, params=params))
+        found = self.transport.json("GET", path, params=params)
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+            raise misread(f"GET {path}", "a list of objects was expected")
+        return found
 
     def _post(self, path: str, fields: Json) -> Json:
         return self._answer("POST", path, json=fields)
@@ -395,7 +411,9 @@ class LabelStudio:
         return self._answer("PATCH", path, json=fields)
 
     def _answer(self, method: str, path: str, **options: Any) -> Json:
-        answer: Json = self.transport.json(method, path, **options)
+        answer = self.transport.json(method, path, **options)
+        if not isinstance(answer, dict):
+            raise misread(f"{method} {path}", f"an object was expected, not {type(answer).__name__}")
         return answer
 
     def _delete(self, path: str) -> None:

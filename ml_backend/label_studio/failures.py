@@ -13,7 +13,7 @@ LACKS_RIGHT = "The user of LABEL_STUDIO_API_KEY lacks the right: use the token o
 
 def reason(error: Exception, timeout: float) -> str:
     """Say in a few words why there was no answer."""
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout) or "Read timed out" in repr(error):
         return f"no answer within {timeout:g} s"
     if isinstance(error, requests.exceptions.SSLError):
         return "its TLS certificate is not accepted"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -18,6 +20,7 @@ from urllib3.util import Retry, parse_url
 from ml_backend.errors import (
     ConfigurationError,
     LabelStudioError,
+    LabelStudioMisread,
     LabelStudioNotFound,
     LabelStudioRefused,
     LabelStudioUnavailable,
@@ -33,6 +36,11 @@ SLOW_SECONDS = 900.0
 """Patience with calls whose length grows with the project: imports, deletions of a model version."""
 
 _CONNECT_SECONDS = 10.0
+_PAUSES = (0.3, 1.0)
+"""Before a read whose answer broke off is tried again."""
+_TOO_MANY = 429
+_LONGEST_PAUSE = 60.0
+"""A host may ask for an hour; by then it has long been forgotten why."""
 _MESSAGE_PART = 150
 _CONNECTIONS = 16
 _TOKEN_PATH = "/api/token/refresh/"
@@ -78,6 +86,7 @@ class Transport:
             timeout=timeout,
             seconds=image_seconds,
         )
+        self._quiet_until = 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -94,10 +103,26 @@ class Transport:
             LabelStudioError: one of its kinds; GETs have been tried again before.
         """
         timeout = max(self._timeout, SLOW_SECONDS) if slow else self._timeout
+        pauses = iter(_PAUSES if method == "GET" else ())
+        while True:
+            try:
+                return self._once(method, path, timeout, options)
+            except _HalfAnAnswer:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+            time.sleep(pause)
+
+    def _once(self, method: str, path: str, timeout: float, options: dict[str, Any]) -> Any:
+        self._wait_as_told()
         try:
             response = self._send(method, self.url + path, timeout=timeout, allow_redirects=False, **options)
         except FAILURES as error:
-            raise self._no_answer(error, timeout) from None  # the cause holds the request, and it the credentials
+            kind = _HalfAnAnswer if "IncompleteRead" in repr(error) else LabelStudioUnavailable
+            # the cause holds the request, and it the credentials
+            raise self._no_answer(error, timeout, kind) from None
+        if response.status_code == _TOO_MANY:
+            self._quiet_until = time.monotonic() + min(_LONGEST_PAUSE, _retry_after(response))
         return self._decoded(response, f"{method} {path}")
 
     def text(self, path: str) -> str:
@@ -113,6 +138,15 @@ class Transport:
         if not response.ok:
             raise self._error(response, f"GET {path}")
         return response.text
+
+    def _wait_as_told(self) -> None:
+        """Leave a host in peace that asked for it, without holding up whoever calls."""
+        left = self._quiet_until - time.monotonic()
+        if left > 0:
+            raise LabelStudioUnavailable(
+                f"Label Studio at {self.url} answered with {_TOO_MANY} (too many requests); wait {left:.0f} s.",
+                status=_TOO_MANY,
+            )
 
     def clock(self) -> datetime:
         """Return the host's time, to the second.
@@ -175,10 +209,15 @@ class Transport:
             )
         if not response.content:
             return None
+        kind = response.headers.get("Content-Type", "no content type")
         try:
-            return response.json()
+            return response.json(object_hook=partial(_Object, call=f"{call} at {self.url}"))
         except ValueError:
-            kind = response.headers.get("Content-Type", "no content type")
+            if "json" in kind:
+                raise _HalfAnAnswer(
+                    f"Label Studio at {self.url} answered {call} with JSON that is cut off or damaged.",
+                    status=response.status_code,
+                ) from None
             raise LabelStudioError(
                 f"{self.url} answered {call} with {kind} instead of JSON. Is LABEL_STUDIO_URL the address of Label "
                 "Studio?",
@@ -192,18 +231,52 @@ class Transport:
             return LabelStudioRefused(f"{message}. {self._advice(status)}.", status=status)
         if status == 404:
             return LabelStudioNotFound(message, status=status)
-        return (LabelStudioUnavailable if status >= 500 else LabelStudioError)(message, status=status)
+        again = status >= 500 or status == _TOO_MANY
+        return (LabelStudioUnavailable if again else LabelStudioError)(message, status=status)
 
     def _advice(self, status: int) -> str:
         if status == 401:
             return self._token.advice
         return LACKS_RIGHT
 
-    def _no_answer(self, error: Exception, timeout: float) -> LabelStudioUnavailable:
-        return LabelStudioUnavailable(
+    def _no_answer(
+        self, error: Exception, timeout: float, kind: type[LabelStudioUnavailable] = LabelStudioUnavailable
+    ) -> LabelStudioUnavailable:
+        return kind(
             f"Label Studio at {self.url} did not answer: {reason(error, timeout)}. Check that it runs, and "
             "LABEL_STUDIO_URL."
         )
+
+
+class _HalfAnAnswer(LabelStudioUnavailable):
+    """The connection or the text ended too early."""
+
+
+class _Object(dict[str, Any]):
+    """An object of an answer; a key that it must have and has not is an error that says what was asked."""
+
+    def __init__(self, values: Mapping[str, Any], *, call: str) -> None:
+        super().__init__(values)
+        self._call = call
+
+    def __missing__(self, key: str) -> Any:
+        raise misread(self._call, f"there is no {key!r} in it")
+
+
+def misread(call: str, why: str) -> LabelStudioMisread:
+    """Return the error of an answer that is not what was expected."""
+    return LabelStudioMisread(
+        f"Label Studio answered {call} in another shape than nextmask knows: {why}. Is its release one that nextmask "
+        "was tested with, and LABEL_STUDIO_URL its address?"
+    )
+
+
+def _retry_after(response: requests.Response) -> float:
+    """Return the seconds that the host wants to be left in peace; 0 where it says nothing that can be read."""
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", "0")))
+    except ValueError:
+        return _LONGEST_PAUSE  # a date
 
 
 def _checked(url: str) -> str:

@@ -8,6 +8,6 @@ SQLAlchemy Core on SQLite in WAL mode; PostgreSQL by its address. Rows leave thi
 """
 
 from ml_backend.store.store import Store, file_name
-from ml_backend.store.tables import Decision, Event, Label, Lease, Project, QueueEntry, Task
+from ml_backend.store.tables import GONE, Decision, Event, Label, Lease, Project, QueueEntry, Task
 
-__all__ = ["Decision", "Event", "Label", "Lease", "Project", "QueueEntry", "Store", "Task", "file_name"]
+__all__ = ["GONE", "Decision", "Event", "Label", "Lease", "Project", "QueueEntry", "Store", "Task", "file_name"]

@@ -18,6 +18,7 @@ from ml_backend.store.database import open_database
 from ml_backend.store.tables import (
     DECISIONS,
     EVENTS,
+    GONE,
     META,
     PROJECTS,
     PUBLISHED,
@@ -69,6 +70,8 @@ class Store:
             fields: columns to set besides, such as `extra_params`.
         """
         now = time.time()
+        if not (train or manage or fields) and self._is_waiting(project_id):
+            return  # thousands of webhooks at once must not queue for the write lock to say the same
         with self._write() as connection:
             values = {"id": project_id, "wakes": 1, "dirty_since": now, "train_requested_at": now if train else None}
             changes: dict[str, Any] = {
@@ -81,6 +84,13 @@ class Store:
             statement = self._insert(PROJECTS).values(**values, **fields)
             connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
 
+    def _is_waiting(self, project_id: int) -> bool:
+        """Whether a project was woken and no look has begun since: one that begins from now on sees what is there."""
+        here = sa.and_(PROJECTS.c.id == project_id, PROJECTS.c.wakes > PROJECTS.c.wakes_handled)
+        with self._read() as connection:
+            waiting = sa.select(PROJECTS.c.id).where(here, PROJECTS.c.lease_owner.is_(None))
+            return connection.execute(waiting).first() is not None
+
     def project(self, project_id: int) -> Project | None:
         """Return a project, or None when it is unknown."""
         return next(iter(self._projects(PROJECTS.c.id == project_id)), None)
@@ -88,6 +98,10 @@ class Store:
     def projects(self) -> list[Project]:
         """Return all managed projects, by id."""
         return self._projects(PROJECTS.c.managed)
+
+    def gone_projects(self) -> list[Project]:
+        """Return the projects that were deleted in Label Studio, by id."""
+        return self._projects(sa.and_(sa.not_(PROJECTS.c.managed), PROJECTS.c.state == GONE))
 
     def _projects(self, condition: sa.ColumnElement[bool]) -> list[Project]:
         with self._read() as connection:

@@ -147,6 +147,10 @@ EVENTS = sa.Table(
 )
 
 
+GONE = "gone"
+"""State of a project that was deleted in Label Studio."""
+
+
 @dataclass(frozen=True)
 class Project:
     """One Label Studio project as nextmask knows it. Times are seconds since the epoch."""

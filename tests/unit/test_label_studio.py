@@ -18,6 +18,7 @@ from ml_backend.errors import (
     ConfigurationError,
     ImageError,
     LabelStudioError,
+    LabelStudioMisread,
     LabelStudioNotFound,
     LabelStudioRefused,
     LabelStudioUnavailable,
@@ -196,6 +197,54 @@ class TestErrors:
         with pytest.raises(LabelStudioUnavailable, match="503"):
             client.create_project(title="x")
         assert len(host.requests) == 1
+
+    def test_reads_whose_answer_breaks_off_are_tried_again(self, host: Host, client: LabelStudio) -> None:
+        half = Answer(b'{"rele', headers={"Content-Type": "application/json"})
+        host.route("/api/version", Answer(b'{"rele', length=9), half, {"release": "1.23.2"})
+        assert client.version() == "1.23.2"
+        host.route("/api/version", half)
+        with pytest.raises(LabelStudioUnavailable, match="GET /api/version with JSON that is cut off"):
+            client.version()
+
+    def test_writes_whose_answer_breaks_off_may_have_happened(self, host: Host, client: LabelStudio) -> None:
+        host.route("/api/projects/", Answer(b'{"id', length=9), {"id": 1})
+        with pytest.raises(LabelStudioUnavailable, match="ended before"):
+            client.create_project(title="x")
+        assert len(host.requests) == 1
+
+    @pytest.mark.parametrize("answer", [["1.23.2"], "1.23.2", {"version": "1.23.2"}])
+    def test_an_answer_of_another_shape_is_said(self, host: Host, client: LabelStudio, answer: object) -> None:
+        host.route("/api/version", answer)
+        with pytest.raises(LabelStudioMisread, match=r"answered GET /api/version.* in another shape") as caught:
+            client.version()
+        assert isinstance(caught.value, LabelStudioError)
+        assert not str(caught.value).startswith(("'", '"'))
+
+    def test_a_list_of_something_else_is_another_shape(self, host: Host, client: LabelStudio) -> None:
+        host.route("/api/ml/", [[]])
+        with pytest.raises(LabelStudioMisread, match="a list of objects was expected"):
+            client.ml_backends(7)
+
+    def test_a_host_that_asks_for_peace_gets_it(
+        self, host: Host, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host.route("/api/version", Answer(b"", 429, headers={"Retry-After": "30"}), {"release": "1.23.2"})
+        for _ in range(3):
+            with pytest.raises(LabelStudioUnavailable, match="429"):
+                client.version()
+        assert len(host.requests) == 1
+        later = time.monotonic() + 31
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert client.version() == "1.23.2"
+
+    def test_a_project_is_gone_only_where_the_host_is_well(self, host: Host, client: LabelStudio) -> None:
+        host.route("/api/projects/7/", Answer(b"{}", 404))
+        host.route("/api/current-user/whoami", Answer(b"<html>nginx</html>", 404))
+        assert not client.is_gone(7), "whatever stands before the host answers 404 to everything"
+        host.route("/api/current-user/whoami", {"id": 1})
+        assert client.is_gone(7)
+        host.route("/api/projects/7/", {"id": 7})
+        assert not client.is_gone(7)
 
     def test_a_host_that_is_down_is_unavailable(self, host: Host) -> None:
         with Host().serving() as gone:

@@ -6,13 +6,12 @@ and together with all this in test_reconciler.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, make_services, nothing
 
 from ml_backend import training_process
 from ml_backend.checkpoints import Checkpoints, Version, VersionRecord
-from ml_backend.errors import LeaseLost, TrainingError
+from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.services import Services
 from ml_backend.store import Project, Task
@@ -414,28 +413,33 @@ def test_an_image_that_cannot_be_had_is_noted_and_left_out(
     assert "cannot be fetched" in failed.error
 
 
-def test_only_one_training_runs_in_a_process(services: Services, run: Run) -> None:
+def test_only_one_training_runs_in_a_process_and_nobody_is_kept_waiting(services: Services, run: Run) -> None:
     label(services, range(1, 5))
-    waited = threading.Event()
-    beats: list[float] = []
+    with services.turns.take(PROJECT + 1, nothing):
+        with pytest.raises(TrainingWaits):
+            run()
+        assert serving(services) is None
+    assert project(services).failed_digest == ""
+    assert run()
 
-    def stage(name: str, _done: int, _total: int) -> None:
-        if name == "waiting for another training":
-            waited.set()
 
-    services.training_slot.acquire()
-    outcome: list[bool] = []
-    thread = threading.Thread(
-        target=lambda: outcome.append(run(stage=stage, heartbeat=lambda: beats.append(time.monotonic())))
-    )
-    thread.start()
-    assert waited.wait(60)
-    assert serving(services) is None
-    services.training_slot.release()
-    thread.join(60)
-    assert outcome == [True]
-    assert beats  # the lease was kept alive meanwhile
-    assert services.training_slot.acquire(blocking=False)  # and the slot given back
+def test_a_host_that_is_away_takes_no_label_out_of_a_training(
+    services: Services, studio: MemoryStudio, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> NoReturn:
+        raise LabelStudioUnavailable("Label Studio did not answer")
+
+    label(services, range(1, 5))
+    reference = "/data/upload/2.png"
+    content = studio.files.pop(reference)
+    monkeypatch.setattr(studio, "whoami", away)
+    with pytest.raises(LabelStudioUnavailable):
+        run()
+    assert services.checkpoints(PROJECT).latest() is None
+    assert not any(task.error for task in services.store.tasks(PROJECT))
+    studio.files[reference] = content
+    assert run()
+    assert len(services.checkpoints(PROJECT).get(1).record.labels) == 4
 
 
 # -- which version serves --------------------------------------------------------------------------------------------
