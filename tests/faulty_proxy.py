@@ -157,6 +157,16 @@ def slow(seconds: float) -> Fault:
     return late
 
 
+def held(until: threading.Event) -> Fault:
+    """Pass the request on later, whoever has hung up meanwhile."""
+
+    def late(handler: Handler) -> None:
+        until.wait(300)
+        handler.send(handler.forward())
+
+    return late
+
+
 def changed(change: Callable[[Any], Any]) -> Fault:
     """Change the JSON that is answered."""
 

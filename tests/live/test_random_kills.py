@@ -49,7 +49,7 @@ def test_kills_at_random_moments(
     count = round(LABELS_PER_KILL * kills) + SPARE
     data = make_shapes(tmp_path / "shapes", count)
     project = make_project(images=count, dataset=data)
-    nextmask = make_nextmask(lease_seconds=2.0)
+    nextmask = make_nextmask()
     nextmask.connect(project, train_after=3, held_out_share=0.25, queue_window=10)
     nextmask.wait_settled(project)
 
