@@ -145,6 +145,7 @@ class _Run:
             text = f"Predictions of {', '.join(pruned)}, which nobody can have open any more, are deleted."
             self._store.add_event(self._id, "pruned", text)
             self._publish()  # deleting a version can reset the host's pointer: look again
+        self._remove_old_versions()
         if synced.changed:
             remove_unused_masks(self._masks, self._store.tasks(self._id))
         if problem is not None:
@@ -415,6 +416,20 @@ class _Run:
     def _ranked_model(self, project: Project) -> Version | None:
         number = model_number(project.ranking_version)
         return self._checkpoints.get(number) if number else None
+
+    # -- prune ------------------------------------------------------------------------------------------------------
+    def _remove_old_versions(self) -> None:
+        """Remove old model versions from disk, but none whose queue is shown or made."""
+        if not self._settings.keep_versions:
+            return
+        project = self._project()
+        needed = {model_number(version) for version in (project.published_version, project.ranking_version)}
+        self._check()
+        removed = self._checkpoints.remove_old(self._settings.keep_versions, needed=needed)
+        if removed:
+            numbers = ", ".join(map(str, removed))
+            text = f"Old model versions are removed from disk (NEXTMASK_KEEP_VERSIONS): {numbers}. Their measures stay."
+            self._store.add_event(self._id, "version_deleted", text)
 
     # -- parts --------------------------------------------------------------------------------------------------------
     def _ranker(self, model: Version | None) -> Ranker:

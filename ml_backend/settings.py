@@ -170,6 +170,11 @@ class Settings(BaseSettings):
         ge=24,
         description="Hours before an old version's predictions are deleted; above the host's task lock (24 h).",
     )
+    keep_versions: int = Field(
+        20,
+        ge=0,
+        description="Newest model versions kept on disk; those that serve, or were best, stay as well. 0: all.",
+    )
     minimum_area: int = Field(16, ge=0, description="Predicted specks smaller than this many pixels are dropped.")
     polygon_tolerance: float = Field(1.0, ge=0, le=50, description="Simplification of predicted polygons, in pixels.")
     query_control: str = Field("query", description="RectangleLabels control that holds query regions.")

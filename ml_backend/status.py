@@ -76,7 +76,7 @@ def project_status(services: Services, project_id: int) -> Status:
     """
     state, store = project_state(services, project_id), services.store
     settings, problem = project_settings(services, known_project(services, project_id))
-    records = [version.record for version in services.checkpoints(project_id).versions()]
+    records = services.checkpoints(project_id).history()
     scores = [label.agreement for label in store.labels(project_id) if label.agreement is not None]
     answered = store.tasks_in_parts(project_id), store.published_queries(project_id)
     tasks = {f"task {task}": error for task, error in store.task_errors(project_id).items()}

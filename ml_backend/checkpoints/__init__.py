@@ -2,6 +2,7 @@
 
     <folder>/versions/<number>/weights.safetensors    the network's state
     <folder>/versions/<number>/version.json           VersionRecord, size and SHA-256 of the weights
+    <folder>/history/<number>.json                    VersionRecord of a version that was removed for its age
     <folder>/committees/<number>/<i>.safetensors      the state of member i of that version's committee
     <folder>/committees/<number>/committee.json       what it was trained on, SHA-256 of each member
     <folder>/committees/.parts-<number>               members that are ready while the others are trained

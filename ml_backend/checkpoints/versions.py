@@ -7,8 +7,8 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,7 @@ class Checkpoints:
         self._pointer = self.folder / "current"
         self._last_number = self.folder / "last_number"
         self._lock = self.folder / "lock"
+        self._history = self.folder / "history"
         self.committees = Committees(self.folder / "committees", self._lock)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -121,6 +122,16 @@ class Checkpoints:
         """Return the good versions, oldest first. Checks records and sizes; weights are hashed by `current` and
         `load_state` only, so that a long list stays cheap."""
         return [found for found in self._scan().values() if isinstance(found, Version)]
+
+    def history(self) -> list[VersionRecord]:
+        """Return what is known of all versions, oldest first, those that were removed included."""
+        records = {version.number: version.record for version in self.versions()}
+        for path in self._history.glob("*.json"):
+            if is_number(path.stem) and int(path.stem) not in records:
+                with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is left out
+                    status = path.stat()
+                    records[int(path.stem)] = _read_record(path, status.st_size, status.st_mtime_ns)
+        return [records[number] for number in sorted(records)]
 
     def damaged(self) -> dict[int, str]:
         """Return number -> what is wrong, for the folders that `versions` leaves out."""
@@ -228,6 +239,35 @@ class Checkpoints:
             raise CheckpointError(f"There is no earlier accepted version to go back to ({shown}). {self._remedy()}")
         return self.publish(earlier.number)
 
+    def remove_old(self, keep: int, *, needed: Collection[int] = ()) -> list[int]:
+        """Remove versions but the newest; their records stay, in `history`.
+
+        Never removed are the version that serves and the one that it was trained from, the accepted one with the best
+        held-out mIoU, and damaged ones, which a person may want to look at.
+
+        Args:
+            keep: how many of the newest stay.
+            needed: numbers of others that do.
+
+        Returns:
+            The numbers of those that were removed.
+
+        Raises:
+            CheckpointError: the disk refuses.
+        """
+        if len(self.versions()) <= keep:
+            return []
+        try:
+            with self._writer_lock():
+                versions = self.versions()
+                stay = {version.number for version in versions[-keep:]} | {*needed} | self._indispensable(versions)
+                old = [version for version in versions if version.number not in stay]
+                for version in old:
+                    self._remove(version)
+                return [version.number for version in old]
+        except OSError as error:
+            raise CheckpointError(f"Old versions in {self.folder} cannot be removed: {error}.") from error
+
     # -- committees --------------------------------------------------------------------------------------------------
 
     def put_committee(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
@@ -254,6 +294,26 @@ class Checkpoints:
         after = [version for version in usable if newer and version not in before]
         candidates = [*reversed(before), *reversed(after)]
         return (version for version in candidates if not _content_damage(version))
+
+    def _indispensable(self, versions: Sequence[Version]) -> set[int]:
+        current = self.current()
+        numbers = {read_number(self._pointer)}
+        if current is not None:
+            numbers |= {current.number, current.record.parent}
+        measured = [one for one in versions if one.record.accepted and one.record.measures.get("miou") is not None]
+        best = max(measured, key=lambda version: float(version.record.measures["miou"]), default=None)
+        return {number for number in (*numbers, best.number if best else None) if number is not None}
+
+    def _remove(self, version: Version) -> None:
+        """Keep the record, then take the folder away at once: a killed process leaves it whole, or out of sight."""
+        self._history.mkdir(exist_ok=True)
+        record = self._history / f"{version.number}.json"
+        unfinished = record.with_name(f".{record.name}")
+        write_file(unfinished, json.dumps(dataclasses.asdict(version.record), allow_nan=False).encode())
+        unfinished.replace(record)
+        flush_folder(self._history)
+        version.path.rename(self._versions / f"{UNFINISHED}{version.number}-removed")
+        flush_folder(self._versions)
 
     def _remedy(self) -> str:
         numbers = [str(version.number) for version in self.versions()]
@@ -321,6 +381,11 @@ def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Versio
         )
     record = VersionRecord.from_dict(content["record"])
     return Version(record.number, path, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_record(path: Path, _size: int, _modified: int) -> VersionRecord:
+    return VersionRecord.from_dict(json.loads(path.read_bytes()))
 
 
 def _content_damage(version: Version) -> str:

@@ -64,7 +64,7 @@ def add_pages(router: APIRouter, services: Services) -> None:
         settings, _ = project_settings(services, found)
         errors = {where: error for where, error in status.errors.items() if where != "project"}
         labels = services.store.labels(project)
-        records = [version.record for version in services.checkpoints(project).versions()]
+        records = services.checkpoints(project).history()
         return render(
             request,
             "overview.html",

@@ -301,3 +301,78 @@ def test_reading_records_needs_no_torch(checkpoints: Checkpoints) -> None:
     )
     command = [sys.executable, "-c", code, str(checkpoints.folder)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+
+
+# -- old versions ----------------------------------------------------------------------------------------------------
+def measured(checkpoints: Checkpoints, *mious: float | None, parent: int | None = None) -> None:
+    for miou in mious:
+        checkpoints.create(dataclasses.replace(RECORD, measures={"miou": miou}, parent=parent), STATE)
+
+
+def numbers(checkpoints: Checkpoints) -> list[int]:
+    return [version.number for version in checkpoints.versions()]
+
+
+def test_old_versions_are_removed_and_their_measures_stay(checkpoints: Checkpoints) -> None:
+    measured(checkpoints, 0.1, 0.9, 0.3, None, 0.5, parent=None)
+    measured(checkpoints, 0.6, parent=3)
+    measured(checkpoints, 0.6, 0.6, 0.6)
+    checkpoints.publish(6)
+    before = checkpoints.history()
+    assert checkpoints.remove_old(9) == []
+    assert checkpoints.remove_old(2, needed=(4,)) == [1, 5, 7]
+    # 2 was best, 3 is the parent of 6, which serves; 8 and 9 are the newest
+    assert numbers(checkpoints) == [2, 3, 4, 6, 8, 9]
+    assert checkpoints.history() == before
+    assert [record.number for record in before] == list(range(1, 10))
+    assert current_number(checkpoints) == 6
+    assert checkpoints.damaged() == {}
+    with pytest.raises(CheckpointError, match=r"Version 5 cannot be used: there is no such version\. Good versions"):
+        checkpoints.get(5)
+    assert not list((checkpoints.folder / "versions").glob(".*"))
+    measured(checkpoints, 0.2)
+    assert numbers(checkpoints)[-1] == 10, "a number is never used again"
+    assert checkpoints.remove_old(1) == [4, 8, 9]
+
+
+def test_a_better_version_that_was_kept_back_is_not_the_best(checkpoints: Checkpoints) -> None:
+    checkpoints.create(dataclasses.replace(RECORD, measures={"miou": 0.99}, accepted=False), STATE)
+    make(checkpoints, 2, publish=True)
+    assert checkpoints.remove_old(1) == [1]
+
+
+def test_a_damaged_version_is_left_to_people(checkpoints: Checkpoints) -> None:
+    measured(checkpoints, 0.1, 0.2, 0.3)
+    (checkpoints.folder / "versions" / "1" / "weights.safetensors").write_bytes(b"half")
+    assert checkpoints.remove_old(1) == [2]
+    assert set(checkpoints.damaged()) == {1}
+
+
+@pytest.mark.parametrize("step", ["write_file", "rename", "rmtree"])
+def test_a_removal_that_is_killed_goes_on_later(
+    step: str, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(checkpoints, 0.1, 0.2, 0.3)
+    history = checkpoints.history()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if step == "write_file":
+            patch.setattr("ml_backend.checkpoints.versions.write_file", kill)
+        if step == "rename":
+            patch.setattr(Path, "rename", kill)
+        patch.setattr("shutil.rmtree", kill)
+        with pytest.raises(Killed):
+            checkpoints.remove_old(1)
+    assert checkpoints.history() == history
+    assert checkpoints.damaged() == {}
+    checkpoints.remove_old(1)
+    make(checkpoints)
+    assert numbers(checkpoints) == [3, 4]
+    assert not list((checkpoints.folder / "versions").glob(".*"))
+    assert [record.number for record in checkpoints.history()] == [1, 2, 3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -245,6 +246,21 @@ def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryS
     reconcile(services, PROJECT, nothing)
     assert studio.fields["model_version"] == "nextmask-1.2"
     assert ("rolled_back", "Version 1 serves again, as was asked for.") in told(services)
+
+
+@pytest.mark.usefixtures("with_model")
+def test_old_model_versions_are_removed_and_what_serves_stays(services: Services, studio: MemoryStudio) -> None:
+    checkpoints = services.checkpoints(PROJECT)
+    first = checkpoints.get(1)
+    for _ in range(3):
+        checkpoints.create(dataclasses.replace(first.record, measures={}), checkpoints.load_state(first))
+    services.store.update_project(PROJECT, decided_model=4)  # a person went back to the first
+    few = dataclasses.replace(services, settings=services.settings.model_copy(update={"keep_versions": 1}))
+    reconcile(few, PROJECT, nothing)
+    assert [version.number for version in checkpoints.versions()] == [1, 4]
+    assert project(services).published_version == "nextmask-1.1"
+    (text,) = (text for kind, text in told(services) if kind == "version_deleted")
+    assert "(NEXTMASK_KEEP_VERSIONS): 2, 3." in text
 
 
 # -- images that fail ------------------------------------------------------------------------------------------------
