@@ -43,6 +43,12 @@ def shown(browser: Browser, url: str, path: str, scheme: str, size: str, account
     page.goto(f"{url}{path}")
     page.wait_for_load_state("load")
     page.wait_for_timeout(700)
+    for picture in page.locator("img[loading=lazy]").all():  # browsers fetch them when they come into sight
+        if picture.is_visible():
+            picture.scroll_into_view_if_needed()
+    while not page.evaluate("[...document.images].every(one => one.complete || !one.checkVisibility())"):
+        page.wait_for_timeout(100)
+    page.evaluate("scrollTo(0, 0)")
     return page
 
 

@@ -115,7 +115,7 @@ def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Servi
     assert None not in values
     first = values[0]
     share = 100 * sum(value < first for value in values) / 15
-    assert f"Its uncertainty is {first:.3g}, more than that of {share:.0f} % of the images." in text
+    assert f"Its uncertainty is {first:.3g}, more than that of {share:.0f}\N{NO-BREAK SPACE}% of the images." in text
     assert "2 regions asked for · about 37 clicks" in " ".join(text.split())
     shares = [int(share) for share in re.findall(r"(?:background|disc|square) (?:&lt; )?(\d+) %", text)]
     assert len(shares) >= 4  # of published tasks: nothing had to be predicted for the page
@@ -196,7 +196,7 @@ def test_pages_of_fifty_thousand_tasks_are_cut_by_the_database(
     assert shown_tasks(last) == list(range(count - count % PAGE + 1, count + 1))
     middle = page(client, f"{QUEUE}?page=2001")
     assert shown_tasks(middle) == list(range(2000 * PAGE + 1, 2001 * PAGE + 1))
-    assert "more than that of 52 % of the images" in middle
+    assert "more than that of 52\N{NO-BREAK SPACE}% of the images" in middle
     assert seconds < 20  # a tenth of that where nothing else runs; a page that reads all rows takes minutes
 
 
