@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +83,8 @@ class PriorityQueue:
             ranked: unlabelled tasks with priorities, best first.
             refill: share of the window under which it is filled up.
         """
-        present = self._client.predictions_of(self._project_id, version)
-        self._part(version, [task_id for task_id, count in present.items() if count > 1])
+        present = self._client.tasks_with_prediction(self._project_id, version)
+        self._part(version, present)
         waiting = sum(1 for task, _ in ranked if task.task_id in present)
         target = min(window, len(ranked))
         created = 0
@@ -95,12 +95,17 @@ class PriorityQueue:
             self._switch_to(version)
         return Published(created, waiting + created)
 
-    def _part(self, version: str, doubled: Iterable[int]) -> None:
-        """Let tasks carry one prediction of a version."""
-        for task_id in doubled:
+    def _part(self, version: str, present: Collection[int]) -> None:
+        """Let tasks carry one prediction of a version: the host lists each version of a task once, but counts all."""
+        surplus = self._client.model_versions(self._project_id).get(version, 0) - len(present) if present else 0
+        for task_id in sorted(present):
+            if surplus <= 0:
+                return
             self._check()
             renamed = self._client.rename_predictions(task_id, version, version + DUPLICATE, keep=1)
-            logger.warning("project=%s task=%s version=%s duplicates=%s", self._project_id, task_id, version, renamed)
+            surplus -= renamed
+            if renamed:
+                logger.warning("project=%s task=%s version=%s doubled", self._project_id, task_id, version)
 
     def _store_version(self) -> str:
         project = self._store.project(self._project_id)

@@ -38,14 +38,14 @@ class Studio:
     password: str
 
 
-def wait_for(what: Callable[[], T], *, seconds: float = 120.0, name: str = "condition") -> T:
+def wait_for(what: Callable[[], T], *, seconds: float = 120.0, name: str = "condition", every: float = 0.2) -> T:
     """Poll until `what` gives something true, and return that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = what()
         if found:
             return found
-        time.sleep(0.2)
+        time.sleep(every)
     raise AssertionError(f"{name} did not come true within {seconds:.0f} s")
 
 

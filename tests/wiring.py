@@ -258,9 +258,6 @@ class MemoryStudio:
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
         return {row["task"] for row in self.predictions if row["model_version"] == version}
 
-    def predictions_of(self, project_id: int, version: str) -> dict[int, int]:
-        return Counter(row["task"] for row in self.predictions if row["model_version"] == version)
-
     def model_versions(self, project_id: int) -> dict[str, int]:
         return dict(Counter(row["model_version"] for row in self.predictions))
 

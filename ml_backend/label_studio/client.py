@@ -173,20 +173,14 @@ class LabelStudio:
 
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
         """Return the ids of tasks that carry a prediction of exactly this model version."""
-        return set(self.predictions_of(project_id, version))
-
-    def predictions_of(self, project_id: int, version: str) -> dict[int, int]:
-        """Return how many predictions of exactly this model version tasks carry, by id of those that carry any."""
         # The host's own filter is "contains": nextmask-7.2 finds nextmask-7.21 as well.
         contains = condition("predictions_model_versions", "contains", "List", [version])
-        found = {}
+        found = set()
         for task in self._by_id(project_id, [contains], _IDS_PER_PAGE, include="id,predictions_model_versions"):
             listed = str(task["predictions_model_versions"])
-            count = [name.strip() for name in listed.split(",")].count(version)
-            if len(listed) >= _CUT_LENGTH:
-                count = len(self._predictions_at(task["id"], version))
-            if count:
-                found[int(task["id"])] = count
+            exact = version in [name.strip() for name in listed.split(",")]
+            if exact or (len(listed) >= _CUT_LENGTH and self._predictions_at(task["id"], version)):
+                found.add(int(task["id"]))
         return found
 
     def _predictions_at(self, task_id: int, version: str) -> list[Json]:
