@@ -86,7 +86,7 @@ def _unwritable(folder: Path, there: Path, error: OSError, owner: int, mine: int
 
 def _judge_room(settings: Settings, there: Path) -> Iterator[Finding]:
     folder, free = settings.model_dir, shutil.disk_usage(there).free
-    need = max(LEAST_FREE, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0))
+    need = max(LEAST_FREE, settings.minimum_free_bytes, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0))
     cached = _bytes_in(folder / "images")
     growth = max(0, settings.image_cache_bytes - cached)
     shown = f"MODEL_DIR = {folder}: {_size(free)} free"
