@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import requests
@@ -33,6 +33,7 @@ END = "<!-- end of {} -->"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 NO_COLOURS = re.compile(r' background="[^"]*"')
 PATIENCE = 300
+WORKER_SECONDS = 35
 
 
 class Installation:
@@ -51,6 +52,7 @@ class Installation:
         }
 
     def run(self, *arguments: str, **environment: str) -> str:
+        """Run a command and return what it prints."""
         command = [sys.executable, "-m", "ml_backend", *arguments]
         variables = {**self.environment, **environment}
         done = subprocess.run(command, env=variables, cwd=self.folder, capture_output=True, text=True, check=False)
@@ -60,6 +62,7 @@ class Installation:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
+        """Let nextmask serve run for the length of a block."""
         command = [sys.executable, "-m", "ml_backend", "serve"]
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
@@ -71,12 +74,14 @@ class Installation:
             process.wait()
 
     def answers(self) -> bool:
+        """Whether the server is up."""
         try:
             return requests.get(f"http://127.0.0.1:{self.port}/health", timeout=10).ok
         except requests.RequestException:
             return False
 
     def published(self, project: int) -> bool:
+        """Whether a project has its queue."""
         found = json.loads(self.run("status", str(project), "--json"))
         return bool(found["version"]) and found["state"] == "waiting"
 
@@ -85,13 +90,13 @@ class Installation:
         text = self.run("doctor", str(project), "--timeout", str(PATIENCE), **environment)
         text = text.replace(self.url, "http://localhost:8080").replace(f":{self.port}", ":9090")
         text = text.replace(str(self.folder / "state"), "/srv/nextmask")
-        text = re.sub(rf"(Project|project|connect|rank|projects/) ?{project}\b", r"\1 7", text).replace("projects/ 7", "projects/7")
-        return text.strip()
+        return re.sub(rf"((?:[Pp]roject|connect|rank) |projects/){project}\b", r"\g<1>7", text).strip()
 
 
-def wait(done: object, name: str) -> None:
+def wait(done: Callable[[], bool], name: str) -> None:
+    """Wait until something has come."""
     until = time.monotonic() + PATIENCE
-    while not done():  # type: ignore[operator]
+    while not done():
         if time.monotonic() > until:
             raise SystemExit(f"{name} did not come within {PATIENCE} s")
         time.sleep(0.5)
@@ -108,13 +113,14 @@ def examples(installation: Installation) -> dict[str, str]:
             installation.run("connect", str(project), "--set", "strategy=null")
             wait(lambda: installation.published(project), "the first queue")
             healthy = installation.doctor(project)
+        time.sleep(WORKER_SECONDS)  # until then, the worker that was just stopped may be between two signs of life
         (webhook,) = client.webhooks(project)
         client.update_webhook(webhook["id"], actions=webhook["actions"], headers={})
         bare = NO_COLOURS.sub("", str(client.project(project)["label_config"]))
         client.update_project(project, label_config=bare, sampling="Sequential sampling", maximum_annotations=2)
         client.update_project(project, model_version="nextmask")
         client.import_tasks(project, [{"data": {"image": "/data/local-files/?d=cells/13.png"}}])
-        broken = installation.doctor(project, NEXTMASK_DEVICE="cuda", NEXTMASK_STRATGEY="entropy")
+        broken = installation.doctor(project, NEXTMASK_DEVICE="cuda", NEXTMASK_INPUT_SIZE="7")
     finally:
         client.delete_project(project)
     return {"healthy": healthy, "broken": broken}
@@ -130,6 +136,7 @@ def updated(page: str, found: dict[str, str]) -> str:
 
 
 def main() -> None:
+    """Make the examples and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="address of a Label Studio that runs; else one is started")
     parser.add_argument("--token", help="token for it", default=TOKEN)

@@ -96,7 +96,7 @@ def judge_device(answers: Mapping[str, Json], wanted: str) -> Iterator[Finding]:
         if _has_hardware(devices) and wanted != "cpu":
             yield warning("device", found, "Training on the CPU takes many times as long.", _remedy(torch, devices))
         else:
-            yield note("device", f"{found}. Networks run on the CPU ({torch['threads']} threads)")
+            yield note("device", f"{found}. Networks run on the CPU")
     for name, device in zip(names, devices["usable"], strict=True):
         yield from _judge_gpu(name, device, devices["built_for"], must_be_gpu or name == "cuda:0")
 

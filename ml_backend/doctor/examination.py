@@ -12,6 +12,7 @@ from ml_backend.doctor import computing, host, installation, project
 from ml_backend.doctor.bench import Bench, Later, Missing
 from ml_backend.doctor.findings import Finding, Report, note
 from ml_backend.errors import LabelStudioNotFound
+from ml_backend.services import worker_seen
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
@@ -74,7 +75,7 @@ class _Examination:
             "server": lambda: installation.judge_server(
                 settings, self._store_if_any(), self._secret(), patience=self._patience
             ),
-            "worker": lambda: [installation.judge_worker(self._store.get().projects(), settings)],
+            "worker": self._judge_worker,
         }
         for check, examine_it in checks.items():
             bench.start(_INSTALLATION, check, examine_it)
@@ -82,6 +83,10 @@ class _Examination:
     def _judge_server(self) -> Iterator[Finding]:
         store, secret = self._store_if_any(), self._secret()
         return installation.judge_server(self._settings, store, secret, patience=self._patience)
+
+    def _judge_worker(self) -> Iterator[Finding]:
+        store = self._store.get()
+        yield installation.judge_worker(store.projects(), worker_seen(store))
 
     def _store_if_any(self) -> Store | None:
         try:

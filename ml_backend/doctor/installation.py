@@ -27,15 +27,14 @@ from ml_backend.store import Project, Store
 LEAST_FREE: Final = 200_000_000
 """Bytes that a first version, its training and the state database take."""
 _LOCK_SECONDS = 3.0
-_IDLE_FACTOR = 3
-_WAKE_SECONDS = 10.0
+_LIFE_SECONDS = 30.0
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
 def judge_settings(settings: Settings, complaints: Sequence[str]) -> Iterator[Finding]:
     """Say which settings stop the start of every other command."""
     for complaint in complaints:
-        why = "No command but this one starts with it; here its default stands in."
+        why = "No command but this one starts with it."
         yield problem("settings", complaint, why, "Correct it in the environment or in .env: docs/configuration.md")
     try:
         settings.check_serving()
@@ -86,7 +85,9 @@ def _unwritable(folder: Path, there: Path, error: OSError, owner: int, mine: int
 
 def _judge_room(settings: Settings, there: Path) -> Iterator[Finding]:
     folder, free = settings.model_dir, shutil.disk_usage(there).free
-    need = max(LEAST_FREE, settings.minimum_free_bytes, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0))
+    need = max(
+        LEAST_FREE, settings.minimum_free_bytes, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0)
+    )
     cached = _bytes_in(folder / "images")
     growth = max(0, settings.image_cache_bytes - cached)
     shown = f"MODEL_DIR = {folder}: {_size(free)} free"
@@ -292,38 +293,28 @@ def _judge_identity(settings: Settings, url: str, store: Store | None, secret: s
 
 
 # -- worker ----------------------------------------------------------------------------------------------------------
-def judge_worker(projects: Sequence[Project], settings: Settings, now: float | None = None) -> Finding:
-    """Say whether a worker looks after the projects, by what it leaves in the state.
+def judge_worker(projects: Sequence[Project], seen: float | None, now: float | None = None) -> Finding:
+    """Say whether a worker runs, by the signs of life that it leaves in the state every few seconds.
 
     Args:
         projects: the connected ones.
-        now: seconds since the epoch.
+        seen: when the last sign was given, in seconds since the epoch; None where none ever was.
+        now: in seconds since the epoch.
     """
     moment = time.time() if now is None else now
-    if not projects:
-        return skipped("worker", "no project is connected, so there is nothing that a worker leaves traces of")
-    if any(one.lease_owner and (one.lease_expires or 0) > moment for one in projects):
-        return ok("worker", "at work")
-    waits = [one for one in projects if _waits(one, settings, moment)]
-    dead = [one for one in projects if one.lease_owner and (one.lease_expires or 0) < moment - settings.lease_seconds]
-    if waits or dead:
-        late = (waits or dead)[0]
-        since = "yet" if late.reconciled_at is None else f"for {_duration(moment - late.reconciled_at)}"
-        found = f"No worker has looked at project {late.id} {since}"
-        if dead:
-            found += f"; the last one ({dead[0].lease_owner}) ended in the middle of its work"
-        why = "Without a worker nothing is read, trained, ranked or published."
-        remedy = "Start nextmask serve without --no-worker, or beside it: nextmask worker. Its log says why it ended"
-        return problem("worker", found, why, remedy)
-    last = max((one.reconciled_at or 0.0) for one in projects)
-    return ok("worker", f"last looked at a project {_duration(max(0.0, moment - last))} ago" if last else "called")
-
-
-def _waits(project: Project, settings: Settings, now: float) -> bool:
-    """Whether a worker that is not busy elsewhere would have looked at the project by now."""
-    woken = project.dirty_since if project.wakes > project.wakes_handled else None
-    timer = (project.reconciled_at or now) + _IDLE_FACTOR * settings.reconcile_seconds
-    return now > timer or (woken is not None and now > woken + max(settings.lease_seconds, _WAKE_SECONDS))
+    if seen is None and not projects:
+        return skipped("worker", "no project is connected, and no worker has run yet")
+    if seen is not None and abs(moment - seen) <= _LIFE_SECONDS:
+        return ok("worker", f"gave a sign of life {abs(moment - seen):.0f} s ago")
+    held = [one for one in projects if one.lease_owner]
+    found = "No worker has run yet" if seen is None else f"No worker gave a sign of life for {_duration(moment - seen)}"
+    if seen is not None and seen > moment:
+        found = f"The last sign of life of a worker is {_duration(seen - moment)} ahead of this machine's clock"
+    if held:
+        found += f"; the last one ({held[0].lease_owner}) ended while it worked on project {held[0].id}"
+    why = "Without a worker nothing is read, trained, ranked or published."
+    remedy = "Start nextmask serve without --no-worker, or beside it: nextmask worker. Its log says why it ended"
+    return problem("worker", found, why, remedy)
 
 
 def _duration(seconds: float) -> str:

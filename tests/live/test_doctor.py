@@ -16,7 +16,7 @@ from ml_backend.connection import SECRET_HEADER
 from ml_backend.datasets import Dataset
 from ml_backend.doctor import Finding, host, installation, project
 from ml_backend.label_studio import LabelStudio
-from ml_backend.services import open_services, webhook_secret
+from ml_backend.services import open_services, webhook_secret, worker_seen
 from ml_backend.settings import Settings, load_settings
 from ml_backend.worker import Worker
 
@@ -354,15 +354,16 @@ def test_a_server_of_another_installation(connected: Connected, serving: Nextmas
     assert behind.level == "note"
 
 
-def test_without_a_worker_that_is_said(connected: Connected) -> None:
-    store, settings = connected.nextmask.services.store, connected.nextmask.settings
-    store.wake(connected.id)
-    later = time.time() + 60
-    found = installation.judge_worker(store.projects(), settings, now=later)
+def test_without_a_worker_that_is_said(connected: Connected, serving: Nextmask) -> None:
+    alone, store = connected.nextmask.services.store, serving.services.store
+    found = installation.judge_worker(alone.projects(), worker_seen(alone))
     assert found.level == "problem"
-    assert "No worker has looked at project" in found.found
-    connected.look()
-    assert installation.judge_worker(store.projects(), settings).level == "ok"
+    assert "No worker has run yet" in found.found
+
+    def judged() -> Finding:
+        return installation.judge_worker(store.projects(), worker_seen(store))
+
+    wait_for(lambda: judged().level == "ok", name="a sign of life")
 
 
 def test_a_nextmask_that_is_down_or_has_another_password(connected: Connected) -> None:
