@@ -91,7 +91,7 @@ def configure(level: str, form: Format) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpx2", "urllib3"):
+    for noisy in ("alembic", "httpx", "httpx2", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -131,6 +131,7 @@ class _Json(JsonFormatter):
         )
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        log_data.pop("color_message", None)  # uvicorn's, for terminals
         return super().process_log_record({**log_data, "pid": os.getpid(), **noted()})
 
     def format(self, record: logging.LogRecord) -> str:

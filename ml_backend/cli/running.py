@@ -7,9 +7,8 @@ import os
 import signal
 import socket
 import threading
-import time
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import SecretStr
@@ -20,7 +19,7 @@ from ml_backend.settings import Settings, load_settings
 
 commands = typer.Typer()
 _GRACE_SECONDS = 5
-_THREAD_SECONDS = 1.0
+_INTERRUPTED, _NOT_STARTED = 130, 3
 
 
 @commands.command()
@@ -68,12 +67,12 @@ def serve(
         ws="none",  # nothing here speaks WebSocket
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    server = Server(config)
     try:
-        Server(config).run()
+        server.run()
     except KeyboardInterrupt:
-        pass
-    finally:
-        _leave_hanging_threads()
+        _end(_INTERRUPTED)
+    _end(0 if server.started else _NOT_STARTED)
 
 
 @commands.command()
@@ -93,20 +92,17 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
     signal.signal(signal.SIGTERM, lambda *_: work.stop())
     if parent is None:
         signal.signal(signal.SIGINT, lambda *_: work.stop())
-    if not work.run():  # a request hangs; the interpreter would not wait for it, either, but may crash on its way out
-        logging.shutdown()
-        os._exit(0)
+    work.run()
+    _end(0)
 
 
-def _leave_hanging_threads() -> None:
-    """End the process where a thread would keep it: what it was to answer was answered when the server ended."""
-    others = [thread for thread in threading.enumerate() if not thread.daemon and thread != threading.main_thread()]
-    deadline = time.monotonic() + _THREAD_SECONDS
-    for thread in others:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        logging.shutdown()
-        os._exit(0)
+def _end(code: int) -> NoReturn:
+    """End the process at once: what it had to do is done, and to take torch apart takes seconds on a busy machine.
+
+    It would also wait for a thread in which a prediction hangs, whose request was answered.
+    """
+    logging.shutdown()
+    os._exit(code)
 
 
 def _check_port(settings: Settings) -> None:

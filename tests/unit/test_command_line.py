@@ -149,7 +149,7 @@ def test_serve_does_not_start_with_settings_that_cannot_work(
     def started(*_: object, **__: object) -> None:
         raise AssertionError("it started")
 
-    monkeypatch.setattr(uvicorn, "run", started)
+    monkeypatch.setattr(uvicorn.Server, "run", started)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     ended = run("serve", "--port", "0")
