@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain, cycle
 from typing import Any, Final, Literal
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -39,6 +39,7 @@ _PALETTE = (
 _QUERY_LABEL = "Please label"
 _QUERY_COLOURS = ("#ffe119", "#f032e6", "#42d4f4")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
+_MOST_COLOURS: Final = 4_000
 _GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 
 
@@ -182,8 +183,8 @@ def labels_without_colours(xml: str) -> bool:
 def with_palette(xml: str) -> str:
     """The same configuration in which every label has a colour.
 
-    Labels of one name get one colour, no colour is used for two names, and one that is there stays. Nothing
-    else is touched: comments, order, quoting and white space stay as they are.
+    Labels of one name get one colour, no colour is used for two names (of the first thousands), and one that is there
+    stays. Nothing else is touched: comments, order, quoting and white space stay as they are.
 
     Raises:
         LabelConfigError: malformed or hostile XML.
@@ -191,7 +192,7 @@ def with_palette(xml: str) -> str:
     labels = [element for element in _elements(xml) if element.tag == "label"]
     colours = {_folded(label.result_name): label.colour for label in labels if label.colour is not None}
     taken = {colour.lower() for colour in colours.values()}
-    free = (colour for colour in _colours() if colour not in taken)
+    free = chain((colour for colour in _colours() if colour not in taken), cycle(_PALETTE))
     text, parts, copied = _encoded(xml), [], 0
     for label in labels:
         if label.colour is None:
@@ -241,7 +242,7 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
             f"image {shown(label_map.image_name)}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
         )
     colours = {element.colour.lower() for element in elements if element.colour}
-    colour = next(colour for colour in chain(_QUERY_COLOURS, _colours()) if colour not in colours)
+    colour = next((one for one in chain(_QUERY_COLOURS, _colours()) if one not in colours), _QUERY_COLOURS[0])
     name, image = (quoteattr(text) for text in (query_control, label_map.image_name))
     control = (
         f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false">'
@@ -343,12 +344,13 @@ def _first_label(control: _Element) -> str:
 
 def _chosen(candidates: list[_Element], images: Mapping[str, _Element]) -> tuple[list[_Element], str | None]:
     """The readable controls of the first image that has one, and that image's name."""
-    bare_tools = [element for element in candidates if element.tag in map(str.lower, GEOMETRIES)]
+    tools = {geometry.lower() for geometry in GEOMETRIES}
+    drawn_on = {target for element in candidates if element.tag in tools for target in element.targets}
     image_name: str | None = None
     chosen: list[_Element] = []
     for element in candidates:
         target = next((target for target in element.targets if target in images), None)
-        has_tool = element.tag != "labels" or any(target in tool.targets for tool in bare_tools)
+        has_tool = element.tag != "labels" or target in drawn_on
         readable = element.tag in _READABLE and element.labels and has_tool
         if readable and target is not None and image_name in (None, target):
             image_name = target
@@ -428,10 +430,10 @@ def _folded(label: str) -> str:
 
 
 def _colours() -> Iterator[str]:
-    """Distinct colours without end: a categorical palette, then hues by the golden angle."""
+    """Distinct colours: a categorical palette, then hues by the golden angle; some thousands, and then no more."""
     yield from _PALETTE
     seen = set(_PALETTE)
-    for number in count():
+    for number in range(_MOST_COLOURS):
         lightness, saturation = (0.45, 0.62)[number % 2], (0.9, 0.65)[number // 2 % 2]
         red, green, blue = colorsys.hls_to_rgb(number * _GOLDEN_ANGLE % 1, lightness, saturation)
         colour = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

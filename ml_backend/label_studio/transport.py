@@ -77,6 +77,7 @@ class Transport:
         self._origin = origin_of(self.url)
         self._timeout = timeout
         self._session = _make_session(HTTPAdapter(max_retries=_RETRY, pool_maxsize=_CONNECTIONS))
+        self._given = token.strip()
         self._token = make_token(token, self._exchange)
         self._files = Files(
             self.url,
@@ -225,7 +226,7 @@ class Transport:
             ) from None
 
     def _error(self, response: requests.Response, call: str) -> LabelStudioError:
-        status, detail = response.status_code, _detail(response)
+        status, detail = response.status_code, _shortened(self._without_secrets(_detail(response), response))
         message = f"Label Studio at {self.url} answered {call} with {status}: {detail}"
         if status in (401, 403):
             return LabelStudioRefused(f"{message}. {self._advice(status)}.", status=status)
@@ -233,6 +234,13 @@ class Transport:
             return LabelStudioNotFound(message, status=status)
         again = status >= 500 or status == _TOO_MANY
         return (LabelStudioUnavailable if again else LabelStudioError)(message, status=status)
+
+    def _without_secrets(self, text: str, response: requests.Response) -> str:
+        """Take out of the host's words what it was sent in confidence: it, or a proxy before it, may quote that."""
+        sent = (response.request.headers.get("Authorization") or "").rpartition(" ")[2]
+        for secret in filter(None, (self._given, sent)):
+            text = text.replace(secret, "(hidden)")
+        return text
 
     def _advice(self, status: int) -> str:
         if status == 401:
@@ -305,7 +313,7 @@ def _make_session(adapter: HTTPAdapter) -> requests.Session:
 
 
 def _detail(response: requests.Response) -> str:
-    """Return the host's own words, shortened."""
+    """Return the host's own words."""
     try:
         body = response.json()
     except ValueError:
@@ -314,7 +322,10 @@ def _detail(response: requests.Response) -> str:
         problems = body.get("validation_errors")
         words = str(body.get("detail") or "").strip() or json.dumps(body)
         body = f"{words}: {json.dumps(problems)}" if problems else words
-    text = " ".join(str(body).split()).rstrip(".")
+    return " ".join(str(body).split()).rstrip(".")
+
+
+def _shortened(text: str) -> str:
     if len(text) <= 2 * _MESSAGE_PART:
         return text
     # The host quotes what it was sent, mask and all, and says what is wrong with it at the end.

@@ -40,6 +40,7 @@ def main() -> None:
     for folder in (corpus, findings):
         folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds(arguments.target):
+        TARGETS[arguments.target](seed)  # the first one imports and trains what is needed, which is no hang
         (corpus / hashlib.sha1(seed, usedforsecurity=False).hexdigest()).write_bytes(seed)
     options = [
         sys.argv[0],

@@ -17,7 +17,7 @@ from ml_backend import masks
 from ml_backend.checkpoints import Checkpoints
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, LabelConfigError, MaskError, shown
 from ml_backend.images import load_image
-from ml_backend.label_config import parse_label_config
+from ml_backend.label_config import labels_without_colours, parse_label_config, with_palette
 from ml_backend.settings import load_settings, params_text
 from ml_backend.sync import Sync
 
@@ -54,6 +54,20 @@ def test_a_configuration_with_many_unusable_tags_is_told_in_few_words() -> None:
     with pytest.raises(LabelConfigError) as caught:
         parse_label_config(f"<View>{tags}</View>")
     assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.timeout(120)
+def test_configurations_of_thousands_of_tags_are_read_to_the_end() -> None:
+    labels = "".join(f'<Label value="label {number}"/>' for number in range(6000))
+    text = f'<View><Text name="text" value="$text"/><Labels name="l" toName="text">{labels}</Labels></View>'
+    assert not labels_without_colours(with_palette(text))  # there are fewer distinct colours than that
+    image = '<Image name="image" value="$image"/>'
+    tools = "".join(f'<Brush name="b{number}" toName="x,y"/>' for number in range(20_000))
+    controls = "".join(
+        f'<Labels name="l{number}" toName="image"><Label value="a"/></Labels>' for number in range(20_000)
+    )
+    with pytest.raises(LabelConfigError):  # each control looked at each tool: hours
+        parse_label_config(f"<View>{image}{tools}{controls}</View>")
 
 
 def _all_controls() -> str:

@@ -463,7 +463,7 @@ class TestTasks:
         tasks = [make_task(n, 1, predictions_model_versions=text) for n, text in enumerate(versions, start=1)]
         tasks[-1]["predictions_model_versions"] += "nextmask-7.21"
         host.routes["/api/tasks/"] = data_manager(tasks)
-        host.route("/api/predictions/", [{"model_version": "nextmask-7.2"}])
+        host.route("/api/predictions/", [{"id": 1, "model_version": "nextmask-7.2"}])
         assert client.tasks_with_prediction(1, "nextmask-7.2") == {1, 3, 4, 6}
         assert [request.query["task"] for request in host.seen("/api/predictions/")] == [["6"]]
 
