@@ -157,6 +157,7 @@ sys.addaudithook(watch)
 """
 _WORK = """
 from pathlib import Path
+from urllib.parse import quote
 from wiring import MemoryStudio, PROJECT, make_services, give_project
 from ml_backend.app import create_app
 from ml_backend.reconciler import reconcile
@@ -182,7 +183,7 @@ with TestClient(create_app(services.settings), raise_server_exceptions=False) as
     for name in evil:
         assert client.post("/setup", json={"project": name, "extra_params": {"model_dir": name}}).status_code < 500
         client.post("/predict", json={"project": PROJECT, "tasks": [{"id": 1, "data": {"image": name}}]})
-        client.get(f"/projects/{PROJECT}/tasks/{name}/image")
+        assert client.get(f"/projects/{PROJECT}/tasks/{quote(name, safe='')}/image").status_code == 404
 try:
     open(sys.argv[3], "w")
 finally:
