@@ -1,0 +1,178 @@
+"""Label Studio answers wrongly, late, half or not at all: nothing is lost, nothing is done twice, and it is said."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import requests
+from faulty_proxy import (
+    Fault,
+    FaultyProxy,
+    answer,
+    changed,
+    cut,
+    login_page,
+    lose_answer,
+    not_answered,
+    slow,
+    truncated,
+    wait_until_seen,
+)
+from faulty_proxy import doubled as doubled_on_the_way
+from invariants import assert_whole, doubled, labelled, trained_on, wait_until_healthy
+from live_fixtures import FAST
+from steps import label
+from support import Nextmask, Studio, wait_for
+
+from ml_backend.datasets import Dataset
+from ml_backend.label_studio import LabelStudio
+
+pytestmark = pytest.mark.live
+
+TIMEOUT = 2.0
+"""Seconds that nextmask waits for an answer here."""
+
+
+@pytest.fixture(scope="module")
+def proxy(studio: Studio) -> Iterator[FaultyProxy]:
+    with FaultyProxy(studio.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def nextmask(studio: Studio, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nextmask]:
+    """A nextmask that reaches Label Studio through the proxy; labels are submitted past it."""
+    environment = {"reconcile_seconds": 1.0, "request_timeout": TIMEOUT}
+    behind = replace(studio, url=proxy.url)
+    found = Nextmask(behind, tmp_path_factory.mktemp("nextmask"), FAST, environment=environment)
+    found.start()
+    yield found
+    found.stop()
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def project(nextmask: Nextmask, make_module_project: Callable[..., int], shapes: Dataset) -> int:
+    made = make_module_project(images=40, dataset=shapes)
+    nextmask.connect(made, queue_window=8)
+    wait_until_healthy(nextmask, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def submitted() -> list[int]:
+    """Tasks that were labelled so far."""
+    return []
+
+
+@pytest.fixture
+def submit(project: int, label_studio: LabelStudio, shapes: Dataset, submitted: list[int]) -> Callable[[int], None]:
+    def some(count: int) -> None:
+        waiting = [task for task in label_studio.task_ids(project) if task not in submitted]
+        label(label_studio, project, shapes, waiting[:count])
+        submitted.extend(waiting[:count])
+
+    return some
+
+
+@pytest.fixture(autouse=True)
+def _mended(proxy: FaultyProxy) -> Iterator[None]:
+    yield
+    proxy.clear()
+
+
+def listed(body: object) -> object:
+    """Another shape: a list around everything."""
+    return [body]
+
+
+def renamed(body: object) -> object:
+    """Another shape: objects whose keys have other names."""
+    return {f"new_{key}": value for key, value in body.items()} if isinstance(body, dict) else {"rows": body}
+
+
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "500": (answer(500, b'{"detail": "server error"}', Content_Type="application/json"), "answered .* with 500"),
+    "502": (answer(502, b"<html>Bad Gateway</html>", Content_Type="text/html"), "answered .* with 502: Bad Gateway"),
+    "429": (answer(429, b"", Retry_After="2"), "with 429"),
+    "404 for everything": (answer(404, b"<html>nginx</html>", Content_Type="text/html"), "answered .* with 404"),
+    "sign-on page": (login_page, "text/html instead of JSON"),
+    "hung up": (not_answered, "did not answer"),
+    "cut in the middle": (cut, "did not answer: the connection ended before"),
+    "half the JSON": (truncated, "instead of JSON|cut off"),
+    "too slow": (slow(3 * TIMEOUT), "no answer within 2 s"),
+    "lists for objects": (changed(listed), "another shape"),
+    "other names": (changed(renamed), "another shape"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_said_and_healed_by_itself(
+    name: str,
+    nextmask: Nextmask,
+    proxy: FaultyProxy,
+    project: int,
+    label_studio: LabelStudio,
+    submit: Callable[[int], None],
+    submitted: list[int],
+) -> None:
+    fault, words = FAULTS[name]
+    wait_until_healthy(nextmask, project)
+    proxy.fault(fault, path="/api/")
+    submit(1)
+
+    def failed() -> bool:
+        known = nextmask.services.store.project(project)
+        return known is not None and known.state == "failed" and known.managed
+
+    wait_for(failed, name="the fault being noticed")
+    said = nextmask.status(project).errors["project"]
+    assert re.search(words, said), said
+    begun = time.monotonic()
+    assert requests.get(f"{nextmask.url}/health", timeout=5).ok
+    assert time.monotonic() - begun < 1, "health waits for Label Studio"
+    predicted = nextmask.post(
+        "/predict", {"project": project, "tasks": [{"id": 1, "data": {"image": "/data/none.png"}}]}
+    )
+    assert predicted.ok, "one answer per task, whatever happens"
+    assert len(predicted.json()["results"]) == 1
+
+    proxy.clear()
+    wait_until_healthy(nextmask, project)
+    assert_whole(nextmask, label_studio, project, submitted)
+
+
+def test_an_import_whose_answer_was_lost_is_found_before_it_is_sent_again(
+    nextmask: Nextmask,
+    proxy: FaultyProxy,
+    project: int,
+    label_studio: LabelStudio,
+    submit: Callable[[int], None],
+    submitted: list[int],
+) -> None:
+    lost = proxy.fault(lose_answer, method="POST", path="import/predictions", times=3)
+    submit(4)
+    wait_for(lambda: labelled(nextmask, project) == set(submitted), seconds=300, name="all labels")
+    nextmask.services.store.wake(project, train=True)
+    wait_for(lambda: set(submitted) <= trained_on(nextmask, project), seconds=300, name="a training on all labels")
+    wait_until_seen(lost)
+    wait_until_healthy(nextmask, project)
+    assert_whole(nextmask, label_studio, project, submitted)
+
+
+def test_an_import_that_was_sent_twice_leaves_one_prediction_per_task(
+    nextmask: Nextmask, proxy: FaultyProxy, project: int, label_studio: LabelStudio, submitted: list[int]
+) -> None:
+    """By something on the way; the host itself takes both."""
+    twice = proxy.fault(doubled_on_the_way, method="POST", path="import/predictions", times=1)
+    nextmask.services.store.wake(project, ranking_key="")
+    wait_until_seen(twice)
+    wait_for(lambda: doubled(label_studio, project) == [], name="one prediction of each version per task")
+    wait_until_healthy(nextmask, project)
+    assert_whole(nextmask, label_studio, project, submitted)
+    parted = {name: count for name, count in label_studio.model_versions(project).items() if "duplicate" in name}
+    assert sum(parted.values()) == 8, "they are renamed, not deleted: an editor may have one open"
