@@ -176,3 +176,23 @@ def test_an_import_that_was_sent_twice_leaves_one_prediction_per_task(
     assert_whole(nextmask, label_studio, project, submitted)
     parted = {name: count for name, count in label_studio.model_versions(project).items() if "duplicate" in name}
     assert sum(parted.values()) == 8, "they are renamed, not deleted: an editor may have one open"
+
+
+def test_a_host_that_fails_now_and_then_loses_nothing(
+    nextmask: Nextmask,
+    proxy: FaultyProxy,
+    project: int,
+    label_studio: LabelStudio,
+    submit: Callable[[int], None],
+    submitted: list[int],
+) -> None:
+    for fault in (answer(500), answer(503), not_answered, lose_answer, cut, truncated, login_page):
+        proxy.fault(fault, path="/api/", share=0.03)
+    for _ in range(3):
+        submit(4)
+        wait_for(lambda: labelled(nextmask, project) == set(submitted), seconds=300, name="all labels")
+        nextmask.services.store.wake(project, train=True)
+        wait_for(lambda: set(submitted) <= trained_on(nextmask, project), seconds=300, name="a training on all labels")
+    proxy.clear()
+    wait_until_healthy(nextmask, project)
+    assert_whole(nextmask, label_studio, project, submitted)
