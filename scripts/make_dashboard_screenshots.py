@@ -26,8 +26,7 @@ from ml_backend.demo.run import Remembered
 ROOT = Path(__file__).parents[1]
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
-MOST_HEIGHT = 2400
-COLOURS = 128
+COLOURS = 224
 """Of a picture: pages have few, and files of a few dozen kB load at once."""
 
 
@@ -44,19 +43,12 @@ def shown(browser: Browser, url: str, path: str, scheme: str, size: str, account
     page.goto(f"{url}{path}")
     page.wait_for_load_state("load")
     page.wait_for_timeout(700)
-    for picture in page.locator("img[loading=lazy]").all():  # browsers fetch them when they come into sight
-        if picture.is_visible():
-            picture.scroll_into_view_if_needed()
-    while not page.evaluate("[...document.images].every(one => one.complete || !one.checkVisibility())"):
-        page.wait_for_timeout(100)
-    page.evaluate("scrollTo(0, 0)")
     return page
 
 
 def save(page: Page, path: Path) -> None:
-    """Writes the whole page, or the upper part of a long one, as a small PNG."""
+    """Writes the whole page as a small PNG."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-    picture = picture.crop((0, 0, picture.width, min(picture.height, MOST_HEIGHT)))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {picture.width} x {picture.height}")
