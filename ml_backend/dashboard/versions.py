@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ml_backend.checkpoints import Version
+from ml_backend.checkpoints import Version, VersionRecord
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
-from ml_backend.dashboard.rendering import TABS, render
+from ml_backend.dashboard.rendering import render
 from ml_backend.errors import CheckpointError
 from ml_backend.services import Services, roll_back
 
@@ -24,7 +24,8 @@ def add_pages(router: APIRouter, services: Services) -> None:
     def versions(request: Request, project: ProjectId, back: Annotated[int, Query(ge=0, le=MAX_ID)] = 0) -> Response:
         found = project_of(services, project)
         checkpoints = services.checkpoints(project)
-        shown: dict[str, Any] = {"versions": checkpoints.versions()[::-1], "damaged": checkpoints.damaged()}
+        available = [version.number for version in checkpoints.versions()[::-1]]
+        shown: dict[str, Any] = {"records": checkpoints.history()[::-1], "damaged": checkpoints.damaged()}
         serving = checkpoints.current()
         return render(
             request,
@@ -32,9 +33,9 @@ def add_pages(router: APIRouter, services: Services) -> None:
             project=found,
             tab="versions",
             serving=serving.number if serving else 0,
+            available=available,
             trained_at=trained_at,
             went_back=back,
-            has_compare=any(name == "compare" for name, _, _ in TABS),
             **shown,
         )
 
@@ -54,10 +55,10 @@ def add_pages(router: APIRouter, services: Services) -> None:
         return RedirectResponse(f"{root}/projects/{project}/versions?back={number}", 303)
 
 
-def trained_at(version: Version) -> float | None:
+def trained_at(record: VersionRecord) -> float | None:
     """Return when a version was made, in seconds since the epoch."""
     try:
-        return datetime.fromisoformat(version.record.created_at).timestamp()
+        return datetime.fromisoformat(record.created_at).timestamp()
     except ValueError:
         return None
 

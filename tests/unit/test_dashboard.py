@@ -251,6 +251,8 @@ def test_versions_with_their_measures_and_the_way_back(client: TestClient, proje
     assert f"{first.record.measures['mean_dice']:.3f}" in text
     assert f"/projects/{PROJECT}/versions/3/serve" not in text
 
+    assert f'/projects/{PROJECT}/compare"' in text
+
     assert "kept back: worse by more than 0.02" in page(client, f"/projects/{PROJECT}/versions/2/serve")
     assert checkpoints.current() == checkpoints.get(3)  # to ask changes nothing
     answer = client.post(f"/projects/{PROJECT}/versions/1/serve", follow_redirects=False)
@@ -262,6 +264,26 @@ def test_versions_with_their_measures_and_the_way_back(client: TestClient, proje
     found = project.store.project(PROJECT)
     assert found is not None
     assert found.decided_model == 3  # the worker does not publish it again
+
+
+def test_versions_that_were_removed_from_disk_keep_their_row_and_cannot_be_served(
+    client: TestClient, project: Services
+) -> None:
+    checkpoints = project.checkpoints(PROJECT)
+    first = checkpoints.get(1)
+    for _ in range(3):
+        checkpoints.create(replace(first.record, parent=1, reason="better"), checkpoints.load_state(first))
+    checkpoints.publish(4)
+    (removed,) = set(checkpoints.remove_old(2)) - {1}
+    text = page(client, f"/projects/{PROJECT}/versions")
+    assert re.findall(r'<th scope="row">(\d)', text) == ["4", "3", "2", "1"]
+    assert text.count(">removed<") == len([number for number in (1, 2, 3, 4) if number not in _numbers(project)])
+    assert f"/versions/{removed}/serve" not in text
+    page(client, f"/projects/{PROJECT}/versions/{removed}/serve", 404)
+
+
+def _numbers(services: Services) -> list[int]:
+    return [version.number for version in services.checkpoints(PROJECT).versions()]
 
 
 def test_a_version_that_is_not_there_or_damaged_is_not_served(client: TestClient, project: Services) -> None:
