@@ -45,6 +45,10 @@ class Visit:
         assert answer.ok, path
         self.page.wait_for_load_state("load")
 
+    def wait(self, expression: str) -> None:
+        """Wait until an expression is true. Not `wait_for_function`: the policy refuses what that evaluates."""
+        wait_for(lambda: self.page.evaluate(expression), name=expression)
+
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
@@ -120,7 +124,7 @@ def test_pages_run_nothing_but_their_own_and_are_accessible(visit: Callable[...,
         for path in PAGES:
             found.go(path)
             found.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-            found.page.wait_for_function("!document.querySelector('canvas') || Boolean(window.Chart)")
+            found.wait("!document.querySelector('canvas') || Boolean(window.Chart)")
             assert found.page.evaluate("window.hacked") is None, path
             assert found.page.locator("img[src='x']").count() == 0
             assert HOSTILE.split("</canvas>")[0] in found.page.locator("body").inner_text(), path
@@ -143,7 +147,7 @@ def test_pages_are_light_and_do_not_jump(visit: Callable[..., Any]) -> None:
         sizes: list[int] = []
         found.page.on("requestfinished", lambda sent: sizes.append(sent.sizes()["responseBodySize"]))
         found.go(f"/projects/{PROJECT}")
-        found.page.wait_for_function("Boolean(window.Chart && Chart.getChart('curve'))")
+        found.wait("Boolean(window.Chart && Chart.getChart('curve'))")
         shifts = found.page.evaluate(
             """() => new Promise((answer) => {
                 let sum = 0;
@@ -191,7 +195,7 @@ def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -
     }"""
     with visit() as found:
         found.go(f"/projects/{PROJECT}")
-        found.page.wait_for_function("Boolean(window.Chart && Chart.getChart('curve'))")
+        found.wait("Boolean(window.Chart && Chart.getChart('curve'))")
         title, *numbers = found.page.evaluate(shown)
         assert title == "labels"
         assert numbers[-4:] == [8, 0.5, 8, 0.5]
