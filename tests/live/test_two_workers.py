@@ -1,21 +1,84 @@
-"""A worker that is gone while what it has sent is still on its way."""
+"""Two of everything on one MODEL_DIR, by mistake; and a worker that was stopped for longer than its lease."""
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from faulty_proxy import FaultyProxy, held, wait_until_seen
-from invariants import assert_whole, wait_until_healthy
-from steps import kill
+from invariants import assert_whole, labelled, trained_on, wait_until_healthy
+from steps import kill, label
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
+from ml_backend.demo.host import free_port
 from ml_backend.label_studio import DUPLICATE, LabelStudio
 
 pytestmark = pytest.mark.live
+
+
+def owner(nextmask: Nextmask, project: int) -> int | None:
+    """Process id of the worker that holds the project."""
+    known = nextmask.services.store.project(project)
+    return int(known.lease_owner.split(":")[1]) if known and known.lease_owner else None
+
+
+@pytest.fixture
+def twins(make_nextmask: Callable[..., Nextmask], tmp_path: Path) -> tuple[Nextmask, Nextmask]:
+    """Two servers, each with its worker, on one folder and with one address in Label Studio."""
+    shared = {"model_dir": tmp_path / "state", "lease_seconds": 4.0, "reconcile_seconds": 1.0}
+    first = make_nextmask(**shared)
+    address = first.settings.effective_backend_url
+    return first, make_nextmask(**shared, port=free_port(), backend_url=address)
+
+
+def test_two_servers_and_workers_on_one_folder(
+    twins: tuple[Nextmask, Nextmask],
+    label_studio: LabelStudio,
+    make_project: Callable[..., int],
+    shapes: Dataset,
+) -> None:
+    """They share the work; then one is stopped in the middle of each step, and wakes up as a zombie."""
+    first, second = twins
+    project = make_project(images=20, dataset=shapes)
+    tasks, done = label_studio.task_ids(project), list[int]()
+
+    def submit(count: int) -> None:
+        some = tasks[len(done) : len(done) + count]
+        label(label_studio, project, shapes, some)
+        done.extend(some)
+
+    first.connect(project, queue_window=8)
+    submit(4)
+    wait_for(lambda: trained_on(first, project) == set(done), name="the first version")
+    wait_until_healthy(first, project)
+    assert_whole(first, label_studio, project, done)
+
+    workers = {first.worker(), second.worker()}
+    for stage in ("training", "publishing", "syncing"):
+        submit(4)
+
+        def busy(wanted: str = stage) -> int | None:
+            known = first.services.store.project(project)
+            return owner(first, project) if known and known.stage.startswith(wanted) else None
+
+        zombie = wait_for(busy, name=f"somebody's {stage}", every=0.005)
+        assert zombie in workers
+        kill(zombie, signal.SIGSTOP)
+        other = (workers - {zombie}).pop()
+        wait_for(lambda sleeper=other: owner(first, project) == sleeper, name="the other worker's lease")
+        wait_for(lambda: labelled(first, project) == set(done), name="all labels")
+        kill(zombie, signal.SIGCONT)
+        wait_for(lambda: trained_on(first, project) == set(done), name="a training on all labels")
+        wait_until_healthy(first, project)
+        assert_whole(first, label_studio, project, done)
+    versions = first.services.checkpoints(project).versions()
+    assert [len(version.record.labels) for version in versions] == sorted(len(one.record.labels) for one in versions)
+    for nextmask in twins:
+        assert "Traceback" not in nextmask.log.read_text()
 
 
 def test_a_zombie_whose_import_is_on_its_way(
