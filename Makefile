@@ -3,18 +3,20 @@
 # make fuzz   TARGET=images: coverage-guided fuzzing of one target, for a minute or ARGS="--seconds 600"
 # make check  lint, types and import rules only
 # make audit  known advisories and licences of what is installed (docs/dependencies.md)
+# make load   100 annotators for half an hour, on this machine; ARGS="--minutes 2" for a short one
 
 PYTHON ?= python3.11
 VENV := .venv
 STUDIO := .venv-label-studio
 CLOUD := .venv-cloud
 AUDIT := .venv-audit
+LOCUST := .venv-load
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
 JOBS ?= 2
 
-.PHONY: demo test check coverage format fuzz clean
+.PHONY: demo test check coverage format fuzz load clean
 
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
@@ -40,6 +42,9 @@ fuzz: $(VENV)/.installed-dev
 
 audit: $(VENV)/.installed-dev $(AUDIT)/.installed
 	$(AUDIT)/bin/python scripts/audit.py $(BIN)/python
+
+load: $(VENV)/.installed $(STUDIO)/.installed $(LOCUST)/.installed
+	$(BIN)/python benchmarks/load.py $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -73,5 +78,11 @@ $(AUDIT)/.installed: requirements/audit.txt
 	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.txt
 	touch $@
 
+# locust needs a newer Flask than label-studio-ml allows.
+$(LOCUST)/.installed: requirements/load.txt
+	test -x $(LOCUST)/bin/python || $(PYTHON) -m venv $(LOCUST)
+	$(LOCUST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/load.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(STUDIO) $(CLOUD) $(AUDIT) .nextmask build *.egg-info .coverage*
+	rm -rf $(VENV) $(STUDIO) $(CLOUD) $(AUDIT) $(LOCUST) .nextmask build *.egg-info .coverage*
