@@ -46,7 +46,7 @@ from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
 from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.masks import write_result
-from ml_backend.services import Services, open_services, webhook_secret
+from ml_backend.services import Services, model_number, open_services, webhook_secret
 from ml_backend.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +65,8 @@ WARM_UP = 1 / 3
 
 def main() -> None:
     options = parse_arguments()
+    if not options.locust.exists():
+        raise SystemExit(f"{options.locust} is missing: run make load, which installs it")
     options.out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="nextmask-load-") as folder, ExitStack() as running:
         bench = Bench(options, Path(folder), running)
@@ -150,17 +152,28 @@ class Bench:
         self.services = services = open_services(self.settings)
         self._running.callback(services.store.close)
         secret = webhook_secret(services)
-        Connection(services.client, services.store, services.settings, self.project, secret=secret).connect(PROJECT)
-        self.settle(published=True)
+        connection = Connection(services.client, services.store, services.settings, self.project, secret=secret)
+        connection.connect({**PROJECT, "iterations": 20})
+        self._label_first()
+        self.settle(trained=True)
+        connection.connect(PROJECT)
 
-    def settle(self, *, published: bool = False, seconds: float = 900.0) -> None:
+    def _label_first(self) -> None:
+        """Label so many images that there is a model to predict with when the load begins."""
+        truth = truths(self.dataset)
+        for number, image in list(self.images.items())[: PROJECT["train_after"] + 10]:
+            name = Path(image).name
+            regions = truth.get(name) or truth[name.partition("-")[2]]
+            self.client.submit_annotation(number, regions, self.options.drawing)
+
+    def settle(self, *, trained: bool = False, seconds: float = 900.0) -> None:
         """Wait until the worker has seen everything."""
         assert self.services
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             known = self.services.store.project(self.project)
             is_idle = known and known.lease_owner is None and known.wakes == known.wakes_handled and known.reconciled_at
-            if known and is_idle and (known.published_version or not published):
+            if known and is_idle and (model_number(known.published_version) or not trained):
                 return
             time.sleep(0.5)
         raise SystemExit(f"nextmask did not come to rest within {seconds:.0f} s")
@@ -171,6 +184,7 @@ class Bench:
         plan.write_text(json.dumps(self._plan(alone=alone)))
         users = self.options.annotators + (0 if alone else len(CALLERS))
         command = [str(self.options.locust), "-f", str(ROOT / "benchmarks" / "load_users.py"), "--headless"]
+        command += ["Annotator"] if alone else []  # of the classes of users
         command += ["-u", str(users), "-r", "4", "-t", f"{int(minutes * 60)}s", "--stop-timeout", "20"]
         environment = {**os.environ, "LOAD_PLAN": str(plan), "LOAD_ANSWERS": str(answers)}
         with (self.folder / "locust.log").open("ab") as log:
@@ -187,7 +201,6 @@ class Bench:
             "studio": self.host.url,
             "nextmask": url,
             "project": self.project,
-            "alone": alone,
             "accounts": self.accounts,
             "drawing_seconds": self.options.drawing,
             "tasks": self.tasks,
@@ -221,8 +234,13 @@ class Bench:
         assert self.services
         here = self.services.store
         here.wake(self.project)
-        self.settle()
         project = self.client.project(self.project)
+        deadline = time.monotonic() + 300  # labels are read while a training runs, too
+        while time.monotonic() < deadline:
+            known = here.count_tasks(self.project)
+            if known.get("labelled") == project["num_tasks_with_annotations"]:
+                break
+            time.sleep(2)
         submitted = sum(row["name"] == "submit" and not row["error"] for row in answers)
         versions = self.services.checkpoints(self.project).versions()
         return {
@@ -349,7 +367,7 @@ class Watch:
 
 
 def growth(seconds: Sequence[float], megabytes: Sequence[float]) -> dict[str, float]:
-    """Fit a line to the last two thirds, through means of `SPANS` equal spans: MB per hour, and half a 95 % interval."""
+    """Fit a line to the last two thirds, through means of `SPANS` spans: MB per hour, half a 95 % interval."""
     at, size = np.asarray(seconds) / 3600, np.asarray(megabytes)
     begin = at[0] + WARM_UP * (at[-1] - at[0])
     span = np.minimum(((at - begin) / (at[-1] - begin) * SPANS).astype(int), SPANS - 1)
@@ -454,12 +472,13 @@ def tables(report: dict[str, Any]) -> str:
         most = f"{memory['most']:.0f} MB" if memory else ""
         grows = f"{memory['growth_per_hour']:+.1f} ± {memory['growth_interval']:.1f} MB" if len(memory) > 2 else ""
         lines.append(f"| {name} | {cores:.2f} | {most} | {grows} |")
+    r = report
+    known = ["labelled_in_label_studio", "labelled_in_nextmask", "labels_in_newest_version"]
     said = (
-        f"{report['seconds'] / 60:.0f} min, {report['options']['annotators']} annotators, {report['machine']['cores']} "
-        f"cores, mean load {report['load_average']:.1f}; a training was under way {report['training_share']:.0%} of the "
-        f"time ({report['trainings']} trainings). Labelled tasks in Label Studio: {report['labelled_in_label_studio']}, "
-        f"known to nextmask: {report['labelled_in_nextmask']}, in the newest version: "
-        f"{report['labels_in_newest_version']}."
+        f"{r['seconds'] / 60:.0f} min, {r['options']['annotators']} annotators, {r['machine']['cores']} cores, mean"
+        f" load {r['load_average']:.1f}. A training was under way {r['training_share']:.0%} of the time;"
+        f" {r['trainings']} ended. Labelled tasks: {' / '.join(str(r[name]) for name in known)} (in Label Studio, known"
+        " to nextmask, in the newest version)."
     )
     return "\n".join([*lines, "", said])
 

@@ -23,7 +23,6 @@ from locust import HttpUser, between, constant_pacing, events, task
 
 PLAN = json.loads(Path(os.environ["LOAD_PLAN"]).read_text())
 STUDIO, NEXTMASK, PROJECT = PLAN["studio"], PLAN["nextmask"], PLAN["project"]
-ALONE = PLAN["alone"]
 _ACCOUNTS = itertools.cycle(PLAN["accounts"])
 _TASK_COUNTER = itertools.count()
 _MEDIAN_SECONDS, _SPREAD = PLAN["drawing_seconds"], 0.6
@@ -107,10 +106,12 @@ class Caller(HttpUser):
 
     abstract = True
     host = NEXTMASK
-    fixed_count = 0 if ALONE else 1
+    fixed_count = 1
 
     def on_start(self) -> None:
         self.client.auth = tuple(PLAN["auth"])
+        # Label Studio connects anew each time; a kept connection would now and then be closed as it is used.
+        self.client.headers["Connection"] = "close"
 
     def batch(self, size: int) -> dict[str, Any]:
         tasks = random.sample(PLAN["samples"], min(size, len(PLAN["samples"])))

@@ -27,7 +27,7 @@ from ml_backend import __version__
 from ml_backend.authentication import OPEN_PATHS, protect
 from ml_backend.connection import DISCONNECTING
 from ml_backend.dashboard import add_dashboard
-from ml_backend.errors import NextmaskError
+from ml_backend.errors import DiskFull, NextmaskError
 from ml_backend.health import add_health
 from ml_backend.logs import hide, note, noted
 from ml_backend.metrics import Metrics, add_metrics
@@ -238,7 +238,10 @@ def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
     if known is not None and known.state == DISCONNECTING:
         return
     if known is None or not known.managed or known.extra_params != text:
-        store.wake(project_id, manage=True, extra_params=text)
+        try:
+            store.wake(project_id, manage=True, extra_params=text)
+        except DiskFull as error:  # Label Studio calls again at the next listing, and the version can be told
+            logger.error("project=%s its settings are not noted: %s", project_id, error)
 
 
 def _versions(services: Services, project: str | int | None) -> Versions:

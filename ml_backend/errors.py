@@ -5,6 +5,7 @@ annotators and written to logs, so no secret ever goes into one.
 
     NextmaskError
     ├── ConfigurationError      a setting, or an option of a command
+    │   └── OutOfMemory         one image alone needs more memory than there is (an ImageError, too)
     ├── LabelConfigError        the project's labelling configuration cannot serve segmentation
     ├── MaskError               an annotation's result, or a mask, cannot be read
     │   └── BrushError          brush RLE is malformed
@@ -19,6 +20,7 @@ annotators and written to logs, so no secret ever goes into one.
     ├── TrainingWaits           another project's training comes first
     ├── StoreError              the state database cannot be used
     ├── BackupError             a backup cannot be made, or not be restored
+    ├── DiskFull                MODEL_DIR has no room: goes on by itself when there is some again
     └── LeaseLost               another worker took the project over
 """
 
@@ -53,6 +55,10 @@ class BrushError(MaskError):
 
 class ImageError(NextmaskError):
     """An image cannot be fetched, is too large, or cannot be decoded."""
+
+
+class OutOfMemory(ConfigurationError, ImageError):
+    """One image alone does not fit into memory: for it an ImageError, for a run in which all are alike a setting."""
 
 
 class LabelStudioError(NextmaskError):
@@ -103,6 +109,18 @@ class StoreError(NextmaskError):
 
 class BackupError(NextmaskError):
     """A backup cannot be written, read or put in place."""
+
+
+class DiskFull(NextmaskError):
+    """MODEL_DIR has no room. Nothing is lost by it; the same call succeeds when there is room again.
+
+    Attributes:
+        needed: bytes that should be free.
+    """
+
+    def __init__(self, message: str, *, needed: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
 
 
 class LeaseLost(NextmaskError):

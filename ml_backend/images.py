@@ -17,6 +17,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import io
 import os
 import struct
 import tempfile
@@ -39,7 +40,8 @@ from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from ml_backend import image_headers
-from ml_backend.errors import ImageError
+from ml_backend.disk import disk_full, is_full
+from ml_backend.errors import DiskFull, ImageError
 from ml_backend.references import in_project, shown
 
 Array = npt.NDArray[np.uint8]
@@ -50,6 +52,7 @@ _PART_SUFFIX = ".part"
 _PART_SECONDS = 3600.0  # a partial file older than this was left by a process that died
 _KEPT_SHARE = 0.9  # an eviction makes room for more than one file: each one reads the whole folder
 _ATTEMPTS = 3
+_WORKERS = 8
 _PERCENTILES = (0.1, 99.9)
 _STRIP_PIXELS = 1 << 20
 _LARGE_PIXELS = 25_000_000
@@ -124,6 +127,7 @@ class ImageCache:
 
         Raises:
             ImageError: with the reason.
+            DiskFull: it cannot be kept; `load` copes with that, too.
         """
         file = self._folder / _name(reference)
         if _touch(file):
@@ -162,23 +166,40 @@ class ImageCache:
                 # Evicted by another process, or damaged since it was verified: get it anew.
                 file.unlink(missing_ok=True)
             return load_image(self.path(reference))
+        except DiskFull:
+            return self._load_without_file(reference)
         finally:
             self._release(_name(reference))
 
+    def _load_without_file(self, reference: str) -> Array:
+        """Fetch and decode an image in memory."""
+        content = io.BytesIO()
+        self._download(reference, content)
+        return self._verified(reference, content)
+
     def arrays(self, references: Iterable[str]) -> Generator[Array | ImageError, None, None]:
         """Fetch (ahead, in parallel) and decode images: one answer per reference, in order."""
-        for reference, path in self.prefetch(references):
+        for reference, path in self._prefetch(references, _WORKERS):
             try:
                 yield path if isinstance(path, ImageError) else self.load(reference)
             except ImageError as error:
                 yield error
 
-    def prefetch(self, references: Iterable[str], workers: int = 8) -> Iterator[tuple[str, Path | ImageError]]:
+    def prefetch(self, references: Iterable[str], workers: int = _WORKERS) -> Iterator[tuple[str, Path | ImageError]]:
         """Yield each reference with its file, or with the error, in the order given; fetches ahead in parallel.
 
         Not more than two images per worker are fetched ahead. This process evicts none of them until the caller asks
         for the next one.
+
+        Raises:
+            DiskFull: one cannot be kept.
         """
+        for reference, found in self._prefetch(references, workers):
+            if isinstance(found, DiskFull):
+                raise found
+            yield reference, found
+
+    def _prefetch(self, references: Iterable[str], workers: int) -> Iterator[tuple[str, Path | ImageError | DiskFull]]:
         waiting: deque[tuple[str, Future[Path]]] = deque()
         remaining = iter(references)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
@@ -212,6 +233,8 @@ class ImageCache:
             self._verify(reference, part)
             part.replace(file)
         except OSError as error:
+            if is_full(error):
+                raise disk_full(self._folder.parent) from error
             raise ImageError(
                 f"Image {shown(reference)} cannot be kept in {self._folder}: {error.strerror or error}."
             ) from error
@@ -245,22 +268,26 @@ class ImageCache:
 
     def _verify(self, reference: str, file: Path) -> None:
         """Check the format, the number of pixels, that decoding is in proportion, and that all of it decodes."""
+        with file.open("rb") as opened:
+            self._verified(reference, opened)
+
+    def _verified(self, reference: str, opened: IO[bytes]) -> Array:
+        opened.seek(0)
         try:
-            with file.open("rb") as opened:
-                _check_header(opened)
-                image = _open(opened, shown(reference))
-                width, height = image.size
-                if width * height > self._max_pixels:
-                    raise ImageError(
-                        f"Image {shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
-                        "set by NEXTMASK_MAX_PIXELS."
-                    )
-                if max(width, height) > image_headers.MAXIMUM_SIDE:
-                    raise ImageError(
-                        f"Image {shown(reference)} has {width} x {height} pixels; no side may be longer than "
-                        f"{image_headers.MAXIMUM_SIDE}."
-                    )
-                _decoded(image)
+            _check_header(opened)
+            image = _open(opened, shown(reference))
+            width, height = image.size
+            if width * height > self._max_pixels:
+                raise ImageError(
+                    f"Image {shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
+                    "set by NEXTMASK_MAX_PIXELS."
+                )
+            if max(width, height) > image_headers.MAXIMUM_SIDE:
+                raise ImageError(
+                    f"Image {shown(reference)} has {width} x {height} pixels; no side may be longer than "
+                    f"{image_headers.MAXIMUM_SIDE}."
+                )
+            return _decoded(image)
         except _DECODING_ERRORS as error:
             raise ImageError(f"Image {shown(reference)} cannot be decoded: {_words(error)}.") from error
 
@@ -344,10 +371,10 @@ def _name(reference: str) -> str:
     return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:40] + _SUFFIX
 
 
-def _outcome(future: Future[Path]) -> Path | ImageError:
+def _outcome(future: Future[Path]) -> Path | ImageError | DiskFull:
     try:
         return future.result()
-    except ImageError as error:
+    except (ImageError, DiskFull) as error:
         return error
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ml_backend.checkpoints import Checkpoints, Version
 from ml_backend.committee import Committee, Single, load_ensemble, load_network, mc_dropout
-from ml_backend.errors import CheckpointError, ConfigurationError
+from ml_backend.errors import CheckpointError, ImageError, OutOfMemory
 from ml_backend.image_stream import Item, Shrunk, Size, Stack, grouped, image_batches, shrink, stack
 from ml_backend.networks import (
     SegmentationNetwork,
@@ -106,13 +106,23 @@ class Predictor:
 
         Raises:
             ImageError: an array is not such an image.
-            ConfigurationError: a single image is too large for the memory.
+            OutOfMemory: a single image is too large for the memory.
         """
         items = (Item(position, image) for position, image in enumerate(images))
         found: dict[int, Prediction] = {}
         for done in self._run(self._groups(items, lambda _: _BATCH_SIZE), self._logits, _predictions):
             found.update(done)
         return [found[position] for position in range(len(images))]
+
+    def predict_each(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | ImageError]:
+        """As `predict`, with the error in the place of each image that cannot be predicted: the others are."""
+        error = _shortage(self.predict, images)
+        if not isinstance(error, ImageError):
+            return list(error)
+        if len(images) == 1:
+            return [error]
+        half = len(images) // 2
+        return [*self.predict_each(images[:half]), *self.predict_each(images[half:])]
 
     def batches(
         self,
@@ -141,7 +151,7 @@ class Predictor:
             a committee; images come in another order than they were given in.
 
         Raises:
-            ImageError, ConfigurationError: as in `predict`.
+            ImageError, OutOfMemory: as in `predict`.
             MaskError: what is labelled, or its cost, does not fit the image.
         """
         asked = committee or Single(len(self.classes))
@@ -203,7 +213,7 @@ class Predictor:
             if not is_out_of_memory(error):
                 raise
             if not divisible:
-                raise ConfigurationError(
+                raise OutOfMemory(
                     f"One image of at most {self.input_size} pixels a side does not fit into the memory of "
                     f"{self.device}. Lower NEXTMASK_INPUT_SIZE or set NEXTMASK_DEVICE to cpu. Where a committee is "
                     "asked, fewer NEXTMASK_MEMBERS help, too."
@@ -327,6 +337,18 @@ def make_committee(predictor: Predictor, checkpoints: Checkpoints, version: Vers
     if settings.effective_committee == "ensemble":
         return load_ensemble(checkpoints, version, predictor.device)
     return mc_dropout(predictor.network, settings.effective_members, settings.seed)
+
+
+def _shortage(work: Callable[[T], R], given: T) -> R | ImageError:
+    """Do some work; return the error where an image is none, or memory ran out, wherever it did."""
+    try:
+        return work(given)
+    except ImageError as error:
+        return error.with_traceback(None)  # which would keep the tensors alive
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return OutOfMemory(f"The image does not fit into memory ({type(error).__name__}). Lower NEXTMASK_MAX_PIXELS.")
 
 
 def _predictions(found: tuple[Stack, Tensor]) -> dict[int, Prediction]:

@@ -17,7 +17,7 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 from ml_backend.boxes import Query
-from ml_backend.errors import ImageError, NextmaskError
+from ml_backend.errors import DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.priority_queue import score_of
 from ml_backend.references import as_imported
@@ -74,7 +74,9 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         version = project.published_version if project and project.published_version else NO_VERSION
         try:
             predictions = self._predictions(tasks, project, version)
-        except NextmaskError as error:
+        except (NextmaskError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, NextmaskError) and not _is_out_of_memory(error):
+                raise
             logger.warning("project=%s version=%s no predictions: %s", project_id, version, error)
             self.failures = len(tasks)
             predictions = [_empty(version, _LAST) for _ in tasks]
@@ -135,10 +137,15 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
             elif answer is not None:
                 self.failures += 1
                 logger.warning("project=%s task=%s no prediction: %s", project_id, task_id, answer)
+                if isinstance(answer, OutOfMemory) and task_id is not None:
+                    self._services.store.set_task_error(project_id, task_id, str(answer))
             predictions.append(prediction)
-        # Kept so that what the annotator changes can be computed from it, and what was asked for is known.
-        self._services.store.put_queries(project_id, version, asked)
-        self._services.store.put_published(project_id, version, kept)
+        try:
+            # Kept so that what the annotator changes can be computed from it, and what was asked for is known.
+            self._services.store.put_queries(project_id, version, asked)
+            self._services.store.put_published(project_id, version, kept)
+        except DiskFull as error:  # a mask that nothing can be compared with later is better than none
+            logger.error("project=%s version=%s predictions are not kept: %s", project_id, version, error)
         return predictions
 
     def _scores(self, tasks: Sequence[Mapping[str, Any]], project: Project | None) -> list[float]:
@@ -167,6 +174,12 @@ def _task_id(task: Mapping[str, Any]) -> int | None:
 def _number(digits: str) -> int | None:
     """Read a number as the host gives them to things; None for anything else, whatever was sent."""
     return int(digits) or None if digits.isdecimal() and len(digits) < 12 else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from ml_backend.networks import is_out_of_memory  # torch takes seconds to import
+
+    return is_out_of_memory(error)
 
 
 def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:

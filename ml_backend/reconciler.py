@@ -25,6 +25,7 @@ from functools import partial
 
 from ml_backend.checkpoints import Version
 from ml_backend.connection import show_passed_over
+from ml_backend.disk import disk_full, is_full, shortage
 from ml_backend.errors import (
     CheckpointError,
     ConfigurationError,
@@ -81,7 +82,10 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
 
     Raises:
         NextmaskError: what stands in the way; the caller notes it and tries again later.
+        DiskFull: there is too little room to begin, or there was none for what was to be written.
     """
+    if full := shortage(services.settings.model_dir):
+        raise full  # while there is room to say so
     project = services.store.project(project_id)
     if project is None:
         return
@@ -162,10 +166,14 @@ class _Run:
         except TrainingWaits:  # this project is woken when its turn comes
             self._waits = True
         except _OF_ONE_STEP as error:
+            if is_full(error):
+                raise disk_full(self._settings.model_dir) from error
             return error
         except NextmaskError:  # the lease is lost, the host is away: nothing else can be done either
             raise
         except Exception as error:
+            if is_full(error):
+                raise disk_full(self._settings.model_dir) from error
             logger.exception("project=%s a step failed", self._id)
             return NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
         return None

@@ -16,7 +16,7 @@ import numpy as np
 from ml_backend import masks, pool
 from ml_backend.boxes import Query
 from ml_backend.checkpoints import Version
-from ml_backend.errors import CheckpointError, ImageError, MaskError
+from ml_backend.errors import CheckpointError, ImageError, MaskError, OutOfMemory
 from ml_backend.images import Array
 from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.priority_queue import Rendered
@@ -100,10 +100,11 @@ class Scorer:
             if isinstance(shown, Shown):
                 query = self.queries.get(task.task_id)
                 yield Rendered(task, self.regions(shown, query), shown.png, query)
-            elif shown is None:
-                yield Rendered(task, (), None)
-            else:
+                continue
+            if shown is not None:
                 self._services.store.set_task_error(self._id, task.task_id, str(shown))
+            if shown is None or isinstance(shown, OutOfMemory):  # a person can label it all the same
+                yield Rendered(task, (), None)
 
     def show(self, references: Sequence[str], *, deadline: float | None = None) -> Iterator[Shown | ImageError | None]:
         """Predict masks for image references, one answer each, in order.
@@ -113,7 +114,8 @@ class Scorer:
                 is when the server has to end.
 
         Yields:
-            The mask; None where there is no model yet; an ImageError where the image cannot be had.
+            The mask; None where there is no model yet; an ImageError where the image cannot be had, an OutOfMemory
+            where it does not fit into memory.
         """
         if self._model is None:
             yield from [None] * len(references)
@@ -122,9 +124,10 @@ class Scorer:
         with closing(self._services.images_of(self._id).arrays(references)) as images:
             for chunk in _chunks(images, self._settings.batch_size):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
-                predictions = iter(predictor.predict(good) if good else [])
+                predictions = iter(predictor.predict_each(good) if good else [])
                 for reference, image in zip(references[answered:], chunk, strict=False):
-                    yield image if isinstance(image, ImageError) else self._shown(next(predictions).mask, reference)
+                    found = image if isinstance(image, ImageError) else next(predictions)
+                    yield found if isinstance(found, ImageError) else self._drawn(found.mask, reference)
                 answered += len(chunk)
                 if self._services.stopping.is_set() or (deadline is not None and time.monotonic() > deadline):
                     break
@@ -132,6 +135,12 @@ class Scorer:
             yield ImageError(
                 f"No time was left to predict {shown_reference(reference)}; open the task, or ask for fewer at once."
             )
+
+    def _drawn(self, mask: masks.Mask, reference: str) -> Shown | OutOfMemory:
+        try:
+            return self._shown(mask, reference)
+        except MemoryError:
+            return OutOfMemory(f"The regions of {reference} do not fit into memory: lower NEXTMASK_MAX_PIXELS.")
 
     def _shown(self, mask: masks.Mask, reference: str) -> Shown:
         own = self._with_known(self._translate(mask), reference)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ml_backend.advice import Advice, advise
 from ml_backend.checkpoints import VersionRecord
+from ml_backend.disk import shortage
 from ml_backend.effort_report import EffortReport, effort_report
 from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigError
 from ml_backend.label_config import parse_label_config
@@ -37,7 +38,8 @@ class Status:
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
         hints: what would make more of the settings.
         notice: what the last change of the labelling configuration meant for the labels; empty without one.
-        errors: tasks that cannot be used, with the reason, and the last failure of the project under "project".
+        errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
+            under "disk" that MODEL_DIR has no room.
     """
 
     project: int
@@ -120,7 +122,7 @@ def project_state(services: Services, project_id: int) -> Status:
         effort=None,
         hints=_hints(project, settings),
         notice=project.notice,
-        errors={"project": project.error} if project.error else {},
+        errors=_disk(settings) | ({"project": project.error} if project.error else {}),
     )
 
 
@@ -145,6 +147,12 @@ def _stage_start(store: Store, project: Project) -> float | None:
 
 def _stage_key(project_id: int) -> str:
     return f"stage_since_{project_id}"
+
+
+def _disk(settings: Settings) -> dict[str, str]:
+    """Look at the disk itself: where it is full, the state cannot be written that would tell."""
+    full = shortage(settings.model_dir)
+    return {"disk": str(full)} if full else {}
 
 
 def known_project(services: Services, project_id: int) -> Project:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from ml_backend import training_process
 from ml_backend.checkpoints import Version
-from ml_backend.errors import ImageError, NextmaskError, TrainingError
+from ml_backend.disk import RESERVE, disk_full, free_bytes, shortage
+from ml_backend.errors import DiskFull, ImageError, NextmaskError, TrainingError
 from ml_backend.label_config import LabelMap
 from ml_backend.merged_labels import MergedLabel
 from ml_backend.pool import partial, supervising
@@ -235,12 +236,28 @@ class Trainer:
         self._run(replace(job, parent=None, committee_of=version.number, members=self._settings.effective_members))
 
     def _run(self, job: Job) -> int:
-        return training_process.run(
-            job,
-            progress=self._show,
-            heartbeat=self._heartbeat,
-            timeout=self._settings.training_minutes * 60,
-        )
+        if full := shortage(self._settings.model_dir, int(self._store.note(self._room_key) or 0)):
+            raise full
+        try:
+            return training_process.run(
+                job,
+                progress=self._show,
+                heartbeat=self._heartbeat,
+                timeout=self._settings.training_minutes * 60,
+            )
+        except DiskFull as error:
+            raise self._ask_for_room() from error
+
+    def _ask_for_room(self) -> DiskFull:
+        """Keep how much a version takes, so that the next training does not end in vain as well."""
+        latest, folder = self._checkpoints.latest(), self._settings.model_dir
+        needed = max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(folder))
+        self._store.set_note(self._room_key, str(needed))
+        return disk_full(folder, needed)
+
+    @property
+    def _room_key(self) -> str:
+        return f"room_for_training_{self._id}"
 
     def _items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
         """Fetch the labelled images; return the items, and by task why an image cannot be had, which is noted, too."""

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, TypeAlias, cast
 
 from ml_backend import logs
+from ml_backend.disk import disk_full, is_full
 from ml_backend.errors import NextmaskError, TrainingError
 from ml_backend.training.job import Job, Progress
 
@@ -55,6 +56,7 @@ def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[
 
     Raises:
         TrainingError: the child failed, was killed, or took too long; nothing else came to harm.
+        DiskFull: there was no room for what was trained.
     """
     deadline = time.monotonic() + timeout * job.networks
     with _child(job) as (child, lines):
@@ -67,6 +69,8 @@ def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[
             elif message:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(_EXIT_SECONDS)
+                if message.get("disk_full"):
+                    raise disk_full(job.folder)
                 return _result(message)
         raise TrainingError(f"The training process {_cause(child.wait())}. The model that serves is not affected.")
 
@@ -164,9 +168,12 @@ def serve(text: str, send: Send) -> int:
 
         version = train(Job.from_json(text), _sender(send))
     except NextmaskError as error:
-        send({"error": str(error)})
+        send({"error": str(error), "disk_full": is_full(error)})
         return 1
     except Exception as error:
+        if is_full(error):
+            send({"error": str(error), "disk_full": True})
+            return 1
         logger.exception("training failed")  # on standard error, which is the parent's; clients see the message only
         send({"error": _explain(error)})
         return 1
@@ -202,7 +209,9 @@ def _sender(send: Send) -> Callable[[Progress], None]:
 
 
 def _explain(error: Exception) -> str:
+    from ml_backend.networks import is_out_of_memory  # torch takes seconds to import
+
     first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or "out of memory" in first.lower() or "can't allocate memory" in first:
+    if is_out_of_memory(error):
         return f"Training ran out of memory ({first}): {_MEMORY_REMEDY}."
     return f"Training failed: {type(error).__name__}: {first}. The log has the details."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import re
 import socket
@@ -16,7 +17,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ml_backend.errors import LabelStudioNotFound, LeaseLost, NextmaskError
+from ml_backend.disk import disk_full, is_full
+from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError
 from ml_backend.logs import begin, belonging_to
 from ml_backend.reconciler import reconcile
 from ml_backend.services import Services, show_worker
@@ -29,6 +31,9 @@ SHOW_SECONDS = 5.0
 STOP_SECONDS = 5.0
 """A stop waits so long for the steps at hand: a training ends within 3 s, a request to a host that hangs does not."""
 _EVENTS_LOOKED_AT = 50
+FULL_SECONDS = 5.0
+"""Pause while the state cannot be written."""
+COMPLAIN_SECONDS = 60.0
 THREADS = 2
 """Projects looked after at once, so that one project's long training never starves the queue of another."""
 
@@ -40,6 +45,7 @@ class Worker:
         self._services, self._settings = services, services.settings
         self._stop = threading.Event()
         self._leases: set[Lease] = set()
+        self._complained = -math.inf
 
     def stop(self) -> None:
         """End after the step at hand; a training is ended at once and started again by the next worker."""
@@ -69,7 +75,9 @@ class Worker:
         while not self._stop.is_set():
             try:
                 show_worker(self._services.store)
-            except Exception:  # a full disk, a locked database: the next one may succeed
+            except DiskFull as error:
+                self._complain(error)
+            except Exception:  # a locked database, say: the next one may succeed
                 logger.exception("the worker could not give a sign of life; it goes on")
             self._stop.wait(SHOW_SECONDS)
 
@@ -77,7 +85,11 @@ class Worker:
         while not self._stop.is_set():
             try:
                 worked = self.run_once()
-            except Exception:  # the loop must outlive anything: a full disk, a locked database
+            except DiskFull as error:
+                self._complain(error)
+                worked = False
+                self._stop.wait(FULL_SECONDS)
+            except Exception:  # the loop must outlive anything: a locked database, say
                 logger.exception("the worker could not look for work; it goes on")
                 worked = False
             if not worked:
@@ -130,12 +142,23 @@ class Worker:
             self._note(lease, error)
         except Exception as error:
             handled = True
+            if is_full(error):
+                problem = disk_full(self._settings.model_dir)
+                self._note(lease, problem)
+                return problem
             logger.exception("project=%s reconcile failed", lease.project_id)
             problem = NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
             self._note(lease, problem)
         finally:
             self._services.store.release(lease, handled=handled)
         return problem
+
+    def _complain(self, error: DiskFull) -> None:
+        """Log once a minute what cannot be put into the state, which `nextmask status` finds by itself."""
+        now = time.monotonic()
+        if now - self._complained >= COMPLAIN_SECONDS:
+            self._complained = now
+            logger.error("%s", error)
 
     def _note(self, lease: Lease, error: NextmaskError) -> None:
         logger.warning("project=%s reconcile failed: %s", lease.project_id, error)
@@ -190,6 +213,8 @@ class Worker:
                     self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
                 except LeaseLost:
                     lost.set()
+                except DiskFull as error:  # nobody else can take the lease either
+                    self._complain(error)
                 except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
                     logger.exception("project=%s heartbeat failed", lease.project_id)
 

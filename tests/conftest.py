@@ -15,7 +15,7 @@ import pytest
 from ml_backend.demo.host import find_label_studio
 from ml_backend.settings import Settings, _environment_name
 
-pytest_plugins = ["live_fixtures", "browser_fixtures"]
+pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures"]
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile("nextmask", deadline=None)

@@ -50,7 +50,7 @@ class VersionRecord:
         pseudo_labels: ids of tasks that trained with a predicted mask; none of them is among `labels`.
         measures: held-out measures in [0, 1], None where nothing measured: miou, mean_dice, pixel_accuracy, parent_miou
             (the parent on the same labels), iou and dice by class name; counts: pixels, trained, held_out, skipped;
-            effort: iterations, best_iteration, seconds.
+            effort: iterations, best_iteration, seconds, images_at_once (fewer than a batch where memory was short).
         settings: what is needed to build the network again, and how it was trained.
         accepted: whether the gate lets it be published; `reason` says why, or why not.
         number, created_at: given by `Checkpoints.create`.

@@ -7,6 +7,15 @@ from torch import nn
 
 from ml_backend.errors import ConfigurationError
 
+_SHORTAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    # oneDNN's, which computes convolutions on CPUs (that of an operation it does not know ends in "descriptor for")
+    "could not create a primitive\n",
+    "could not create a memory object",
+)
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device that `name` means: auto (CUDA when there is one), cpu, cuda or cuda:N.
@@ -34,8 +43,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an allocation failed: on a GPU, of memory pinned for it, or on the CPU."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    text = f"{error}\n".lower()
+    return isinstance(error, RuntimeError) and any(said in text for said in _SHORTAGES)
 
 
 def autocast(device: torch.device) -> torch.autocast:

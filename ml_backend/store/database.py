@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from ml_backend.disk import naming_full_disk
 from ml_backend.errors import StoreError
 from ml_backend.store.tables import META
 
@@ -28,6 +29,7 @@ def open_database(url: str) -> sa.Engine:
 
     Raises:
         StoreError: the address is invalid, it cannot be opened or upgraded, or a later release wrote it.
+        DiskFull: SQLite needs a few pages even to read.
     """
     parsed = _parse(url)
     try:
@@ -37,8 +39,10 @@ def open_database(url: str) -> sa.Engine:
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_sqlite)
+        is_file = engine.dialect.name == "sqlite" and parsed.database
         try:
-            _bring_up_to_date(engine)
+            with naming_full_disk(Path(parsed.database or "").parent) if is_file else nullcontext():
+                _bring_up_to_date(engine)
         except BaseException:
             engine.dispose()
             raise

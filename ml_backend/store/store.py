@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ml_backend.boxes import WHOLE_IMAGE, Query, boxes_from_text, boxes_to_text
+from ml_backend.disk import naming_full_disk
 from ml_backend.errors import LeaseLost
 from ml_backend.store.database import open_database
 from ml_backend.store.tables import (
@@ -50,10 +51,14 @@ class Store:
 
     Raises:
         StoreError: it cannot be opened, or was written by another schema version.
+
+    Every method that writes raises DiskFull where there is no room; nothing of the call is written then.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
+        database = self._engine.url.database or ""
+        self._folder = Path(database).parent if self._engine.dialect.name == "sqlite" else None
         self._insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
 
     def close(self) -> None:
@@ -653,13 +658,20 @@ class Store:
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection:
+        with self._naming_full_disk(), self._engine.connect() as connection:
             yield connection
+
+    def _naming_full_disk(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._folder is None else naming_full_disk(self._folder)
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
         """A transaction that takes SQLite's write lock at once: an upgrade from a read lock could not wait for it."""
-        with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
+        with (
+            self._naming_full_disk(),
+            self._engine.connect().execution_options(immediate=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
 

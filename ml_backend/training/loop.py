@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from ml_backend.checkpoints import Checkpoints, Version, VersionRecord
 from ml_backend.errors import TrainingError
-from ml_backend.networks import autocast, place, resolve_device
-from ml_backend.training.data import Augmentation, Samples, augmentation, collate
+from ml_backend.networks import autocast, is_out_of_memory, place, resolve_device
+from ml_backend.training.data import Augmentation, Sample, Samples, augmentation, collate
 from ml_backend.training.gate import Verdict, judge
 from ml_backend.training.job import Item, Job, Progress
 from ml_backend.training.losses import cross_entropy_dice
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _EVALUATIONS = 10
 _WARM_UP = 0.1  # share of the iterations
 _ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
+_FEWEST = 2  # images that batch normalisation needs
 
 Report = Callable[[Progress], None]
 
@@ -58,12 +60,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best weights found, their held-out measures (empty when nothing is held out), and where that was."""
+    """The best weights found, their held-out measures (empty when nothing is held out), and where that was.
+
+    `images_at_once` is how many images of a batch went through the network together in the end: fewer than the batch
+    has where that did not fit into memory.
+    """
 
     state: dict[str, Tensor]
     measures: dict[str, Any]
     iteration: int
     iterations: int = 0
+    images_at_once: int = 0
 
 
 def run(job: Job, report: Report) -> Version:
@@ -132,14 +139,15 @@ def fit(
 ) -> Fitted:
     """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
 
-    With nothing held out they are the last ones.
+    With nothing held out they are the last ones. A batch that does not fit into memory goes through the network in
+    parts, whose gradients are added up: see `Parts`.
 
     Args:
         pretrained: the encoder learns at a lower rate.
         augment: changes an image and its mask each time they are drawn; None: `augmentation`.
 
     Raises:
-        TrainingError: the loss is not finite any more.
+        TrainingError: the loss is not finite any more, or two images do not fit into memory.
     """
     place(network, device)
     frozen = [] if job.train_encoder else _encoders(network)
@@ -152,28 +160,86 @@ def fit(
     augment, generator = augment or augmentation(), torch.Generator().manual_seed(job.seed)
     best: Fitted | None = None
     iteration = waited = 0
-    with closing(data.training.batches(max(2, job.batch_size), generator)) as batches:
+    size = max(_FEWEST, job.batch_size)
+    parts = Parts(network, device, augment, size)
+    with closing(data.training.batches(size, generator)) as batches:
         while iteration < job.iterations and waited < job.patience:
             iteration += 1
             network.train()
             for encoder in frozen:
                 encoder.eval()  # the statistics of batch normalisation belong to its weights
-            images, target = collate(next(batches), device, augment)  # (B,3,H,W), (B,H,W)
-            with autocast(device):
-                logits = network(images)  # (B,C,H,W)
-            loss = cross_entropy_dice(logits.float(), target)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            loss = parts.backward(next(batches))
+            finite(loss, iteration)
             optimizer.step()
             schedule.step()
-            report(Progress("training", iteration, job.iterations, finite(loss, iteration)))
+            report(Progress("training", iteration, job.iterations, loss))
             if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
                 found = measure(network, data.held_out, job, device, report)
                 waited += 1
                 if best is None or (found["miou"] or 0) > (best.measures["miou"] or 0):
                     best, waited = Fitted(snapshot(network), found, iteration), 0
     best = best or Fitted(snapshot(network), {}, iteration)
-    return dataclasses.replace(best, iterations=iteration)
+    return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most)
+
+
+class Parts:
+    """Computes the gradients of batches, in parts where a whole one does not fit into memory.
+
+    Each part's loss counts by its share of the images, so that a step is as large as with the whole batch. It is not
+    the same to the last digit: batch normalisation sees a part, and Dice is that of the part. The first batch that
+    does not fit halves the parts for the rest of the training.
+
+    Args:
+        most: images that go through the network together, at first.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, augment: Augmentation, most: int) -> None:
+        self._network, self._device, self._augment, self.most = network, device, augment, most
+
+    def backward(self, batch: list[Sample]) -> float:
+        """Put the gradients of a batch's loss into the parameters; return the loss.
+
+        Raises:
+            TrainingError: two images do not fit into memory.
+        """
+        while True:
+            found = self._attempt(batch)
+            if found is not None:
+                return found
+            torch.cuda.empty_cache()  # out of the handler, whose traceback keeps the tensors alive
+            if self.most <= _FEWEST:
+                raise TrainingError(
+                    f"Training ran out of memory with {_FEWEST} images at a time on {self._device}: lower "
+                    "NEXTMASK_INPUT_SIZE, choose a smaller NEXTMASK_ENCODER, or give the machine more memory."
+                )
+            self.most = max(_FEWEST, self.most // 2)
+            logger.warning("a batch of %d does not fit into memory: %d at a time", len(batch), self.most)
+
+    def _attempt(self, batch: list[Sample]) -> float | None:
+        """Return the loss, or None where memory ran out."""
+        self._network.zero_grad()
+        total = 0.0
+        try:
+            for part in _parts(batch, self.most):
+                images, target = collate(part, self._device, self._augment)  # (B,3,H,W), (B,H,W)
+                with autocast(self._device):
+                    logits = self._network(images)  # (B,C,H,W)
+                loss = cross_entropy_dice(logits.float(), target) * (len(part) / len(batch))
+                torch.autograd.backward(loss)
+                total += loss.item()
+                del images, target, logits, loss  # before the next part, not after its first layer
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return total
+
+
+def _parts(batch: list[Sample], most: int) -> Iterator[list[Sample]]:
+    """Cut a batch into parts of at most so many (one more than two, where a single one would be left over)."""
+    count = max(1, min(math.ceil(len(batch) / most), len(batch) // _FEWEST))
+    bounds = [round(number * len(batch) / count) for number in range(count + 1)]
+    return (batch[start:end] for start, end in itertools.pairwise(bounds))
 
 
 def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> dict[str, Any]:
@@ -210,6 +276,7 @@ def describe(
     skipped, trained = data.skipped(job), len(data.training) - len(data.pseudo)
     counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
     effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
+    effort |= {"images_at_once": fitted.images_at_once}
     not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent"}
     not_settings |= {"committee_of", "members"}
     return VersionRecord(
@@ -250,14 +317,12 @@ def rate(step: int, iterations: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, iterations - warm_up)))
 
 
-def finite(loss: Tensor, iteration: int) -> float:
-    """Return the loss as a number; a network that has diverged must never be published."""
-    value = loss.item()
-    if not math.isfinite(value):
+def finite(loss: float, iteration: int) -> None:
+    """Refuse a loss that is no number: a network that has diverged must never be published."""
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"The loss became {value} at iteration {iteration}: lower NEXTMASK_LEARNING_RATE, or train from scratch."
+            f"The loss became {loss} at iteration {iteration}: lower NEXTMASK_LEARNING_RATE, or train from scratch."
         )
-    return value
 
 
 def snapshot(network: nn.Module) -> dict[str, Tensor]:
