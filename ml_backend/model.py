@@ -17,7 +17,8 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 from ml_backend.boxes import Query
-from ml_backend.errors import DiskFull, ImageError, NextmaskError, OutOfMemory
+from ml_backend.checkpoints import Version
+from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.priority_queue import score_of
 from ml_backend.references import as_imported
@@ -106,7 +107,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         settings, _ = project_settings(self._services, project)
         xml = self._label_config or project.label_config
         label_map = _label_map(xml, settings.unpainted, settings.query_control)
-        model = self._services.checkpoints(project.id).get(number)
+        model = self._model(project.id, number)
         services = replace(self._services, settings=settings)
         scorer = Scorer(services, project.id, model, label_map, stage=_ignore, check=_ignore)
         deadline = time.monotonic() + self._services.settings.predict_seconds
@@ -115,6 +116,24 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
         answers = [next(shown) if reference else _no_image(label_map) for reference in references]
         return self._answers(tasks, answers, scores, project.id, version, scorer)
+
+    def _model(self, project_id: int, number: int) -> Version:
+        """Return the version that is published; where it is damaged the last good one, until the worker has noticed.
+
+        Raises:
+            CheckpointError: there is no good one.
+        """
+        checkpoints = self._services.checkpoints(project_id)
+        try:
+            version = checkpoints.get(number)
+            self._services.predictors.get(checkpoints, number, self._services.settings.device)  # may be in memory
+        except CheckpointError as error:
+            current = checkpoints.current()
+            if current is None or current.number == number:
+                raise
+            logger.error("project=%s %s Version %s predicts in its place.", project_id, error, current.number)
+            return current
+        return version
 
     def _answers(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,7 +157,7 @@ class PriorityQueue:
         Sooner would make Submit and Skip fail in editors that show them.
         """
         pruned = list[str]()
-        retired = self._store.retired_versions(self._project_id, before=time.time() - retire_seconds)
+        retired = self._store.retired_versions(self._project_id, before=self._store.steady_time() - retire_seconds)
         known = self._client.model_versions(self._project_id) if retired else {}
         for version in retired:
             self._check()

@@ -139,6 +139,7 @@ class _Run:
     def _steps(self) -> None:
         synced = self._sync()
         self._label_map = synced.label_map
+        self._tell_stand_in()
         self._retry_images()
         problem = self._attempt(self._train)
         problem = self._attempt(self._decide) or problem
@@ -158,6 +159,16 @@ class _Run:
             self._store.wake(self._id)
         error, stage = self._project().train_error, WAITING_TO_TRAIN if self._waits else ""
         self._store.update_project(self._id, state="failed" if error else "waiting", stage=stage, error=error)
+
+    def _tell_stand_in(self) -> None:
+        """Tell once that a version is damaged."""
+        found, key = self._checkpoints.stand_in(), f"stand_in_{self._id}"
+        if found == (self._store.note(key) or ""):
+            return
+        self._store.set_note(key, found)
+        if found:
+            logger.error("project=%s %s", self._id, found)
+            self._store.add_event(self._id, "failed", found, level="error")
 
     def _attempt(self, step: Callable[[], None]) -> NextmaskError | None:
         """Take a step; where it fails, return why: that must not keep annotators from the queue that is there."""

@@ -39,7 +39,7 @@ class Status:
         hints: what would make more of the settings.
         notice: what the last change of the labelling configuration meant for the labels; empty without one.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
-            under "disk" that MODEL_DIR has no room.
+            under "disk" that MODEL_DIR has no room, under "model" that another version serves than should.
     """
 
     project: int
@@ -122,7 +122,9 @@ def project_state(services: Services, project_id: int) -> Status:
         effort=None,
         hints=_hints(project, settings),
         notice=project.notice,
-        errors=_disk(settings) | ({"project": project.error} if project.error else {}),
+        errors=_disk(settings)
+        | _model(services, project_id)
+        | ({"project": project.error} if project.error else {}),
     )
 
 
@@ -147,6 +149,11 @@ def _stage_start(store: Store, project: Project) -> float | None:
 
 def _stage_key(project_id: int) -> str:
     return f"stage_since_{project_id}"
+
+
+def _model(services: Services, project_id: int) -> dict[str, str]:
+    stand_in = services.checkpoints(project_id).stand_in()
+    return {"model": stand_in} if stand_in else {}
 
 
 def _disk(settings: Settings) -> dict[str, str]:

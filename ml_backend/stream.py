@@ -255,7 +255,7 @@ class Stream:
 
     def _prune(self) -> None:
         since = float(self._store.note(_returned_key(self._id)) or 0)
-        if since and time.time() - since > self._settings.retire_hours * 3600:
+        if since and self._store.steady_time() - since > self._settings.retire_hours * 3600:
             self._check()
             self._client.delete_model_version(self._id, RETURNED)
             self._store.set_note(_returned_key(self._id), "")
@@ -311,7 +311,7 @@ def _take_markers_off(
 ) -> None:
     for task in task_ids:
         check()
-        store.set_note(_returned_key(project_id), str(time.time()))
+        store.set_note(_returned_key(project_id), str(store.steady_time()))
         client.rename_predictions(task, MARKER, RETURNED)
 
 

@@ -8,8 +8,11 @@ meaning. Killed at any point, the next sync does the rest: the cursor moves only
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,18 +24,23 @@ from ml_backend import masks
 from ml_backend.annotations import Annotation, annotations_that_count, vote
 from ml_backend.boxes import WHOLE_IMAGE, Box, boxes_to_text, inside
 from ml_backend.clicks import annotation_effort
+from ml_backend.clock import boot_id, boot_seconds
 from ml_backend.config_changes import ConfigChange, config_change
 from ml_backend.effort import write_points
 from ml_backend.errors import ImageError, MaskError, few, shown
 from ml_backend.files import PART, write_once
 from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.label_studio import DUPLICATE, LabelStudio
-from ml_backend.label_studio.queries import host_time
+from ml_backend.label_studio.queries import BEGINNING, host_time
 from ml_backend.query_regions import is_query, labelled_boxes, stated_size
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, Task
 
+logger = logging.getLogger(__name__)
+
 _BATCH = 50
+_STEP_SECONDS = 5.0
+"""Clocks drift, and answers take their time: a step is more than that."""
 _Parents = Mapping[int, Mapping[str, Any]]
 """Predictions that annotations of a task started from, by id."""
 _LONGEST_SECONDS = 1e9
@@ -126,6 +134,7 @@ class Sync:
         # A change that waits for the host's database shows up later than its time tells: the cursor stays behind what
         # was still to come when this scan began.
         settled = self._client.settled()
+        since = self._before_steps_back(project_id, since, settled)
         for batch in _batched(self._client.changed_tasks(project_id, since), _BATCH):
             self._check()
             # The window of the query overlaps the last sync's; what was read then is not decoded again.
@@ -135,6 +144,24 @@ class Sync:
             cursor = max([cursor, *(host_time(item["updated_at"]) for item in batch)])
             progress(seen, max(seen, total) if since is None else seen)
         return changed, min(cursor, settled) if cursor else ""
+
+    def _before_steps_back(self, project_id: int, since: str | None, settled: str) -> str | None:
+        """Return a cursor that misses nothing where the host's clock was set back since the last look.
+
+        Changes then carry times that the cursor has passed. How far the host's clock is ahead of the time since this
+        machine's start shows it; after a new start, only a cursor that lies in the host's future does.
+        """
+        ahead = _moment(settled).timestamp() - boot_seconds()
+        key = f"host_clock_{project_id}"
+        boot, before = json.loads(self._store.note(key) or '["", 0]')
+        back = max(0.0, before - ahead) if boot == boot_id() else 0.0
+        if boot != boot_id() or abs(before - ahead) > _STEP_SECONDS:
+            self._store.set_note(key, json.dumps([boot_id(), ahead]))
+        if since is None or (back <= _STEP_SECONDS and since <= settled):
+            return since
+        logger.warning("project=%s the clock of Label Studio was set back: changes are read again", project_id)
+        earlier = min(_moment(since), _moment(settled)) - timedelta(seconds=back)
+        return host_time(earlier.isoformat()) if back > _STEP_SECONDS else BEGINNING
 
     def _compare_ids(self, project_id: int, expected: int, label_map: LabelMap) -> None:
         if sum(self._store.count_tasks(project_id).values()) == expected:
@@ -286,6 +313,10 @@ class Sync:
             return task
         file = write_points(self._folder, task.task_id, points)
         return replace(task, effort_file=file, effort=round(float(points[:, 2].sum()), 3))
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))  # which Python 3.10 does not read otherwise
 
 
 def is_held_out(group: str, share: float, seed: int = 0) -> bool:

@@ -157,7 +157,7 @@ class Trainer:
             if not _answers(latest, digest, project.train_requested_at):
                 return True
             self._store.update_project(self._id, train_requested_at=None)
-        if project.failed_digest == self._attempt(digest) and time.time() < (project.retry_at or 0):
+        if project.failed_digest == self._attempt(digest) and _is_paused(project.retry_at):
             return False
         if latest is None:
             return len(labelled) >= self._settings.train_after
@@ -206,7 +206,7 @@ class Trainer:
     # -- committees that failed ---------------------------------------------------------------------------------------
     def _refuse_soon_again(self, attempt: str) -> None:
         failed = json.loads(self._store.note(self._failure_key) or "{}")
-        if failed.get("attempt") == attempt and time.time() < failed["retry_at"]:
+        if failed.get("attempt") == attempt and _is_paused(failed["retry_at"]):
             raise TrainingError(failed["error"])
 
     def _note_failure(self, attempt: str, error: TrainingError) -> None:
@@ -346,4 +346,10 @@ def _answers(latest: Version | None, digest: str, requested_at: float) -> bool:
     """Tell whether the newest version was already made for this request: a worker may have died before noting it."""
     if latest is None or latest.record.data_digest != digest:
         return False
-    return datetime.fromisoformat(latest.record.created_at).timestamp() + 1 > requested_at
+    created_at = datetime.fromisoformat(latest.record.created_at).timestamp()
+    return requested_at - 1 < created_at < time.time() + 1  # one from the future was made before the clock was set back
+
+
+def _is_paused(retry_at: float | None) -> bool:
+    """Whether a training that failed is still to wait; no pause is longer than it was made, whatever the clock says."""
+    return 0 < (retry_at or 0) - time.time() <= RETRY_SECONDS

@@ -106,7 +106,11 @@ class Worker:
         """
         settings = self._settings
         lease = self._services.store.acquire(
-            _owner(), lease_seconds=settings.lease_seconds, interval=settings.reconcile_seconds, only=only
+            _owner(),
+            lease_seconds=settings.lease_seconds,
+            interval=settings.reconcile_seconds,
+            only=only,
+            busy=[lease.project_id for lease in list(self._leases)],
         )
         if lease is None:
             return False

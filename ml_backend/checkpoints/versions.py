@@ -166,6 +166,19 @@ class Checkpoints:
             return found
         return next(self._fallbacks(target), None)
 
+    def stand_in(self) -> str:
+        """Return what is wrong with the version that should serve, and which one does; empty where all is well."""
+        if not self._pointer.exists():
+            return ""
+        target, current = read_number(self._pointer), self.current()
+        if current is not None and current.number == target:
+            return ""
+        found = None if target is None else _examine(self._versions / str(target), target)
+        damage = _content_damage(found) if isinstance(found, Version) else found or "nothing says which one it is"
+        named = "The version that should serve" if target is None else f"Version {target}, which should serve,"
+        serves = "None serves" if current is None else f"Version {current.number} serves in its place"
+        return f"{named} cannot be used: {damage}. {serves}; the next training makes a new one."
+
     def load_state(self, version: Version) -> dict[str, Tensor]:
         """Read a version's weights onto the CPU: name -> tensor.
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ml_backend.boxes import WHOLE_IMAGE, Query, boxes_from_text, boxes_to_text
+from ml_backend.clock import boot_id, boot_seconds
 from ml_backend.disk import naming_full_disk
 from ml_backend.errors import LeaseLost
 from ml_backend.store.database import open_database
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 KEPT_EVENTS = 2000
 """Events kept of each project."""
 _EVENT_CHARACTERS = 2000
+_SKEW_SECONDS = 1.0
+"""How far the clocks of workers on several machines may differ."""
 
 
 class Store:
@@ -58,6 +61,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
         database = self._engine.url.database or ""
+        self._started_at: float | None = None
         self._folder = Path(database).parent if self._engine.dialect.name == "sqlite" else None
         self._insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
 
@@ -126,35 +130,34 @@ class Store:
                 connection.execute(sa.delete(table).where(table.c.project_id == project_id))
 
     # -- leases -------------------------------------------------------------------------------------------------------
-    def acquire(self, owner: str, *, lease_seconds: float, interval: float, only: int | None = None) -> Lease | None:
+    def acquire(
+        self,
+        owner: str,
+        *,
+        lease_seconds: float,
+        interval: float,
+        only: int | None = None,
+        busy: Collection[int] = (),
+    ) -> Lease | None:
         """Take a project that was woken, or that nobody looked at for `interval` seconds; None when there is none.
 
         A lease that ends further ahead than any lease can was taken before the clock was set back: it counts as
-        expired. `only` takes that project whether it is due or not.
+        expired.
+
+        Args:
+            only: take that project whether it is due or not.
+            busy: projects that the caller itself works on: their leases only look expired, where the clock was set.
         """
-        now = time.time()
-        free = sa.or_(
-            PROJECTS.c.lease_expires.is_(None),
-            PROJECTS.c.lease_expires <= now,
-            PROJECTS.c.lease_expires > now + 2 * lease_seconds,
-        )
-        due = sa.or_(
-            PROJECTS.c.wakes > PROJECTS.c.wakes_handled,
-            PROJECTS.c.reconciled_at.is_(None),
-            PROJECTS.c.reconciled_at <= now - interval,
-            PROJECTS.c.reconciled_at > now + interval,
-        )
-        wanted = PROJECTS.c.id == only if only is not None else sa.and_(PROJECTS.c.managed, due)
-        oldest = sa.func.coalesce(PROJECTS.c.dirty_since, PROJECTS.c.reconciled_at, 0.0)
-        query = sa.select(PROJECTS.c.id, PROJECTS.c.wakes).where(free, wanted).order_by(oldest).limit(1)
         with self._read() as connection:  # most looks find nothing: they must not queue for the write lock
-            if connection.execute(query).first() is None:
+            now = time.time()
+            if connection.execute(_due(now, lease_seconds, interval, only, busy)).first() is None:
                 return None
         with self._write() as connection:
-            row = connection.execute(query).first()
+            now = time.time()  # after the wait for the lock: leases that others took meanwhile lie in no future
+            row = connection.execute(_due(now, lease_seconds, interval, only, busy)).first()
             if row is None:
                 return None
-            taken = sa.update(PROJECTS).where(PROJECTS.c.id == row.id, free)
+            taken = sa.update(PROJECTS).where(PROJECTS.c.id == row.id, _free(now, lease_seconds))
             count = connection.execute(taken.values(lease_owner=owner, lease_expires=now + lease_seconds)).rowcount
         return Lease(row.id, owner, row.wakes) if count else None
 
@@ -513,7 +516,7 @@ class Store:
 
     def mark_published(self, project_id: int, version: str) -> None:
         """Make `version` the one that is shown; the one before starts to retire."""
-        now = time.time()
+        now = self.steady_time()
         here = VERSIONS.c.project_id == project_id
         others = sa.and_(here, VERSIONS.c.version != version, VERSIONS.c.retired_at.is_(None))
         row = {"project_id": project_id, "version": version, "published_at": now, "retired_at": None}
@@ -526,7 +529,7 @@ class Store:
             connection.execute(sa.update(PROJECTS).where(mine).values(published_version=version))
 
     def retired_versions(self, project_id: int, *, before: float) -> list[str]:
-        """Return versions that were retired before that time (seconds since the epoch), longest ago first."""
+        """Return versions that were retired before that time (as `steady_time` has it), longest ago first."""
         here = sa.and_(VERSIONS.c.project_id == project_id, VERSIONS.c.retired_at < before)
         query = sa.select(VERSIONS.c.version).where(here).order_by(VERSIONS.c.retired_at, VERSIONS.c.version)
         with self._read() as connection:
@@ -592,6 +595,18 @@ class Store:
             query = query.where(EVENTS.c.level.in_(levels))
         with self._read() as connection:
             return [Event(**row._mapping) for row in connection.execute(query)]
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+    def steady_time(self) -> float:
+        """Return the seconds since the epoch by a clock that goes on evenly when the machine's is set.
+
+        All processes agree on it until the machine is started anew: the first one to ask keeps the difference between
+        the machine's clock and the time since its start.
+        """
+        if self._started_at is None:
+            now = time.time() - boot_seconds()
+            self._started_at = float(self.secret(f"clock_{boot_id()}", repr(now)))
+        return self._started_at + boot_seconds()
 
     # -- plumbing -----------------------------------------------------------------------------------------------------
     def secret(self, key: str, make: str) -> str:
@@ -694,6 +709,29 @@ def file_name(path: str, project_id: int) -> str:
     """Return the name, relative to MODEL_DIR, of a file that a task names, wherever MODEL_DIR was then."""
     _, found, rest = path.rpartition(f"projects/{project_id}/")
     return f"{found}{rest}" if found else ""
+
+
+def _free(now: float, lease_seconds: float) -> sa.ColumnElement[bool]:
+    expires = PROJECTS.c.lease_expires
+    return sa.or_(expires.is_(None), expires <= now, expires > now + lease_seconds + _SKEW_SECONDS)
+
+
+def _due(
+    now: float, lease_seconds: float, interval: float, only: int | None, busy: Collection[int]
+) -> sa.Select[tuple[int, int]]:
+    """Select the project whose turn it is (id, wakes)."""
+    looked_at = PROJECTS.c.reconciled_at
+    due = sa.or_(
+        PROJECTS.c.wakes > PROJECTS.c.wakes_handled,
+        looked_at.is_(None),
+        looked_at <= now - interval,
+        looked_at > now + _SKEW_SECONDS,  # before the clock was set back
+    )
+    wanted = PROJECTS.c.id == only if only is not None else sa.and_(PROJECTS.c.managed, due)
+    mine = PROJECTS.c.id.not_in(busy)
+    oldest = sa.func.coalesce(PROJECTS.c.dirty_since, looked_at, 0.0)
+    columns = sa.select(PROJECTS.c.id, PROJECTS.c.wakes)
+    return columns.where(_free(now, lease_seconds), wanted, mine).order_by(oldest).limit(1)
 
 
 def _chunks(values: list[int], size: int) -> Iterator[list[int]]:

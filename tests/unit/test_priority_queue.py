@@ -282,6 +282,7 @@ def test_old_versions_are_pruned_only_when_no_editor_can_show_them(
 ) -> None:
     start = now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(Store, "steady_time", lambda _: now)
     publish()
     publish("nextmask-2.2")
     now = start + 25.9 * HOURS
@@ -306,6 +307,7 @@ def test_a_version_that_came_back_is_not_pruned(
     publish("nextmask-2.2")
     publish()
     monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * HOURS)
     assert prune() == ["nextmask-2.2"]
 
 
@@ -322,6 +324,7 @@ def test_a_second_prediction_of_a_version_is_renamed_and_goes_with_its_version(
     assert studio.model_versions(PROJECT) == {VERSION: 5, f"{VERSION}-duplicate": 2}
     publish("nextmask-2.2")
     monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * HOURS)
     assert prune() == [VERSION]
     assert studio.model_versions(PROJECT) == {"nextmask-2.2": 5}
 
@@ -341,6 +344,7 @@ def test_pruning_what_is_gone_already_is_no_error(
         raise LabelStudioNotFound("no such version", status=404)
 
     monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * HOURS)
     monkeypatch.setattr(studio, "delete_model_version", gone)
     assert prune() == [VERSION]
     assert store.versions(PROJECT) == ["nextmask-2.2"]

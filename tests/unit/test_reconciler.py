@@ -27,7 +27,7 @@ from ml_backend.errors import (
 )
 from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
 from ml_backend.services import Services, roll_back
-from ml_backend.store import Project
+from ml_backend.store import Project, Store
 
 URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
@@ -227,6 +227,7 @@ def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
 
     monkeypatch.setattr(studio, "delete_model_version", delete_and_reset)
     monkeypatch.setattr(time, "time", lambda: start + 27 * 3600)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 27 * 3600)
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
     assert studio.fields["model_version"] == "nextmask-1.2"

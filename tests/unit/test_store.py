@@ -40,6 +40,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
     monkeypatch.setattr(time, "time", found)
+    monkeypatch.setattr(Store, "steady_time", lambda _: found.now)
     return found
 
 

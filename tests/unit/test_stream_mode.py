@@ -22,7 +22,7 @@ from ml_backend.pool import Candidate
 from ml_backend.reconciler import reconcile
 from ml_backend.services import Services
 from ml_backend.status import project_status
-from ml_backend.store import Task
+from ml_backend.store import Store, Task
 from ml_backend.stream import CHUNK, MARKER, RETURNED, Observer, Stream, keep, stream_counts
 from strategies import Observation
 from strategies.stream import StreamSelection
@@ -417,6 +417,7 @@ def test_many_markers_are_taken_off_over_several_looks(
     assert services.store.note(f"stream_{PROJECT}") == ""
     start = time.time()
     monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
     look(Measure(), stream_rate=0)
     assert studio.model_versions(PROJECT) == {}
 
@@ -430,9 +431,11 @@ def test_markers_taken_off_are_deleted_when_no_editor_can_have_them_open(
     keep(services.client, services.store, PROJECT, passed(services)[:2])
     rest, start = passed(services), time.time()
     monkeypatch.setattr(time, "time", lambda: start + 25.9 * 3600)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 25.9 * 3600)
     look(Measure())
     assert studio.model_versions(PROJECT) == {MARKER: len(rest), RETURNED: 2}
     monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
     look(Measure())
     assert studio.model_versions(PROJECT) == {MARKER: len(rest)}
     assert passed(services) == marked(studio) == rest
@@ -580,6 +583,7 @@ def test_markers_are_never_pruned(services: Services, studio: MemoryStudio, monk
     reconcile(services, PROJECT, nothing)
     before, start = marked(studio), time.time()
     monkeypatch.setattr(time, "time", lambda: start + 100 * 3600)
+    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * 3600)
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {MARKER, "nextmask-1.2"}
     assert marked(studio) == before
