@@ -55,6 +55,8 @@ AUTH = ("load", "load-password")
 PASSWORD = "annotator-password"
 PROJECT = {"train_after": 30, "iterations": 150, "input_size": 192, "batch_size": 8}
 """So many labels ask for a training, and so long is one, that the next is wanted before one has ended."""
+FIRST = {"train_after": 12, "iterations": 4, "batch_size": 4}
+"""A first version for predictions to be made with, not to be good."""
 PAGES = ["/", "/projects/{id}", "/versions", "/ready", "/metrics"]
 LIMITS = {"/health": 1.0, "/setup": 3.0, "/webhook": 1.0, "/predict, 1 task": 100.0, "/predict, 24 tasks": 100.0}
 """Seconds after which Label Studio gives up."""
@@ -153,7 +155,7 @@ class Bench:
         self._running.callback(services.store.close)
         secret = webhook_secret(services)
         connection = Connection(services.client, services.store, services.settings, self.project, secret=secret)
-        connection.connect({**PROJECT, "iterations": 20})
+        connection.connect({**PROJECT, **FIRST})
         self._label_first()
         self.settle(trained=True)
         connection.connect(PROJECT)
@@ -161,12 +163,12 @@ class Bench:
     def _label_first(self) -> None:
         """Label so many images that there is a model to predict with when the load begins."""
         truth = truths(self.dataset)
-        for number, image in list(self.images.items())[: PROJECT["train_after"] + 10]:
+        for number, image in list(self.images.items())[:16]:
             name = Path(image).name
             regions = truth.get(name) or truth[name.partition("-")[2]]
             self.client.submit_annotation(number, regions, self.options.drawing)
 
-    def settle(self, *, trained: bool = False, seconds: float = 900.0) -> None:
+    def settle(self, *, trained: bool = False, seconds: float = 1500.0) -> None:
         """Wait until the worker has seen everything."""
         assert self.services
         deadline = time.monotonic() + seconds

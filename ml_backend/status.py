@@ -122,9 +122,7 @@ def project_state(services: Services, project_id: int) -> Status:
         effort=None,
         hints=_hints(project, settings),
         notice=project.notice,
-        errors=_disk(settings)
-        | _model(services, project_id)
-        | ({"project": project.error} if project.error else {}),
+        errors=_disk(settings) | _model(services, project_id) | ({"project": project.error} if project.error else {}),
     )
 
 
