@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -106,7 +107,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=4000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--locust", type=Path, default=ROOT / ".venv-load" / "bin" / "locust")
-    parser.add_argument("--keep-log", action="store_true", help="keep nextmask's log beside the results")
+    parser.add_argument(
+        "--keep-log", action="store_true", help="keep all answers and nextmask's log beside the results"
+    )
     return parser.parse_args()
 
 
@@ -194,6 +197,8 @@ class Bench:
             subprocess.run([*command, "--only-summary"], env=environment, stdout=log, stderr=log, check=False)
         if not answers.exists():
             raise SystemExit(f"locust did not start:\n{(self.folder / 'locust.log').read_text()[-2000:]}")
+        if self.options.keep_log:
+            shutil.copy(answers, self.options.out)
         return read_answers(answers)
 
     def _plan(self, *, alone: bool) -> dict[str, Any]:
