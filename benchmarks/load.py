@@ -30,7 +30,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -285,15 +284,22 @@ def make_accounts(url: str, client: LabelStudio, count: int) -> list[dict[str, A
     """Let people follow the organisation's invitation; each has the session of a browser."""
     invitation = client.transport.json("GET", "/api/invite")["invite_url"]
 
-    def sign_up(number: int) -> dict[str, Any]:
+    def sign_up(number: int, attempt: int = 1) -> dict[str, Any]:
         session, address = requests.Session(), f"{url}{invitation}"
         (secret,) = set(re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', session.get(address).text))
-        fields = {"email": f"annotator-{number}@nextmask.local", "password": PASSWORD, "csrfmiddlewaretoken": secret}
-        session.post(address, data=fields, headers={"Referer": address}).raise_for_status()
+        fields = {
+            "email": f"annotator-{number}-{attempt}@nextmask.local",
+            "password": PASSWORD,
+            "csrfmiddlewaretoken": secret,
+        }
+        answer = session.post(address, data=fields, headers={"Referer": address})
+        if not answer.ok and attempt < 5:  # its database is locked now and then, while it counts the imported tasks
+            time.sleep(2 * attempt)
+            return sign_up(number, attempt + 1)
+        answer.raise_for_status()
         return {"cookies": session.cookies.get_dict()}
 
-    with ThreadPoolExecutor(2) as at_once:
-        return list(at_once.map(sign_up, range(count)))
+    return [sign_up(number) for number in range(count)]
 
 
 def wait_until_up(url: str) -> None:
