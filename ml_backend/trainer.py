@@ -116,7 +116,8 @@ class Trainer:
         logger.info("project=%s model=%s accepted=%s", self._id, latest.number, latest.record.accepted)
         self._store.update_project(self._id, decided_model=latest.number)
         decided = "serves" if latest.record.accepted else "is kept back"
-        text = f"Version {latest.number} {decided}. {latest.record.reason}".strip()
+        reason = f" ({latest.record.reason.rstrip('.')})" if latest.record.reason else ""
+        text = f"Version {latest.number} {decided}{reason}."
         level = "info" if latest.record.accepted else "warning"
         self._store.add_event(self._id, "published" if latest.record.accepted else "kept_back", text, level=level)
 

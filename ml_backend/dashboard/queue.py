@@ -169,7 +169,8 @@ def reason(entry: QueueEntry, below: float | None, words: StrategyWords, model: 
         return "Its place comes from what is beside it in the order: by itself it has no value."
     more = "" if words.alone else " Not only this value decides."
     share = f"{below * 100:.0f}\N{NO-BREAK SPACE}%"
-    return f"Its {words.value} is {entry.information:.3g}, more than that of {share} of the images.{more}"
+    value = f"{entry.information:#.3g}".rstrip(".")  # as many digits on every card
+    return f"Its {words.value} is {value}, more than that of {share} of the images.{more}"
 
 
 def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:

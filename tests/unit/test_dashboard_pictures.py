@@ -115,7 +115,8 @@ def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Servi
     assert None not in values
     first = values[0]
     share = 100 * sum(value < first for value in values) / 15
-    assert f"Its uncertainty is {first:.3g}, more than that of {share:.0f}\N{NO-BREAK SPACE}% of the images." in text
+    shown = f"{first:#.3g}".rstrip(".")
+    assert f"Its uncertainty is {shown}, more than that of {share:.0f}\N{NO-BREAK SPACE}% of the images." in text
     assert "2 regions asked for · about 37 clicks" in " ".join(text.split())
     shares = [int(share) for share in re.findall(r"(?:background|disc|square) (?:&lt; )?(\d+) %", text)]
     assert len(shares) >= 4  # of published tasks: nothing had to be predicted for the page
