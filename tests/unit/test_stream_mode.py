@@ -595,7 +595,8 @@ def test_what_waits_for_its_decision_is_not_ranked_and_the_next_look_comes_at_on
 ) -> None:
     studio.backends[0]["extra_params"] = {"stream_rate": RATE, "pool_sample": CHUNK}
     new = arrive(studio, CHUNK + 4)
-    assert services.store.acquire("worker", lease_seconds=60, interval=60)  # without a look under way, one is due anyway
+    # Without a look under way, one is due anyway.
+    assert services.store.acquire("worker", lease_seconds=60, interval=60)
     before = services.store.project(PROJECT)
     reconcile(services, PROJECT, nothing)
     after = services.store.project(PROJECT)
