@@ -16,7 +16,7 @@ ARGS ?=
 TESTS ?=
 JOBS ?= 2
 
-.PHONY: demo test check coverage format fuzz load clean
+.PHONY: demo test check format fuzz audit load clean
 
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
