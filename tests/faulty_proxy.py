@@ -168,11 +168,13 @@ def held(until: threading.Event) -> Fault:
 
 
 def changed(change: Callable[[Any], Any]) -> Fault:
-    """Change the JSON that is answered."""
+    """Change the JSON that is answered; other answers, empty ones among them, stay as they are."""
 
     def other(handler: Handler) -> None:
         found = handler.forward()
-        body = json.dumps(change(json.loads(found.body))).encode()
+        body = found.body
+        with suppress(ValueError):
+            body = json.dumps(change(json.loads(body))).encode()
         handler.send(Answer(found.status, body, found.headers))
 
     return other

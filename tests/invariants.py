@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
+import requests
 from steps import predictions
 from support import Nextmask, wait_for
 
@@ -48,3 +49,14 @@ def assert_whole(nextmask: Nextmask, client: LabelStudio, project: int, submitte
     assert client.project(project)["model_version"] == status.version
     unlabelled = {task_id for task_id, task in tasks.items() if task.status == "unlabelled"}
     assert status.queue == len(client.tasks_with_prediction(project, status.version) & unlabelled) > 0
+
+
+def assert_serves(nextmask: Nextmask, project: int) -> None:
+    """Without Label Studio: alive, and the model that is published predicts images that were fetched before."""
+    assert requests.get(f"{nextmask.url}/health", timeout=1).ok
+    store, version = nextmask.services.store, nextmask.status(project).version
+    new = [one for one in store.tasks(project) if store.published_mask(project, version, one.task_id) is None]
+    body = {"project": project, "tasks": [{"id": new[0].task_id, "data": {"image": new[0].image}}]}
+    (answer,) = nextmask.post("/predict", body).json()["results"]
+    assert answer["model_version"] == version
+    assert store.published_mask(project, version, new[0].task_id) is not None, "no mask was made"

@@ -62,10 +62,10 @@ def test_kills_at_random_moments(
     assert len(chaos.kills) == kills
     assert annotator.problems == []
     submitted = annotator.masks
-    print(f"labels={len(submitted)} versions={len(nextmask.services.checkpoints(project).versions())}")
+    before = nextmask.services.checkpoints(project).latest()
+    print(f"labels={len(submitted)} trainings between the kills={before.number if before else 0}")
 
     # Whatever happened: the next training is on exactly what people submitted, as they submitted it last.
-    before = nextmask.services.checkpoints(project).latest()
     nextmask.services.store.wake(project, train=True)
     wait_for(lambda: nextmask.services.store.project(project).train_requested_at is None, seconds=300, name="training")
     status = nextmask.wait_settled(project)
