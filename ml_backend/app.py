@@ -29,6 +29,7 @@ from ml_backend.connection import DISCONNECTING
 from ml_backend.dashboard import add_dashboard
 from ml_backend.errors import DiskFull, NextmaskError
 from ml_backend.health import add_health
+from ml_backend.heap import give_back
 from ml_backend.logs import hide, note, noted
 from ml_backend.metrics import Metrics, add_metrics
 from ml_backend.model import NextmaskModel, payload_project
@@ -201,7 +202,7 @@ def _add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         note(project=payload_project({"project": body.project}))
         model, started = NextmaskModel(body.project, body.label_config, services=services), time.perf_counter()
         context = (body.params or {}).get("context")
-        results = await to_thread.run_sync(lambda: model.predict(body.tasks, context=context), limiter=predictions)
+        results = await to_thread.run_sync(_predict, model, body.tasks, context, limiter=predictions)
         metrics.predicted(len(results), model.failures, time.perf_counter() - started)
         version = results[0]["model_version"] if results else version_of(services, body.project)
         return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
@@ -226,6 +227,13 @@ def _add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     def versions_of(body: VersionRequest) -> Versions:
         """List versions, as older hosts ask for them."""
         return _versions(services, body.project)
+
+
+def _predict(model: NextmaskModel, tasks: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
+    try:
+        return model.predict(tasks, context=context)
+    finally:
+        give_back()
 
 
 def _take_setup(store: Store, project_id: int, extra_params: object) -> None:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 from ml_backend.disk import disk_full, is_full
 from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError
+from ml_backend.heap import give_back
 from ml_backend.logs import begin, belonging_to
 from ml_backend.reconciler import reconcile
 from ml_backend.services import Services, show_worker
@@ -121,6 +122,7 @@ class Worker:
                 error = self._work(lease)
         finally:
             self._leases.discard(lease)
+            give_back()
         seconds = time.monotonic() - started
         logger.debug("project=%s reconciled seconds=%.2f", lease.project_id, seconds)
         if error is not None and only is not None:

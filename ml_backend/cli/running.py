@@ -14,6 +14,7 @@ import typer
 from pydantic import SecretStr
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.heap import share_heaps
 from ml_backend.logs import configure, hide
 from ml_backend.settings import Settings, load_settings
 
@@ -38,6 +39,7 @@ def serve(
 
     settings = load_settings(host=host, port=port)
     configure_logging(settings)
+    share_heaps()
     settings.check_serving()
     if not settings.label_studio_api_key.get_secret_value():
         raise ConfigurationError(
@@ -84,6 +86,7 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
 
     settings = load_settings()
     configure_logging(settings)
+    share_heaps()
     if parent is not None:
         # Ctrl-C reaches the whole process group; the server decides when its worker ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,6 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId
+from ml_backend.heap import give_back
 from ml_backend.pictures import Drawing, NoPicture, Picture, Pictures, Subject, Subjects, placeholder
 from ml_backend.services import Services
 
@@ -92,6 +93,8 @@ class _Answers:
         except Exception as error:
             logger.exception("project=%s task=%s no picture", project, task)
             return _instead(f"Internal error ({type(error).__name__}); nextmask's log has more.")
+        finally:
+            give_back()
         return _sent(picture, headers)
 
 
