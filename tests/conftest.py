@@ -32,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--studio-user", help="e-mail address of its administrator", default="admin@nextmask.local")
     group.addoption("--studio-password", help="password of its administrator", default="nextmask-password")
     group.addoption("--kills", type=int, default=8, help="how often tests/live/test_random_kills.py kills")
+    group.addoption(
+        "--down", type=float, default=5.0, help="seconds that tests/live/test_host_down.py is without a host"
+    )
+    group.addoption("--projects", type=int, default=4, help="how many tests/live/test_many_projects.py has at once")
     group.addoption("--seed", type=int, help="seed of tests that draw their moments at random; printed by each run")
 
 

@@ -1,9 +1,13 @@
-"""The real Label Studio hangs, dies, and comes back on the same data while nextmask works."""
+"""The real Label Studio hangs, dies, and comes back on the same data while nextmask works.
+
+`--down SECONDS` says for how long at least, each time; a few by default, which is longer than all time-outs here.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +57,7 @@ def test_label_studio_hangs_dies_and_comes_back(
         done.extend(some)
         label(client, project, shapes, some)
 
+    down = float(request.config.getoption("--down"))
     environment = {"reconcile_seconds": 1.0, "request_timeout": 2.0}
     nextmask = Nextmask(Studio(host.url, TOKEN, "", ""), tmp_path / "nextmask", FAST, environment=environment)
     request.addfinalizer(nextmask.close)
@@ -76,6 +81,8 @@ def test_label_studio_hangs_dies_and_comes_back(
         wait_for(lambda: failed(nextmask, project), seconds=PATIENCE, name="the failure")
         assert "no answer within 2 s" in nextmask.status(project).errors["project"]
         assert nextmask.status(project).version == first, "what is shown cannot have changed"
+        time.sleep(down)
+        assert failed(nextmask, project)
         assert_serves(nextmask, project)
     finally:
         send(host, signal.SIGCONT)
@@ -88,6 +95,8 @@ def test_label_studio_hangs_dies_and_comes_back(
     send(host, signal.SIGKILL)
     wait_for(lambda: failed(nextmask, project), seconds=PATIENCE, name="the failure")
     assert "did not answer" in nextmask.status(project).errors["project"]
+    time.sleep(down)
+    assert failed(nextmask, project)
     assert_serves(nextmask, project)
     host.stop()
     host.start()
