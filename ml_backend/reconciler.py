@@ -137,6 +137,9 @@ class _Run:
         self._tell_failed_tasks(failed_before)
 
     def _steps(self) -> None:
+        broken_off = self._store.note(self._under_way) == "yes"
+        if not broken_off:
+            self._store.set_note(self._under_way, "yes")
         synced = self._sync()
         self._label_map = synced.label_map
         self._tell_stand_in()
@@ -151,14 +154,19 @@ class _Run:
             self._store.add_event(self._id, "pruned", text)
             self._publish()  # deleting a version can reset the host's pointer: look again
         self._remove_old_versions()
-        if synced.changed:
+        if synced.changed or broken_off:  # a look that was killed may have left masks that nothing refers to
             remove_unused_masks(self._masks, self._store.tasks(self._id))
+        self._store.set_note(self._under_way, "")
         if problem is not None:
             raise problem
         if self._undecided:
             self._store.wake(self._id)
         error, stage = self._project().train_error, WAITING_TO_TRAIN if self._waits else ""
         self._store.update_project(self._id, state="failed" if error else "waiting", stage=stage, error=error)
+
+    @property
+    def _under_way(self) -> str:
+        return f"look_under_way_{self._id}"
 
     def _tell_stand_in(self) -> None:
         """Tell once that a version is damaged."""

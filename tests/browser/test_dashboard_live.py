@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_training_is_watched_and_its_version_rolled_back(
     expect(page.get_by_text("There is no version yet")).to_be_visible()
     label(label_studio, project, dataset, tasks[:4])
     state.locator("progress").wait_for()
-    expect(state.get_by_text("nextmask-1.1 is served now")).to_be_visible(timeout=240_000)
+    expect(state.get_by_text(re.compile(r"nextmask-1\.\d+ is served now"))).to_be_visible(timeout=240_000)
     state.get_by_role("link", name="Show its measures").click()
     expect(state.get_by_text("nextmask-1.1", exact=True)).to_be_visible()
 

@@ -247,7 +247,7 @@ def test_it_works_until_it_is_stopped(services: Services, studio: Studio, run: C
     wait_for(lambda: project(services).wakes_handled == 1)
     services.store.wake(PROJECT)
     wait_for(lambda: project(services).wakes_handled == 2)
-    assert studio.looks == 2
+    assert studio.looks >= 2  # the timer may have come, too
 
 
 def test_nothing_ends_the_loop(
