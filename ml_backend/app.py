@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
@@ -136,12 +136,20 @@ _EVENT_BODY: Final = {
 """The description of /webhook's body, which is read by hand: what else is in it does not matter."""
 
 
-def create_app(settings: Settings, *, worker: AbstractContextManager[object] | None = None) -> FastAPI:
+class OwnWorker(AbstractContextManager[object], Protocol):
+    """A worker process beside the server, such as `supervisor.WorkerProcess`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker that runs now; None where none does."""
+        ...
+
+
+def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAPI:
     """Make the web application.
 
     Args:
-        worker: entered when the server starts and left when it ends (`supervisor.WorkerProcess`); where it has
-            `is_alive`, /ready asks it.
+        worker: entered when the server starts and left when it ends.
     """
     services = open_services(settings)
     secret = webhook_secret(services)
@@ -160,7 +168,8 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
         responses=_ANSWERS,
         dependencies=[Depends(_Documented(scheme_name="HTTPBasic", description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
     )
-    metrics = Metrics(services, worker_pid=None if worker is None else lambda: getattr(worker, "pid", None))
+    worker_pid = None if worker is None else lambda: worker.pid
+    metrics = Metrics(services, worker_pid=worker_pid)
     app.openapi = partial(_description, app.openapi)  # type: ignore[method-assign]  # as FastAPI's manual does it
     app.add_middleware(RequestBodies, settings=settings)  # the first one added is the innermost
     protect(app, settings, secret)
@@ -168,7 +177,7 @@ def create_app(settings: Settings, *, worker: AbstractContextManager[object] | N
     app.add_middleware(RequestLog)  # the outermost: what the others refuse is logged and counted, too
     hide(secret, settings.basic_auth_pass.get_secret_value(), settings.label_studio_api_key.get_secret_value())
     app.state.services = services
-    add_health(app, services, worker=getattr(worker, "is_alive", None))
+    add_health(app, services, worker_pid=worker_pid)
     _add_protocol(app, services, metrics)
     add_dashboard(app, services)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -167,7 +167,11 @@ class Connection:
             return
         # The host's listing has just called /setup: where that failed, the address or the password has changed.
         unreachable = own[0].get("state") not in _REACHED
-        if unreachable or _object(own[0].get("extra_params")) != params or not _same(own[0].get("url"), self._url):
+        if (
+            unreachable
+            or _object(own[0].get("extra_params")) != params
+            or not same_address(own[0].get("url"), self._url)
+        ):
             self._client.update_ml_backend(int(own[0]["id"]), **fields)
             self._changes.append(f"registered the backend anew: {self._url}, settings {json.dumps(params)}")
         for row in own[1:]:
@@ -176,8 +180,8 @@ class Connection:
 
     def _own(self, rows: list[dict[str, Any]], url: str) -> list[dict[str, Any]]:
         """Rows of ours, those with today's address first: it may have moved since the last connect."""
-        ours = [row for row in rows if _same(row.get("url"), url) or _is_ours(row)]
-        return sorted(ours, key=lambda row: not _same(row.get("url"), url))
+        ours = [row for row in rows if same_address(row.get("url"), url) or is_ours(row)]
+        return sorted(ours, key=lambda row: not same_address(row.get("url"), url))
 
     def _credentials(self) -> dict[str, Any]:
         user, password = self._settings.basic_auth_user, self._settings.basic_auth_pass.get_secret_value()
@@ -219,7 +223,7 @@ class Connection:
 
     def _add_tab(self) -> None:
         wanted, views = tab_data(), self._client.views(self._id)
-        ours = [view for view in views if _title(view) == TAB_TITLE]
+        ours = [view for view in views if title_of(view) == TAB_TITLE]
         if not ours:
             self._client.add_view(self._id, wanted)
             self._changes.append(f"added the tab {TAB_TITLE!r}")
@@ -252,9 +256,9 @@ class Connection:
             self._changes.append(f"removed the webhook to {row['url']}")
         for view in self._client.views(self._id):
             untouched = view["id"] == undo.get("all_tasks_tab") and view["data"] == _all_tasks_tab()
-            if _title(view) in (TAB_TITLE, PASSED_TAB_TITLE) or untouched:
+            if title_of(view) in (TAB_TITLE, PASSED_TAB_TITLE) or untouched:
                 self._client.delete_view(int(view["id"]))
-                self._changes.append(f"removed the tab {_title(view)!r}")
+                self._changes.append(f"removed the tab {title_of(view)!r}")
         self._restore_project(undo)
         self._store.update_project(self._id, undo="", state="waiting", error="")
         self._tell("disconnected")
@@ -336,14 +340,14 @@ def passed_over_tab() -> dict[str, Any]:
 def show_passed_over(client: LabelStudio, project_id: int) -> list[str]:
     """Give passed-over tasks a tab of their own instead of the queue's; return what was changed."""
     changes, views = [], client.views(project_id)
-    if not any(_title(view) == PASSED_TAB_TITLE for view in views):
+    if not any(title_of(view) == PASSED_TAB_TITLE for view in views):
         client.add_view(project_id, passed_over_tab())
         changes.append(f"added the tab {PASSED_TAB_TITLE!r}")
     unmarked = {"filter": _VERSIONS, "operator": "not_contains", "type": "List", "value": [MARKER]}
     for view in views:
         filters = dict(view["data"].get("filters") or {"conjunction": "and", "items": []})
         named = [str(item.get("filter")) for item in filters.get("items", [])]
-        if _title(view) == TAB_TITLE and _VERSIONS not in named:
+        if title_of(view) == TAB_TITLE and _VERSIONS not in named:
             filters["items"] = [*filters.get("items", []), unmarked]
             client.update_view(int(view["id"]), project_id, {**view["data"], "filters": filters})
             changes.append(f"left passed-over tasks out of the tab {TAB_TITLE!r}")
@@ -366,7 +370,8 @@ def _label_map(xml: str, settings: Settings) -> LabelMap:
     return parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
 
 
-def _title(view: Mapping[str, Any]) -> str:
+def title_of(view: Mapping[str, Any]) -> str:
+    """Return the title of a Data Manager tab."""
     return str((view.get("data") or {}).get("title", ""))
 
 
@@ -375,11 +380,13 @@ def _made_by_us(undo: Mapping[str, Any]) -> set[object]:
     return {undo[name] for name in ("coloured_from", "coloured_config") if name in undo}
 
 
-def _same(url: object, other: str) -> bool:
+def same_address(url: object, other: str) -> bool:
+    """Whether two addresses are one, as Label Studio and people write them."""
     return str(url or "").rstrip("/") == other.rstrip("/")
 
 
-def _is_ours(row: Mapping[str, Any]) -> bool:
+def is_ours(row: Mapping[str, Any]) -> bool:
+    """Whether a backend or webhook was made by `connect`, wherever it leads."""
     return row.get("title") == BACKEND_TITLE or SECRET_HEADER in (row.get("headers") or {})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_backend.boxes import Query
@@ -40,14 +40,13 @@ class EffortReport:
         )
 
 
-def effort_report(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query], measure: str) -> EffortReport | None:
+def effort_report(pairs: Sequence[tuple[float, float]], measure: str) -> EffortReport | None:
     """Compare predicted with actual effort; None as long as there is nothing to compare.
 
     Args:
-        queries: what tasks were published with, by task id and version, the last one last.
-        measure: what the tasks' effort is counted in.
+        pairs: of `effort_pairs`.
+        measure: what effort is counted in.
     """
-    pairs = effort_pairs(tasks, queries)
     if not pairs:
         return None
     predicted, actual = ([pair[side] for pair in pairs] for side in (0, 1))
@@ -62,7 +61,11 @@ def effort_report(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query
 
 
 def effort_pairs(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query]) -> list[tuple[float, float]]:
-    """Return predicted and actual effort of each answered query of which both are known; see `effort_report`."""
+    """Return predicted and actual effort of each answered query of which both are known.
+
+    Args:
+        queries: what tasks were published with, by task id and version, the last one last.
+    """
     last = {task_id: query for (task_id, _), query in queries.items()}
     pairs: list[tuple[float, float]] = []
     for task in tasks:

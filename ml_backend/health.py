@@ -32,7 +32,8 @@ WORKER_SECONDS: Final = 30.0
 _REMEMBERED_SECONDS: Final = 1.0
 _THREADS: Final = 2
 
-IsAlive = Callable[[], bool]
+WorkerPid = Callable[[], "int | None"]
+"""Returns the process id of the server's own worker; None while none runs."""
 
 
 class Readiness(BaseModel):
@@ -47,14 +48,13 @@ class Readiness(BaseModel):
     reasons: dict[str, str]
 
 
-def add_health(app: FastAPI, services: Services, *, worker: IsAlive | None = None) -> None:
+def add_health(app: FastAPI, services: Services, *, worker_pid: WorkerPid | None = None) -> None:
     """Add the two endpoints.
 
     Args:
-        worker: tells whether the server's own worker process runs; None where workers run elsewhere: then they are
-            no reason for the server not to be asked.
+        worker_pid: None where workers run elsewhere: then they are no reason for the server not to be asked.
     """
-    probe = _Probe(services, worker)
+    probe = _Probe(services, worker_pid)
     limiter = CapacityLimiter(_THREADS)
 
     @app.get("/health", tags=["protocol"])
@@ -76,7 +76,7 @@ def add_health(app: FastAPI, services: Services, *, worker: IsAlive | None = Non
 @dataclass
 class _Probe:
     services: Services
-    worker: IsAlive | None
+    worker_pid: WorkerPid | None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last: tuple[float, dict[str, str]] = (-1e9, {})
 
@@ -115,9 +115,9 @@ class _Probe:
         return ""
 
     def _worker(self) -> str:
-        if self.worker is None:
+        if self.worker_pid is None:
             return ""
-        if not self.worker():
+        if self.worker_pid() is None:
             return "The worker process does not run; it is started again within 30 s. The log says why it ended."
         try:
             seen = worker_seen(self.services.store)

@@ -18,11 +18,8 @@ import binascii
 import contextlib
 import hashlib
 import io
-import os
 import struct
-import tempfile
 import threading
-import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -40,6 +37,7 @@ from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from ml_backend import image_headers
+from ml_backend.bounded_folder import BoundedFolder, touch
 from ml_backend.disk import disk_full, is_full
 from ml_backend.errors import DiskFull, ImageError
 from ml_backend.references import in_project, shown
@@ -47,10 +45,9 @@ from ml_backend.references import in_project, shown
 Array = npt.NDArray[np.uint8]
 Fetch = Callable[[str], AbstractContextManager[Iterable[bytes]]]
 
+SNIFFED_BYTES = 16
+"""Of a file's beginning, which tell its format."""
 _SUFFIX = ".img"
-_PART_SUFFIX = ".part"
-_PART_SECONDS = 3600.0  # a partial file older than this was left by a process that died
-_KEPT_SHARE = 0.9  # an eviction makes room for more than one file: each one reads the whole folder
 _ATTEMPTS = 3
 _WORKERS = 8
 _PERCENTILES = (0.1, 99.9)
@@ -113,12 +110,11 @@ class ImageCache:
     """
 
     def __init__(self, folder: Path, fetch: Fetch, *, max_bytes: int, max_image_bytes: int, max_pixels: int) -> None:
-        self._folder, self._fetch = folder, fetch
-        self._max_bytes, self._max_image_bytes, self._max_pixels = max_bytes, max_image_bytes, max_pixels
+        self._folder = BoundedFolder(folder, suffix=_SUFFIX, max_bytes=max_bytes, in_use=self._in_use)
+        self._fetch, self._max_image_bytes, self._max_pixels = fetch, max_image_bytes, max_pixels
         self._lock = threading.Lock()
         self._running: dict[str, Future[Path]] = {}
         self._pinned: Counter[str] = Counter()
-        self._room: int | None = None  # bytes that may be added before the folder is read again
 
     def path(self, reference: str) -> Path:
         """Return the file of an image, fetched and verified if it is not there yet.
@@ -129,8 +125,8 @@ class ImageCache:
             ImageError: with the reason.
             DiskFull: it cannot be kept; `load` copes with that, too.
         """
-        file = self._folder / _name(reference)
-        if _touch(file):
+        file = self._folder.file(_digest(reference))
+        if touch(file):
             return file
         with self._lock:
             running = self._running.get(file.name)
@@ -140,7 +136,7 @@ class ImageCache:
         if running is not None:
             return running.result()
         try:
-            if not _touch(file):  # another thread may have finished in between
+            if not touch(file):  # another thread may have finished in between
                 self._obtain(reference, file)
             mine.set_result(file)
         except BaseException as error:
@@ -224,26 +220,20 @@ class ImageCache:
 
     # -- fetching -----------------------------------------------------------------------------------------------------
     def _obtain(self, reference: str, file: Path) -> None:
-        part: Path | None = None
+        folder = self._folder.path
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=_PART_SUFFIX, delete=False) as target:
-                part = Path(target.name)
-                size = self._download(reference, target)
-            self._verify(reference, part)
-            part.replace(file)
+            with self._folder.adding(file) as target:
+                self._download(reference, target)
+                target.flush()
+                self._verify(reference, Path(target.name))
         except OSError as error:
             if is_full(error):
-                raise disk_full(self._folder.parent) from error
+                raise disk_full(folder.parent) from error
             raise ImageError(
-                f"Image {shown(reference)} cannot be kept in {self._folder}: {error.strerror or error}."
+                f"Image {shown(reference)} cannot be kept in {folder}: {error.strerror or error}."
             ) from error
-        finally:
-            if part is not None:
-                part.unlink(missing_ok=True)
-        self._make_room(size, file.name)
 
-    def _download(self, reference: str, target: IO[bytes]) -> int:
+    def _download(self, reference: str, target: IO[bytes]) -> None:
         size = 0
         with self._open_reference(reference) as chunks:
             for chunk in chunks:
@@ -251,7 +241,6 @@ class ImageCache:
                 if size > self._max_image_bytes:
                     raise self._too_large(reference)
                 target.write(chunk)
-        return size
 
     def _too_large(self, reference: str) -> ImageError:
         return ImageError(
@@ -292,40 +281,9 @@ class ImageCache:
             raise ImageError(f"Image {shown(reference)} cannot be decoded: {_words(error)}.") from error
 
     # -- room ---------------------------------------------------------------------------------------------------------
-    def _make_room(self, added: int, newest: str) -> None:
-        """Count what was added; read the folder when it may be full, or when others may have added much."""
+    def _in_use(self) -> set[str]:
         with self._lock:
-            if self._room is not None:
-                self._room -= added
-                if self._room >= 0:
-                    return
-            total = self._evict(keep={newest, *self._pinned, *self._running})
-            self._room = min(self._max_bytes - total, self._max_bytes // 20)
-
-    def _evict(self, keep: set[str]) -> int:
-        """Delete the files used least recently until they fit; return the bytes that stay."""
-        files = sorted(self._stored())
-        total = sum(size for _, size, _ in files)
-        if total <= self._max_bytes:
-            return total
-        for _, size, file in files:
-            if total <= _KEPT_SHARE * self._max_bytes:
-                break
-            if file.name not in keep:
-                file.unlink(missing_ok=True)
-                total -= size
-        return total
-
-    def _stored(self) -> Iterator[tuple[int, int, Path]]:
-        """Yield last use, bytes and path of each file; remove what dead processes left."""
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # another process was faster
-                    status = entry.stat()
-                    if entry.name.endswith(_SUFFIX):
-                        yield status.st_mtime_ns, status.st_size, Path(entry.path)
-                    elif entry.name.endswith(_PART_SUFFIX) and time.time() - status.st_mtime > _PART_SECONDS:
-                        Path(entry.path).unlink(missing_ok=True)
+            return {*self._pinned, *self._running}
 
     def _hold(self, name: str) -> None:
         """Keep a file from being evicted by this process."""
@@ -367,8 +325,12 @@ class ProjectImages:
             yield reference, found
 
 
+def _digest(reference: str) -> str:
+    return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
 def _name(reference: str) -> str:
-    return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()[:40] + _SUFFIX
+    return _digest(reference) + _SUFFIX
 
 
 def _outcome(future: Future[Path]) -> Path | ImageError | DiskFull:
@@ -376,16 +338,6 @@ def _outcome(future: Future[Path]) -> Path | ImageError | DiskFull:
         return future.result()
     except (ImageError, DiskFull) as error:
         return error
-
-
-def _touch(file: Path) -> bool:
-    """Mark a file as used now; tell whether it is there and ours."""
-    now = time.time_ns()
-    try:
-        os.utime(file, ns=(now, now))
-    except OSError:
-        return False
-    return True
 
 
 def _data_bytes(reference: str) -> bytes:
@@ -403,11 +355,20 @@ def _data_bytes(reference: str) -> bytes:
 
 def _open(file: IO[bytes], name: str) -> ImageFile:
     """Read the header. The file must stay open until the image is decoded."""
-    head = file.read(16)
+    head = file.read(SNIFFED_BYTES)
     file.seek(0)
+    return kind_of(head, name)(file, name)
+
+
+def kind_of(head: bytes, name: str) -> type[ImageFile]:
+    """Return what reads a file that begins with these bytes, SNIFFED_BYTES of them.
+
+    Raises:
+        ImageError: nothing does.
+    """
     for magic, kind in _FORMATS:
         if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
-            return kind(file, name)
+            return kind
     what = "is empty" if not head else f"starts with {head[:12]!r}"
     raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP or BMP file: it {what}.")
 

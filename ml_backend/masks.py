@@ -136,12 +136,17 @@ def agreement(a: Mask, b: Mask, classes: int) -> float | None:
     _check(a, classes)
     _check(b, classes)
     valid = (a != IGNORE_INDEX) & (b != IGNORE_INDEX)
-    pairs = a[valid].astype(np.intp) * classes + b[valid]
-    confusion = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-    shared = confusion.diagonal()
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - shared
+    counts = confusion(a[valid], b[valid], classes)
+    shared = counts.diagonal()
+    union = counts.sum(axis=0) + counts.sum(axis=1) - shared
     present = union > 0
     return float((shared[present] / union[present]).mean()) if present.any() else None
+
+
+def confusion(truth: Mask, predicted: Mask, classes: int) -> NDArray[np.int64]:
+    """Count pixels of two masks of one shape, all below `classes`: (C,C), rows are the truth."""
+    pairs = truth.ravel().astype(np.intp) * classes + predicted.ravel()
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
 def translated(mask: Mask, classes: Sequence[str], label_map: LabelMap) -> Mask:

@@ -156,7 +156,7 @@ def rank_pool(
     Returns:
         Every image of the pool, strictly decreasing in the order of the ranking; none where there is no ranking.
     """
-    ranked = _rank(
+    ranked = ranking_of(
         strategy,
         pools,
         budget=budget,
@@ -177,7 +177,7 @@ def ranking_of(
     round_number: int,
     progress: Callable[[int], None],
     preparation: Preparation | None = None,
-) -> Ranking | None:
+) -> tuple[Ranking, Observation] | None:
     """Let a strategy learn, observe a pool and order it.
 
     Args:
@@ -187,31 +187,9 @@ def ranking_of(
         preparation: how the strategy learns; None: it learns as long as it wants, and nothing is kept.
 
     Returns:
-        None where the pool is empty, or the strategy had nothing to learn from.
+        The ranking, and what the pool was observed to be; None where the pool is empty, or the strategy had nothing to
+        learn from.
     """
-    ranked = _rank(
-        strategy,
-        pools,
-        budget=budget,
-        seed=seed,
-        round_number=round_number,
-        progress=progress,
-        preparation=preparation,
-    )
-    return None if ranked is None else ranked[0]
-
-
-def _rank(
-    strategy: Strategy,
-    pools: Pools,
-    *,
-    budget: Budget,
-    seed: int,
-    round_number: int,
-    progress: Callable[[int], None],
-    preparation: Preparation | None,
-) -> tuple[Ranking, Observation] | None:
-    """Return the ranking, and what it was made from; arguments as for `ranking_of`."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

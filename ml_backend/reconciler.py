@@ -52,7 +52,6 @@ from ml_backend.services import (
     ranking_number,
 )
 from ml_backend.settings import params_text
-from ml_backend.status import note_stage_start
 from ml_backend.store import Project, Task
 from ml_backend.stream import CHUNK, Observer, Stream
 from ml_backend.sync import Sync, Synced, remove_unused_masks
@@ -137,9 +136,6 @@ class _Run:
         self._tell_failed_tasks(failed_before)
 
     def _steps(self) -> None:
-        broken_off = self._store.note(self._under_way) == "yes"
-        if not broken_off:
-            self._store.set_note(self._under_way, "yes")
         synced = self._sync()
         self._label_map = synced.label_map
         self._tell_stand_in()
@@ -154,19 +150,14 @@ class _Run:
             self._store.add_event(self._id, "pruned", text)
             self._publish()  # deleting a version can reset the host's pointer: look again
         self._remove_old_versions()
-        if synced.changed or broken_off:  # a look that was killed may have left masks that nothing refers to
-            remove_unused_masks(self._masks, self._store.tasks(self._id))
-        self._store.set_note(self._under_way, "")
+        # At every look, whether it changed something or not: one that was killed leaves files behind, too.
+        remove_unused_masks(self._masks, self._store.label_files(self._id))
         if problem is not None:
             raise problem
         if self._undecided:
             self._store.wake(self._id)
         error, stage = self._project().train_error, WAITING_TO_TRAIN if self._waits else ""
         self._store.update_project(self._id, state="failed" if error else "waiting", stage=stage, error=error)
-
-    @property
-    def _under_way(self) -> str:
-        return f"look_under_way_{self._id}"
 
     def _tell_stand_in(self) -> None:
         """Tell once that a version is damaged."""
@@ -507,11 +498,10 @@ class _Run:
         now = time.monotonic()
         if stage == self._stage_written[0] and done < total and now - self._stage_written[1] < _STAGE_SECONDS:
             return
-        if stage != self._stage_written[0]:
-            note_stage_start(self._store, self._id, stage)
+        begins = {"stage_since": time.time()} if stage != self._stage_written[0] else {}
         self._stage_written = (stage, now)
         state = stage if stage in {"syncing", "ranking", "publishing"} else "training"
-        self._store.update_project(self._id, state=state, stage=stage, stage_done=done, stage_total=total)
+        self._store.update_project(self._id, state=state, stage=stage, stage_done=done, stage_total=total, **begins)
 
 
 def _answers(tasks: Iterable[Task]) -> str:

@@ -108,13 +108,7 @@ def open_services(settings: Settings) -> Services:
     """
     from ml_backend.inference import PredictorCache
 
-    client = LabelStudio(
-        settings.label_studio_url,
-        settings.label_studio_api_key.get_secret_value(),
-        timeout=settings.request_timeout,
-        image_hosts=ImageHosts.parse(settings.image_hosts),
-        image_seconds=settings.image_seconds,
-    )
+    client = label_studio_of(settings)
     images = ImageCache(
         settings.model_dir / "images",
         client.fetch,
@@ -124,6 +118,21 @@ def open_services(settings: Settings) -> Services:
     )
     store = Store(settings.effective_database_url)
     return Services(settings, store, client, images, PredictorCache(capacity=4), TrainingTurns())
+
+
+def label_studio_of(settings: Settings) -> LabelStudio:
+    """Return the Label Studio of these settings; nothing is sent yet.
+
+    Raises:
+        ConfigurationError: no usable address or token.
+    """
+    return LabelStudio(
+        settings.label_studio_url,
+        settings.label_studio_api_key.get_secret_value(),
+        timeout=settings.request_timeout,
+        image_hosts=ImageHosts.parse(settings.image_hosts),
+        image_seconds=settings.image_seconds,
+    )
 
 
 def show_worker(store: Store) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from ml_backend.advice import Advice, advise
 from ml_backend.checkpoints import VersionRecord
 from ml_backend.disk import shortage
-from ml_backend.effort_report import EffortReport, effort_report
+from ml_backend.effort_report import EffortReport, effort_pairs, effort_report
 from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigError
 from ml_backend.label_config import parse_label_config
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import GONE, Project, Store
+from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.stream import StreamCounts, stream_counts
 
 ASKS_FOR_REGIONS: Final = frozenset({"cereals"})
@@ -76,16 +75,44 @@ def project_status(services: Services, project_id: int) -> Status:
     Raises:
         ConfigurationError: the project was never connected.
     """
-    state, store = project_state(services, project_id), services.store
+    return in_full(
+        services,
+        project_state(services, project_id),
+        records=services.checkpoints(project_id).history(),
+        labels=services.store.labels(project_id),
+        efforts=answered_efforts(services.store, project_id),
+    )
+
+
+def answered_efforts(store: Store, project_id: int) -> list[tuple[float, float]]:
+    """Return predicted and actual effort of the regions that were asked for and labelled."""
+    return effort_pairs(store.tasks_in_parts(project_id), store.published_queries(project_id))
+
+
+def in_full(
+    services: Services,
+    state: Status,
+    *,
+    records: Sequence[VersionRecord],
+    labels: Sequence[Label],
+    efforts: Sequence[tuple[float, float]],
+) -> Status:
+    """Add to a state what takes longer in a large project: advice, effort, and errors of tasks.
+
+    Args:
+        state: of `project_state`.
+        records: of all versions, oldest first.
+        labels: all of them, oldest first.
+        efforts: of `answered_efforts`.
+    """
+    store, project_id = services.store, state.project
     settings, problem = project_settings(services, known_project(services, project_id))
-    records = services.checkpoints(project_id).history()
-    scores = [label.agreement for label in store.labels(project_id) if label.agreement is not None]
-    answered = store.tasks_in_parts(project_id), store.published_queries(project_id)
+    scores = [label.agreement for label in labels if label.agreement is not None]
     tasks = {f"task {task}": error for task, error in store.task_errors(project_id).items()}
     return replace(
         state,
         advice=advise(records, model_number(state.version), scores),
-        effort=effort_report(*answered, settings.cost_measure),
+        effort=effort_report(efforts, settings.cost_measure),
         errors=({"settings": str(problem)} if problem else {}) | state.errors | tasks,
     )
 
@@ -107,7 +134,7 @@ def project_state(services: Services, project_id: int) -> Status:
         stage=project.stage,
         done=project.stage_done,
         total=project.stage_total,
-        since=_stage_start(store, project),
+        since=project.stage_since if project.stage else None,
         strategy=settings.strategy,
         version=project.published_version,
         labels=counts.get("labelled", 0),
@@ -133,20 +160,6 @@ def serving_record(services: Services, project: Project) -> VersionRecord | None
         return services.checkpoints(project.id).get(number).record if number else None
     except CheckpointError:
         return None
-
-
-def note_stage_start(store: Store, project_id: int, stage: str) -> None:
-    """Note that a stage begins now, so that it can be told how long it takes."""
-    store.set_note(_stage_key(project_id), json.dumps([stage, time.time()]))
-
-
-def _stage_start(store: Store, project: Project) -> float | None:
-    stage, since = json.loads(store.note(_stage_key(project.id)) or '["", 0]')
-    return float(since) if project.stage and stage == project.stage else None
-
-
-def _stage_key(project_id: int) -> str:
-    return f"stage_since_{project_id}"
 
 
 def _model(services: Services, project_id: int) -> dict[str, str]:

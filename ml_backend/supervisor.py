@@ -60,14 +60,11 @@ class WorkerProcess:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
-    def is_alive(self) -> bool:
-        """Whether a worker runs now."""
-        return self._process is not None and self._process.poll() is None
-
     @property
     def pid(self) -> int | None:
-        """Process id of the worker that runs now."""
-        return self._process.pid if self._process else None
+        """Process id of the worker that runs now; None between one that died and the next."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
 
     def _supervise(self) -> None:
         pause = _FIRST_PAUSE

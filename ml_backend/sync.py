@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -325,17 +327,21 @@ def is_held_out(group: str, share: float, seed: int = 0) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def remove_unused_masks(folder: Path, tasks: Iterable[Task]) -> int:
+def remove_unused_masks(folder: Path, used: Container[str]) -> int:
     """Delete files of masks and effort that no task refers to (replaced annotations); return how many.
 
     Merged masks are among them: a training makes those that it wants.
+
+    Args:
+        used: names of files that tasks refer to.
     """
-    used = {Path(file).name for task in tasks for file in (task.mask_file, task.effort_file) if file}
-    kinds = ("*.png", "*.npy", f"*{PART}")  # the last: what a killed process was about to write
-    unused = [path for kind in kinds for path in folder.glob(kind) if path.name not in used]
-    for path in unused:
-        path.unlink(missing_ok=True)
-    return len(unused)
+    kinds = (".png", ".npy", PART)  # the last: what a killed process was about to write
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        unused = [one.path for one in entries if one.name.endswith(kinds) and one.name not in used]
+        for path in unused:
+            Path(path).unlink(missing_ok=True)
+        return len(unused)
+    return 0
 
 
 def _regions(row: Mapping[str, Any]) -> list[Any]:

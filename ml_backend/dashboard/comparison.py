@@ -10,10 +10,10 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ml_backend.checkpoints import Version
-from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
-from ml_backend.dashboard.queue import PageNumber, Pager, Strength
+from ml_backend.dashboard.pages import MAX_ID, PageNumber, Pager, ProjectId, editor_address, project_of
+from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
-from ml_backend.pictures import Basis, Compared, Comparisons, NoPicture, Result, hex_colour, same_labels
+from ml_backend.pictures import Basis, Compared, Comparisons, NoPicture, Result, same_labels
 from ml_backend.pictures.subjects import labels_of
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.store import Project
@@ -76,7 +76,7 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
         basis = comparisons.basis(found)
         try:
             result, progress, failure = _measured(comparisons, found, pair, basis)
-            legend = _legend(services, found)
+            legend = labels_of(found, project_settings(services, found)[0]).legend
         except NoPicture as error:
             result, progress, failure, legend = None, None, str(error), []
         if request.headers.get("HX-Request") and progress is None:  # the page waited for this
@@ -172,12 +172,6 @@ def _rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[Row
     return [total, *((row("iou", name), row("dice", name)) for name in names)]
 
 
-def _legend(services: Services, project: Project) -> list[tuple[str, str]]:
-    labels = labels_of(project, project_settings(services, project)[0])
-    painted = enumerate(zip(labels.label_map.classes, labels.colours, strict=True))
-    return [(name, hex_colour(one)) for index, (name, one) in painted if index != labels.label_map.unpainted_index]
-
-
 def _images(
     services: Services, project: Project, basis: Basis, result: Result | None, order: Order, pager: Pager
 ) -> list[Shown]:
@@ -190,9 +184,7 @@ def _images(
     }
     ordered = [one.task for one in sorted(measured.values(), key=lambda one: (keys[order](one), one.task))]
     rest = [task.task_id for task in basis.tasks if task.task_id not in measured]
-    url = services.settings.effective_label_studio_public_url
-    start = (pager.page - 1) * PAGE
     return [
-        Shown(task, f"{url}/projects/{project.id}/data?task={task}", measured.get(task))
-        for task in [*ordered, *rest][start : start + PAGE]
+        Shown(task, editor_address(services, project.id, task), measured.get(task))
+        for task in [*ordered, *rest][pager.start : pager.start + PAGE]
     ]

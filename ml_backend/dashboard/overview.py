@@ -13,9 +13,8 @@ from ml_backend.dashboard.curves import learning_curve
 from ml_backend.dashboard.labelling import labelling
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.effort_report import effort_pairs
 from ml_backend.services import Services, project_settings
-from ml_backend.status import Status, project_state, project_status
+from ml_backend.status import Status, answered_efforts, in_full, project_state
 from ml_backend.store import Project
 
 EVENTS: Final = 5
@@ -60,11 +59,13 @@ def add_pages(router: APIRouter, services: Services) -> None:
         request: Request, project: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
     ) -> Response:
         found = project_of(services, project)
-        status = project_status(services, project)
         settings, _ = project_settings(services, found)
-        errors = {where: error for where, error in status.errors.items() if where != "project"}
         labels = services.store.labels(project)
         records = services.checkpoints(project).history()
+        efforts = answered_efforts(services.store, project)
+        state = project_state(services, project)
+        status = in_full(services, state, records=records, labels=labels, efforts=efforts)
+        errors = {where: error for where, error in status.errors.items() if where != "project"}
         return render(
             request,
             "overview.html",
@@ -73,7 +74,7 @@ def add_pages(router: APIRouter, services: Services) -> None:
             live=live(found, status),
             curve=learning_curve(records, labels),
             labelling=labelling(labels),
-            pairs=pairs_of(services, project) if status.effort else [],
+            pairs=efforts[-PAIRS:],
             errors=dict(list(errors.items())[:ERRORS]),
             error_count=len(errors),
             events=services.store.events(project, limit=EVENTS),
@@ -116,12 +117,6 @@ def live(project: Project, status: Status) -> Live:
         is_busy=is_busy,
         is_silent=waits and not is_held,
     )
-
-
-def pairs_of(services: Services, project_id: int) -> list[tuple[float, float]]:
-    """Return predicted and actual effort of the last answered queries."""
-    store = services.store
-    return effort_pairs(store.tasks_in_parts(project_id), store.published_queries(project_id))[-PAIRS:]
 
 
 def _back(request: Request, project_id: int, asked: str) -> Response:

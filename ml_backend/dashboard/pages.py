@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import HTTPException, Path, Request, Response
+from fastapi import HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
@@ -20,6 +21,36 @@ logger = logging.getLogger(__name__)
 MAX_ID = 2**31 - 1
 ProjectId = Annotated[int, Path(ge=1, le=MAX_ID)]
 """Number of a Label Studio project in an address."""
+
+
+PageNumber = Annotated[int, Query(ge=1, le=10**6)]
+"""Which part of a long list is asked for, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Pager:
+    """Where in a long list a page is; pages count from 1.
+
+    Attributes:
+        start: position of the page's first entry, counted from 0.
+    """
+
+    page: int
+    pages: int
+    total: int
+    start: int
+
+    @classmethod
+    def of(cls, page: int, total: int, size: int) -> Pager:
+        """Return the page nearest to the one that was asked for."""
+        pages = max(1, -(-total // size))
+        page = min(page, pages)
+        return cls(page, pages, total, (page - 1) * size)
+
+
+def editor_address(services: Services, project_id: int, task_id: int) -> str:
+    """Return where people open a task in Label Studio."""
+    return f"{services.settings.effective_label_studio_public_url}/projects/{project_id}/data?task={task_id}"
 
 
 class PageRoute(APIRoute):

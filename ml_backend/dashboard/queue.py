@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from ml_backend.boxes import boxes_from_text
-from ml_backend.dashboard.pages import ProjectId, project_of
+from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_address, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.dashboard.strategy_words import StrategyWords, words_of
 from ml_backend.pictures import NoPicture, Pictures, Subject, hex_colour
@@ -25,7 +25,6 @@ _UNITS: Final = {"clicks": "clicks", "seconds": "s"}
 
 Layer = Literal["image", "mask", "uncertainty"]
 Strength = Literal["30", "60", "100"]
-PageNumber = Annotated[int, Query(ge=1, le=10**6)]
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,6 @@ class Card:
     editor: str
 
 
-@dataclass(frozen=True)
-class Pager:
-    """Where in a long list a page is; pages count from 1."""
-
-    page: int
-    pages: int
-    total: int
-
-    @classmethod
-    def of(cls, page: int, total: int, size: int) -> Pager:
-        """Return the page nearest to the one that was asked for."""
-        pages = max(1, -(-total // size))
-        return cls(min(page, pages), pages, total)
-
-
 def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None:
     """Add `/projects/{project}/queue`."""
 
@@ -93,7 +77,7 @@ def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None
             tab="queue",
             pager=pager,
             cards=_cards(services, pictures, found, settings, labels, pager),
-            legend=_legend(labels),
+            legend=labels.legend if labels else [],
             words=words_of(settings.strategy),
             strategy=settings.strategy,
             counts=services.store.count_tasks(project),
@@ -111,26 +95,18 @@ def _labels(project: Project, settings: Settings) -> Labels | None:
         return None
 
 
-def _legend(labels: Labels | None) -> list[tuple[str, str]]:
-    """Return the classes that masks show, with their colours."""
-    if labels is None:
-        return []
-    painted = enumerate(zip(labels.label_map.classes, labels.colours, strict=True))
-    return [(name, hex_colour(one)) for index, (name, one) in painted if index != labels.label_map.unpainted_index]
-
-
 def _cards(
     services: Services, pictures: Pictures, project: Project, settings: Settings, labels: Labels | None, pager: Pager
 ) -> list[Card]:
-    start = (pager.page - 1) * PAGE
-    entries = services.store.queue_page(project.id, project.published_version, offset=start, limit=PAGE)
+    entries = services.store.queue_page(project.id, project.published_version, offset=pager.start, limit=PAGE)
     looked_at = [entry for entry in entries if entry.information is not None]
     shares = services.store.shares_below(project.id, [entry.information or 0.0 for entry in looked_at])
     below = {entry.task.task_id: share for entry, share in zip(looked_at, shares, strict=True)}
-    return [_card(pictures, project, settings, labels, entry, below) for entry in entries]
+    return [_card(services, pictures, project, settings, labels, entry, below) for entry in entries]
 
 
 def _card(
+    services: Services,
     pictures: Pictures,
     project: Project,
     settings: Settings,
@@ -140,7 +116,6 @@ def _card(
 ) -> Card:
     subject = None if labels is None else Subject(project, settings, labels, entry.task)
     failure = pictures.failure(subject) if subject else None
-    url = settings.effective_label_studio_public_url
     return Card(
         entry=entry,
         why=reason(
@@ -150,7 +125,7 @@ def _card(
         regions=len(boxes_from_text(entry.asked)),
         effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[settings.cost_measure]}",
         problem=entry.task.error or failure or "",
-        editor=f"{url}/projects/{project.id}/data?task={entry.task.task_id}",
+        editor=editor_address(services, project.id, entry.task.task_id),
     )
 
 

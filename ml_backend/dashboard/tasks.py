@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
+from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_address, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.services import Services
 from ml_backend.store import Decision, Task
@@ -23,22 +23,23 @@ def add_pages(router: APIRouter, services: Services) -> None:
         request: Request,
         project: ProjectId,
         reason: Reason = "all",
-        page: Annotated[int, Query(ge=1, le=MAX_ID // PER_PAGE)] = 1,
+        page: PageNumber = 1,
     ) -> Response:
         found = project_of(services, project)
         counts = services.store.count_left_out(project)
-        rows = services.store.left_out(project, reason, limit=PER_PAGE, offset=(page - 1) * PER_PAGE)
+        pager = Pager.of(page, counts[reason], PER_PAGE)
+        rows = services.store.left_out(project, reason, limit=PER_PAGE, offset=pager.start)
         return render(
             request,
             "tasks.html",
             project=found,
             tab="tasks",
             reason=reason,
-            page=page,
-            pages=max(1, -(-counts[reason] // PER_PAGE)),
+            pager=pager,
             counts=counts,
-            rows=[(task, why(task, decision)) for task, decision in rows],
-            label_studio=services.settings.effective_label_studio_public_url,
+            rows=[
+                (task, why(task, decision), editor_address(services, project, task.task_id)) for task, decision in rows
+            ],
         )
 
 

@@ -72,9 +72,7 @@ class _Examination:
             "network": lambda: computing.judge_network(answers.get(), settings),
             "disk": lambda: installation.judge_folder(settings),
             "database": lambda: installation.judge_database(settings),
-            "server": lambda: installation.judge_server(
-                settings, self._store_if_any(), self._secret(), patience=self._patience
-            ),
+            "server": self._judge_server,
             "worker": self._judge_worker,
         }
         for check, examine_it in checks.items():

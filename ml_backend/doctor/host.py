@@ -7,9 +7,6 @@ been good or not, so that nothing is registered and nobody is called.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -21,12 +18,14 @@ from typing import Any, Final
 import requests
 from urllib3.util import parse_url
 
+from ml_backend.connection import same_address
 from ml_backend.demo.host import VERSION
 from ml_backend.doctor.bench import Missing
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.errors import ConfigurationError, LabelStudioError
-from ml_backend.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.tokens import claims_of, is_personal
+from ml_backend.services import label_studio_of
 from ml_backend.settings import Settings
 
 OLDEST_TESTED: Final = VERSION
@@ -160,7 +159,7 @@ def judge_address(settings: Settings, answer: Answer, *, patience: float = 5.0) 
     if answer.failure:
         usual = f"Start Label Studio, or set LABEL_STUDIO_URL; try: curl {url}/health"
         return problem("address", f"{shown} does not answer: {answer.failure}", why, cure or usual)
-    if answer.nextmask or _same_place(url, settings.effective_backend_url):
+    if answer.nextmask or same_address(url, settings.effective_backend_url):
         found = f"{shown} is the address of nextmask itself"
         return problem("address", found, why, cure or "Set LABEL_STUDIO_URL to the address of Label Studio")
     found = f"{shown}: what answers there ({answer.status}) is not Label Studio"
@@ -194,35 +193,21 @@ def _is_likely(answer: Answer) -> bool:
     return bool(answer.release) or "certificate" in answer.failure
 
 
-def _same_place(url: str, other: str) -> bool:
-    return url.rstrip("/") == other.rstrip("/")
-
-
 # -- token -----------------------------------------------------------------------------------------------------------
 def enter(settings: Settings, answer: Answer, *, patience: float = 5.0) -> tuple[Host | None, Finding]:
     """Ask Label Studio who we are; return a host where it lets us in, and what is to be said of the token."""
     key = settings.label_studio_api_key.get_secret_value().strip()
     why = "Without a token that Label Studio accepts nothing is read or written there."
     try:
-        client = LabelStudio(
-            settings.label_studio_url,
-            key,
-            timeout=patience,
-            image_hosts=ImageHosts.parse(settings.image_hosts),
-            image_seconds=patience,
-        )
+        client = label_studio_of(settings.model_copy(update={"request_timeout": patience, "image_seconds": patience}))
     except ConfigurationError as error:
         return None, problem("token", str(error).partition(" Create a")[0], why, _create(settings))
     try:
         user = client.whoami()
     except LabelStudioError as error:
         return None, _refused(settings, key, error, why)
-    kind = "personal access token" if _is_personal(key) else "legacy token"
+    kind = "personal access token" if is_personal(key) else "legacy token"
     return Host(client, answer, user), ok("token", f"{kind} of {user.get('email', _UNKNOWN)}")
-
-
-def _is_personal(key: str) -> bool:
-    return key.count(".") == 2
 
 
 def _create(settings: Settings) -> str:
@@ -239,7 +224,7 @@ def _refused(settings: Settings, key: str, error: LabelStudioError, why: str) ->
         return problem("token", found, f"{cause} {why}", "Invite the user again, or use another user's token")
     if error.status != 401:
         return problem("token", str(error), why, _create(settings))
-    if _is_personal(key):
+    if is_personal(key):
         found = f"LABEL_STUDIO_API_KEY is refused (401): {_personal_fault(key, str(error))}"
         return problem("token", found, why, _create(settings))
     if "has been disabled" in str(error):
@@ -252,7 +237,7 @@ def _refused(settings: Settings, key: str, error: LabelStudioError, why: str) ->
 
 
 def _personal_fault(key: str, message: str) -> str:
-    claims = _claims(key)
+    claims = claims_of(key)
     if not claims:
         return "it is no personal access token, although it has two dots; copy it again"
     if claims.get("token_type") == "access":
@@ -266,15 +251,6 @@ def _personal_fault(key: str, message: str) -> str:
     if "api/token/refresh" not in message:
         return "the organization does not allow personal access tokens (Organization, API Tokens Settings)"
     return "the personal access token is of another Label Studio, or was not copied whole"
-
-
-def _claims(token: str) -> dict[str, Any]:
-    try:
-        payload = token.split(".")[1]
-        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, binascii.Error):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 # -- rights, release, clock ------------------------------------------------------------------------------------------

@@ -9,14 +9,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from ml_backend.connection import BACKEND_TITLE, SECRET_HEADER, TAB_TITLE, UNCERTAINTY_SAMPLING, WEBHOOK_ACTIONS
+from ml_backend.connection import (
+    SECRET_HEADER,
+    TAB_TITLE,
+    UNCERTAINTY_SAMPLING,
+    WEBHOOK_ACTIONS,
+    is_ours,
+    same_address,
+    title_of,
+)
 from ml_backend.doctor.bench import Missing
 from ml_backend.doctor.findings import Finding, Level, note, ok, problem, warning
 from ml_backend.doctor.host import FAST_IMPORT_FLAG, LARGE_PROJECT
 from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, NextmaskError
+from ml_backend.images import SNIFFED_BYTES, kind_of
 from ml_backend.label_config import labels_without_colours, parse_label_config
 from ml_backend.label_studio import LabelStudio
-from ml_backend.references import in_project
+from ml_backend.references import in_project, shown
 from ml_backend.settings import Settings
 from ml_backend.status import ASKS_FOR_REGIONS
 from ml_backend.store import Project
@@ -26,8 +35,6 @@ T = TypeVar("T")
 
 SAMPLED: Final = 3
 _SHOWN_PROJECTS = 10
-_SNIFFED_BYTES = 16
-_FORMATS = (b"\x89PNG", b"\xff\xd8\xff", b"II", b"MM", b"RIFF", b"BM")
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def read(client: LabelStudio, project_id: int, known: Project | None, settings: 
 
     project = client.project(project_id)
     backends = attempt(client.ml_backends)
-    ours = [row for row in backends or [] if is_ours(row, settings)]
+    ours = [row for row in backends or [] if _own(row, settings)]
     params = ours[0].get("extra_params") if ours else (known.extra_params if known else None)
     try:
         tested, fault = settings.for_project(params), ""
@@ -102,11 +109,10 @@ def read(client: LabelStudio, project_id: int, known: Project | None, settings: 
     )
 
 
-def is_ours(row: Mapping[str, Any], settings: Settings) -> bool:
+def _own(row: Mapping[str, Any], settings: Settings) -> bool:
     """Whether a backend or webhook is ours: by its address, its title or its header."""
-    base = str(row.get("url") or "").rstrip("/").removesuffix("/webhook")
-    named = row.get("title") == BACKEND_TITLE or SECRET_HEADER in (row.get("headers") or {})
-    return named or base == settings.effective_backend_url
+    base = str(row.get("url") or "").removesuffix("/").removesuffix("/webhook")
+    return is_ours(row) or same_address(base, settings.effective_backend_url)
 
 
 def judge_project(facts: Facts, settings: Settings, secret: str, *, fast_import: bool | None) -> Iterator[Finding]:
@@ -163,7 +169,7 @@ def _judge_connected(facts: Facts, settings: Settings) -> Iterator[Finding]:
 def _judge_backends(facts: Facts, settings: Settings) -> Iterator[Finding]:
     if facts.backends is None:
         return
-    ours = [row for row in facts.backends if is_ours(row, settings)]
+    ours = [row for row in facts.backends if _own(row, settings)]
     if not ours:
         others = ", ".join(str(row.get("url")) for row in facts.backends)
         found = f"nextmask is not registered as a model{f'; there is {others}' if others else ''}"
@@ -179,7 +185,7 @@ def _judge_backends(facts: Facts, settings: Settings) -> Iterator[Finding]:
         found = f"nextmask is registered {len(ours)} times: {', '.join(str(row.get('url')) for row in ours)}"
         yield problem("backend", found, "Label Studio calls each of them at every listing.", facts.mend)
     wanted = settings.effective_backend_url
-    if not any(_same(row.get("url"), wanted) for row in ours):
+    if not any(same_address(row.get("url"), wanted) for row in ours):
         found = f"nextmask is registered at {row.get('url')}, and its address is {wanted}"
         yield problem("backend", found, "Label Studio calls the old address.", facts.mend)
     elif row.get("state") in ("DI", "ER"):
@@ -209,7 +215,7 @@ def _unreachable(facts: Facts, row: Json) -> Finding:
 def _judge_webhooks(facts: Facts, settings: Settings, secret: str) -> Iterator[Finding]:
     if facts.webhooks is None:
         return
-    ours = [row for row in facts.webhooks if is_ours(row, settings)]
+    ours = [row for row in facts.webhooks if _own(row, settings)]
     wanted = f"{settings.effective_backend_url}/webhook"
     late = f"New labels are seen by the timer only, after up to {settings.reconcile_seconds:g} s."
     faults = list(_webhook_faults(ours[0], wanted, secret)) if ours else []
@@ -227,7 +233,7 @@ def _judge_webhooks(facts: Facts, settings: Settings, secret: str) -> Iterator[F
 def _webhook_faults(row: Json, wanted: str, secret: str) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with a webhook, and why that matters where it is not what matters of all."""
     headers = row.get("headers") or {}
-    if not _same(row.get("url"), wanted):
+    if not same_address(row.get("url"), wanted):
         yield f"The webhook leads to {row.get('url')}, and should to {wanted}", ""
     if not row.get("is_active"):
         yield "The webhook is inactive", ""
@@ -265,7 +271,7 @@ def _judge_order(facts: Facts) -> Iterator[Finding]:
             f'PATCH /api/projects/{facts.id}/ {{"maximum_annotations": 1}}'
         )
         yield warning("annotations", found, why, remedy)
-    if facts.views is not None and not any(_title(view) == TAB_TITLE for view in facts.views):
+    if facts.views is not None and not any(title_of(view) == TAB_TITLE for view in facts.views):
         yield warning("tab", f"The tab {TAB_TITLE!r} is gone", "Nobody sees what comes next.", facts.mend)
 
 
@@ -373,11 +379,9 @@ def _fetch_beginning(client: LabelStudio, reference: str) -> None:
         start = b""
         for chunk in chunks:
             start += chunk
-            if len(start) >= _SNIFFED_BYTES:
+            if len(start) >= SNIFFED_BYTES:
                 break
-    if not start.startswith(_FORMATS):
-        begins = f"it begins with {start[:8]!r}"
-        raise ImageError(f"Image {reference[:120]} is not a PNG, JPEG, TIFF, WebP or BMP file: {begins}.")
+    kind_of(start[:SNIFFED_BYTES], shown(reference))
 
 
 def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:
@@ -408,11 +412,3 @@ def in_short(facts: Facts, findings: Sequence[Finding]) -> Finding:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _same(url: object, other: str) -> bool:
-    return str(url or "").rstrip("/") == other.rstrip("/")
-
-
-def _title(view: Mapping[str, Any]) -> str:
-    return str((view.get("data") or {}).get("title", ""))

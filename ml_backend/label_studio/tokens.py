@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from requests import PreparedRequest
 from requests.auth import AuthBase
@@ -121,16 +121,30 @@ def make_token(key: str, exchange: Callable[[str], str]) -> Token:
         raise ConfigurationError(
             "LABEL_STUDIO_API_KEY has spaces or characters that no token has. Copy it again, without quotes."
         )
-    return PersonalToken(key, exchange) if key.count(".") == 2 else LegacyToken(key)
+    return PersonalToken(key, exchange) if is_personal(key) else LegacyToken(key)
+
+
+def is_personal(key: str) -> bool:
+    """Tell a personal access token from a legacy one, by its shape."""
+    return key.count(".") == 2
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Return what a JSON web token says of itself, which nobody has checked; {} where it is none."""
+    try:
+        payload = token.split(".")[1]
+        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, binascii.Error):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _life(access: str) -> float:
     """Seconds that an access token lives by its own account; the host's clock and ours need not agree."""
+    claims = claims_of(access)
     try:
-        payload = access.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"]) - float(claims["iat"])
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+    except (KeyError, TypeError, ValueError):
         return _FALLBACK_SECONDS
 
 

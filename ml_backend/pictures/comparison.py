@@ -130,25 +130,23 @@ class Comparisons:
 
     def result(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> Result | None:
         """Return how two versions compare; None where that was not measured yet."""
-        labels = labels_of(project, project_settings(self._services, project)[0])
-        content = self._cache.get(_key(labels, versions, basis))
+        content = self._cache.get(self._key(project, versions, basis))
         return None if content is None else Result.from_json(content)
 
     def progress(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> tuple[int, int] | None:
         """Return how many images are done, and of how many; None where nothing is under way."""
-        key = _key(labels_of(project, project_settings(self._services, project)[0]), versions, basis)
+        key = self._key(project, versions, basis)
         with self._lock:
             job = next((job for job in self._jobs if job.key == key), None)
         return None if job is None else (job.done, len(basis.tasks))
 
     def failure(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> str | None:
         """Return why the last try failed; None where it did not."""
-        return self._failed.get(_key(labels_of(project, project_settings(self._services, project)[0]), versions, basis))
+        return self._failed.get(self._key(project, versions, basis))
 
     def start(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> bool:
         """Begin to compare, unless that is done or under way; tell whether there was room for it."""
-        labels = labels_of(project, project_settings(self._services, project)[0])
-        key = _key(labels, versions, basis)
+        key = self._key(project, versions, basis)
         if self._cache.get(key) is not None:
             return True
         with self._lock:
@@ -157,10 +155,20 @@ class Comparisons:
             if len(self._jobs) >= _WAITING:
                 return False
             self._failed.pop(key, None)
-            self._jobs.append(_Job(project, labels, basis, versions, key))
+            self._jobs.append(_Job(project, self._labels(project), basis, versions, key))
             if len(self._jobs) == 1:
                 threading.Thread(target=self._work, name="comparison", daemon=True).start()
         return True
+
+    def _labels(self, project: Project) -> Labels:
+        return labels_of(project, project_settings(self._services, project)[0])
+
+    def _key(self, project: Project, versions: Sequence[Version], basis: Basis) -> str:
+        weights = [version.sha256 for version in versions]
+        sizes = [int(version.record.settings["input_size"]) for version in versions]
+        tasks = [f"{task.task_id} {task.label_digest} {task.image}" for task in basis.tasks]
+        classes = self._labels(project).label_map.training_digest
+        return key_of(_FORMAT, "comparison", classes, *weights, *sizes, *tasks)
 
     # -- in the background --------------------------------------------------------------------------------------------
     def _work(self) -> None:
@@ -229,9 +237,7 @@ class Comparisons:
 def confusion(truth: Mask, predicted: Mask, classes: int) -> Counts:
     """Count pixels: (C+1,C+1), rows are the truth, columns the prediction, the last one that of no class at all."""
     known = truth < classes
-    columns = np.minimum(predicted[known], classes).astype(np.intp)
-    pairs = truth[known].astype(np.intp) * (classes + 1) + columns
-    return np.bincount(pairs, minlength=(classes + 1) ** 2).reshape(classes + 1, classes + 1).astype(np.int64)
+    return masks.confusion(truth[known], np.minimum(predicted[known], classes), classes + 1)
 
 
 def compared(task: int, truth: Mask, first: Mask, second: Mask, classes: int) -> Compared:
@@ -257,10 +263,3 @@ def _known_classes(found: dict[str, Any]) -> dict[str, Any]:
     for name in ("iou", "dice"):
         found[name].pop("")
     return found
-
-
-def _key(labels: Labels, versions: Sequence[Version], basis: Basis) -> str:
-    weights = [version.sha256 for version in versions]
-    sizes = [int(version.record.settings["input_size"]) for version in versions]
-    tasks = [f"{task.task_id} {task.label_digest} {task.image}" for task in basis.tasks]
-    return key_of(_FORMAT, "comparison", labels.label_map.training_digest, *weights, *sizes, *tasks)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_backend.errors import LabelConfigError, NextmaskError
 from ml_backend.label_config import LabelMap, parse_label_config
-from ml_backend.pictures.colours import Colour, class_colours
+from ml_backend.pictures.colours import Colour, class_colours, hex_colour
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Task
@@ -28,6 +28,12 @@ class Labels:
 
     label_map: LabelMap
     colours: tuple[Colour, ...]
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """The classes that masks show, with their colours as web pages write them."""
+        painted = enumerate(zip(self.label_map.classes, self.colours, strict=True))
+        return [(name, hex_colour(one)) for index, (name, one) in painted if index != self.label_map.unpainted_index]
 
     @property
     def key(self) -> str:

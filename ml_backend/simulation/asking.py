@@ -96,7 +96,7 @@ class Chooser:
             round_number: rounds chosen before.
         """
         pool = [number for number in self._pictures if self._is_open(number, labels)]
-        ranking = ranking_of(
+        ranked = ranking_of(
             self._strategy,
             self._pools(pool, labels, predictor, committee),
             budget=self._budget.planned(labels, regions=self._strategy.asks_for_regions),
@@ -105,9 +105,10 @@ class Chooser:
             progress=lambda _: None,
             preparation=Preparation(self._file, _PREPARE_SECONDS, lambda *_: None),
         )
-        if ranking is None:
+        if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
             return Choice(self._affordable(by_chance, labels))
+        ranking, _ = ranked
         picks = self._affordable(_picks(ranking, whole_only=not self._strategy.asks_for_regions), labels)
         asked = {pick.number for pick in picks}
         pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)

@@ -207,6 +207,13 @@ class Store:
         with self._read() as connection:
             return [Task(**row._mapping) for row in connection.execute(query)]
 
+    def label_files(self, project_id: int) -> set[str]:
+        """Return the names of the files that labels are kept in, of masks and of efforts."""
+        here = sa.and_(TASKS.c.project_id == project_id, sa.or_(TASKS.c.mask_file != "", TASKS.c.effort_file != ""))
+        with self._read() as connection:
+            rows = connection.execute(sa.select(TASKS.c.mask_file, TASKS.c.effort_file).where(here))
+            return {Path(file).name for row in rows for file in row if file}
+
     def count_tasks(self, project_id: int) -> dict[str, int]:
         """Return how many tasks a project has, by status."""
         query = sa.select(TASKS.c.status, sa.func.count()).where(TASKS.c.project_id == project_id)

@@ -51,6 +51,7 @@ PROJECTS = sa.Table(
     _text("pseudo_labels"),
     _text("notice"),
     sa.Column("ranking_seconds", sa.Float),
+    sa.Column("stage_since", sa.Float),
 )
 
 TASKS = sa.Table(
@@ -187,6 +188,7 @@ class Project:
     pseudo_labels: str = ""
     notice: str = ""
     ranking_seconds: float | None = None
+    stage_since: float | None = None
 
 
 @dataclass(frozen=True)

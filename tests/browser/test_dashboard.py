@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,6 @@ from wiring import PROJECT, give_project, make_services, task_of
 from ml_backend.app import create_app
 from ml_backend.demo.host import free_port
 from ml_backend.services import Services
-from ml_backend.status import note_stage_start
 from ml_backend.store import Decision
 
 pytestmark = pytest.mark.browser
@@ -216,8 +216,13 @@ def test_the_state_follows_without_a_reload(visit: Callable[..., Any], services:
         found.page.evaluate("window.stayed = true")
         lease = services.store.acquire("worker", lease_seconds=600, interval=1, only=PROJECT)
         assert lease is not None
-        note_stage_start(services.store, PROJECT, "training")
-        at_work = {"state": "training", "stage": "training", "stage_done": 30, "stage_total": 120}
+        at_work = {
+            "state": "training",
+            "stage": "training",
+            "stage_done": 30,
+            "stage_total": 120,
+            "stage_since": time.time(),
+        }
         services.store.update_project(PROJECT, **at_work)
         try:
             expect(found.page.locator("#live progress")).to_have_attribute("value", "0.2500")

@@ -513,17 +513,18 @@ def test_the_description_names_every_route_and_how_to_get_in(client: TestClient)
 
 
 def test_the_worker_lives_as_long_as_the_server(tmp_path: Path) -> None:
-    from contextlib import contextmanager
-
     life: list[str] = []
 
-    @contextmanager
-    def worker() -> Iterator[None]:
-        life.append("started")
-        yield
-        life.append("ended")
+    class Worker:
+        pid = None
 
-    app = create_app(make_settings(tmp_path), worker=worker())
+        def __enter__(self) -> None:
+            life.append("started")
+
+        def __exit__(self, *error: object) -> None:
+            life.append("ended")
+
+    app = create_app(make_settings(tmp_path), worker=Worker())
     assert life == []
     with TestClient(app) as client:
         client.get("/health")

@@ -13,7 +13,7 @@ from ml_backend import masks
 from ml_backend.boxes import Box, Query
 from ml_backend.clicks import annotation_effort, boundary, clicks
 from ml_backend.effort import as_points, effort_map, read_points, spread, write_points
-from ml_backend.effort_report import effort_report
+from ml_backend.effort_report import effort_pairs, effort_report
 from ml_backend.label_config import parse_label_config
 from ml_backend.store import Task
 
@@ -232,21 +232,21 @@ def test_predicted_and_actual_effort_of_answered_queries() -> None:
     queries[6, "nextmask-1.1"] = Query(box)  # nothing predicted it
     tasks = [answered(at, 2.0 * at) for at in range(1, 7)]
     tasks += [answered(9, 5.0), answered(8, None), Task(1, 2, "i", status="unlabelled")]
-    report = effort_report(tasks, queries, "clicks")
+    report = effort_report(effort_pairs(tasks, queries), "clicks")
     assert report is not None
     assert (report.tasks, report.predicted_total, report.predicted_mean, report.actual_mean) == (5, 15, 3, 6)
     assert report.rank_correlation == pytest.approx(1)
     assert report.sentence == (
         "Effort per task with regions: 3.0 clicks predicted, 6.0 taken (5 answered, rank correlation 1.00)."
     )
-    few = effort_report(tasks[:4], queries, "clicks")
+    few = effort_report(effort_pairs(tasks[:4], queries), "clicks")
     assert few is not None
     assert few.rank_correlation is None
-    flat = effort_report([answered(at, 1.0) for at in range(1, 6)], queries, "clicks")
+    flat = effort_report(effort_pairs([answered(at, 1.0) for at in range(1, 6)], queries), "clicks")
     assert flat is not None
     assert flat.rank_correlation is None
-    assert effort_report([answered(6, 3.0)], queries, "clicks") is None
+    assert effort_report(effort_pairs([answered(6, 3.0)], queries), "clicks") is None
     # what was shown is not known: the last query
-    last = effort_report([answered(1, 3.0, version="")], queries, "seconds")
+    last = effort_report(effort_pairs([answered(1, 3.0, version="")], queries), "seconds")
     assert last is not None
     assert last.predicted_mean == 100

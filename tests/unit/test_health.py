@@ -36,13 +36,13 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 class Worker:
     runs = True
 
-    def is_alive(self) -> bool:
-        return self.runs
+    def pid(self) -> int | None:
+        return 1 if self.runs else None
 
 
 def client(services: Services, worker: Worker | None = None) -> TestClient:
     app = FastAPI()
-    health.add_health(app, services, worker=worker.is_alive if worker else None)
+    health.add_health(app, services, worker_pid=worker.pid if worker else None)
     return TestClient(app)
 
 

@@ -293,7 +293,7 @@ def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
     options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
     found = ranking_of(make_strategy("entropy", {}), pools, **options)
     assert found is not None
-    assert found.ids == (3, 2, 1)
+    assert found[0].ids == (3, 2, 1)
     queue = rank_pool(make_strategy("entropy", {}), pools, **options)
     assert in_order(dict(queue.priorities)) == [3, 2, 1]
     assert queue.scored == 3

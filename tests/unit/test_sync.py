@@ -318,11 +318,12 @@ def test_masks_that_no_task_uses_are_removed(
     sync()
     folder = tmp_path / "masks"
     assert len(list(folder.iterdir())) == 4  # of each annotation the mask and the effort
-    tasks = services.store.tasks(PROJECT)
+    tasks, used = services.store.tasks(PROJECT), services.store.label_files(PROJECT)
     (folder / "tmp1234.part").write_bytes(b"what a killed process was writing")
-    assert remove_unused_masks(folder, tasks) == 3
+    assert remove_unused_masks(folder, used) == 3
     assert {str(path) for path in folder.iterdir()} == {tasks[0].mask_file, tasks[0].effort_file}
-    assert remove_unused_masks(folder, tasks) == 0
+    assert remove_unused_masks(folder, used) == 0
+    assert remove_unused_masks(folder / "not there", used) == 0
 
 
 def test_the_size_is_asked_of_the_image_only_when_no_region_tells(services: Services, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Events of projects, and how informative the strategy found each image that it ranked.
+"""Events of projects, how informative the strategy found each image that it ranked, and when a stage began.
 
 Revision ID: 0003
 """
@@ -11,7 +11,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add a table and a column, and tell releases that know no revisions to keep away."""
+    """Add a table and columns, and tell releases that know no revisions to keep away."""
     op.create_table(
         "events",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -23,6 +23,7 @@ def upgrade() -> None:
     )
     op.create_index("events_by_project", "events", ["project_id", "id"])
     op.add_column("ranking", sa.Column("information", sa.Float))
+    op.add_column("projects", sa.Column("stage_since", sa.Float))
     # They look here, and would otherwise take a database without this row, or with "2" in it, for one of theirs.
     op.execute(sa.text("DELETE FROM meta WHERE key = 'schema'"))
     op.execute(sa.text("INSERT INTO meta (key, value) VALUES ('schema', '3')"))
