@@ -4,6 +4,12 @@ Everything here can be rebuilt from Label Studio and the checkpoints, so the dat
 something a person made. It holds what makes a reconcile cheap (which tasks changed), what makes it safe (leases), and
 what was published (to measure what annotators changed).
 
+    database      opens it; `migrations` makes and upgrades its schema
+    tables        the tables, and their rows as dataclasses
+    connections   transactions, notes, counts, and a clock that nobody can set
+    projects, tasks, rankings, decisions, publications, events   reads and writes, a module each
+    store         all of them together
+
 SQLAlchemy Core on SQLite in WAL mode; PostgreSQL by its address. Rows leave this module as frozen dataclasses.
 """
 

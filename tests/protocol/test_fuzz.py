@@ -113,5 +113,5 @@ def _as_before(services: Services) -> Any:
     yield
     for project in services.store.projects():
         if project.id != PROJECT:
-            services.store.forget_project(project.id)
+            services.store.update_project(project.id, managed=False)
     services.store.update_project(PROJECT, extra_params='{"strategy": "entropy"}')

@@ -62,7 +62,7 @@ def test_unknown_projects_have_a_version_as_well(client: TestClient, services: S
     assert setup.json() == {"model_version": NO_VERSION}
     assert predicted["results"] == [{"result": [], "score": 1.0, "model_version": NO_VERSION}]
     assert predicted["model_version"] == NO_VERSION
-    services.store.forget_project(999)
+    services.store.update_project(999, managed=False)
 
 
 def test_setup_wakes_the_worker_for_news_and_only_then(client: TestClient, services: Services) -> None:
@@ -87,7 +87,7 @@ def test_setup_makes_new_projects_known_and_takes_up_old_ones(client: TestClient
     services.store.update_project(777, managed=False, state=DISCONNECTING)
     client.post("/setup", json=body)
     assert not project(services, 777).managed
-    services.store.forget_project(777)
+    services.store.update_project(777, managed=False)
 
 
 def test_versions_by_both_methods(client: TestClient, services: Services) -> None:
@@ -223,7 +223,7 @@ def test_a_project_whose_model_is_damaged_answers_empty(predict: Any, services: 
     (services.checkpoints(66).folder / "versions" / "1" / "weights.safetensors").write_bytes(b"")
     (row,) = predict(data_uri(0), project="66.1")["results"]
     assert row == {"result": [], "score": 1.0, "model_version": "nextmask-1.9"}
-    services.store.forget_project(66)
+    services.store.update_project(66, managed=False)
 
 
 def test_a_request_that_takes_too_long_answers_the_rest_without_masks(

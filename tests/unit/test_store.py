@@ -229,18 +229,6 @@ def test_whoever_lost_the_lease_learns_it_and_changes_nothing(store: Store, cloc
     assert (after.lease_owner, after.wakes_handled) == ("new", 0)
 
 
-def test_a_forgotten_project_ends_its_lease(store: Store) -> None:
-    store.wake(1)
-    lease = taken(store)
-    store.put_tasks([task_of(5, 1)])
-    store.put_ranking(1, {5: 0.5})
-    store.put_published(1, "nextmask-1.1", [(5, 0.5, b"png")])
-    store.forget_project(1)
-    with pytest.raises(LeaseLost):
-        store.heartbeat(lease, lease_seconds=SECONDS)
-    assert (store.project(1), store.tasks(1), store.priorities(1, [5]), store.versions(1)) == (None, [], {}, [])
-
-
 # -- several processes -----------------------------------------------------------------------------------------------
 def in_process(url: str, code: str) -> subprocess.Popen[str]:
     """Run code with `store` open in a process of its own; it starts when told to, by a line on standard input."""
@@ -465,12 +453,10 @@ def test_events_come_back_newest_first_and_page_by_page(store: Store, clock: Clo
     assert [event.text for event in first] == ["number 4", "number 2"]
     (last,) = store.events(1, limit=2, before=first[-1].id)
     assert last == Event(last.id, 1, clock.now - 4, "ranked", "warning", "number 0")
-    store.forget_project(1)
-    assert {event.project_id for event in store.events(None)} == {2}
 
 
 def test_the_newest_events_of_each_project_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ml_backend.store.store.KEPT_EVENTS", 3)
+    monkeypatch.setattr("ml_backend.store.events.KEPT_EVENTS", 3)
     store.add_event(2, "ranked", "of another project")
     for number in range(7):
         store.add_event(1, "ranked", str(number))

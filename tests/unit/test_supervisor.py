@@ -41,7 +41,8 @@ def test_a_worker_that_dies_is_replaced_after_a_pause(tmp_path: Path, caplog: py
         seen = [running(worker)]
         for _ in range(2):
             os.kill(seen[-1], signal.SIGKILL)
-            wait_for(lambda: worker.pid not in {None, *seen})
+            wait_for(lambda: worker.pid is None)
+            wait_for(lambda: worker.pid is not None)
             seen.append(running(worker))
     assert len(set(seen)) == 3
     assert not any(is_alive(pid) for pid in seen)

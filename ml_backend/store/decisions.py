@@ -1,0 +1,58 @@
+"""What streams decided about tasks that arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from ml_backend.store.connections import Connections, chunks
+from ml_backend.store.tables import DECISIONS, META, TASKS, Decision
+
+
+class Decisions(Connections):
+    """Reads and writes of a stream's decisions."""
+
+    def put_decisions(self, project_id: int, decisions: Iterable[Decision], *, note: tuple[str, str]) -> None:
+        """Keep decisions, and the state of the stream that made them as a note (key, value), in one transaction."""
+        rows = [{"project_id": project_id, **vars(decision)} for decision in decisions]
+        with self._write() as connection:
+            self._upsert_in(connection, DECISIONS, rows, keys=("project_id", "task_id"))
+            self._upsert_in(connection, META, [{"key": note[0], "value": note[1]}], keys=("key",))
+
+    def decisions(self, project_id: int) -> dict[int, Decision]:
+        """Return what was decided, by task id."""
+        with self._read() as connection:
+            rows = connection.execute(sa.select(DECISIONS).where(DECISIONS.c.project_id == project_id))
+            fields = [{**row._mapping} for row in rows]
+        for one in fields:
+            del one["project_id"]
+        return {one["task_id"]: Decision(**one) for one in fields}
+
+    def count_decisions(self, project_id: int) -> tuple[int, int, int]:
+        """Return how many tasks were kept, are passed over, and were returned."""
+        c = DECISIONS.c
+        counts = (sa.func.count().filter(one) for one in (c.keep, sa.not_(sa.or_(c.keep, c.returned)), c.returned))
+        with self._read() as connection:
+            row = connection.execute(sa.select(*counts).where(c.project_id == project_id)).one()
+        return int(row[0]), int(row[1]), int(row[2])
+
+    def passed_over(self, project_id: int) -> dict[int, Decision]:
+        """Return the decisions to pass a task over that nobody took back; it may have been labelled since."""
+        decisions = self.decisions(project_id)
+        return {task: one for task, one in decisions.items() if not one.keep and not one.returned}
+
+    def update_decisions(self, project_id: int, task_ids: Iterable[int], **fields: bool) -> None:
+        """Set columns (marked, returned) of decisions."""
+        with self._write() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                here = sa.and_(DECISIONS.c.project_id == project_id, DECISIONS.c.task_id.in_(chunk))
+                connection.execute(sa.update(DECISIONS).where(here).values(**fields))
+
+    def set_task_status(self, project_id: int, task_ids: Iterable[int], status: str) -> None:
+        """Set the status of tasks that have no annotation: unlabelled or passed."""
+        with self._write() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
+                open_ones = sa.and_(here, TASKS.c.status.in_(("unlabelled", "passed")))
+                connection.execute(sa.update(TASKS).where(open_ones).values(status=status))

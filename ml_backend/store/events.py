@@ -1,0 +1,71 @@
+"""What happened to projects, for people to read later."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from ml_backend.store.connections import Connections
+from ml_backend.store.tables import EVENTS, Event
+
+logger = logging.getLogger(__name__)
+
+KEPT_EVENTS = 2000
+"""Events kept of each project."""
+_EVENT_CHARACTERS = 2000
+
+
+class Events(Connections):
+    """Reads and writes of events."""
+
+    def add_event(self, project_id: int, kind: str, text: str, *, level: str = "info") -> None:
+        """Keep what happened to a project; of each, the newest ones only.
+
+        An event that cannot be kept (disk full, database locked) is logged: the work that it tells of goes on.
+        """
+        row = {"project_id": project_id, "at": time.time(), "kind": kind, "level": level, "text": _storable(text)}
+        newest = sa.select(EVENTS.c.id).where(EVENTS.c.project_id == project_id).order_by(EVENTS.c.id.desc())
+        first_old = newest.offset(KEPT_EVENTS).limit(1).scalar_subquery()
+        old = sa.and_(EVENTS.c.project_id == project_id, EVENTS.c.id <= first_old)
+        try:
+            with self._write() as connection:
+                connection.execute(sa.insert(EVENTS).values(**row))
+                connection.execute(sa.delete(EVENTS).where(old))
+        except sa.exc.SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            logger.warning("project=%s event=%s cannot be kept: %s", project_id, kind, reason)
+
+    def events(
+        self,
+        project_id: int | None,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        levels: Collection[str] | None = None,
+    ) -> list[Event]:
+        """Return events, newest first.
+
+        Args:
+            project_id: None: those of all projects.
+            limit: at most so many.
+            before: only those older than the event of this id.
+            levels: only those of these levels; None: all.
+        """
+        query = sa.select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
+        if project_id is not None:
+            query = query.where(EVENTS.c.project_id == project_id)
+        if before is not None:
+            query = query.where(EVENTS.c.id < before)
+        if levels is not None:
+            query = query.where(EVENTS.c.level.in_(levels))
+        with self._read() as connection:
+            return [Event(**row._mapping) for row in connection.execute(query)]
+
+
+def _storable(text: str) -> str:
+    """Bound a text that came from elsewhere, and replace what no database takes."""
+    text = text.encode("utf-8", "replace").decode().replace("\0", "")
+    return text if len(text) <= _EVENT_CHARACTERS else f"{text[: _EVENT_CHARACTERS - 1]}…"

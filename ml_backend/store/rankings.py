@@ -1,0 +1,191 @@
+"""The ranking of each project, and what was asked for of its tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from ml_backend.boxes import Query, boxes_from_text, boxes_to_text
+from ml_backend.store.connections import Connections, chunks
+from ml_backend.store.tables import PROJECTS, PUBLISHED, QUERIES, RANKING, TASKS, QueueEntry, Task
+
+
+class Rankings(Connections):
+    """Reads and writes of rankings and queries."""
+
+    def put_ranking(
+        self,
+        project_id: int,
+        entries: Mapping[int, float],
+        queries: Mapping[int, Query] | None = None,
+        information: Mapping[int, float] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Replace a project's ranking and set columns of the project, in one transaction.
+
+        Args:
+            entries: task id -> priority.
+            queries: task id -> what is asked for, of those tasks of which not the whole image is.
+            information: task id -> what the strategy measured, of those tasks that it looked at.
+        """
+        told = information or {}
+        rows = [
+            _ranking_row(project_id, task, value, (queries or {}).get(task)) | {"information": told.get(task)}
+            for task, value in entries.items()
+        ]
+        with self._write() as connection:
+            connection.execute(sa.delete(RANKING).where(RANKING.c.project_id == project_id))
+            if rows:
+                connection.execute(sa.insert(RANKING), rows)
+            if fields:
+                connection.execute(sa.update(PROJECTS).where(PROJECTS.c.id == project_id).values(**fields))
+
+    def ranked(self, project_id: int, *, limit: int | None = None) -> list[tuple[Task, float]]:
+        """Return the unlabelled tasks of the ranking with their priorities, best first."""
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        query = (
+            sa.select(TASKS, RANKING.c.priority)
+            .join(RANKING, here)
+            .where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            .order_by(RANKING.c.priority.desc(), TASKS.c.task_id)
+            .limit(limit)
+        )
+        with self._read() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(query)]
+        return [(Task(**row), priority) for row in rows for priority in [row.pop("priority")]]
+
+    def queue_page(self, project_id: int, version: str, *, offset: int, limit: int) -> list[QueueEntry]:
+        """Return some of the ranking's unlabelled tasks, best first.
+
+        Args:
+            version: whose predictions count as published.
+            offset: how many better ones to pass over.
+        """
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        shown = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
+        published = sa.exists().where(shown, PUBLISHED.c.version == version)
+        asked = (RANKING.c.priority, RANKING.c.information, RANKING.c.boxes.label("asked"), RANKING.c.cost)
+        query = (
+            sa.select(TASKS, *asked, published.label("published"))
+            .join(RANKING, here)
+            .where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            .order_by(RANKING.c.priority.desc(), TASKS.c.task_id)
+        )
+        with self._read() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(query.offset(offset).limit(limit))]
+        entries = []
+        for rank, row in enumerate(rows, start=offset + 1):
+            found = {name: row.pop(name) for name in ("priority", "information", "asked", "cost", "published")}
+            entries.append(QueueEntry(Task(**row), rank, **{**found, "published": bool(found["published"])}))
+        return entries
+
+    def asked_of(self, project_id: int, task_id: int) -> str:
+        """Return the boxes that the ranking asks for of a task, as text; empty: the whole image, or nothing."""
+        here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id == task_id)
+        with self._read() as connection:
+            return connection.execute(sa.select(RANKING.c.boxes).where(here)).scalar() or ""
+
+    def count_ranked(self, project_id: int) -> int:
+        """Return how many unlabelled tasks the ranking holds."""
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        query = sa.select(sa.func.count()).select_from(TASKS).join(RANKING, here)
+        with self._read() as connection:
+            waiting = query.where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            return int(connection.execute(waiting).scalar_one())
+
+    def shares_below(self, project_id: int, values: Sequence[float]) -> list[float]:
+        """Return for each value the share, in [0, 1], of the tasks that the strategy looked at with a smaller one."""
+        if not values:
+            return []
+        own = RANKING.c.information
+        smaller = [sa.func.sum(sa.case((own < value, 1), else_=0)) for value in values]  # one scan for all
+        query = sa.select(sa.func.count(own), *smaller).where(RANKING.c.project_id == project_id, own.is_not(None))
+        with self._read() as connection:
+            total, *counts = connection.execute(query).one()
+        return [count / total if total else 0.0 for count in counts]
+
+    def priorities(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
+        """Return the priorities of those of the tasks that the ranking holds."""
+        found: dict[int, float] = {}
+        with self._read() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
+                rows = connection.execute(sa.select(RANKING.c.task_id, RANKING.c.priority).where(here))
+                found.update({row[0]: row[1] for row in rows})
+        return found
+
+    def information(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
+        """Return how informative the strategy found those of the tasks that it looked at; its unit is its own."""
+        found: dict[int, float] = {}
+        with self._read() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
+                query = sa.select(RANKING.c.task_id, RANKING.c.information).where(here)
+                rows = connection.execute(query.where(RANKING.c.information.is_not(None)))
+                found.update({row[0]: row[1] for row in rows})
+        return found
+
+    def ranked_queries(self, project_id: int, *, status: str | None = None) -> dict[int, Query]:
+        """Return what the ranking asks for, by task id, of those tasks of which not the whole image is asked for.
+
+        Args:
+            status: leave out tasks that have another one.
+        """
+        table = RANKING.c
+        query = sa.select(table.task_id, table.boxes, table.cost)
+        if status is not None:
+            here = sa.and_(table.project_id == TASKS.c.project_id, table.task_id == TASKS.c.task_id)
+            query = query.join(TASKS, here).where(TASKS.c.status == status)
+        with self._read() as connection:
+            rows = connection.execute(query.where(table.project_id == project_id, table.boxes != ""))
+            return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}
+
+    def move_ranking(self, project_id: int, moves: Mapping[int, int], tasks: Iterable[Task]) -> None:
+        """Let other tasks of the same images take the places of tasks in the ranking, in one transaction.
+
+        Args:
+            moves: task id in the ranking -> the one that takes its place; what that one had there is dropped.
+            tasks: those that are new, to be inserted.
+        """
+        with self._write() as connection:
+            self._upsert_in(connection, TASKS, [vars(task) for task in tasks], keys=("project_id", "task_id"))
+            for old, new in moves.items():
+                here = RANKING.c.project_id == project_id
+                connection.execute(sa.delete(RANKING).where(here, RANKING.c.task_id == new))
+                connection.execute(sa.update(RANKING).where(here, RANKING.c.task_id == old).values(task_id=new))
+
+    # -- what was asked for -------------------------------------------------------------------------------------------
+    def put_queries(self, project_id: int, version: str, queries: Mapping[int, Query]) -> None:
+        """Keep what tasks are published with; it stays when the version is pruned."""
+        keys = {"project_id": project_id, "version": version, "asked_at": time.time()}
+        rows = [
+            keys | {"task_id": task, "boxes": boxes_to_text(query.boxes), "cost": query.cost}
+            for task, query in queries.items()
+        ]
+        self._upsert(QUERIES, rows, keys=("project_id", "task_id", "version"))
+
+    def drop_queries(self, project_id: int, version: str, task_ids: Iterable[int]) -> None:
+        """Take back that tasks are published with rectangles: the host would not show them."""
+        with self._write() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                table = QUERIES.c
+                here = sa.and_(table.project_id == project_id, table.version == version, table.task_id.in_(chunk))
+                connection.execute(sa.delete(QUERIES).where(here))
+
+    def published_queries(self, project_id: int, task_id: int | None = None) -> dict[tuple[int, str], Query]:
+        """Return what tasks (or one) were ever published with, by task id and version, the last one last."""
+        table = QUERIES.c
+        here = table.project_id == project_id
+        if task_id is not None:
+            here = sa.and_(here, table.task_id == task_id)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(QUERIES).where(here).order_by(table.asked_at))
+            return {(row.task_id, row.version): Query(boxes_from_text(row.boxes), row.cost) for row in rows}
+
+
+def _ranking_row(project_id: int, task_id: int, priority: float, query: Query | None) -> dict[str, Any]:
+    asked = {"boxes": boxes_to_text(query.boxes), "cost": query.cost} if query else {"boxes": "", "cost": None}
+    return {"project_id": project_id, "task_id": task_id, "priority": priority} | asked

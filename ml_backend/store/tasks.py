@@ -1,0 +1,124 @@
+"""Tasks: their labels, and why some are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ml_backend.boxes import WHOLE_IMAGE
+from ml_backend.store.connections import Connections, chunks
+from ml_backend.store.tables import DECISIONS, PUBLISHED, QUERIES, RANKING, TASKS, Decision, Label, Task
+
+_LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
+    "all": sa.or_(TASKS.c.status.in_(("broken", "skipped", "passed")), TASKS.c.error != ""),
+    "failed": sa.or_(TASKS.c.status == "broken", TASKS.c.error != ""),
+    "skipped": TASKS.c.status == "skipped",
+    "passed": TASKS.c.status == "passed",
+}
+
+
+class Tasks(Connections):
+    """Reads and writes of tasks."""
+
+    def put_tasks(self, tasks: Iterable[Task]) -> None:
+        """Insert or replace tasks."""
+        rows = [vars(task) for task in tasks]
+        self._upsert(TASKS, rows, keys=("project_id", "task_id"))
+
+    def task(self, project_id: int, task_id: int) -> Task | None:
+        """Return one task, or None."""
+        return next(iter(self._select_tasks(project_id, TASKS.c.task_id == task_id)), None)
+
+    def tasks(self, project_id: int, *, status: str | None = None) -> list[Task]:
+        """Return a project's tasks by id, all or those of one status."""
+        return self._select_tasks(project_id, sa.true() if status is None else TASKS.c.status == status)
+
+    def tasks_in_parts(self, project_id: int) -> list[Task]:
+        """Return the tasks by id that label a part of their image."""
+        return self._select_tasks(project_id, sa.and_(TASKS.c.status == "labelled", TASKS.c.boxes != WHOLE_IMAGE))
+
+    def _select_tasks(self, project_id: int, condition: sa.ColumnElement[bool]) -> list[Task]:
+        query = sa.select(TASKS).where(TASKS.c.project_id == project_id, condition).order_by(TASKS.c.task_id)
+        with self._read() as connection:
+            return [Task(**row._mapping) for row in connection.execute(query)]
+
+    def label_files(self, project_id: int) -> set[str]:
+        """Return the names of the files that labels are kept in, of masks and of efforts."""
+        here = sa.and_(TASKS.c.project_id == project_id, sa.or_(TASKS.c.mask_file != "", TASKS.c.effort_file != ""))
+        with self._read() as connection:
+            rows = connection.execute(sa.select(TASKS.c.mask_file, TASKS.c.effort_file).where(here))
+            return {Path(file).name for row in rows for file in row if file}
+
+    def count_tasks(self, project_id: int) -> dict[str, int]:
+        """Return how many tasks a project has, by status."""
+        query = sa.select(TASKS.c.status, sa.func.count()).where(TASKS.c.project_id == project_id)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(TASKS.c.status))}
+
+    def labels(self, project_id: int) -> list[Label]:
+        """Return what is known of each label, in the order in which they were made."""
+        columns = (TASKS.c.task_id, TASKS.c.lead_time, TASKS.c.agreement)
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
+        query = sa.select(*columns).where(here).order_by(sa.func.coalesce(TASKS.c.annotation_id, 0), TASKS.c.task_id)
+        with self._read() as connection:
+            return [Label(*row) for row in connection.execute(query)]
+
+    def mean_agreement(self, project_id: int) -> float | None:
+        """Return the mean of the labels' agreements; None where no label has one."""
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
+        with self._read() as connection:
+            return connection.execute(sa.select(sa.func.avg(TASKS.c.agreement)).where(here)).scalar()
+
+    def task_errors(self, project_id: int) -> dict[int, str]:
+        """Return why tasks cannot be used, or not in full, by id."""
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.error != "")
+        query = sa.select(TASKS.c.task_id, TASKS.c.error).where(here).order_by(TASKS.c.task_id)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def count_left_out(self, project_id: int) -> dict[str, int]:
+        """Return how many tasks are left out, by reason; see `left_out`."""
+        counts = [sa.func.count().filter(_LEFT_OUT[reason]).label(reason) for reason in _LEFT_OUT]
+        with self._read() as connection:
+            row = connection.execute(sa.select(*counts).where(TASKS.c.project_id == project_id)).one()
+        return dict(row._mapping)
+
+    def left_out(
+        self, project_id: int, reason: str, *, limit: int, offset: int = 0
+    ) -> list[tuple[Task, Decision | None]]:
+        """Return tasks that nobody learns from, or not in full, by id, with what a stream decided about them.
+
+        Args:
+            reason: failed (an error is noted), skipped (by an annotator), passed (over by a stream), or all.
+        """
+        same = sa.and_(DECISIONS.c.project_id == TASKS.c.project_id, DECISIONS.c.task_id == TASKS.c.task_id)
+        decided = [column.label(f"decided__{column.name}") for column in DECISIONS.c if column.name != "project_id"]
+        query = sa.select(TASKS, *decided).join(DECISIONS, same, isouter=True)
+        query = query.where(TASKS.c.project_id == project_id, _LEFT_OUT[reason])
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(TASKS.c.task_id).limit(limit).offset(offset))
+            return [_task_and_decision(row._mapping) for row in rows]
+
+    def set_task_error(self, project_id: int, task_id: int, error: str) -> None:
+        """Note why a task cannot be used ("" when it can again)."""
+        with self._write() as connection:
+            one = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id == task_id)
+            connection.execute(sa.update(TASKS).where(one).values(error=error))
+
+    def delete_tasks(self, project_id: int, task_ids: Iterable[int]) -> None:
+        """Drop tasks that Label Studio no longer has."""
+        with self._write() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                for table in (TASKS, RANKING, PUBLISHED, QUERIES, DECISIONS):
+                    here = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(chunk))
+                    connection.execute(sa.delete(table).where(here))
+
+
+def _task_and_decision(row: Mapping[Any, Any]) -> tuple[Task, Decision | None]:
+    prefix = "decided__"
+    decided = {name[len(prefix) :]: value for name, value in row.items() if name.startswith(prefix)}
+    task = Task(**{name: value for name, value in row.items() if not name.startswith(prefix)})
+    return task, None if decided["task_id"] is None else Decision(**decided)
