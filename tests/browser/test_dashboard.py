@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from servers import serving
 from support import wait_for
 from wiring import PROJECT, give_project, make_services, task_of
 
 from ml_backend.app import create_app
-from ml_backend.demo.host import free_port
 from ml_backend.services import Services
 from ml_backend.store import Decision
 
@@ -83,14 +81,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 @pytest.fixture(scope="module")
 def url(services: Services) -> Iterator[str]:
     """The dashboard's address, served by a real server."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(services.settings), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started, name="the server")
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with serving(create_app(services.settings)) as address:
+        yield address
 
 
 @pytest.fixture

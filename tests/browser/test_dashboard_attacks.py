@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser
+from servers import serving
 from wiring import PROJECT, give_project, make_services, make_settings, task_of
 
 from ml_backend.app import create_app
@@ -42,16 +40,8 @@ def address(tmp_path: Path) -> Iterator[str]:
     services.store.add_event(PROJECT, "failed", HOSTILE, level="error")
     app = create_app(make_settings(tmp_path))
     services.store.close()
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            thread.join(0.02)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    with serving(app) as found:
+        yield found
 
 
 def test_nothing_that_people_write_is_run(offline_chromium: Browser, address: str) -> None:

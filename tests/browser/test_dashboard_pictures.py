@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from dashboard_data import VERSION, fill
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
+from servers import serving
 from shapes import make_shapes
 from support import wait_for
 from wiring import PROJECT, make_services
 
 from ml_backend import masks
 from ml_backend.app import create_app
-from ml_backend.demo.host import free_port
 from ml_backend.services import Services
 
 pytestmark = pytest.mark.browser
@@ -44,14 +42,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 @pytest.fixture(scope="module")
 def url(services: Services) -> Iterator[str]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(services.settings), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started, name="the server")
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with serving(create_app(services.settings)) as address:
+        yield address
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from typing import Any
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from servers import answering
 from wiring import PROJECT, disc, give_project, make_services, make_settings, png, task_of
 
 from ml_backend.app import create_app
@@ -41,13 +41,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for index in range(IMAGES):
         (folder / f"{index}.png").write_bytes(png(disc(index)[0]))
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no pixels")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(partial(_Quiet, directory=str(folder))) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

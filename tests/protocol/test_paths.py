@@ -7,13 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from servers import serving
 from wiring import PROJECT, give_project, make_services, make_settings
 
 from ml_backend.app import create_app
@@ -59,16 +58,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     give_project(services)
     services.store.close()
     app = create_app(make_settings(folder, basic_auth_user=USER, basic_auth_pass=PASSWORD))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", timeout_keep_alive=1))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            thread.join(0.02)
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+    with serving(app, timeout_keep_alive=1) as address:
+        yield int(address.rpartition(":")[2])
 
 
 def send(port: int, method: str, target: str, headers: list[str]) -> tuple[int, bytes]:

@@ -7,15 +7,15 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from servers import answering
+from support import wait_for
 from wiring import XML, make_settings
 
 from ml_backend.demo.host import free_port
@@ -48,22 +48,8 @@ class _Host(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def host() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Host)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def wait_for(what: Callable[[], Any], name: str) -> Any:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(name)
+    with answering(_Host) as address:
+        yield address
 
 
 def is_up(url: str) -> bool:
@@ -145,9 +131,9 @@ def test_no_secret_shows_anywhere(tmp_path: Path, host: str) -> None:
             start_new_session=True,
         )
     try:
-        wait_for(lambda: is_up(url), "the server")
+        wait_for(lambda: is_up(url), seconds=240, name="the server")
         provoke(url, host)
-        wait_for(lambda: "reconcile failed" in log.read_text(), "the worker's failure")
+        wait_for(lambda: "reconcile failed" in log.read_text(), seconds=240, name="the worker's failure")
         shown = provoke(url, host)  # pages show by now what failed
         processes = children(process.pid)
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in processes]

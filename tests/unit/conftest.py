@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from http_host import Host
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +16,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A server that stands for Label Studio where a test decides its answers."""
+    with Host().serving() as running:
+        yield running
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Host]:
+    """Another server."""
+    with Host().serving() as running:
+        yield running

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import answering
 from wiring import NOBODY, PROJECT, make_services, make_settings
 
 from ml_backend.doctor import bench, computing, examine, host, installation
@@ -359,11 +360,8 @@ def other_program() -> Iterator[str]:
         def log_message(self, *_arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with answering(Handler) as address:
+        yield address
 
 
 def test_a_server_that_is_not_there_or_is_another_program(tmp_path: Path, other_program: str) -> None:

@@ -32,18 +32,6 @@ ANYWHERE = "127.0.0.1"
 Lookup = dict[str, list[str]]
 
 
-@pytest.fixture
-def host() -> Iterator[Host]:
-    with Host().serving() as running:
-        yield running
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Host]:
-    with Host().serving() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):

@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,6 @@ from ml_backend.label_studio.queries import host_time
 
 KEY = "5ec2e7" * 6 + "abcd"
 PERSONAL = "head.5ec2e7body.5ec2e7signature"
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    with Host().serving() as running:
-        yield running
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Host]:
-    with Host().serving() as running:
-        yield running
 
 
 @pytest.fixture
