@@ -164,6 +164,9 @@ class Connection:
         if not own:
             self._client.add_ml_backend(**fields)
             self._changes.append(f"registered the backend {self._url}")
+            # Label Studio on SQLite carries a call out again when its database was locked half-way: there may be two.
+            for row in self._own(self._client.ml_backends(self._id), self._url)[1:]:
+                self._client.delete_ml_backend(int(row["id"]))
             return
         # The host's listing has just called /setup: where that failed, the address or the password has changed.
         unreachable = own[0].get("state") not in _REACHED

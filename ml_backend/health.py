@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from shutil import disk_usage
 from typing import Final
 
 import sqlalchemy as sa
@@ -21,6 +20,7 @@ from fastapi import FastAPI, Response, status
 from pydantic import BaseModel
 
 from ml_backend import __version__
+from ml_backend.disk import free_bytes
 from ml_backend.errors import NextmaskError
 from ml_backend.model import NextmaskModel
 from ml_backend.services import Services, model_number, worker_seen
@@ -104,7 +104,7 @@ class _Probe:
             with tempfile.TemporaryFile(dir=settings.model_dir) as file:
                 file.write(b"nextmask")
                 file.flush()
-            free = disk_usage(settings.model_dir).free
+            free = free_bytes(settings.model_dir)
         except OSError as error:
             return f"MODEL_DIR cannot be written ({error.strerror}): is the disk full, or is it read-only?"
         if free < settings.minimum_free_bytes:

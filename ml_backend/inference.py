@@ -344,7 +344,8 @@ def _shortage(work: Callable[[T], R], given: T) -> R | ImageError:
     try:
         return work(given)
     except ImageError as error:
-        return error.with_traceback(None)  # which would keep the tensors alive
+        error.__context__ = None  # what it was raised from, and the tracebacks, would keep the tensors alive
+        return error.with_traceback(None)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from shutil import disk_usage
 from typing import Final
 
 import sqlalchemy as sa
@@ -29,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_backend import __version__
 from ml_backend.connection import WEBHOOK_ACTIONS
+from ml_backend.disk import free_bytes
 from ml_backend.errors import NextmaskError
 from ml_backend.services import Services, model_number, worker_seen
 from ml_backend.store import Project
@@ -173,7 +173,7 @@ class _Installation(Collector):
         yield from found
 
     def _disk(self) -> Iterator[Metric]:
-        free = disk_usage(self._services.settings.model_dir).free
+        free = free_bytes(self._services.settings.model_dir)
         yield GaugeMetricFamily("nextmask_disk_free_bytes", "Free bytes in MODEL_DIR.", value=free)
 
     def _of_store(self) -> Iterator[Metric]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import tempfile
 import time
@@ -18,6 +17,7 @@ from urllib3.util import parse_url
 
 from ml_backend import __version__
 from ml_backend.connection import SECRET_HEADER
+from ml_backend.disk import free_bytes
 from ml_backend.doctor.bench import Missing
 from ml_backend.doctor.findings import Finding, note, ok, problem, skipped, warning
 from ml_backend.errors import ConfigurationError, StoreError
@@ -77,14 +77,14 @@ def _unwritable(folder: Path, there: Path, error: OSError, owner: int, mine: int
     if files.f_files and not files.f_favail:
         return problem("disk", f"{found}; no file can be made: all {files.f_files} inodes of its disk are used", why,
                        "Delete files, or set MODEL_DIR to a folder on another disk")  # fmt: skip
-    if shutil.disk_usage(there).free < LEAST_FREE:
+    if free_bytes(there) < LEAST_FREE:
         remedy = "Free some space, or set MODEL_DIR to a folder on another disk"
-        return problem("disk", f"{found}; {_size(shutil.disk_usage(there).free)} are free", why, remedy)
+        return problem("disk", f"{found}; {_size(free_bytes(there))} are free", why, remedy)
     return problem("folder", found, why, f"chown -R {mine} {folder}, or set MODEL_DIR to a folder of your own")
 
 
 def _judge_room(settings: Settings, there: Path) -> Iterator[Finding]:
-    folder, free = settings.model_dir, shutil.disk_usage(there).free
+    folder, free = settings.model_dir, free_bytes(there)
     need = max(
         LEAST_FREE, settings.minimum_free_bytes, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0)
     )

@@ -139,6 +139,22 @@ def test_doubled_registrations_are_removed(studio: MemoryStudio, make_connection
     assert changes.count("removed a doubled webhook") == 1
 
 
+def test_a_registration_that_the_host_carried_out_twice_is_one(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = studio.add_ml_backend
+
+    def twice(**fields: Any) -> dict[str, Any]:
+        once(**fields)
+        return once(**fields)
+
+    monkeypatch.setattr(studio, "add_ml_backend", twice)
+    make_connection().connect()
+    assert [row["url"] for row in studio.backends] == [URL]
+    assert len(studio.hooks) == 1
+    assert make_connection().connect() == []
+
+
 def test_other_peoples_things_are_left_alone(studio: MemoryStudio, make_connection: MakeConnection) -> None:
     studio.add_ml_backend(project=PROJECT, url="http://10.0.0.9:1", title="theirs")
     studio.add_view(PROJECT, {"title": "Mine"})
