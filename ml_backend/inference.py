@@ -248,12 +248,16 @@ class PredictorCache:
     """The models in memory: the `capacity` last used ones, each loaded once however many threads ask for it.
 
     Loading holds no lock: an older version goes on predicting, and leaves only after the new one is there.
+
+    Args:
+        capacity: models.
+        one_each: whether a project's other versions leave when one of them is loaded.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, one_each: bool = False) -> None:
         if capacity < 1:
             raise ValueError(f"capacity: expected at least 1, received {capacity}")
-        self._capacity = capacity
+        self._capacity, self._one_each = capacity, one_each
         self._lock = threading.Lock()
         self._models: OrderedDict[tuple[Path, int, str], Future[Predictor]] = OrderedDict()
 
@@ -290,7 +294,8 @@ class PredictorCache:
             future.set_result(predictor)
             self._models.move_to_end(key)  # others were used while this one was loading
             loaded = [other for other, one in self._models.items() if one.done()]
-            for other in loaded[: -self._capacity]:
+            others = [other for other in loaded if self._one_each and other[0] == key[0] and other != key]
+            for other in {*others, *loaded[: -self._capacity]}:
                 del self._models[other]
 
 

@@ -117,7 +117,7 @@ def open_services(settings: Settings) -> Services:
         max_pixels=settings.max_pixels,
     )
     store = Store(settings.effective_database_url)
-    return Services(settings, store, client, images, PredictorCache(capacity=4), TrainingTurns())
+    return Services(settings, store, client, images, PredictorCache(capacity=4, one_each=True), TrainingTurns())
 
 
 def label_studio_of(settings: Settings) -> LabelStudio:

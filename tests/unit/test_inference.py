@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import starmap
@@ -405,6 +406,19 @@ def test_the_least_recently_used_model_leaves(checkpoints: Checkpoints, loads: L
     assert loads.numbers == [1, 2]
     get_all(cache, checkpoints, [3, 1, 2])
     assert loads.numbers == [1, 2, 3, 2]
+
+
+def test_a_projects_new_version_takes_the_place_of_its_old_one(
+    checkpoints: Checkpoints, network: SegmentationNetwork, tmp_path: Path, loads: Loads
+) -> None:
+    other, cache = Checkpoints(tmp_path), PredictorCache(4, one_each=True)
+    other.create(record(), network.state_dict())
+    of_other = cache.get(other, 1, "cpu")
+    old = weakref.ref(cache.get(checkpoints, 1, "cpu"))
+    new = cache.get(checkpoints, 2, "cpu")
+    assert old() is None
+    assert [cache.get(other, 1, "cpu"), cache.get(checkpoints, 2, "cpu")] == [of_other, new]
+    assert loads.numbers == [1, 1, 2]
 
 
 def test_projects_do_not_share_models(
