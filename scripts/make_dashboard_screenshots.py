@@ -2,8 +2,9 @@
 
 They show a project with several rounds; playwright (among the development tools) and Chromium are needed:
 
-    make demo ARGS="--rounds 6"                                # leave it running
-    .venv/bin/python scripts/make_dashboard_screenshots.py     # in a second terminal
+    make demo ARGS="--rounds 1 --strategy cereals"             # leave it running; in a second terminal:
+    .venv/bin/nextmask connect 1 --add-query-control           # with the demo's settings; then start it again
+    .venv/bin/python scripts/make_dashboard_screenshots.py
 
 Any other nextmask will do: --url, --project, and --user where it asks for a password (in BASIC_AUTH_PASS).
 """
