@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ml_backend.errors import ConfigurationError, LabelStudioError
@@ -55,6 +55,9 @@ _REACHED = frozenset({"CO", "TR", "PR"})
 _BAD_REQUEST = 400
 _LEAVE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+_SETTLE_SECONDS = 1.0
+"""A listing of registrations that was under way is over by then, unless /health and /setup are slow, too."""
+_SETTLE_TRIES = 8
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
 
 
@@ -79,7 +82,7 @@ class Connection:
             ConfigurationError, LabelConfigError, LabelStudioError: as `connect`.
         """
         self._check_address()
-        backends = self._own(self._client.ml_backends(self._id), self._url)
+        backends = self._backends()
         kept = backends[0].get("extra_params") if backends else None
         settings = self._settings.for_project(_merged(kept, extra_params or {}))
         if not make_strategy(settings.strategy, settings.strategy_options).asks_for_regions:
@@ -97,13 +100,13 @@ class Connection:
         Raises:
             ConfigurationError: the backend's address cannot work, or a setting is invalid.
             LabelConfigError: the labelling configuration has no control that can hold a mask.
-            LabelStudioError: the host refused a step; it says which, and why.
+            LabelStudioError: the host refused a step, or undoes it; it says which, and why.
         """
         from ml_backend.networks import check_network  # takes torch with it, which `nextmask doctor` does without
 
         self._changes = []
         self._check_address()
-        backends = self._own(self._client.ml_backends(self._id), self._url)
+        backends = self._backends()
         params = _merged(backends[0].get("extra_params") if backends else None, extra_params or {})
         settings = self._settings.for_project(params)
         make_strategy(settings.strategy, settings.strategy_options)
@@ -120,6 +123,7 @@ class Connection:
         self._register_webhook()
         self._set_project_fields(project)
         self._add_tab()
+        self._set_project_fields(self._client.project(self._id), again=True)
         if settings.stream_rate:
             self._changes += show_passed_over(self._client, self._id)
         self._store.wake(self._id, manage=True)
@@ -161,25 +165,64 @@ class Connection:
     def _register_backend(self, own: list[dict[str, Any]], params: Mapping[str, Any]) -> None:
         fields: dict[str, Any] = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials()}
         fields["extra_params"] = dict(params)
+        # The host's listing has just called /setup: where that failed, the address or the password has changed.
+        unreachable = bool(own) and own[0].get("state") not in _REACHED
+        changes = self._change_backends(own, fields, anew=unreachable)
+        self._changes += changes
+        if changes:
+            # What was only added is no older than any listing. There may be two, though: Label Studio on SQLite carries
+            # a call out again when its database was locked half-way.
+            pause = _SETTLE_SECONDS if own else 0.0
+            self._settle(lambda: self._change_backends(self._backends(), fields), pause=pause)
+
+    def _change_backends(
+        self, own: list[dict[str, Any]], fields: Mapping[str, Any], *, anew: bool = False
+    ) -> list[str]:
+        """Leave one registration, with these settings; return what was changed."""
         if not own:
             self._client.add_ml_backend(**fields)
-            self._changes.append(f"registered the backend {self._url}")
-            # Label Studio on SQLite carries a call out again when its database was locked half-way: there may be two.
-            for row in self._own(self._client.ml_backends(self._id), self._url)[1:]:
-                self._client.delete_ml_backend(int(row["id"]))
-            return
-        # The host's listing has just called /setup: where that failed, the address or the password has changed.
-        unreachable = own[0].get("state") not in _REACHED
-        if (
-            unreachable
-            or _object(own[0].get("extra_params")) != params
-            or not same_address(own[0].get("url"), self._url)
-        ):
+            return [f"registered the backend {self._url}"]
+        changes, params = [], fields["extra_params"]
+        is_same = _object(own[0].get("extra_params")) == params and same_address(own[0].get("url"), self._url)
+        if anew or not is_same:
             self._client.update_ml_backend(int(own[0]["id"]), **fields)
-            self._changes.append(f"registered the backend anew: {self._url}, settings {json.dumps(params)}")
+            changes.append(f"registered the backend anew: {self._url}, settings {json.dumps(params)}")
         for row in own[1:]:
             self._client.delete_ml_backend(int(row["id"]))
-            self._changes.append("removed a second registration of nextmask")
+            changes.append("removed a second registration of nextmask")
+        return changes
+
+    def _remove_backends(self) -> list[str]:
+        """Remove all our registrations; return what was changed."""
+        own = self._backends()
+        for row in own:
+            self._client.delete_ml_backend(int(row["id"]))
+        return [f"removed the backend {row['url']}" for row in own]
+
+    def _settle(self, mend: Callable[[], list[str]], *, pause: float) -> None:
+        """Change registrations again until that lasts.
+
+        Label Studio saves each of them whole at the end of a listing, in which it calls their /health and /setup: one
+        that began before a change brings back what was deleted meanwhile, and the settings of before.
+
+        Args:
+            mend: changes what is not as it should be, and returns that.
+
+        Raises:
+            LabelStudioError: it does not last.
+        """
+        for _ in range(_SETTLE_TRIES):
+            time.sleep(pause)
+            if not mend():
+                return
+            pause = _SETTLE_SECONDS
+        raise LabelStudioError(
+            f"Label Studio undoes each change of nextmask's registration in project {self._id}: something lists the"
+            " project's models all the time, a page of its settings, say. Close it, and run this again."
+        )
+
+    def _backends(self) -> list[dict[str, Any]]:
+        return self._own(self._client.ml_backends(self._id), self._url)
 
     def _own(self, rows: list[dict[str, Any]], url: str) -> list[dict[str, Any]]:
         """Rows of ours, those with today's address first: it may have moved since the last connect."""
@@ -216,11 +259,19 @@ class Connection:
             self._client.delete_webhook(int(row["id"]))
             self._changes.append("removed a doubled webhook")
 
-    def _set_project_fields(self, before: Mapping[str, Any]) -> None:
+    def _set_project_fields(self, before: Mapping[str, Any], *, again: bool = False) -> None:
+        """Let the order be the queue's, and predictions be shown.
+
+        Args:
+            again: look whether that lasted. Label Studio saves a project whole, and the worker, whom the registration
+                woke, may have written its version in the same moment.
+        """
         wanted = {"sampling": UNCERTAINTY_SAMPLING, "show_collab_predictions": True}
         missing = {field: value for field, value in wanted.items() if before.get(field) != value}
-        if missing:
-            self._client.update_project(self._id, **missing)
+        if not missing:
+            return
+        self._client.update_project(self._id, **missing)
+        if not again:
             names = {"sampling": "task order set to uncertainty sampling"}
             self._changes += [names.get(field, "predictions are shown in the editor") for field in missing]
 
@@ -251,9 +302,9 @@ class Connection:
         self._changes = []
         undo = self._undo()
         self._stop_work()
-        for row in self._own(self._client.ml_backends(self._id), self._url):
-            self._client.delete_ml_backend(int(row["id"]))
-            self._changes.append(f"removed the backend {row['url']}")
+        if removed := self._remove_backends():
+            self._changes += removed
+            self._settle(self._remove_backends, pause=_SETTLE_SECONDS)
         for row in self._own(self._client.webhooks(self._id), f"{self._url}/webhook"):
             self._client.delete_webhook(int(row["id"]))
             self._changes.append(f"removed the webhook to {row['url']}")

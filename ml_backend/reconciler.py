@@ -24,7 +24,7 @@ from dataclasses import replace
 from functools import partial
 
 from ml_backend.checkpoints import Version
-from ml_backend.connection import show_passed_over
+from ml_backend.connection import same_address, show_passed_over
 from ml_backend.disk import disk_full, is_full, shortage
 from ml_backend.errors import (
     CheckpointError,
@@ -46,6 +46,7 @@ from ml_backend.scorer import Scorer
 from ml_backend.services import (
     Services,
     keep_good_settings,
+    keep_registered_settings,
     last_good_settings,
     model_number,
     project_settings,
@@ -102,9 +103,11 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
 def _extra_params(services: Services, project: Project) -> str:
     """Ask the host for the settings entered there, and keep them for the server."""
     own = services.settings.effective_backend_url
-    for backend in services.client.ml_backends(project.id):
-        if str(backend.get("url", "")).rstrip("/") == own:
-            text = params_text(backend.get("extra_params"))
+    rows = services.client.ml_backends(project.id)
+    keep_registered_settings(services.store, project.id, [params_text(row.get("extra_params")) for row in rows])
+    for row in rows:
+        if same_address(row.get("url"), own):
+            text = params_text(row.get("extra_params"))
             if text != project.extra_params:
                 services.store.update_project(project.id, extra_params=text)
             return text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +135,27 @@ def label_studio_of(settings: Settings) -> LabelStudio:
         image_hosts=ImageHosts.parse(settings.image_hosts),
         image_seconds=settings.image_seconds,
     )
+
+
+def keep_registered_settings(store: Store, project_id: int, texts: Collection[str]) -> None:
+    """Note the settings of a project's registrations where several differ; `texts` in the form of `params_text`."""
+    noted = json.dumps(sorted(set(texts))) if len(set(texts)) > 1 else ""
+    if noted == (store.note(_registered(project_id)) or ""):
+        return
+    store.set_note(_registered(project_id), noted)
+    if noted:
+        text = "Several models are registered in this project, with different settings; those of the first one count."
+        remedy = f"If they are doubles of nextmask, `nextmask connect {project_id}` removes them."
+        store.add_event(project_id, "registered_twice", f"{text} {remedy}", level="warning")
+
+
+def is_registered_with(store: Store, project_id: int, text: str) -> bool:
+    """Whether the last look saw several registrations of the project, and one with these settings."""
+    return text in json.loads(store.note(_registered(project_id)) or "[]")
+
+
+def _registered(project_id: int) -> str:
+    return f"registered_settings_{project_id}"
 
 
 def show_worker(store: Store) -> None:

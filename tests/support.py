@@ -145,7 +145,7 @@ class Nextmask:
         return known.reconciled_at is not None
 
     def wait_settled(self, project: int, *, seconds: float = 180.0) -> Status:
-        wait_for(lambda: self.settled(project), seconds=seconds, name="the worker's rest")
+        wait_for(lambda: self.settled(project), seconds=seconds, name=f"the worker's rest; log: {self.log}")
         return self.status(project)
 
     def wait_for_version(self, project: int, model: int, *, seconds: float = 240.0) -> Status:

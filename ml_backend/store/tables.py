@@ -273,7 +273,7 @@ class Event:
         id: grows with every event.
         at: seconds since the epoch.
         kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
-            recovered, rolled_back, task_failed, pruned or version_deleted.
+            recovered, rolled_back, task_failed, pruned, version_deleted or registered_twice.
         level: info, warning or error.
         text: one sentence or two, as plain text.
     """

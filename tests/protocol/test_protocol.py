@@ -19,7 +19,7 @@ from ml_backend import masks
 from ml_backend.app import create_app
 from ml_backend.authentication import OPEN_PATHS
 from ml_backend.connection import DISCONNECTING, SECRET_HEADER
-from ml_backend.services import NO_VERSION, Services
+from ml_backend.services import NO_VERSION, Services, keep_registered_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project
 
@@ -74,6 +74,25 @@ def test_setup_wakes_the_worker_for_news_and_only_then(client: TestClient, servi
     assert (project(services).wakes, project(services).extra_params) == (before + 1, '{"strategy": "margin"}')
     client.post("/setup", json=recorded)
     assert (project(services).wakes, project(services).extra_params) == (before + 2, '{"strategy": "entropy"}')
+
+
+def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClient, services: Services) -> None:
+    recorded = payload("setup")["body"]
+    texts = [project(services).extra_params, '{"strategy": "margin"}']
+    keep_registered_settings(services.store, PROJECT, texts)
+    before = project(services)
+    for _ in range(2):
+        client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
+        client.post("/setup", json=recorded)
+    assert (project(services).wakes, project(services).extra_params) == (before.wakes, before.extra_params)
+    client.post("/setup", json=recorded | {"extra_params": {"strategy": "random"}})  # one of them was changed
+    assert (project(services).wakes, project(services).extra_params) == (before.wakes + 1, '{"strategy": "random"}')
+    # One is left: what it says is news again whenever it changes.
+    keep_registered_settings(services.store, PROJECT, ['{"strategy": "random"}'])
+    client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
+    assert project(services).wakes == before.wakes + 2
+    kinds = [event.kind for event in services.store.events(PROJECT)]
+    assert kinds.count("registered_twice") == 1
 
 
 def test_setup_makes_new_projects_known_and_takes_up_old_ones(client: TestClient, services: Services) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wiring import PROJECT, XML, MemoryStudio, make_services
 
+from ml_backend import connection
 from ml_backend.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection, tab_data
 from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioError, LabelStudioNotFound
 from ml_backend.services import Services
@@ -153,6 +154,60 @@ def test_a_registration_that_the_host_carried_out_twice_is_one(
     assert [row["url"] for row in studio.backends] == [URL]
     assert len(studio.hooks) == 1
     assert make_connection().connect() == []
+
+
+def test_what_a_listing_of_the_host_undoes_is_done_again(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.01)
+    make_connection().connect({"train_after": 5})
+    before = dict(studio.backends[0])
+    update, delete, undone = studio.update_ml_backend, studio.delete_ml_backend, [3, 2]
+
+    def update_in_vain(backend_id: int, **fields: Any) -> dict[str, Any]:
+        undone[0] -= 1
+        return before if undone[0] > 0 else update(backend_id, **fields)
+
+    def delete_in_vain(backend_id: int) -> None:
+        undone[1] -= 1
+        if undone[1] < 0:
+            delete(backend_id)
+
+    monkeypatch.setattr(studio, "update_ml_backend", update_in_vain)
+    monkeypatch.setattr(studio, "delete_ml_backend", delete_in_vain)
+    assert len(make_connection().connect({"train_after": 6})) == 1
+    assert (studio.backends[0]["extra_params"], undone[0]) == ({"train_after": 6}, 0)
+    changes = make_connection().disconnect()
+    assert (studio.backends, studio.hooks, undone[1]) == ([], [], -1)
+    assert sum("removed the backend" in change for change in changes) == 1
+
+
+def test_a_registration_that_always_comes_back_is_told(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.01)
+    make_connection().connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(studio, "delete_ml_backend", lambda _: None)
+        with pytest.raises(LabelStudioError, match=r"undoes each change .* project 65:.*Close it"):
+            make_connection().disconnect()
+    assert make_connection().disconnect()
+    assert (studio.backends, studio.hooks, studio.fields["model_version"]) == ([], [], "mine")
+
+
+def test_an_order_that_was_overwritten_meanwhile_is_set_again(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_view = studio.add_view
+
+    def meanwhile(*arguments: Any) -> dict[str, Any]:
+        studio.fields["sampling"] = "Sequential sampling"
+        return add_view(*arguments)
+
+    monkeypatch.setattr(studio, "add_view", meanwhile)
+    changes = make_connection().connect()
+    assert studio.fields["sampling"] == "Uncertainty sampling"
+    assert changes.count("task order set to uncertainty sampling") == 1
 
 
 def test_other_peoples_things_are_left_alone(studio: MemoryStudio, make_connection: MakeConnection) -> None:

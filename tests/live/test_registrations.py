@@ -1,0 +1,126 @@
+"""What Label Studio does to registrations while it lists them, and that nextmask ends where it should all the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from faulty_proxy import FaultyProxy, slow, wait_until_seen
+from support import PASSWORD, USER, Nextmask, Studio, wait_for
+
+from ml_backend.connection import Connection
+from ml_backend.datasets import Dataset
+from ml_backend.label_studio import LabelStudio
+from ml_backend.services import webhook_secret
+
+pytestmark = pytest.mark.live
+
+LISTING_SECONDS = 0.6
+"""Label Studio waits up to 3 s for /setup."""
+
+
+@dataclass
+class Watched:
+    """A connection whose calls to Label Studio, and Label Studio's to nextmask, can be watched and held up."""
+
+    connection: Connection
+    to_host: FaultyProxy
+    to_nextmask: FaultyProxy
+    client: LabelStudio
+    project: int
+
+    @contextmanager
+    def during_a_listing(self) -> Iterator[None]:
+        """Let Label Studio be in the middle of listing the project's models; ends when it has listed them."""
+        rule = self.to_nextmask.fault(slow(LISTING_SECONDS), path="/setup", times=1)
+        listing = threading.Thread(target=self.client.ml_backends, args=(self.project,))
+        listing.start()
+        wait_until_seen(rule)
+        yield
+        listing.join(60)
+        assert not listing.is_alive()
+
+    def count(self, method: str) -> int:
+        """Return how many calls of this method about a single registration were sent."""
+        paths = [call.path for call in self.to_host.calls if call.method == method]
+        return sum(path.startswith("/api/ml/") and path != "/api/ml/" for path in paths)
+
+
+@pytest.fixture
+def watched(
+    studio: Studio,
+    serving: Nextmask,
+    label_studio: LabelStudio,
+    make_project: Callable[..., int],
+    shapes: Dataset,
+) -> Iterator[Watched]:
+    project = make_project(images=2, dataset=shapes)
+    with FaultyProxy(studio.url) as to_host, FaultyProxy(serving.url) as to_nextmask:
+        services = serving.services
+        settings = serving.settings.model_copy(update={"backend_url": to_nextmask.url})
+        client = LabelStudio(to_host.url, studio.token)
+        connection = Connection(client, services.store, settings, project, secret=webhook_secret(services))
+        yield Watched(connection, to_host, to_nextmask, label_studio, project)
+
+
+def test_a_registration_that_a_listing_brings_back_is_removed_again(watched: Watched) -> None:
+    watched.connection.connect()
+    with watched.during_a_listing():
+        assert any("removed the backend" in change for change in watched.connection.disconnect())
+    assert watched.count("DELETE") == 2, "Label Studio did not bring it back: this test shows nothing"
+    assert watched.client.ml_backends(watched.project) == []
+    assert watched.client.webhooks(watched.project) == []
+
+
+def test_settings_that_a_listing_undoes_are_set_again(watched: Watched) -> None:
+    watched.connection.connect({"train_after": 5})
+    with watched.during_a_listing():
+        assert len(watched.connection.connect({"train_after": 6})) == 1
+    assert watched.count("PATCH") == 2, "Label Studio did not undo it: this test shows nothing"
+    (row,) = watched.client.ml_backends(watched.project)
+    assert row["extra_params"] == {"train_after": 6}
+
+
+def test_two_registrations_with_different_settings_let_the_worker_rest(
+    serving: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
+) -> None:
+    project = make_project(images=2, dataset=shapes)
+    serving.connect(project)
+    serving.wait_settled(project)
+    credentials = {"auth_method": "BASIC_AUTH", "basic_auth_user": USER, "basic_auth_pass": PASSWORD}
+    label_studio.add_ml_backend(
+        project=project, url=serving.url, title="by hand", extra_params={"train_after": 99}, **credentials
+    )
+    serving.wait_settled(project)
+    store = serving.services.store
+
+    def wakes() -> int:
+        found = store.project(project)
+        assert found
+        return found.wakes
+
+    before = wakes()
+    for _ in range(3):
+        assert len(label_studio.ml_backends(project)) == 2
+        time.sleep(1.0)
+    assert (wakes(), serving.settled(project)) == (before, True)
+    (event,) = [one for one in store.events(project) if one.kind == "registered_twice"]
+    assert f"nextmask connect {project}" in event.text
+
+    # New settings of the first one arrive at once, as ever.
+    first = label_studio.ml_backends(project)[0]
+    params = {**serving.project_settings, "train_after": 7}
+    label_studio.update_ml_backend(first["id"], project=project, url=serving.url, extra_params=params, **credentials)
+
+    def arrived() -> bool:
+        found = store.project(project)
+        return found is not None and '"train_after": 7' in found.extra_params and serving.settled(project)
+
+    wait_for(arrived, name="the new settings")
+    assert wakes() <= before + 3
+    assert "removed a second registration of nextmask" in serving.connect(project)
+    assert len(label_studio.ml_backends(project)) == 1
