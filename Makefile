@@ -8,6 +8,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 STUDIO := .venv-label-studio
+OLDER := .venv-label-studio-older
 CLOUD := .venv-cloud
 AUDIT := .venv-audit
 LOCUST := .venv-load
@@ -22,7 +23,7 @@ JOBS ?= $(if $(TESTS),0,2)
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
 
-test: check $(STUDIO)/.installed $(CLOUD)/.installed
+test: check $(STUDIO)/.installed $(OLDER)/.installed $(CLOUD)/.installed
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 	$(BIN)/coverage combine -q
@@ -68,6 +69,11 @@ $(STUDIO)/.installed: requirements/label-studio.txt
 	$(STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/label-studio.txt
 	touch $@
 
+$(OLDER)/.installed: requirements/label-studio-older.txt
+	test -x $(OLDER)/bin/python || $(PYTHON) -m venv $(OLDER)
+	$(OLDER)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/label-studio-older.txt
+	touch $@
+
 # The S3 server of the tests wants another Flask than label-studio-ml.
 $(CLOUD)/.installed: requirements/cloud.txt
 	test -x $(CLOUD)/bin/python || $(PYTHON) -m venv $(CLOUD)
@@ -86,4 +92,4 @@ $(LOCUST)/.installed: requirements/load.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(STUDIO) $(CLOUD) $(AUDIT) $(LOCUST) .nextmask build *.egg-info .coverage*
+	rm -rf $(VENV) $(STUDIO) $(OLDER) $(CLOUD) $(AUDIT) $(LOCUST) .nextmask build *.egg-info .coverage*

@@ -56,7 +56,7 @@ _BAD_REQUEST = 400
 _LEAVE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 1.0
-"""A listing of registrations that was under way is over by then, unless /health and /setup are slow, too."""
+"""A listing of registrations that was under way is over by then, where a listing takes less than half of it."""
 _SETTLE_TRIES = 8
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
 
@@ -73,6 +73,7 @@ class Connection:
         self._id, self._secret = project_id, secret
         self._url = settings.effective_backend_url
         self._changes: list[str] = []
+        self._listing_seconds = 0.0
 
     # -- connect ------------------------------------------------------------------------------------------------------
     def lacks_query_control(self, extra_params: Mapping[str, Any] | None = None) -> bool:
@@ -172,8 +173,7 @@ class Connection:
         if changes:
             # What was only added is no older than any listing. There may be two, though: Label Studio on SQLite carries
             # a call out again when its database was locked half-way.
-            pause = _SETTLE_SECONDS if own else 0.0
-            self._settle(lambda: self._change_backends(self._backends(), fields), pause=pause)
+            self._settle(lambda: self._change_backends(self._backends(), fields), at_once=not own)
 
     def _change_backends(
         self, own: list[dict[str, Any]], fields: Mapping[str, Any], *, anew: bool = False
@@ -199,7 +199,7 @@ class Connection:
             self._client.delete_ml_backend(int(row["id"]))
         return [f"removed the backend {row['url']}" for row in own]
 
-    def _settle(self, mend: Callable[[], list[str]], *, pause: float) -> None:
+    def _settle(self, mend: Callable[[], list[str]], *, at_once: bool = False) -> None:
         """Change registrations again until that lasts.
 
         Label Studio saves each of them whole at the end of a listing, in which it calls their /health and /setup: one
@@ -207,22 +207,26 @@ class Connection:
 
         Args:
             mend: changes what is not as it should be, and returns that.
+            at_once: look without a pause first.
 
         Raises:
             LabelStudioError: it does not last.
         """
         for _ in range(_SETTLE_TRIES):
-            time.sleep(pause)
+            time.sleep(0.0 if at_once else max(_SETTLE_SECONDS, 2 * self._listing_seconds))
             if not mend():
                 return
-            pause = _SETTLE_SECONDS
+            at_once = False
         raise LabelStudioError(
             f"Label Studio undoes each change of nextmask's registration in project {self._id}: something lists the"
             " project's models all the time, a page of its settings, say. Close it, and run this again."
         )
 
     def _backends(self) -> list[dict[str, Any]]:
-        return self._own(self._client.ml_backends(self._id), self._url)
+        started = time.monotonic()
+        rows = self._client.ml_backends(self._id)
+        self._listing_seconds = time.monotonic() - started
+        return self._own(rows, self._url)
 
     def _own(self, rows: list[dict[str, Any]], url: str) -> list[dict[str, Any]]:
         """Rows of ours, those with today's address first: it may have moved since the last connect."""
@@ -304,7 +308,7 @@ class Connection:
         self._stop_work()
         if removed := self._remove_backends():
             self._changes += removed
-            self._settle(self._remove_backends, pause=_SETTLE_SECONDS)
+            self._settle(self._remove_backends)
         for row in self._own(self._client.webhooks(self._id), f"{self._url}/webhook"):
             self._client.delete_webhook(int(row["id"]))
             self._changes.append(f"removed the webhook to {row['url']}")

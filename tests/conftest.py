@@ -48,3 +48,8 @@ def _no_settings_of_the_developer() -> None:
 @pytest.fixture(scope="session")
 def label_studio_command() -> Path:
     return find_label_studio()
+
+
+@pytest.fixture(scope="session")
+def older_label_studio_command() -> Path:
+    return find_label_studio(Path(__file__).parents[1] / ".venv-label-studio-older" / "bin" / "label-studio")

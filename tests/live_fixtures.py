@@ -29,11 +29,22 @@ def studio(
         url, token = str(option("--studio-url")), str(option("--studio-token"))
         yield Studio(url, token, str(option("--studio-user")), str(option("--studio-password")))
         return
-    folder = tmp_path_factory.mktemp("label-studio")
     user, password = str(option("--studio-user")), str(option("--studio-password"))
-    host = LabelStudioHost(
-        label_studio_command, folder / "data", free_port(), folder, username=user, password=password, token=TOKEN
-    )
+    with _studio(label_studio_command, tmp_path_factory.mktemp("label-studio"), user, password) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def older_studio(older_label_studio_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A release before the oldest that nextmask is tested with."""
+    folder = tmp_path_factory.mktemp("older-label-studio")
+    with _studio(older_label_studio_command, folder, "admin@nextmask.local", "nextmask-password") as started:
+        yield started
+
+
+@contextmanager
+def _studio(command: Path, folder: Path, user: str, password: str) -> Iterator[Studio]:
+    host = LabelStudioHost(command, folder / "data", free_port(), folder, username=user, password=password, token=TOKEN)
     with host.running():
         yield Studio(host.url, TOKEN, user, password)
 

@@ -325,12 +325,8 @@ def test_a_clock_that_is_wrong(studio: Studio) -> None:
         assert "ahead of" in found.found
 
 
-def test_a_release_older_than_the_oldest_tested(studio: Studio) -> None:
-    # An older Label Studio is another gigabyte to install; the real one is compared with a later oldest release.
-    release = host.ask(studio.url).release
-    assert host.judge_release(release).level == "ok"
-    found = host.judge_release(release, oldest="99.1.0", newest="99.2.0")
-    assert (found.level, found.remedy) == ("warning", "Upgrade it: pip install -U label-studio==99.2.0")
+def test_the_release_that_is_tested(studio: Studio) -> None:
+    assert host.judge_release(host.ask(studio.url).release).level == "ok"
 
 
 # -- the server ------------------------------------------------------------------------------------------------------

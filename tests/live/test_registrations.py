@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from faulty_proxy import FaultyProxy, slow, wait_until_seen
+from faulty_proxy import FaultyProxy, Handler, held, wait_until_seen
 from support import PASSWORD, USER, Nextmask, Studio, wait_for
 
 from ml_backend.connection import Connection
@@ -18,9 +18,6 @@ from ml_backend.label_studio import LabelStudio
 from ml_backend.services import webhook_secret
 
 pytestmark = pytest.mark.live
-
-LISTING_SECONDS = 0.6
-"""Label Studio waits up to 3 s for /setup."""
 
 
 @dataclass
@@ -34,20 +31,28 @@ class Watched:
     project: int
 
     @contextmanager
-    def during_a_listing(self) -> Iterator[None]:
-        """Let Label Studio be in the middle of listing the project's models; ends when it has listed them."""
-        rule = self.to_nextmask.fault(slow(LISTING_SECONDS), path="/setup", times=1)
+    def amid_a_listing(self, method: str) -> Iterator[None]:
+        """Let the first call of this method about a registration come while Label Studio lists the project's models."""
+        changed = threading.Event()
+        setup = self.to_nextmask.fault(held(changed), path="/setup", times=0)
         listing = threading.Thread(target=self.client.ml_backends, args=(self.project,))
-        listing.start()
-        wait_until_seen(rule)
+
+        def while_listing(handler: Handler) -> None:
+            setup.times = 1
+            listing.start()
+            wait_until_seen(setup)
+            handler.send(handler.forward())
+            changed.set()
+
+        self.to_host.fault(while_listing, method=method, path="/api/ml/", times=1)
         yield
         listing.join(60)
+        assert changed.is_set()
         assert not listing.is_alive()
 
     def count(self, method: str) -> int:
-        """Return how many calls of this method about a single registration were sent."""
-        paths = [call.path for call in self.to_host.calls if call.method == method]
-        return sum(path.startswith("/api/ml/") and path != "/api/ml/" for path in paths)
+        """Return how many calls of this method about a registration were sent."""
+        return sum(call.method == method and call.path.startswith("/api/ml/") for call in self.to_host.calls)
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def watched(
 
 def test_a_registration_that_a_listing_brings_back_is_removed_again(watched: Watched) -> None:
     watched.connection.connect()
-    with watched.during_a_listing():
+    with watched.amid_a_listing("DELETE"):
         assert any("removed the backend" in change for change in watched.connection.disconnect())
     assert watched.count("DELETE") == 2, "Label Studio did not bring it back: this test shows nothing"
     assert watched.client.ml_backends(watched.project) == []
@@ -78,7 +83,7 @@ def test_a_registration_that_a_listing_brings_back_is_removed_again(watched: Wat
 
 def test_settings_that_a_listing_undoes_are_set_again(watched: Watched) -> None:
     watched.connection.connect({"train_after": 5})
-    with watched.during_a_listing():
+    with watched.amid_a_listing("PATCH"):
         assert len(watched.connection.connect({"train_after": 6})) == 1
     assert watched.count("PATCH") == 2, "Label Studio did not undo it: this test shows nothing"
     (row,) = watched.client.ml_backends(watched.project)
