@@ -32,6 +32,7 @@ from ml_backend.errors import LabelStudioNotFound, NextmaskError
 from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.services import Services, open_services, webhook_secret
 from ml_backend.settings import Settings, load_settings
+from ml_backend.store import Store
 
 USERNAME = "demo@nextmask.local"
 _UPLOAD_BATCH = 40
@@ -116,6 +117,7 @@ class Demo:
             services = open_services(settings)
             running.callback(services.store.close)
             label_map = self._project(services)
+            try_training_again(services.store, self._remembered.project)
             rounds = self._rounds(services, label_map)
             if rounds:
                 self._console.print(_table(rounds))
@@ -302,6 +304,13 @@ class Demo:
             self._console.print("Stopping …")
             return
         raise NextmaskError(f"Label Studio ended; {host.log} ends with:\n{host.log_tail()}")
+
+
+def try_training_again(store: Store, project_id: int) -> None:
+    """Train at once where an earlier start's training failed: its cause may be gone, and the pause after it is long."""
+    project = store.project(project_id)
+    if project is not None and project.train_error:
+        store.wake(project_id, train=True)
 
 
 def _table(rounds: list[Round]) -> Table:
