@@ -401,7 +401,7 @@ def test_the_sample_data_from_the_first_row_to_the_report() -> None:
 
 @pytest.mark.timeout(600)
 def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
-    given = (cells, "--out", "out", *SHORT, *strategies("random", "entropy"), "--seeds", "8", "--no-report")
+    given = (cells, "--out", "out", *SHORT, *strategies("random", "entropy"), "--seeds", "4", "--no-report")
     process = subprocess.Popen(
         command(*given),
         stdout=subprocess.PIPE,
@@ -409,6 +409,8 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
         text=True,
         env=environment(),
         start_new_session=True,
+        # A test run in the background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     lines = []
@@ -422,11 +424,11 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
     assert "the same command goes on" in rest  # not always at the end: multiprocessing warns when its tracker is late
     assert "Traceback" not in rest
     before = results.read(Path("out", RESULTS))
-    assert 1 <= len(before) < 32
+    assert 1 <= len(before) < 16
 
     second = called(*given)
     assert second.code == 0, second.err
     rows = results.read(Path("out", RESULTS))
     assert rows[: len(before)] == before
-    assert len(rows) == 32
-    assert second.err.count("mIoU") == 32 - len(before)
+    assert len(rows) == 16
+    assert second.err.count("mIoU") == 16 - len(before)
