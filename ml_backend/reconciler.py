@@ -19,7 +19,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -102,16 +103,22 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
 
 def _extra_params(services: Services, project: Project) -> str:
     """Ask the host for the settings entered there, and keep them for the server."""
-    own = services.settings.effective_backend_url
     rows = services.client.ml_backends(project.id)
-    keep_registered_settings(services.store, project.id, [params_text(row.get("extra_params")) for row in rows])
+    own = [row for row in rows if same_address(row.get("url"), services.settings.effective_backend_url)]
+    # Of all: a registration under another name of this machine calls here, too.
+    keep_registered_settings(services.store, project.id, set(_settings_of(rows)), doubled=len(own) > 1)
+    if not own:
+        return project.extra_params
+    text = params_text(own[0].get("extra_params"))
+    if text != project.extra_params:
+        services.store.update_project(project.id, extra_params=text)
+    return text
+
+
+def _settings_of(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
     for row in rows:
-        if same_address(row.get("url"), own):
-            text = params_text(row.get("extra_params"))
-            if text != project.extra_params:
-                services.store.update_project(project.id, extra_params=text)
-            return text
-    return project.extra_params
+        with suppress(ConfigurationError):  # of another model, maybe; ours are complained of where they are read
+            yield params_text(row.get("extra_params"))
 
 
 class _Run:

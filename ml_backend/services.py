@@ -137,20 +137,24 @@ def label_studio_of(settings: Settings) -> LabelStudio:
     )
 
 
-def keep_registered_settings(store: Store, project_id: int, texts: Collection[str]) -> None:
-    """Note the settings of a project's registrations where several differ; `texts` in the form of `params_text`."""
-    noted = json.dumps(sorted(set(texts))) if len(set(texts)) > 1 else ""
+def keep_registered_settings(store: Store, project_id: int, texts: Collection[str], *, doubled: bool) -> None:
+    """Note the settings of a project's models where they differ, and tell of it where nextmask is there twice.
+
+    Args:
+        texts: in the form of `params_text`.
+    """
+    noted = json.dumps(sorted(texts)) if len(texts) > 1 else ""
     if noted == (store.note(_registered(project_id)) or ""):
         return
     store.set_note(_registered(project_id), noted)
-    if noted:
-        text = "Several models are registered in this project, with different settings; those of the first one count."
-        remedy = f"If they are doubles of nextmask, `nextmask connect {project_id}` removes them."
+    if noted and doubled:
+        text = "nextmask is registered twice in this project, with different settings; those of the first one count."
+        remedy = f"`nextmask connect {project_id}` removes the other one."
         store.add_event(project_id, "registered_twice", f"{text} {remedy}", level="warning")
 
 
 def is_registered_with(store: Store, project_id: int, text: str) -> bool:
-    """Whether the last look saw several registrations of the project, and one with these settings."""
+    """Whether the last look saw several models of the project, with different settings, and one with these."""
     return text in json.loads(store.note(_registered(project_id)) or "[]")
 
 

@@ -78,8 +78,8 @@ def test_setup_wakes_the_worker_for_news_and_only_then(client: TestClient, servi
 
 def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClient, services: Services) -> None:
     recorded = payload("setup")["body"]
-    texts = [project(services).extra_params, '{"strategy": "margin"}']
-    keep_registered_settings(services.store, PROJECT, texts)
+    texts = {project(services).extra_params, '{"strategy": "margin"}'}
+    keep_registered_settings(services.store, PROJECT, texts, doubled=True)
     before = project(services)
     for _ in range(2):
         client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
@@ -88,7 +88,7 @@ def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClien
     client.post("/setup", json=recorded | {"extra_params": {"strategy": "random"}})  # one of them was changed
     assert (project(services).wakes, project(services).extra_params) == (before.wakes + 1, '{"strategy": "random"}')
     # One is left: what it says is news again whenever it changes.
-    keep_registered_settings(services.store, PROJECT, ['{"strategy": "random"}'])
+    keep_registered_settings(services.store, PROJECT, {'{"strategy": "random"}'}, doubled=False)
     client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
     assert project(services).wakes == before.wakes + 2
     kinds = [event.kind for event in services.store.events(PROJECT)]

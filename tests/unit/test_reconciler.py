@@ -26,7 +26,7 @@ from ml_backend.errors import (
     TrainingError,
 )
 from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
-from ml_backend.services import Services, roll_back
+from ml_backend.services import Services, is_registered_with, roll_back
 from ml_backend.store import Project, Store
 
 URL = "http://127.0.0.1:9090"
@@ -175,6 +175,23 @@ def test_new_tasks_another_strategy_and_another_config_rank_anew(services: Servi
     studio.fields["title"] = "Renamed"
     assert version() == "nextmask-1.5"
     assert project(services).title == "Renamed"
+
+
+def test_other_models_of_the_project_and_doubles_of_ours(services: Services, studio: MemoryStudio) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    other = {"id": 2, "url": "http://10.0.0.9:1", "title": "theirs", "extra_params": {"theirs": deep}}
+    studio.backends = [other | {"id": 0}, *studio.backends, other | {"extra_params": {"theirs": 1}}]
+    reconcile(services, PROJECT, nothing)
+    assert (project(services).extra_params, project(services).error) == ("", "")
+    assert is_registered_with(services.store, PROJECT, '{"theirs": 1}')
+    assert "registered_twice" not in [event.kind for event in services.store.events(PROJECT)]
+    studio.backends = [*studio.backends[1:2], {"id": 3, "url": f"{URL}/", "title": "", "extra_params": {"seed": 3}}]
+    reconcile(services, PROJECT, nothing)
+    reconcile(services, PROJECT, nothing)
+    assert (project(services).extra_params, project(services).error) == ("", "")
+    assert [event.kind for event in services.store.events(PROJECT)].count("registered_twice") == 1
 
 
 @pytest.mark.usefixtures("with_model")
