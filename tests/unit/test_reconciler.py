@@ -31,6 +31,7 @@ from ml_backend.store import Project, Store
 
 URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
+NO_TRAINING = {"train_after": 99}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -425,6 +426,7 @@ def test_a_lease_lost_during_the_training_ends_it(
 def test_a_step_that_fails_leaves_annotators_their_queue(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
+    studio.backends[0]["extra_params"] = NO_TRAINING
     reconcile(services, PROJECT, nothing)
     consumed = studio.queue()[:3]
     for task in consumed:
@@ -444,8 +446,9 @@ def test_a_step_that_fails_leaves_annotators_their_queue(
 @pytest.mark.parametrize("step", ["_train", "_decide", "_rank"])
 @pytest.mark.parametrize("error", [LeaseLost("gone"), LabelStudioUnavailable("away")])
 def test_without_lease_or_host_nothing_else_is_done(
-    services: Services, monkeypatch: pytest.MonkeyPatch, step: str, error: NextmaskError
+    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, step: str, error: NextmaskError
 ) -> None:
+    studio.backends[0]["extra_params"] = NO_TRAINING
     def fails(_: object) -> None:
         raise error
 
