@@ -115,8 +115,10 @@ def test_stopping_right_after_starting_leaves_nothing(tmp_path: Path) -> None:
 def test_the_worker_gets_the_settings_through_its_environment(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, label_studio_api_key="5ec2e7" * 6 + "abcd", train_after=17)
     with WorkerProcess(settings) as worker:
-        variables = Path(f"/proc/{running(worker)}/environ").read_bytes().split(b"\0")
-        command = Path(f"/proc/{running(worker)}/cmdline").read_bytes()
+        process = Path(f"/proc/{running(worker)}")
+        wait_for(lambda: (process / "environ").read_bytes() != b"")  # it is, for a moment, while a program is loaded
+        variables = (process / "environ").read_bytes().split(b"\0")
+        command = (process / "cmdline").read_bytes()
     assert b"NEXTMASK_TRAIN_AFTER=17" in variables
     assert b"LABEL_STUDIO_API_KEY=" + b"5ec2e7" * 6 + b"abcd" in variables
     assert b"5ec2e7" not in command  # which anybody on the machine can read
