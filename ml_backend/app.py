@@ -33,9 +33,10 @@ from ml_backend.heap import give_back
 from ml_backend.logs import hide, note, noted
 from ml_backend.metrics import Metrics, add_metrics
 from ml_backend.model import NextmaskModel, payload_project
+from ml_backend.registrations import is_news
 from ml_backend.request_bodies import RequestBodies
 from ml_backend.request_log import REQUEST_ID, RequestLog
-from ml_backend.services import NO_VERSION, Services, is_registered_with, open_services, webhook_secret
+from ml_backend.services import NO_VERSION, Services, open_services, webhook_secret
 from ml_backend.settings import Settings, params_text
 from ml_backend.store import Store
 
@@ -249,15 +250,13 @@ def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
     """Wake the worker for a new project or other settings, and only then.
 
     Label Studio calls /setup at every listing of backends, the worker's own included: to wake it each time would
-    never end. Nor would it where nextmask is registered twice, each time with other settings: the worker knows both.
+    never end.
     """
     known, text = store.project(project_id), params_text(extra_params)
     if known is not None and known.state == DISCONNECTING:
         return
-    if known is not None and known.managed:
-        is_known = known.extra_params == text or is_registered_with(store, project_id, text)
-        if is_known:
-            return
+    if known is not None and known.managed and not is_news(store, known, text):
+        return
     try:
         store.wake(project_id, manage=True, extra_params=text)
     except DiskFull as error:  # Label Studio calls again at the next listing, and the version can be told

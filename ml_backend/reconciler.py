@@ -19,13 +19,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from ml_backend.checkpoints import Version
-from ml_backend.connection import same_address, show_passed_over
+from ml_backend.connection import show_passed_over
 from ml_backend.disk import disk_full, is_full, shortage
 from ml_backend.errors import (
     CheckpointError,
@@ -43,17 +42,16 @@ from ml_backend.follow_ups import FollowUps
 from ml_backend.priority_queue import PriorityQueue
 from ml_backend.pseudo_labels import proposal_text
 from ml_backend.ranker import WINDOWS_ALWAYS_SCORED, Ranker
+from ml_backend.registrations import read_settings
 from ml_backend.scorer import Scorer
 from ml_backend.services import (
     Services,
     keep_good_settings,
-    keep_registered_settings,
     last_good_settings,
     model_number,
     project_settings,
     ranking_number,
 )
-from ml_backend.settings import params_text
 from ml_backend.store import Project, Task
 from ml_backend.stream import CHUNK, Observer, Stream
 from ml_backend.sync import Sync, Synced, remove_unused_masks
@@ -90,7 +88,7 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
     project = services.store.project(project_id)
     if project is None:
         return
-    project = replace(project, extra_params=_extra_params(services, project))
+    project = replace(project, extra_params=read_settings(services, project))
     settings, problem = project_settings(services, project)
     if problem is None:
         keep_good_settings(services, project)
@@ -99,26 +97,6 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
     _Run(replace(services, settings=settings), project_id, check).run()
     if problem is not None:  # the queue goes on with the settings that were good last, and the project says why
         raise problem
-
-
-def _extra_params(services: Services, project: Project) -> str:
-    """Ask the host for the settings entered there, and keep them for the server."""
-    rows = services.client.ml_backends(project.id)
-    own = [row for row in rows if same_address(row.get("url"), services.settings.effective_backend_url)]
-    # Of all: a registration under another name of this machine calls here, too.
-    keep_registered_settings(services.store, project.id, set(_settings_of(rows)), doubled=len(own) > 1)
-    if not own:
-        return project.extra_params
-    text = params_text(own[0].get("extra_params"))
-    if text != project.extra_params:
-        services.store.update_project(project.id, extra_params=text)
-    return text
-
-
-def _settings_of(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
-    for row in rows:
-        with suppress(ConfigurationError):  # of another model, maybe; ours are complained of where they are read
-            yield params_text(row.get("extra_params"))
 
 
 class _Run:

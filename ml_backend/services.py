@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,31 +133,6 @@ def label_studio_of(settings: Settings) -> LabelStudio:
         image_hosts=ImageHosts.parse(settings.image_hosts),
         image_seconds=settings.image_seconds,
     )
-
-
-def keep_registered_settings(store: Store, project_id: int, texts: Collection[str], *, doubled: bool) -> None:
-    """Note the settings of a project's models where they differ, and tell of it where nextmask is there twice.
-
-    Args:
-        texts: in the form of `params_text`.
-    """
-    noted = json.dumps(sorted(texts)) if len(texts) > 1 else ""
-    if noted == (store.note(_registered(project_id)) or ""):
-        return
-    store.set_note(_registered(project_id), noted)
-    if noted and doubled:
-        text = "nextmask is registered twice in this project, with different settings; those of the first one count."
-        remedy = f"`nextmask connect {project_id}` removes the other one."
-        store.add_event(project_id, "registered_twice", f"{text} {remedy}", level="warning")
-
-
-def is_registered_with(store: Store, project_id: int, text: str) -> bool:
-    """Whether the last look saw several models of the project, with different settings, and one with these."""
-    return text in json.loads(store.note(_registered(project_id)) or "[]")
-
-
-def _registered(project_id: int) -> str:
-    return f"registered_settings_{project_id}"
 
 
 def show_worker(store: Store) -> None:

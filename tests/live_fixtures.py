@@ -101,19 +101,19 @@ def _projects(label_studio: LabelStudio, sample: Dataset) -> Iterator[Callable[.
 @pytest.fixture
 def make_nextmask(studio: Studio, tmp_path: Path) -> Iterator[Callable[..., Nextmask]]:
     """Start `nextmask serve`; all are stopped after the test."""
-    with _nextmasks(studio, tmp_path) as make:
+    with nextmasks(studio, tmp_path) as make:
         yield make
 
 
 @pytest.fixture(scope="module")
 def make_module_nextmask(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Nextmask]]:
     """Like make_nextmask, for one that all tests of a module use."""
-    with _nextmasks(studio, tmp_path_factory.mktemp("module")) as make:
+    with nextmasks(studio, tmp_path_factory.mktemp("module")) as make:
         yield make
 
 
 @contextmanager
-def _nextmasks(studio: Studio, folder: Path) -> Iterator[Callable[..., Nextmask]]:
+def nextmasks(studio: Studio, folder: Path) -> Iterator[Callable[..., Nextmask]]:
     started: list[Nextmask] = []
 
     def make(*arguments: str, **environment: Any) -> Nextmask:

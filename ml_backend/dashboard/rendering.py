@@ -37,7 +37,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"count": count, "measure": measure, "moment": moment, "duration": duration}
+    made.filters |= {"count": count, "measure": measure, "change": change, "moment": moment, "duration": duration}
     made.globals |= {"nextmask_version": __version__, "tabs": TABS}
     return made
 
@@ -81,6 +81,15 @@ def measure(value: float | None, digits: int = 3) -> str:
     ('0.834', '–')
     """
     return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def change(value: float) -> str:
+    """Write a change of a measure.
+
+    >>> change(0.0312), change(-0.0002)
+    ('+0.031', '+0.000')
+    """
+    return f"{round(value, 3) + 0.0:+.3f}"  # no minus before nothing
 
 
 def duration(seconds: float | None) -> str:

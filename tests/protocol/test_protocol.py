@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -13,13 +14,26 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from wiring import LABEL_MAP, PAYLOADS, PROJECT, SHAPE, XML, data_uri, found_share, give_project, make_settings, payload
+from wiring import (
+    LABEL_MAP,
+    PAYLOADS,
+    PROJECT,
+    SHAPE,
+    XML,
+    MemoryStudio,
+    data_uri,
+    found_share,
+    give_project,
+    make_settings,
+    payload,
+)
 
 from ml_backend import masks
 from ml_backend.app import create_app
 from ml_backend.authentication import OPEN_PATHS
 from ml_backend.connection import DISCONNECTING, SECRET_HEADER
-from ml_backend.services import NO_VERSION, Services, keep_registered_settings
+from ml_backend.registrations import read_settings
+from ml_backend.services import NO_VERSION, Services
 from ml_backend.settings import Settings
 from ml_backend.store import Project
 
@@ -78,8 +92,11 @@ def test_setup_wakes_the_worker_for_news_and_only_then(client: TestClient, servi
 
 def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClient, services: Services) -> None:
     recorded = payload("setup")["body"]
-    texts = {project(services).extra_params, '{"strategy": "margin"}'}
-    keep_registered_settings(services.store, PROJECT, texts, doubled=True)
+    own = {"id": 1, "url": services.settings.effective_backend_url, "title": "nextmask"}
+    first = own | {"extra_params": json.loads(project(services).extra_params)}
+    studio = MemoryStudio(backends=[first, own | {"id": 2, "extra_params": {"strategy": "margin"}}])
+    seen = replace(services, client=studio)  # type: ignore[arg-type]  # it stands in for the client
+    read_settings(seen, project(services))
     before = project(services)
     for _ in range(2):
         client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
@@ -88,7 +105,8 @@ def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClien
     client.post("/setup", json=recorded | {"extra_params": {"strategy": "random"}})  # one of them was changed
     assert (project(services).wakes, project(services).extra_params) == (before.wakes + 1, '{"strategy": "random"}')
     # One is left: what it says is news again whenever it changes.
-    keep_registered_settings(services.store, PROJECT, {'{"strategy": "random"}'}, doubled=False)
+    studio.backends = [first]
+    read_settings(seen, project(services))
     client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
     assert project(services).wakes == before.wakes + 2
     kinds = [event.kind for event in services.store.events(PROJECT)]

@@ -24,6 +24,11 @@ def studio() -> MemoryStudio:
     return MemoryStudio(xml=COLOURED, fields={"sampling": "Sequential sampling", "model_version": "mine"})
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.01)
+
+
 MakeConnection = Callable[..., Connection]
 
 
@@ -159,7 +164,6 @@ def test_a_registration_that_the_host_carried_out_twice_is_one(
 def test_what_a_listing_of_the_host_undoes_is_done_again(
     studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.01)
     make_connection().connect({"train_after": 5})
     before = dict(studio.backends[0])
     update, delete, undone = studio.update_ml_backend, studio.delete_ml_backend, [3, 2]
@@ -185,7 +189,6 @@ def test_what_a_listing_of_the_host_undoes_is_done_again(
 def test_a_registration_that_always_comes_back_is_told(
     studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.01)
     make_connection().connect()
     with monkeypatch.context() as patch:
         patch.setattr(studio, "delete_ml_backend", lambda _: None)

@@ -26,7 +26,8 @@ from ml_backend.errors import (
     TrainingError,
 )
 from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
-from ml_backend.services import Services, is_registered_with, roll_back
+from ml_backend.registrations import is_news
+from ml_backend.services import Services, roll_back
 from ml_backend.store import Project, Store
 
 URL = "http://127.0.0.1:9090"
@@ -186,7 +187,8 @@ def test_other_models_of_the_project_and_doubles_of_ours(services: Services, stu
     studio.backends = [other | {"id": 0}, *studio.backends, other | {"extra_params": {"theirs": 1}}]
     reconcile(services, PROJECT, nothing)
     assert (project(services).extra_params, project(services).error) == ("", "")
-    assert is_registered_with(services.store, PROJECT, '{"theirs": 1}')
+    assert not is_news(services.store, project(services), '{"theirs": 1}')
+    assert is_news(services.store, project(services), '{"theirs": 2}')
     assert "registered_twice" not in [event.kind for event in services.store.events(PROJECT)]
     studio.backends = [*studio.backends[1:2], {"id": 3, "url": f"{URL}/", "title": "", "extra_params": {"seed": 3}}]
     reconcile(services, PROJECT, nothing)
@@ -449,6 +451,7 @@ def test_without_lease_or_host_nothing_else_is_done(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, step: str, error: NextmaskError
 ) -> None:
     studio.backends[0]["extra_params"] = NO_TRAINING
+
     def fails(_: object) -> None:
         raise error
 
