@@ -11,9 +11,9 @@ from wiring import PROJECT, give_project, make_services, task_of
 
 import strategies
 from ml_backend.errors import ConfigurationError
-from ml_backend.ranking import make_strategy
-from ml_backend.services import Services, model_number, ranking_number, webhook_secret
-from ml_backend.status import ASKS_FOR_REGIONS, known_project, project_status
+from ml_backend.learning.ranking import make_strategy
+from ml_backend.projects.services import Services, model_number, ranking_number, webhook_secret
+from ml_backend.projects.status import ASKS_FOR_REGIONS, known_project, project_status
 
 
 @pytest.fixture
