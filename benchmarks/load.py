@@ -45,8 +45,9 @@ from ml_backend.annotations.masks import write_result
 from ml_backend.datasets import Dataset, label_config, sample_dataset
 from ml_backend.demo.label_studio import LabelStudioHost, find_label_studio, free_port
 from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import Services, model_number, open_services, webhook_secret
+from ml_backend.projects.services import Services, open_services, webhook_secret
 from ml_backend.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

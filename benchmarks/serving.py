@@ -32,10 +32,10 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import write_result
 from ml_backend.datasets import Dataset, label_config, sample_dataset
 from ml_backend.demo.label_studio import free_port
-from ml_backend.images.cache import load_image
+from ml_backend.images.decoding import load_image
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.learning.networks import resize_image
-from ml_backend.learning.prediction.predictor import load_predictor
+from ml_backend.learning.prediction.predictors import load_predictor
 from ml_backend.learning.training import Item, Job
 from ml_backend.learning.training import process as training_process
 from ml_backend.learning.training.start import rebuild

@@ -15,6 +15,7 @@ annotators and written to logs, so no secret ever goes into one.
     │   ├── LabelStudioRefused       401 or 403: the token is wrong or lacks a right
     │   ├── LabelStudioNotFound      404: deleted, or never there
     │   └── LabelStudioMisread       an answer of another shape: another release, or something else answers
+    ├── TaskRefused             Label Studio takes no further task of an image
     ├── CheckpointError         a model version is missing or damaged
     ├── TrainingError           training could not start or did not finish
     ├── TrainingWaits           another project's training comes first
@@ -89,6 +90,10 @@ class LabelStudioMisread(LabelStudioError, KeyError):
     """The answer has not the shape that it has in the releases that nextmask knows."""
 
     __str__ = Exception.__str__  # that of KeyError shows its message in quotes
+
+
+class TaskRefused(NextmaskError):
+    """Label Studio refuses a task that asks for more of an image; the rest of the queue is not affected."""
 
 
 class CheckpointError(NextmaskError):

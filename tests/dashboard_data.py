@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wiring import PROJECT, nothing
+from wiring import PROJECT
 
 from ml_backend.annotations.boxes import Box, Query
-from ml_backend.annotations.label_map import parse_label_config, with_query_control
+from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset, Sample, label_config
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import Scorer
+from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.store import Task
-from ml_backend.worker.score_pool import Ranker
+from ml_backend.worker.look import Look
+from ml_backend.worker.score_pool import PoolScorer
 
 VERSION = "nextmask-2.3"
 
@@ -92,9 +94,8 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
     assert project
     assert model
     label_map = parse_label_config(project.label_config)
-    doing = {"stage": nothing, "check": nothing}
-    ranker = Ranker(services, PROJECT, model, label_map, heartbeat=nothing, **doing)
-    found = ranker.rank(store.tasks(PROJECT), round_number=1)
+    scorer = PoolScorer(Look(services, PROJECT, label_map), model)
+    found = scorer.rank(store.tasks(PROJECT), round_number=1)
     best = sorted(found.priorities, key=lambda task: -found.priorities[task])
     asked = {best[0]: Query((Box(20, 30, 60, 50), Box(120, 100, 48, 64)), 37.4)} if regions else {}
     version = f"nextmask-{model.number}.3"
@@ -107,7 +108,7 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
         decided_model=model.number,
         state="waiting",
     )
-    scorer = Scorer(services, PROJECT, model, label_map, **doing)
+    scorer = MaskRenderer(services, PROJECT, model, label_map)
     tasks = {task.task_id: task for task in store.tasks(PROJECT)}
     rendered = scorer.render([tasks[task] for task in best[:published]])
     scores = {task: 1 - value for task, value in found.priorities.items()}

@@ -9,7 +9,8 @@ import requests
 from steps import predictions
 from support import Nextmask, wait_for
 
-from ml_backend.label_studio import DUPLICATE, LabelStudio
+from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.predictions import DUPLICATE
 
 
 def doubled(client: LabelStudio, project: int) -> list[tuple[int, str]]:

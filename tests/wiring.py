@@ -21,13 +21,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from ml_backend.annotations import brush
-from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import ImageError, LabelStudioError, LabelStudioNotFound
 from ml_backend.images.cache import ImageCache
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Task
+from ml_backend.worker.look import Look
 
 Json = dict[str, Any]
 PAYLOADS = Path(__file__).with_name("payloads")
@@ -136,6 +137,33 @@ def make_services(folder: Path, studio: MemoryStudio | None = None, **changes: A
     limits = {"max_bytes": 10**9, "max_image_bytes": 10**7, "max_pixels": 10**7}
     images = ImageCache(folder / "images", studio.fetch, **limits)
     return replace(services, client=studio, images=images)  # type: ignore[arg-type]  # it stands in for the client
+
+
+class _WatchedLook(Look):
+    def __init__(self, *arguments: Any, stages: list[tuple[str, int, int]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._stages = stages
+
+    def stage(self, stage: str, done: int = 0, total: int = 0) -> None:
+        self._stages.append((stage, done, total))
+        super().stage(stage, done, total)
+
+
+def look_at(
+    services: Services,
+    project: int = PROJECT,
+    label_map: LabelMap = LABEL_MAP,
+    *,
+    settings: Json | None = None,
+    stages: list[tuple[str, int, int]] | None = None,
+    **options: Any,
+) -> Look:
+    """A look at a project, with `settings` laid over those of the installation; `options` as of Look.
+
+    Stages that it shows are added to `stages`: (name, done, total).
+    """
+    own = replace(services, settings=services.settings.for_project(settings or {}))
+    return _WatchedLook(own, project, label_map, stages=[] if stages is None else stages, **options)
 
 
 def task_of(task_id: int, project: int = PROJECT, **fields: Any) -> Task:

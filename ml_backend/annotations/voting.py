@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.annotations.boxes import WHOLE_IMAGE, boxes_from_text, boxes_to_text, inside
 from ml_backend.annotations.label_map import IGNORE_INDEX
-from ml_backend.annotations.masks import Mask, mask_from_png, png_bytes
+from ml_backend.annotations.masks import Mask
 from ml_backend.errors import MaskError
-from ml_backend.store import Task
 
 Policy = Literal["newest", "ground_truth", "majority"]
 Annotation = Mapping[str, Any]
@@ -67,26 +64,6 @@ def majority(masks: Sequence[Mask], votes: Sequence[NDArray[np.bool_] | None] = 
         better = _within(count > most, ours)
         best[better], most[better] = mask[better], count[better]
     return best
-
-
-def vote(read: Sequence[Task]) -> tuple[bytes, str]:
-    """Return the majority of the masks that annotators drew for one task.
-
-    Args:
-        read: the task as each of them labels it, the newest first.
-
-    Returns:
-        the mask as PNG, and the boxes that it covers as the store keeps them.
-
-    Raises:
-        MaskError: their masks differ in size.
-    """
-    masks = [mask_from_png(Path(one.mask_file).read_bytes()) for one in read]
-    asked = [boxes_from_text(one.boxes) for one in read]
-    sizes = [(mask.shape[0], mask.shape[1]) for mask in masks]
-    votes = [inside(boxes, size) if boxes else None for boxes, size in zip(asked, sizes, strict=True)]
-    together = dict.fromkeys(box for boxes in asked for box in boxes)
-    return png_bytes(majority(masks, votes)), boxes_to_text(together) if all(asked) else WHOLE_IMAGE
 
 
 def _within(pixels: NDArray[np.bool_], inside: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.label_map import label_map_of
 from ml_backend.cli.console import console, progress_bar
 from ml_backend.cli.projects import AsJson, ProjectId
 from ml_backend.errors import ConfigurationError, NextmaskError
@@ -34,7 +34,7 @@ def annotate(
     known = services.store.project(project)
     settings = services.settings.for_project(known.extra_params if known else None)
     xml = str(services.client.project(project)["label_config"])
-    label_map = parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
+    label_map = label_map_of(xml, settings)
     annotator = SimulatedAnnotator(services.client, project, truth, label_map)
     with progress_bar() as bar:
         line = bar.add_task("labelling", total=count)

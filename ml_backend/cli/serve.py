@@ -80,8 +80,8 @@ def serve(
 @commands.command()
 def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Reconcile projects: read labels, train, rank, publish the queue."""
-    from ml_backend.learning.training.process import die_with
     from ml_backend.projects.services import open_services
+    from ml_backend.system.processes import die_with
     from ml_backend.worker.worker import Worker
 
     settings = load_settings()

@@ -14,8 +14,10 @@ from ml_backend.dashboard.pictures import Basis, Compared, Comparisons, NoPictur
 from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
+from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.services import Services, model_number, project_settings
+from ml_backend.projects.services import Services
+from ml_backend.projects.settings import project_settings
 from ml_backend.store import Project
 
 PAGE: Final = 6

@@ -14,7 +14,9 @@ from ml_backend.dashboard.pictures import NoPicture, Pictures, Subject, hex_colo
 from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.dashboard.strategy_words import StrategyWords, words_of
-from ml_backend.projects.services import Services, model_number, project_settings
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.services import Services
+from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry
 

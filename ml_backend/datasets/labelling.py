@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from ml_backend.annotations.label_map import with_palette
+from ml_backend.annotations.config_edits import with_palette
 from ml_backend.datasets.dataset import Dataset
 
 

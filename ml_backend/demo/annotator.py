@@ -24,11 +24,11 @@ from ml_backend.annotations.query_regions import is_query, read_rectangles
 from ml_backend.datasets import Mask, Truth
 from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, NextmaskError
 from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.predictions import shows_masks
 
 LOOK_SECONDS = 4.0
 SECONDS_PER_EDGE = 0.02
 FAILURES_TO_STOP = 3
-_WITHOUT_MODEL = "nextmask-0."  # these predictions only queue a task; there is no mask to agree with
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class SimulatedAnnotator:
         image = self._image(task)
         true_mask = self._truth.read(self._truth.find(image), self._label_map)
         prediction = next(iter(task.get("predictions") or ()), None)  # the editor, too, starts from the first one
-        shown = prediction is not None and not str(prediction.get("model_version", "")).startswith(_WITHOUT_MODEL)
+        shown = prediction is not None and shows_masks(str(prediction.get("model_version", "")))
         shown_regions = [] if prediction is None else list(prediction["result"])
         before = self._pre_annotation(shown_regions, true_mask)
         asked = self._asked(shown_regions, true_mask)

@@ -23,8 +23,8 @@ from types import FrameType
 from typing import IO
 
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
+from ml_backend.label_studio.client import VERSION
 
-VERSION = "1.23.2"
 ENVIRONMENT = ".venv-label-studio"
 LOG_NAME = "label-studio.log"
 _LOOPBACK = "127.0.0.1"

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.datasets import Dataset, label_config
 from ml_backend.demo import leash
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
@@ -202,7 +202,7 @@ class Demo:
         settings = {**self._own_settings(), **self._options.settings}
         secret = webhook_secret(services)
         Connection(client, services.store, services.settings, self._remembered.project, secret=secret).connect(settings)
-        return parse_label_config(xml, unpainted=services.settings.for_project(settings).unpainted)
+        return label_map_of(xml, services.settings.for_project(settings))
 
     def _own_settings(self) -> dict[str, Any]:
         """Settings of the demo's project: small enough for a training to take about a minute on two CPU cores."""

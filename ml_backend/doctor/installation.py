@@ -19,7 +19,7 @@ from ml_backend import __version__
 from ml_backend.doctor.findings import Finding, note, ok, problem, skipped, warning
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ConfigurationError, StoreError
-from ml_backend.projects.connection import SECRET_HEADER
+from ml_backend.projects.registration import SECRET_HEADER
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 from ml_backend.system.disk import free_bytes

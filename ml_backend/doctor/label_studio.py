@@ -18,13 +18,13 @@ from typing import Any, Final
 import requests
 from urllib3.util import parse_url
 
-from ml_backend.demo.label_studio import VERSION
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ConfigurationError, LabelStudioError
 from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.client import VERSION
 from ml_backend.label_studio.tokens import claims_of, is_personal
-from ml_backend.projects.connection import same_address
+from ml_backend.projects.registration import same_address
 from ml_backend.projects.services import label_studio_of
 from ml_backend.settings import Settings
 

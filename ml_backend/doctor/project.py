@@ -9,24 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from ml_backend.annotations.label_map import labels_without_colours, parse_label_config
+from ml_backend.annotations.config_edits import labels_without_colours
+from ml_backend.annotations.label_map import label_map_of
 from ml_backend.doctor.findings import Finding, Level, note, ok, problem, warning
 from ml_backend.doctor.label_studio import FAST_IMPORT_FLAG, LARGE_PROJECT
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, NextmaskError
-from ml_backend.images.cache import SNIFFED_BYTES, kind_of
+from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
 from ml_backend.images.references import in_project, shown
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.connection import (
-    SECRET_HEADER,
-    TAB_TITLE,
-    UNCERTAINTY_SAMPLING,
-    WEBHOOK_ACTIONS,
-    is_ours,
-    same_address,
-    title_of,
-)
+from ml_backend.projects.registration import SECRET_HEADER, UNCERTAINTY_SAMPLING, WEBHOOK_ACTIONS, is_ours, same_address
 from ml_backend.projects.status import ASKS_FOR_REGIONS
+from ml_backend.projects.tabs import TAB_TITLE, title_of
 from ml_backend.settings import Settings
 from ml_backend.store import Project
 
@@ -308,7 +302,7 @@ def _judge_labels(facts: Facts) -> Iterator[Finding]:
     xml, settings = str(facts.project.get("label_config") or ""), facts.tested
     page = f"{settings.label_studio_url}/projects/{facts.id}/settings/labeling"
     try:
-        label_map = parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
+        label_map = label_map_of(xml, settings)
         bare = labels_without_colours(xml)
     except LabelConfigError as error:
         why = "nextmask cannot read or predict any mask here."
@@ -345,9 +339,7 @@ def judge_images(client: LabelStudio, facts: Facts) -> Iterator[Finding]:
     """Fetch the beginning of a few images, as the worker would."""
     settings = facts.tested
     try:
-        label_map = parse_label_config(
-            str(facts.project.get("label_config") or ""), query_control=settings.query_control
-        )
+        label_map = label_map_of(str(facts.project.get("label_config") or ""), settings)
     except LabelConfigError:
         raise Missing("the labelling configuration names no image") from None
     # The first and the newest: what was imported last is where a storage or a bucket has changed.

@@ -18,84 +18,28 @@ import binascii
 import contextlib
 import hashlib
 import io
-import struct
 import threading
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote_to_bytes
-
-import numpy as np
-import numpy.typing as npt
-from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
-from PIL.ImageFile import ImageFile
 
 from ml_backend.errors import DiskFull, ImageError
 from ml_backend.images import headers as image_headers
+from ml_backend.images.decoding import DECODING_ERRORS, Array, check_header, decoded, load_image, open_image, reason_of
 from ml_backend.images.references import in_project, shown
 from ml_backend.system.bounded_folder import BoundedFolder, touch
 from ml_backend.system.disk import disk_full, is_full
 
-Array = npt.NDArray[np.uint8]
 Fetch = Callable[[str], AbstractContextManager[Iterable[bytes]]]
 
-SNIFFED_BYTES = 16
-"""Of a file's beginning, which tell its format."""
 _SUFFIX = ".img"
 _ATTEMPTS = 3
 _WORKERS = 8
-_PERCENTILES = (0.1, 99.9)
-_STRIP_PIXELS = 1 << 20
-_LARGE_PIXELS = 25_000_000
-_LARGE = threading.Lock()
-"""Held while a larger image is decoded, one at a time: each may take a gigabyte, and several threads fetch ahead."""
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-
-# Opened by their classes, not by PIL.Image.open: that one's limit on pixels is a global variable, ours is a setting.
-_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"II*\x00", TiffImagePlugin.TiffImageFile),
-    (b"MM\x00*", TiffImagePlugin.TiffImageFile),
-    (b"II+\x00", TiffImagePlugin.TiffImageFile),
-    (b"MM\x00+", TiffImagePlugin.TiffImageFile),
-    (b"RIFF", WebPImagePlugin.WebPImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-)
-# What Pillow's decoders raise on files that are not what they claim to be.
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    Image.DecompressionBombError,  # of Pillow's WebP reader, which has its own limit
-    struct.error,
-    zlib.error,
-)
-
-
-def load_image(path: Path) -> Array:
-    """Decode an image file to (H, W, 3) uint8 RGB; see the module's rules.
-
-    Raises:
-        ImageError: it cannot be read or decoded.
-    """
-    try:
-        with path.open("rb") as file:
-            return _decoded(_open(file, path.name))
-    except _DECODING_ERRORS as error:
-        raise ImageError(f"Image file {path} cannot be decoded: {_words(error)}.") from error
 
 
 class ImageCache:
@@ -263,8 +207,8 @@ class ImageCache:
     def _verified(self, reference: str, opened: IO[bytes]) -> Array:
         opened.seek(0)
         try:
-            _check_header(opened)
-            image = _open(opened, shown(reference))
+            check_header(opened)
+            image = open_image(opened, shown(reference))
             width, height = image.size
             if width * height > self._max_pixels:
                 raise ImageError(
@@ -276,9 +220,9 @@ class ImageCache:
                     f"Image {shown(reference)} has {width} x {height} pixels; no side may be longer than "
                     f"{image_headers.MAXIMUM_SIDE}."
                 )
-            return _decoded(image)
-        except _DECODING_ERRORS as error:
-            raise ImageError(f"Image {shown(reference)} cannot be decoded: {_words(error)}.") from error
+            return decoded(image)
+        except DECODING_ERRORS as error:
+            raise ImageError(f"Image {shown(reference)} cannot be decoded: {reason_of(error)}.") from error
 
     # -- room ---------------------------------------------------------------------------------------------------------
     def _in_use(self) -> set[str]:
@@ -351,104 +295,3 @@ def _data_bytes(reference: str) -> bytes:
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise ImageError(f"Image {shown(reference)} is a data: URI with invalid base64: {error}.") from error
-
-
-def _open(file: IO[bytes], name: str) -> ImageFile:
-    """Read the header. The file must stay open until the image is decoded."""
-    head = file.read(SNIFFED_BYTES)
-    file.seek(0)
-    return kind_of(head, name)(file, name)
-
-
-def kind_of(head: bytes, name: str) -> type[ImageFile]:
-    """Return what reads a file that begins with these bytes, SNIFFED_BYTES of them.
-
-    Raises:
-        ImageError: nothing does.
-    """
-    for magic, kind in _FORMATS:
-        if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
-            return kind
-    what = "is empty" if not head else f"starts with {head[:12]!r}"
-    raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP or BMP file: it {what}.")
-
-
-def _check_header(file: IO[bytes]) -> None:
-    head = file.read(4)
-    if head.startswith(b"\xff\xd8"):
-        image_headers.check_jpeg(file)
-    elif head[:2] in (b"II", b"MM"):
-        image_headers.check_tiff(file)
-    file.seek(0)
-
-
-def _decoded(image: ImageFile) -> Array:
-    with _LARGE if image.size[0] * image.size[1] > _LARGE_PIXELS else contextlib.nullcontext():
-        return _to_rgb(_upright(image))
-
-
-def _upright(image: ImageFile) -> Image.Image:
-    image.load()
-    with contextlib.suppress(*_DECODING_ERRORS):  # broken EXIF: browsers, too, show such an image as it is stored
-        ImageOps.exif_transpose(image, in_place=True)  # without a copy where there is nothing to turn
-    return image
-
-
-def _to_rgb(image: Image.Image) -> Array:
-    """Turn a decoded image of any mode into (H, W, 3) uint8, in strips: what is held beside it stays small."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), dtype=np.uint8)
-    deep = _Stretch.of(np.asarray(image)) if image.mode in _DEEP_MODES else None
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        if deep is not None:
-            pixels[top:bottom] = deep.grey(slice(top, bottom))[:, :, None]
-        else:
-            pixels[top:bottom] = np.asarray(_opaque(image.crop((0, top, width, bottom)), image))
-    return pixels
-
-
-def _opaque(strip: Image.Image, whole: Image.Image) -> Image.Image:
-    """Turn a strip of an image into RGB, over white where it is transparent."""
-    if whole.mode not in ("RGBA", "LA", "PA") and "transparency" not in whole.info:
-        return strip.convert("RGB")
-    strip.info = whole.info
-    strip = strip.convert("RGBA")
-    white = Image.new("RGBA", strip.size, "white")
-    white.alpha_composite(strip)
-    return white.convert("RGB")
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Values (H, W) of any numeric type, and which of them become black and white."""
-
-    values: npt.NDArray[Any]
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> _Stretch:
-        """Look at the values: percentile to percentile; those that are not finite do not count."""
-        finite = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
-        if not finite.size:
-            return cls(values, 0.0, 0.0)
-        low, high = np.percentile(finite, _PERCENTILES)
-        if high <= low:  # almost one value everywhere: the few others are what there is to see
-            low, high = finite.min(), finite.max()
-        return cls(values, float(low), float(high))
-
-    def grey(self, rows: slice) -> Array:
-        """Return some rows as uint8; values that are not finite become 0."""
-        if self.high <= self.low:
-            return np.zeros(self.values[rows].shape, dtype=np.uint8)
-        numbers = self.values[rows].astype(np.float64)
-        known = np.where(np.isfinite(numbers), numbers, self.low)
-        scaled = np.clip((known - self.low) * (255.0 / (self.high - self.low)), 0, 255)
-        grey: Array = np.rint(scaled).astype(np.uint8)
-        return grey
-
-
-def _words(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")

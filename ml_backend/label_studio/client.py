@@ -429,3 +429,6 @@ def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes
         size += len(content)
     if files:
         yield files
+
+
+VERSION = "1.23.2"

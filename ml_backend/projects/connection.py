@@ -10,46 +10,26 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from ml_backend.annotations.label_map import (
-    LabelMap,
-    labels_without_colours,
-    parse_label_config,
-    with_palette,
-    with_query_control,
-)
+from ml_backend.annotations.config_edits import labels_without_colours, with_palette, with_query_control
+from ml_backend.annotations.label_map import label_map_of
 from ml_backend.errors import ConfigurationError, LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.ranking import make_strategy
+from ml_backend.projects.registration import (
+    BACKEND_TITLE,
+    SECRET_HEADER,
+    UNCERTAINTY_SAMPLING,
+    WEBHOOK_ACTIONS,
+    is_ours,
+    same_address,
+)
+from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, all_tasks_tab, show_passed_over, tab_data, title_of
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
-from ml_backend.worker.decide import MARKER
+from ml_backend.store.tables import DISCONNECTING
 
-BACKEND_TITLE: Final = "nextmask"
-TAB_TITLE: Final = "Priority queue"
-PASSED_TAB_TITLE: Final = "Passed over"
-_VERSIONS: Final = "filter:tasks:predictions_model_versions"
-_DETAILS: Final = (
-    *("inner_id", "annotations_results", "annotations_ids", "predictions_model_versions", "predictions_results"),
-    *("file_upload", "storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
-)
-"""Columns that Label Studio's own first tab hides; a tab that hides nothing shows no image without scrolling."""
-_OF_LABELLED_TASKS: Final = (
-    *("completed_at", "total_annotations", "cancelled_annotations", "total_predictions", "annotators"),
-)
-SECRET_HEADER: Final = "X-Nextmask-Secret"
-UNCERTAINTY_SAMPLING: Final = "Uncertainty sampling"
-WEBHOOK_ACTIONS: Final = (
-    "ANNOTATION_CREATED",
-    "ANNOTATIONS_CREATED",
-    "ANNOTATION_UPDATED",
-    "ANNOTATIONS_DELETED",
-    "TASKS_CREATED",
-    "TASKS_DELETED",
-    "PROJECT_UPDATED",
-)
-DISCONNECTING: Final = "disconnecting"
 _REACHED = frozenset({"CO", "TR", "PR"})
 """States of a backend that the host could talk to: connected, training, predicting."""
 _BAD_REQUEST = 400
@@ -88,7 +68,7 @@ class Connection:
         settings = self._settings.for_project(_merged(kept, extra_params or {}))
         if not make_strategy(settings.strategy, settings.strategy_options).asks_for_regions:
             return False
-        return _label_map(str(self._client.project(self._id)["label_config"]), settings).query_control is None
+        return label_map_of(str(self._client.project(self._id)["label_config"]), settings).query_control is None
 
     def connect(self, extra_params: Mapping[str, Any] | None = None, *, add_query_control: bool = False) -> list[str]:
         """Make the project ready; return what was changed (empty when all was in place).
@@ -116,7 +96,7 @@ class Connection:
         check_network(settings.architecture, settings.encoder, settings.network_options)
         project = self._client.project(self._id)
         xml = str(project["label_config"])
-        _label_map(xml, settings)
+        label_map_of(xml, settings)
         if self._store.project(self._id) is None:
             # Known, but not yet to be worked on: its settings reach the host further down.
             self._store.wake(self._id, managed=False)
@@ -151,7 +131,7 @@ class Connection:
         if labels_without_colours(xml):
             changed = with_palette(xml)
             changes.append("gave colours to labels that had none (Label Studio paints those alike)")
-        if add_query_control and _label_map(xml, settings).query_control is None:
+        if add_query_control and label_map_of(xml, settings).query_control is None:
             changed = with_query_control(changed, query_control=settings.query_control)
             changes.append(f"added the control {settings.query_control!r} for the regions that are asked for")
         if not changes:
@@ -295,7 +275,7 @@ class Connection:
 
     def _add_all_tasks_tab(self) -> None:
         """Make the tab that Label Studio no longer makes once ours is there: labelled tasks are found nowhere else."""
-        added = self._client.add_view(self._id, _all_tasks_tab())
+        added = self._client.add_view(self._id, all_tasks_tab())
         self._remember({"all_tasks_tab": added["id"]})
 
     # -- disconnect ---------------------------------------------------------------------------------------------------
@@ -315,7 +295,7 @@ class Connection:
             self._client.delete_webhook(int(row["id"]))
             self._changes.append(f"removed the webhook to {row['url']}")
         for view in self._client.views(self._id):
-            untouched = view["id"] == undo.get("all_tasks_tab") and view["data"] == _all_tasks_tab()
+            untouched = view["id"] == undo.get("all_tasks_tab") and view["data"] == all_tasks_tab()
             if title_of(view) in (TAB_TITLE, PASSED_TAB_TITLE) or untouched:
                 self._client.delete_view(int(view["id"]))
                 self._changes.append(f"removed the tab {title_of(view)!r}")
@@ -367,87 +347,9 @@ class Connection:
         self._store.update_project(self._id, undo=json.dumps({**found, **self._undo()}))
 
 
-def tab_data() -> dict[str, Any]:
-    """Return the Data Manager tab that shows the queue: unlabelled and not skipped, next one first."""
-    empty = {"operator": "equal", "type": "Number", "value": 0}
-    items = [
-        {"filter": "filter:tasks:total_annotations", **empty},
-        {"filter": "filter:tasks:cancelled_annotations", **empty},
-    ]
-    return {
-        "title": TAB_TITLE,
-        "type": "list",
-        "target": "tasks",
-        "ordering": ["tasks:predictions_score"],
-        "hiddenColumns": _hidden(*_DETAILS, *_OF_LABELLED_TASKS),
-        "filters": {"conjunction": "and", "items": items},
-    }
-
-
-def passed_over_tab() -> dict[str, Any]:
-    """Return the Data Manager tab that shows what a stream passed over and nobody labelled or skipped, by id."""
-    tab = tab_data()
-    marked = {"filter": _VERSIONS, "operator": "contains", "type": "List", "value": [MARKER]}
-    return {
-        **tab,
-        "title": PASSED_TAB_TITLE,
-        "ordering": ["tasks:id"],
-        "hiddenColumns": _hidden(*_DETAILS, *_OF_LABELLED_TASKS, "predictions_score"),
-        "filters": {"conjunction": "and", "items": [*tab["filters"]["items"], marked]},
-    }
-
-
-def show_passed_over(client: LabelStudio, project_id: int) -> list[str]:
-    """Give passed-over tasks a tab of their own instead of the queue's; return what was changed."""
-    changes, views = [], client.views(project_id)
-    if not any(title_of(view) == PASSED_TAB_TITLE for view in views):
-        client.add_view(project_id, passed_over_tab())
-        changes.append(f"added the tab {PASSED_TAB_TITLE!r}")
-    unmarked = {"filter": _VERSIONS, "operator": "not_contains", "type": "List", "value": [MARKER]}
-    for view in views:
-        filters = dict(view["data"].get("filters") or {"conjunction": "and", "items": []})
-        named = [str(item.get("filter")) for item in filters.get("items", [])]
-        if title_of(view) == TAB_TITLE and _VERSIONS not in named:
-            filters["items"] = [*filters.get("items", []), unmarked]
-            client.update_view(int(view["id"]), project_id, {**view["data"], "filters": filters})
-            changes.append(f"left passed-over tasks out of the tab {TAB_TITLE!r}")
-    return changes
-
-
-def _all_tasks_tab() -> dict[str, Any]:
-    """Return the tab that Label Studio makes by itself for a project without any."""
-    hidden = _hidden(*_DETAILS, "predictions_score")
-    return {"title": "Default", "type": "list", "target": "tasks", "hiddenColumns": hidden}
-
-
-def _hidden(*columns: str) -> dict[str, list[str]]:
-    """Return hidden columns of a tab, and of the narrow list beside the editor, where just the images are shown."""
-    names = [f"tasks:{column}" for column in columns]
-    return {"explore": names, "labeling": sorted({*names, "tasks:id", "tasks:predictions_score"})}
-
-
-def _label_map(xml: str, settings: Settings) -> LabelMap:
-    return parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
-
-
-def title_of(view: Mapping[str, Any]) -> str:
-    """Return the title of a Data Manager tab."""
-    return str((view.get("data") or {}).get("title", ""))
-
-
 def _made_by_us(undo: Mapping[str, Any]) -> set[object]:
     """Return the labelling configurations that `connect` left behind."""
     return {undo[name] for name in ("coloured_from", "coloured_config") if name in undo}
-
-
-def same_address(url: object, other: str) -> bool:
-    """Whether two addresses are one, as Label Studio and people write them."""
-    return str(url or "").rstrip("/") == other.rstrip("/")
-
-
-def is_ours(row: Mapping[str, Any]) -> bool:
-    """Whether a backend or webhook was made by `connect`, wherever it leads."""
-    return row.get("title") == BACKEND_TITLE or SECRET_HEADER in (row.get("headers") or {})
 
 
 def _comparable(value: object) -> object:

@@ -9,20 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_backend.errors import ConfigurationError
 from ml_backend.images.cache import ImageCache, ProjectImages
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.checkpoints import Checkpoints, Version
 from ml_backend.learning.training.turns import TrainingTurns
 from ml_backend.settings import Settings
-from ml_backend.store import Project, Store
+from ml_backend.store import Store
 
 if TYPE_CHECKING:
-    from ml_backend.learning.prediction.predictor import PredictorCache
+    from ml_backend.learning.prediction.predictors import PredictorCache
 
-NO_VERSION = "nextmask-0.0"
-"""What /setup and /predict answer before anything was published: no prediction carries it."""
 
 _WORKER_SEEN = "worker_seen_at"
 
@@ -59,54 +56,13 @@ class Services:
         return Checkpoints(self.project_folder(project_id) / "model")
 
 
-def project_settings(services: Services, project: Project) -> tuple[Settings, ConfigurationError | None]:
-    """Return a project's settings; those that were good last, and why, where those entered now are invalid."""
-    try:
-        return services.settings.for_project(project.extra_params), None
-    except ConfigurationError as error:
-        return last_good_settings(services, project.id) or services.settings, error
-
-
-def last_good_settings(services: Services, project_id: int) -> Settings | None:
-    """Return the settings that a project was last looked at with; None where it never had good ones."""
-    kept = services.store.note(_good_params(project_id))
-    try:
-        return None if kept is None else services.settings.for_project(kept)
-    except ConfigurationError:  # they were good for another release
-        return None
-
-
-def keep_good_settings(services: Services, project: Project) -> None:
-    """Keep a project's settings, which are valid, for a time when what is entered is not."""
-    if services.store.note(_good_params(project.id)) != project.extra_params:
-        services.store.set_note(_good_params(project.id), project.extra_params)
-
-
-def _good_params(project_id: int) -> str:
-    return f"good_extra_params_{project_id}"
-
-
-def model_number(version: str) -> int:
-    """Return the model's number in a version string, `nextmask-7.2` -> 7; 0 where there is none."""
-    digits = version.removeprefix("nextmask-").partition(".")[0]
-    return int(digits) if digits.isdigit() else 0
-
-
-def ranking_number(version: str) -> int:
-    """Return the ranking's number in a version string, `nextmask-7.2` -> 2; 0 where it is not one of ours."""
-    if not version.startswith("nextmask-"):
-        return 0
-    digits = version.partition(".")[2]
-    return int(digits) if digits.isdigit() else 0
-
-
 def open_services(settings: Settings) -> Services:
     """Open the store and make the parts; nothing heavy is imported or loaded.
 
     Raises:
         StoreError: the state database cannot be opened.
     """
-    from ml_backend.learning.prediction.predictor import PredictorCache
+    from ml_backend.learning.prediction.predictors import PredictorCache
 
     client = label_studio_of(settings)
     images = ImageCache(

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.projects.connection import same_address
+from ml_backend.projects.registration import same_address
 from ml_backend.projects.services import Services
-from ml_backend.settings import params_text
+from ml_backend.settings import Settings, params_text
 from ml_backend.store import Project, Store
 
 
@@ -63,3 +63,30 @@ def _note(store: Store, project_id: int, texts: set[str], *, doubled: bool) -> N
 
 def _noted(project_id: int) -> str:
     return f"registered_settings_{project_id}"
+
+
+def project_settings(services: Services, project: Project) -> tuple[Settings, ConfigurationError | None]:
+    """Return a project's settings; those that were good last, and why, where those entered now are invalid."""
+    try:
+        return services.settings.for_project(project.extra_params), None
+    except ConfigurationError as error:
+        return last_good_settings(services, project.id) or services.settings, error
+
+
+def last_good_settings(services: Services, project_id: int) -> Settings | None:
+    """Return the settings that a project was last looked at with; None where it never had good ones."""
+    kept = services.store.note(_good_params(project_id))
+    try:
+        return None if kept is None else services.settings.for_project(kept)
+    except ConfigurationError:  # they were good for another release
+        return None
+
+
+def keep_good_settings(services: Services, project: Project) -> None:
+    """Keep a project's settings, which are valid, for a time when what is entered is not."""
+    if services.store.note(_good_params(project.id)) != project.extra_params:
+        services.store.set_note(_good_params(project.id), project.extra_params)
+
+
+def _good_params(project_id: int) -> str:
+    return f"good_extra_params_{project_id}"

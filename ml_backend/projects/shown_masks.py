@@ -18,13 +18,12 @@ from ml_backend.annotations.boxes import Query
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.errors import CheckpointError, ImageError, MaskError, OutOfMemory
-from ml_backend.images.cache import Array
+from ml_backend.images.decoding import Array
 from ml_backend.images.references import shown as shown_reference
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects import candidates as pool
+from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
-from ml_backend.worker.publish import Rendered
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictor import Predictor
@@ -48,12 +47,15 @@ class Shown:
     size: tuple[int, int]
 
 
-class Scorer:
-    """Predictions for one project with one model version.
+def _pass() -> None:
+    """Check nothing: a server needs no lease."""
+
+
+class MaskRenderer:
+    """Predicts the masks that annotators are shown, for one project with one model version.
 
     Args:
         model: the version that predicts; None before the first training: then nothing is predicted.
-        stage: shows progress: (name, done, total).
         check: raises LeaseLost when this process must stop.
     """
 
@@ -64,11 +66,10 @@ class Scorer:
         model: Version | None,
         label_map: LabelMap,
         *,
-        stage: Callable[[str, int, int], None],
-        check: Callable[[], None],
+        check: Callable[[], None] = _pass,
     ) -> None:
         self._services, self._settings, self._id = services, services.settings, project_id
-        self._model, self._label_map, self._stage, self._check = model, label_map, stage, check
+        self._model, self._label_map, self._check = model, label_map, check
 
     # -- what is asked for --------------------------------------------------------------------------------------------
     @cached_property
@@ -89,7 +90,7 @@ class Scorer:
         by_image: dict[str, list[Task]] = defaultdict(list)
         if self._label_map.query_control is None:
             return by_image
-        for task in pool.partial(self._services.store.tasks_in_parts(self._id)):
+        for task in parts_of(self._services.store.tasks_in_parts(self._id)):
             by_image[task.image].append(task)
         return by_image
 
@@ -157,7 +158,7 @@ class Scorer:
         if not parts:
             return mask
         try:
-            known = pool.merged(parts)
+            known = merged_mask(parts)
         except (MaskError, OSError, ValueError) as error:
             logger.warning("project=%s image=%s its labels are not shown: %s", self._id, reference, error)
             return mask
@@ -186,3 +187,17 @@ def _chunks(images: Iterable[Array | ImageError], most: int) -> Iterator[list[Ar
             chunk, pixels = [], 0
     if chunk:
         yield chunk
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A task's mask, ready to be shown: Label Studio regions, and the index mask as PNG (None: no mask).
+
+    Attributes:
+        query: what is asked for, where its rectangles are among the regions.
+    """
+
+    task: Task
+    regions: Sequence[Mapping[str, Any]]
+    png: bytes | None
+    query: Query | None = None

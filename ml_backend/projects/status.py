@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.label_map import label_map_of
 from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigError
+from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
-from ml_backend.projects.services import Services, model_number, project_settings
+from ml_backend.projects.passed_over import StreamCounts, stream_counts
+from ml_backend.projects.services import Services
+from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
-from ml_backend.worker.decide import StreamCounts, stream_counts
 
 ASKS_FOR_REGIONS: Final = frozenset({"cereals"})
 """Names of strategies that ask for regions: known here, since asking the strategies takes seconds to import."""
@@ -201,9 +203,7 @@ def _hints(project: Project, settings: Settings) -> list[str]:
     if settings.strategy not in ASKS_FOR_REGIONS or not project.label_config:
         return []
     try:
-        label_map = parse_label_config(
-            project.label_config, unpainted=settings.unpainted, query_control=settings.query_control
-        )
+        label_map = label_map_of(project.label_config, settings)
     except LabelConfigError:
         return []  # which is an error of its own
     if label_map.query_control is not None:

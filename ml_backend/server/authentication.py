@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ml_backend.projects.connection import SECRET_HEADER
+from ml_backend.projects.registration import SECRET_HEADER
 from ml_backend.settings import Settings
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})

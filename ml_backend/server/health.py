@@ -21,7 +21,8 @@ from pydantic import BaseModel
 
 from ml_backend import __version__
 from ml_backend.errors import NextmaskError
-from ml_backend.projects.services import Services, model_number, worker_seen
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.services import Services, worker_seen
 from ml_backend.server.model import NextmaskModel
 from ml_backend.system.disk import free_bytes
 

@@ -28,8 +28,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_backend import __version__
 from ml_backend.errors import NextmaskError
-from ml_backend.projects.connection import WEBHOOK_ACTIONS
-from ml_backend.projects.services import Services, model_number, worker_seen
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.registration import WEBHOOK_ACTIONS
+from ml_backend.projects.services import Services, worker_seen
 from ml_backend.store import Project
 from ml_backend.system.disk import free_bytes
 

@@ -17,20 +17,18 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 from ml_backend.annotations.boxes import Query
-from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.images.references import as_imported
+from ml_backend.label_studio.predictions import NO_VERSION, SERVED_LAST, model_number, score_of
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.services import NO_VERSION, Services, model_number, open_services, project_settings
-from ml_backend.projects.shown_masks import Scorer, Shown
+from ml_backend.projects.services import Services, open_services
+from ml_backend.projects.settings import project_settings
+from ml_backend.projects.shown_masks import MaskRenderer, Shown
 from ml_backend.settings import load_settings
 from ml_backend.store import Project
-from ml_backend.worker.publish import score_of
 
 logger = logging.getLogger(__name__)
-
-_LAST = 1.0
-"""Score of a task that the ranking does not hold: served last."""
 
 
 class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml has no types
@@ -80,7 +78,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
                 raise
             logger.warning("project=%s version=%s no predictions: %s", project_id, version, error)
             self.failures = len(tasks)
-            predictions = [_empty(version, _LAST) for _ in tasks]
+            predictions = [_empty(version, SERVED_LAST) for _ in tasks]
         seconds = time.monotonic() - started
         logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
         return predictions
@@ -106,16 +104,16 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
             return [_empty(version, score) for score in scores]
         settings, _ = project_settings(self._services, project)
         xml = self._label_config or project.label_config
-        label_map = _label_map(xml, settings.unpainted, settings.query_control)
+        label_map = label_map_of(xml, settings)
         model = self._model(project.id, number)
         services = replace(self._services, settings=settings)
-        scorer = Scorer(services, project.id, model, label_map, stage=_ignore, check=_ignore)
+        renderer = MaskRenderer(services, project.id, model, label_map)
         deadline = time.monotonic() + self._services.settings.predict_seconds
         # The host may resolve cloud URIs before it sends a task; the store knows images as they were imported.
         references = [as_imported(label_map.image_reference(_data(task)) or "") for task in tasks]
-        shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
+        shown = iter(renderer.show([reference for reference in references if reference], deadline=deadline))
         answers = [next(shown) if reference else _no_image(label_map) for reference in references]
-        return self._answers(tasks, answers, scores, project.id, version, scorer)
+        return self._answers(tasks, answers, scores, project.id, version, renderer)
 
     def _model(self, project_id: int, number: int) -> Version:
         """Return the version that is published; where it is damaged the last good one, until the worker has noticed.
@@ -142,14 +140,14 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         scores: Iterable[float],
         project_id: int,
         version: str,
-        scorer: Scorer,
+        renderer: MaskRenderer,
     ) -> list[dict[str, Any]]:
         predictions, kept, asked = [], [], dict[int, Query]()
         for task, answer, score in zip(tasks, answers, scores, strict=True):
             prediction, task_id = _empty(version, score), _task_id(task)
             if isinstance(answer, Shown):
-                query = None if task_id is None else scorer.queries.get(task_id)
-                prediction["result"] = scorer.regions(answer, query)
+                query = None if task_id is None else renderer.queries.get(task_id)
+                prediction["result"] = renderer.regions(answer, query)
                 if task_id is not None:
                     kept.append((task_id, score, answer.png))
                     asked.update({task_id: query} if query else {})
@@ -172,7 +170,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         ids = [_task_id(task) for task in tasks]
         known = [task_id for task_id in ids if task_id is not None]
         found = self._services.store.priorities(project.id, known) if project else {}
-        return [score_of(found[task_id]) if task_id in found else _LAST for task_id in ids]
+        return [score_of(found[task_id]) if task_id in found else SERVED_LAST for task_id in ids]
 
 
 def payload_project(payload: Mapping[str, Any]) -> int | None:
@@ -212,15 +210,6 @@ def _empty(version: str, score: float) -> dict[str, Any]:
 
 def _no_image(label_map: LabelMap) -> ImageError:
     return ImageError(f"The task's data has no image under {label_map.image_variable!r}.")
-
-
-def _ignore(*_arguments: object) -> None:
-    """Progress that nobody looks at, and a check that needs no lease."""
-
-
-@lru_cache(maxsize=64)
-def _label_map(xml: str, unpainted: Any, query_control: str) -> LabelMap:
-    return parse_label_config(xml, unpainted=unpainted, query_control=query_control)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ml_backend.annotations.boxes import Box
 from ml_backend.learning.prediction.batches import Shrunk, image_batches
-from ml_backend.learning.prediction.predictor import Committee, Predictor
+from ml_backend.learning.prediction.committees import Committee
+from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.ranking import Pools, Preparation, ranking_of, sample_order, sees_predictions
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture

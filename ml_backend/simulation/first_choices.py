@@ -19,7 +19,7 @@ from PIL import Image
 from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, Sample
-from ml_backend.images.cache import load_image
+from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size
 from ml_backend.simulation.checks import splits
 from ml_backend.simulation.experiment import choices_of

@@ -21,7 +21,7 @@ from ml_backend.annotations.masks import mask_from_png, png_bytes
 from ml_backend.datasets import Dataset
 from ml_backend.datasets import Sample as Files
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.images.cache import load_image
+from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size, resize_image
 from ml_backend.learning.prediction.batches import Shrunk
 from ml_backend.simulation.polygons import Mask, Polygons, polygons

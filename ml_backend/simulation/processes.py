@@ -22,11 +22,11 @@ from typing import Any
 
 from ml_backend.datasets import Dataset
 from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
-from ml_backend.learning.training.process import die_with
 from ml_backend.simulation import results
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.report.names import file_name
 from ml_backend.simulation.results import FULL, Row
+from ml_backend.system.processes import die_with
 
 RESULTS = "results.csv"
 _WAIT_SECONDS = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -307,3 +308,6 @@ class Lease:
     project_id: int
     owner: str
     wakes: int
+
+
+DISCONNECTING: Final = "disconnecting"

@@ -15,12 +15,15 @@ from typing import Any, Final
 
 from ml_backend.annotations.boxes import Query, boxes_from_text
 from ml_backend.annotations.query_regions import overlap
+from ml_backend.errors import LabelStudioError, TaskRefused
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects import candidates as pool
+from ml_backend.projects.parts import parts_of
 from ml_backend.store import Store, Task
+from ml_backend.worker.look import Look
 
 logger = logging.getLogger(__name__)
 
+_BAD_REQUEST = 400
 DATA_KEY: Final = "nextmask_follow_up"
 """In the data of a follow-up task: the first task of the same image."""
 
@@ -70,13 +73,35 @@ def pending(tasks: Iterable[Task], asked: Mapping[int, Query], published: Collec
 
 def _is_open(same: Sequence[Task], query: Query, asked: Mapping[int, Query]) -> bool:
     """Whether a query of an image, whose tasks these are, is neither answered nor in vain nor asked elsewhere."""
-    parts = pool.partial(same)
+    parts = parts_of(same)
     is_whole = any(task.status == "labelled" and not task.boxes for task in same)
     if not parts or is_whole or any(task.status in ("skipped", "broken") for task in same):
         return False
     if any(task.status == "unlabelled" and task.task_id in asked for task in same):
         return False
     return not overlap(query.boxes, (box for part in parts for box in boxes_from_text(part.boxes)))
+
+
+def follow_up(look: Look) -> None:
+    """Make tasks for what is asked of images that are labelled in part.
+
+    Raises:
+        TaskRefused: Label Studio takes none of them.
+        LabelStudioError: it cannot be asked.
+    """
+    if look.label_map.query_control is None:
+        return
+    try:
+        follow_ups_of(look).make(look.project.ranking_version, window=look.settings.queue_window)
+    except LabelStudioError as error:
+        if error.status != _BAD_REQUEST:
+            raise
+        raise TaskRefused(str(error)) from error
+
+
+def follow_ups_of(look: Look) -> FollowUps:
+    """Return the follow-up tasks of the project that is looked at."""
+    return FollowUps(look.client, look.store, look.project_id, check=look.check)
 
 
 class FollowUps:

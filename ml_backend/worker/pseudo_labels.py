@@ -11,20 +11,19 @@ import logging
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.services import Services
 from ml_backend.settings import Settings
 from ml_backend.store import Task
-from ml_backend.worker.sync import is_held_out
+from ml_backend.worker.look import Look
+from ml_backend.worker.read_task import is_held_out
 
 if TYPE_CHECKING:
     from ml_backend.learning.training import Item
@@ -76,24 +75,11 @@ def _is_untouched(task: Task, settings: Settings) -> bool:
 
 
 class PseudoLabels:
-    """Predicts the masks of one project's proposal for one training.
+    """Predicts the masks of one project's proposal for one training."""
 
-    Args:
-        stage: shows progress: (name, done, total).
-        heartbeat: called between batches; raises LeaseLost when this process must stop.
-    """
-
-    def __init__(
-        self,
-        services: Services,
-        project_id: int,
-        label_map: LabelMap,
-        *,
-        stage: Callable[[str, int, int], None],
-        heartbeat: Callable[[], None],
-    ) -> None:
-        self._services, self._settings, self._id = services, services.settings, project_id
-        self._label_map, self._stage, self._heartbeat = label_map, stage, heartbeat
+    def __init__(self, look: Look) -> None:
+        self._look, self._settings, self._id = look, look.settings, look.project_id
+        self._label_map = look.label_map
 
     @contextmanager
     def items(self, model: Version | None) -> Iterator[list[Item]]:
@@ -105,12 +91,12 @@ class PseudoLabels:
             model: the version that predicts; there is none before the first training, and no proposal. One that lacks
                 a class predicts none.
         """
-        remove_left_over(self._services.project_folder(self._id))
+        remove_left_over(self._look.folder)
         wanted = self._eligible() if model and self._knows_all_classes(model) else []
         if model is None or not wanted:
             yield []
             return
-        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._services.project_folder(self._id)) as folder:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._look.folder) as folder:
             made = [item for item in self._predict(model, wanted, Path(folder)) if item is not None]
             still = {str(task.task_id) for task in self._eligible()}  # people may have labelled some meanwhile
             kept = [item for item in made if item.id in still]
@@ -123,16 +109,16 @@ class PseudoLabels:
         return known.issuperset(range(len(self._label_map.classes)))
 
     def _eligible(self) -> list[Task]:
-        project = self._services.store.project(self._id)
+        project = self._look.store.project(self._id)
         task_ids = proposed(self._settings, project.pseudo_labels) if project else []
-        return eligible(task_ids, self._services.store.tasks(self._id), self._settings) if task_ids else []
+        return eligible(task_ids, self._look.store.tasks(self._id), self._settings) if task_ids else []
 
     def _predict(self, model: Version, tasks: Sequence[Task], folder: Path) -> Iterator[Item | None]:
         """Predict, in batches; None where the image cannot be had."""
         waiting, done = iter(tasks), 0
         while chunk := list(islice(waiting, self._settings.batch_size)):
-            self._heartbeat()
-            self._stage("predicting pseudo-labels", done, len(tasks))
+            self._look.attend()
+            self._look.stage("predicting pseudo-labels", done, len(tasks))
             try:
                 found = self._masks(model, chunk)
             except (CheckpointError, ConfigurationError) as error:
@@ -144,9 +130,9 @@ class PseudoLabels:
 
     def _masks(self, model: Version, tasks: Sequence[Task]) -> list[masks.Mask | None]:
         """Return the masks (H,W) of the current classes at the images' original size; None without an image."""
-        checkpoints = self._services.checkpoints(self._id)
-        predictor = self._services.predictors.get(checkpoints, model.number, self._settings.device)
-        images = list(self._services.images_of(self._id).arrays([task.image for task in tasks]))
+        checkpoints = self._look.checkpoints
+        predictor = self._look.services.predictors.get(checkpoints, model.number, self._settings.device)
+        images = list(self._look.images.arrays([task.image for task in tasks]))
         good = [image for image in images if not isinstance(image, ImageError)]
         predictions = iter(predictor.predict(good) if good else [])
         return [
@@ -160,7 +146,7 @@ class PseudoLabels:
         from ml_backend.learning.training import Item
 
         try:
-            image = self._services.images_of(self._id).path(task.image)
+            image = self._look.images.path(task.image)
         except ImageError:
             return None
         file = folder / f"{task.task_id}.png"

@@ -13,31 +13,21 @@ import json
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ml_backend.annotations.boxes import Query
 from ml_backend.errors import LabelStudioNotFound
-from ml_backend.label_studio import DUPLICATE, LabelStudio, import_for_present
+from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.predictions import DUPLICATE, import_for_present, model_number, score_of
+from ml_backend.projects.shown_masks import MaskRenderer, Rendered
 from ml_backend.store import Store, Task
+from ml_backend.worker.look import Look
 
 logger = logging.getLogger(__name__)
 
 REQUEST_BYTES = 32_000_000
 """Largest import request; the host accepts 250 MB, smaller ones keep its memory and our retries small."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A task's mask, ready to be shown: Label Studio regions, and the index mask as PNG (None: no mask).
-
-    Attributes:
-        query: what is asked for, where its rectangles are among the regions.
-    """
-
-    task: Task
-    regions: Sequence[Mapping[str, Any]]
-    png: bytes | None
-    query: Query | None = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +41,53 @@ class Published:
 Render = Callable[[Sequence[Task]], Iterable[Rendered]]
 
 
-def score_of(priority: float) -> float:
-    """Return the prediction score of a priority: the host serves the lowest score first."""
-    return min(1.0, max(0.0, 1.0 - priority))
+def publish(look: Look) -> None:
+    """Keep a window of the best-ranked tasks in Label Studio, with the masks of the model that they were ranked by."""
+    project = look.project
+    ranked = _to_publish(look)
+    if not ranked and project.published_version not in ("", project.ranking_version):
+        ranked = _labelled_task(look)
+    if not project.ranking_version or not ranked:
+        return
+    number = model_number(project.ranking_version)
+    model = look.checkpoints.get(number) if number else None
+    look.stage("publishing")
+    published = _queue_of(look).publish(
+        project.ranking_version,
+        ranked,
+        MaskRenderer(look.services, look.project_id, model, look.label_map, check=look.check).render,
+        window=look.settings.queue_window,
+        refill=look.settings.queue_refill,
+        progress=partial(look.stage, "publishing"),
+    )
+    if published.created:
+        logger.info("project=%s queue=%s added=%s", look.project_id, published.in_queue, published.created)
+        text = f"{published.created} tasks were added to the queue of {project.ranking_version}"
+        look.tell("queue_filled", f"{text}, which now holds {published.in_queue}.")
+
+
+def prune(look: Look) -> bool:
+    """Delete predictions of versions that nobody can have open any more; return whether there were any."""
+    pruned = _queue_of(look).prune(retire_seconds=look.settings.retire_hours * 3600)
+    if pruned:
+        look.tell("pruned", f"Predictions of {', '.join(pruned)}, which nobody can have open any more, are deleted.")
+    return bool(pruned)
+
+
+def _to_publish(look: Look) -> list[tuple[Task, float]]:
+    """Return the ranked tasks, best first; where regions are asked for, those with regions."""
+    ranked, asked = look.store.ranked(look.project_id), look.store.ranked_queries(look.project_id)
+    return [entry for entry in ranked if entry[0].task_id in asked] if asked else ranked
+
+
+def _labelled_task(look: Look) -> list[tuple[Task, float]]:
+    """Return a labelled task: the host serves no version that no prediction carries, and no task that is done."""
+    labelled = look.store.tasks(look.project_id, status="labelled")
+    return next(([(task, 0.0)] for task in labelled if not task.error), [])
+
+
+def _queue_of(look: Look) -> PriorityQueue:
+    return PriorityQueue(look.client, look.store, look.project_id, check=look.check)
 
 
 class PriorityQueue:

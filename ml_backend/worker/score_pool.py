@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations.effort import effort_map, read_points
-from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import CheckpointError, ImageError, MaskError
-from ml_backend.images.cache import Array
+from ml_backend.images.decoding import Array
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import (
     PoolRanking,
@@ -29,14 +28,18 @@ from ml_backend.learning.ranking import (
     state_file,
     within_time,
 )
-from ml_backend.projects import candidates as pool
-from ml_backend.projects.candidates import Candidate
-from ml_backend.projects.services import Services
+from ml_backend.projects.candidates import Candidate, candidates
+from ml_backend.projects.parts import labelled_pixels
 from ml_backend.store import Task
-from ml_backend.worker.decide import Observer
+from ml_backend.worker.look import Look
 
 if TYPE_CHECKING:
-    from ml_backend.learning.prediction.predictor import Committee, Item, Predictor
+    from strategies import Observation
+
+if TYPE_CHECKING:
+    from ml_backend.learning.prediction.batches import Item
+    from ml_backend.learning.prediction.committees import Committee
+    from ml_backend.learning.prediction.predictor import Predictor
     from strategies import Batch, Budget, Observation, Strategy
 
 logger = logging.getLogger(__name__)
@@ -49,30 +52,30 @@ COLD_START_SECONDS = 60.0
 """Before the first labels annotators wait for a diverse first batch no longer than this."""
 
 
-class Ranker:
+@dataclass(frozen=True)
+class Observer:
+    """How arrivals are measured.
+
+    Attributes:
+        observe: yields observations of batches, in any order; tasks whose image cannot be had are noted and left out.
+        bounds: number of arrivals -> (most, least) to measure now, and seconds after which it ends once the least is
+            done.
+    """
+
+    observe: Callable[[Sequence[Candidate]], Iterator[Observation]]
+    bounds: Callable[[int], tuple[int, int, float]]
+
+
+class PoolScorer:
     """Ranks one project's pool with one model version.
 
     Args:
         model: the version that predicts; None before the first training.
-        stage: shows progress: (name, done, total).
-        check: raises LeaseLost when this process must stop.
-        heartbeat: called now and then while a strategy learns; keeps annotators supplied.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        project_id: int,
-        model: Version | None,
-        label_map: LabelMap,
-        *,
-        stage: Callable[[str, int, int], None],
-        check: Callable[[], None],
-        heartbeat: Callable[[], None],
-    ) -> None:
-        self._services, self._settings, self._id = services, services.settings, project_id
-        self._model, self._label_map = model, label_map
-        self._stage, self._check, self._heartbeat = stage, check, heartbeat
+    def __init__(self, look: Look, model: Version | None) -> None:
+        self._look, self._model, self._label_map = look, model, look.label_map
+        self._settings, self._id = look.settings, look.project_id
         self._failed: set[int] = set()
 
     def rank(self, tasks: Sequence[Task], *, round_number: int) -> PoolRanking:
@@ -88,7 +91,7 @@ class Ranker:
             return self._cold_start(tasks)
         strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
         in_parts = strategy.asks_for_regions and self._label_map.query_control is not None
-        found = {one.task.task_id: one for one in pool.candidates(tasks, in_parts=in_parts)}
+        found = {one.task.task_id: one for one in candidates(tasks, in_parts=in_parts)}
         order = sample_order(list(found), self._settings.seed)
         limit, at_least, seconds = self._sample_bounds(len(order))
         sample = [found[task_id] for task_id in order[:limit]]
@@ -101,7 +104,7 @@ class Ranker:
             budget=self._budget(strategy, in_parts=in_parts),
             seed=self._settings.seed + round_number,
             round_number=round_number,
-            progress=lambda done: self._stage("ranking", done, len(sample)),
+            progress=lambda done: self._look.stage("ranking", done, len(sample)),
             preparation=self._preparation(),
         )
         waiting = {one.task.task_id for one in found.values() if one.task.status == "unlabelled"}
@@ -130,12 +133,12 @@ class Ranker:
     # -- before the first labels --------------------------------------------------------------------------------------
     def _cold_start(self, tasks: Sequence[Task]) -> PoolRanking:
         """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images."""
-        found = {one.task.task_id: one for one in pool.candidates(tasks, in_parts=False)}
+        found = {one.task.task_id: one for one in candidates(tasks, in_parts=False)}
         order = sample_order(list(found), self._settings.seed)
         nothing = PoolRanking({}, 0)
         if self._settings.encoder_weights == "none" or len(order) < 2:
             return append_unscored(nothing, order)  # an encoder that never saw an image tells nothing of likeness
-        from ml_backend.learning.prediction.predictor import fresh_predictor
+        from ml_backend.learning.prediction.predictors import fresh_predictor
         from strategies import Budget
 
         strategy = make_strategy("coreset", {})
@@ -152,7 +155,7 @@ class Ranker:
             budget=Budget(images=self._settings.queue_window),
             seed=self._settings.seed,
             round_number=0,
-            progress=lambda done: self._stage("ranking", done, len(order)),
+            progress=lambda done: self._look.stage("ranking", done, len(order)),
         )
         done = seen | self._failed
         return append_unscored(ranking, [task for task in order if task not in done])
@@ -191,9 +194,9 @@ class Ranker:
     def _committee(self, strategy: Strategy) -> Committee | None:
         if "committee" not in strategy.needs or self._model is None:
             return None
-        from ml_backend.learning.prediction.predictor import make_committee
+        from ml_backend.learning.prediction.predictors import make_committee
 
-        checkpoints = self._services.checkpoints(self._id)
+        checkpoints = self._look.checkpoints
         return make_committee(self._predictor(), checkpoints, self._model, self._settings)
 
     def _budget(self, strategy: Strategy, *, in_parts: bool) -> Budget:
@@ -209,15 +212,15 @@ class Ranker:
         s = self._settings
 
         def progress(done: int, total: int) -> None:
-            self._stage("preparing", done, total)
-            self._heartbeat()
+            self._look.stage("preparing", done, total)
+            self._look.attend()
 
         return Preparation(self._state_file(), s.prepare_minutes * 60, progress)
 
     def _state_file(self) -> Path:
         s = self._settings
         options = {**s.strategy_options, "cost_measure": s.cost_measure}  # what was learned in clicks is no seconds
-        return state_file(self._services.project_folder(self._id) / "strategy", s.strategy, options)
+        return state_file(self._look.folder / "strategy", s.strategy, options)
 
     def _sample_bounds(self, size: int) -> tuple[int, int, float]:
         """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""
@@ -231,7 +234,7 @@ class Ranker:
     # -- images -------------------------------------------------------------------------------------------------------
     def _plain_batches(self, of: Sequence[Candidate]) -> Iterator[Batch]:
         from ml_backend.learning.networks import resolve_device
-        from ml_backend.learning.prediction.predictor import image_batches
+        from ml_backend.learning.prediction.batches import image_batches
 
         s = self._settings
         device = resolve_device(s.device)
@@ -239,24 +242,24 @@ class Ranker:
 
     def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
         """Fetch and decode images, in order; one that cannot be had is noted and left out."""
-        images = self._services.images_of(self._id).arrays([one.task.image for one in of])
+        images = self._look.images.arrays([one.task.image for one in of])
         for candidate, image in zip(of, images, strict=True):
-            self._check()
+            self._look.check()
             task = candidate.task
             found = image if isinstance(image, ImageError) else _item(candidate, image)
             if isinstance(found, ImageError):
                 self._failed.add(task.task_id)
-                self._services.store.set_task_error(self._id, task.task_id, str(found))
+                self._look.store.set_task_error(self._id, task.task_id, str(found))
                 continue
             if task.error and task.status == "unlabelled":
-                self._services.store.set_task_error(self._id, task.task_id, "")
+                self._look.store.set_task_error(self._id, task.task_id, "")
             yield found
 
     def _predictor(self) -> Predictor:
         if self._model is None:
             raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
-        checkpoints = self._services.checkpoints(self._id)
-        return self._services.predictors.get(checkpoints, self._model.number, self._settings.device)
+        checkpoints = self._look.checkpoints
+        return self._look.services.predictors.get(checkpoints, self._model.number, self._settings.device)
 
 
 def _watched(
@@ -275,11 +278,11 @@ def _watched(
 
 def _item(candidate: Candidate, image: Array) -> Item | ImageError:
     """Put what is labelled of an image, and what that cost, beside it."""
-    from ml_backend.learning.prediction.predictor import Item
+    from ml_backend.learning.prediction.batches import Item
 
     size = (image.shape[0], image.shape[1])
     try:
-        labelled = pool.labelled_pixels(candidate.parts) if candidate.parts else None
+        labelled = labelled_pixels(candidate.parts) if candidate.parts else None
         cost = _cost(candidate.parts, size)
     except (MaskError, OSError, ValueError) as error:  # ValueError: a file of effort that is damaged
         return ImageError(f"What is labelled of the image cannot be read: {error}")

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -18,12 +18,12 @@ from ml_backend.errors import DiskFull, ImageError, NextmaskError, TrainingError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training import process as training_process
-from ml_backend.projects.candidates import partial, supervising
-from ml_backend.projects.merged_labels import MergedLabel
-from ml_backend.projects.services import Services
+from ml_backend.projects.parts import MergedLabel, parts_of, supervising
 from ml_backend.store import Task
 from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
+from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import PseudoLabels
+from ml_backend.worker.sync import sync
 
 if TYPE_CHECKING:
     from ml_backend.learning.training import Item, Job, Progress
@@ -52,27 +52,29 @@ _TRAINING_SETTINGS = (
 )
 
 
-class Trainer:
-    """Training of one project.
+def train(look: Look) -> None:
+    """Train the project if there is reason to, and publish the version or keep it back.
 
-    Args:
-        stage: shows progress: (name, done, total).
-        heartbeat: called every few seconds while a training runs; raises LeaseLost to end it.
+    Raises:
+        TrainingError: training did not end with a model; it is tried again later, or when the data changes.
+        TrainingWaits: another project trains.
     """
+    look.is_training = True
+    try:
+        if Trainer(look).run():
+            sync(look)  # people went on labelling
+    finally:
+        look.is_training = False
 
-    def __init__(
-        self,
-        services: Services,
-        project_id: int,
-        *,
-        stage: Callable[[str, int, int], None],
-        heartbeat: Callable[[], None],
-    ) -> None:
-        self._services, self._settings, self._store = services, services.settings, services.store
-        self._id, self._stage, self._heartbeat = project_id, stage, heartbeat
-        self._checkpoints = services.checkpoints(project_id)
 
-    def run(self, label_map: LabelMap) -> bool:
+class Trainer:
+    """Training of one project."""
+
+    def __init__(self, look: Look) -> None:
+        self._look, self._settings, self._store = look, look.settings, look.store
+        self._id, self._checkpoints = look.project_id, look.checkpoints
+
+    def run(self) -> bool:
         """Train if there is reason to; return whether a version was made.
 
         Raises:
@@ -80,10 +82,11 @@ class Trainer:
             TrainingWaits: another project trains.
         """
         self.settle()
+        label_map = self._look.label_map
         labelled = supervising(self._store.tasks(self._id, status="labelled"))
         digest = self._data_digest(labelled, label_map)
         if not self._is_wanted(labelled, label_map, digest):
-            self._services.turns.leave(self._id)
+            self._look.services.turns.leave(self._id)
             return False
         _refuse_one_class(label_map)
         self._refuse_copies()
@@ -94,14 +97,14 @@ class Trainer:
         except TrainingError as error:
             changes = {"failed_digest": self._attempt(digest), "retry_at": time.time() + RETRY_SECONDS}
             self._store.update_project(self._id, train_error=str(error), **changes)
-            self._store.add_event(self._id, "training_failed", str(error), level="error")
+            self._look.tell("training_failed", str(error), level="error")
             self._store.count(f"trainings_failed_{self._id}")
             self._answer_request(requested_at)
             raise
         self._store.update_project(self._id, train_error="")
         logger.info("project=%s model=%s trained labels=%s", self._id, number, len(labelled))
         self._store.count(f"trainings_trained_{self._id}")
-        self._store.add_event(self._id, "trained", _what_was_trained(self._checkpoints.get(number)))
+        self._look.tell("trained", _what_was_trained(self._checkpoints.get(number)))
         self._answer_request(requested_at)
         self.settle()
         return True
@@ -119,9 +122,9 @@ class Trainer:
         reason = f" ({latest.record.reason.rstrip('.')})" if latest.record.reason else ""
         text = f"Version {latest.number} {decided}{reason}."
         level = "info" if latest.record.accepted else "warning"
-        self._store.add_event(self._id, "published" if latest.record.accepted else "kept_back", text, level=level)
+        self._look.tell("published" if latest.record.accepted else "kept_back", text, level=level)
 
-    def ensure_committee(self, version: Version, labelled: Sequence[Task], label_map: LabelMap) -> None:
+    def ensure_committee(self, version: Version, labelled: Sequence[Task]) -> None:
         """Train the ensemble that the strategy asks for, when this version has none of the wanted size.
 
         Args:
@@ -134,6 +137,7 @@ class Trainer:
         """
         if self._settings.effective_committee != "ensemble" or not self._needs_committee():
             return
+        label_map = self._look.label_map
         labelled, members = supervising(labelled), self._settings.effective_members
         found = self._checkpoints.committees.record(version.number)
         if found is not None and found["members"] == members:
@@ -213,7 +217,7 @@ class Trainer:
     def _note_failure(self, attempt: str, error: TrainingError) -> None:
         failed = {"attempt": attempt, "retry_at": time.time() + RETRY_SECONDS, "error": str(error)}
         self._store.set_note(self._failure_key, json.dumps(failed))
-        self._store.add_event(self._id, "training_failed", f"Committee: {error}", level="error")
+        self._look.tell("training_failed", f"Committee: {error}", level="error")
 
     @property
     def _failure_key(self) -> str:
@@ -221,17 +225,17 @@ class Trainer:
 
     # -- the training -------------------------------------------------------------------------------------------------
     def _train(self, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> int:
-        self._stage("training", 0, 0)
+        self._look.stage("training", 0, 0)
         items, unavailable = self._items(labelled)
         job = replace(self._job(items, label_map, digest), unavailable=unavailable)
         if all(item.held_out for item in items):
             return self._run(job)  # it fails, and says why: a network is not trained on its own predictions alone
-        pseudo = PseudoLabels(self._services, self._id, label_map, stage=self._stage, heartbeat=self._heartbeat)
+        pseudo = PseudoLabels(self._look)
         with pseudo.items(self._checkpoints.current()) as more:
             return self._run(replace(job, items=(*items, *more)))
 
     def _train_committee(self, version: Version, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> None:
-        self._stage("training committee", 0, 0)
+        self._look.stage("training committee", 0, 0)
         items, _ = self._items([task for task in labelled if not task.held_out])
         job = self._job(items, label_map, digest)
         self._run(replace(job, parent=None, committee_of=version.number, members=self._settings.effective_members))
@@ -243,7 +247,7 @@ class Trainer:
             return training_process.run(
                 job,
                 progress=self._show,
-                heartbeat=self._heartbeat,
+                heartbeat=self._look.attend,
                 timeout=self._settings.training_minutes * 60,
             )
         except DiskFull as error:
@@ -269,8 +273,8 @@ class Trainer:
             by_image[task.image].append(task)
         items: list[Item] = []
         unavailable: dict[str, str] = {}
-        for done, (reference, path) in enumerate(self._services.images_of(self._id).prefetch(list(by_image)), start=1):
-            self._stage("fetching images", done, len(by_image))
+        for done, (reference, path) in enumerate(self._look.images.prefetch(list(by_image)), start=1):
+            self._look.stage("fetching images", done, len(by_image))
             for label in self._labels(by_image[reference]):
                 found = path if isinstance(path, ImageError) else label.mask
                 for task in label.tasks if isinstance(found, NextmaskError) else ():
@@ -278,17 +282,17 @@ class Trainer:
                 if not isinstance(path, ImageError) and not isinstance(found, NextmaskError):
                     items.append(Item(label.key, path, found, label.held_out, label.digest))
         if unavailable:
-            self._services.client.whoami()  # raises where the host is away: then it is not the images' fault
+            self._look.client.whoami()  # raises where the host is away: then it is not the images' fault
         for task_id, error in unavailable.items():
             self._store.set_task_error(self._id, int(task_id), error)
         return items, unavailable
 
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
         """Return the labels of one image: those of the whole image each by itself, those of parts as one."""
-        parts = partial(tasks)
+        parts = parts_of(tasks)
         yield from (MergedLabel.of_whole(task) for task in tasks if not task.boxes)
         if parts:
-            yield MergedLabel.of_parts(parts, self._services.project_folder(self._id) / "masks")
+            yield MergedLabel.of_parts(parts, self._look.folder / "masks")
 
     def _job(self, items: Sequence[Item], label_map: LabelMap, digest: str) -> Job:
         from ml_backend.learning.training import Job
@@ -306,11 +310,11 @@ class Trainer:
         )
 
     def _show(self, progress: Progress) -> None:
-        self._stage(progress.label, progress.done, progress.total)
+        self._look.stage(progress.label, progress.done, progress.total)
 
     def _turn(self) -> AbstractContextManager[None]:
         """Hold this process's one turn to train; the project that waits longest is looked at when it ends."""
-        return self._services.turns.take(self._id, self._store.wake)
+        return self._look.services.turns.take(self._id, self._store.wake)
 
 
 def _what_was_trained(version: Version) -> str:

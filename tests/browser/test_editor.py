@@ -18,7 +18,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.connection import TAB_TITLE, tab_data
+from ml_backend.projects.tabs import TAB_TITLE, tab_data
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 

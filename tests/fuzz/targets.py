@@ -24,14 +24,8 @@ import numpy as np
 from wiring import PROJECT, make_settings
 
 from ml_backend.annotations import brush, masks
-from ml_backend.annotations.label_map import (
-    IGNORE_INDEX,
-    LabelMap,
-    labels_without_colours,
-    parse_label_config,
-    with_palette,
-    with_query_control,
-)
+from ml_backend.annotations.config_edits import labels_without_colours, with_palette, with_query_control
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import (
     BrushError,
     CheckpointError,
@@ -119,10 +113,10 @@ def tasks(data: bytes) -> None:
     annotation = {"id": 1, "created_at": UPDATED, "parent_prediction": 2, **_chosen(made, "result", "lead_time")}
     prediction = {"id": 2, "model_version": "nextmask-1.1", "result": made.get("shown")}
     item = {"id": 1, "updated_at": UPDATED, "data": made["data"]}
-    sync, folder = _sync()
+    reader, store, folder = _task_reader()
     try:
-        task = sync.read(PROJECT, {**item, "annotations": [annotation], "predictions": [prediction]}, LABEL_MAP)
-        sync._store.put_tasks([task])
+        task = reader.read(PROJECT, {**item, "annotations": [annotation], "predictions": [prediction]})
+        store.put_tasks([task])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert task.status in {"labelled", "broken"}
@@ -336,24 +330,16 @@ def _settings() -> Any:
 
 
 @cache
-def _sync() -> tuple[Any, Path]:
+def _task_reader() -> tuple[Any, Any, Path]:
     from ml_backend.store import Store
-    from ml_backend.worker.sync import Sync
+    from ml_backend.worker.read_task import TaskReader
 
     folder = Path(_folder().name) / "masks"
     store = Store(f"sqlite:///{_folder().name}/tasks.sqlite3")
     store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(np.ones((24, 32), np.uint8)))])
-    return (
-        Sync(
-            None,  # type: ignore[arg-type]  # one task is read, nothing is asked for
-            store,
-            _settings(),
-            folder=folder,
-            size_of=lambda _: (24, 32),
-            check=lambda: None,
-        ),
-        folder,
-    )
+    settings, size_of = _settings(), lambda _: (24, 32)
+    reader = TaskReader(store, settings, LABEL_MAP, folder=folder, size_of=size_of, config_change=None)
+    return reader, store, folder
 
 
 @cache

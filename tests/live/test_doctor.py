@@ -16,7 +16,7 @@ from ml_backend.datasets import Dataset
 from ml_backend.doctor import Finding, installation, project
 from ml_backend.doctor import label_studio as host
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.connection import SECRET_HEADER
+from ml_backend.projects.registration import SECRET_HEADER
 from ml_backend.projects.services import open_services, webhook_secret, worker_seen
 from ml_backend.settings import Settings, load_settings
 from ml_backend.worker.worker import Worker

@@ -19,8 +19,9 @@ from support import Nextmask
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.services import model_number
-from ml_backend.worker.score_pool import Ranker
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.worker.look import Look
+from ml_backend.worker.score_pool import PoolScorer
 
 pytestmark = pytest.mark.live
 
@@ -82,16 +83,8 @@ def again(serving: Nextmask, project: int) -> list[int]:
     services = serving.services.__class__(**{**vars(serving.services), "settings": settings})
     model = services.checkpoints(project).get(model_number(known.published_version))
     label_map = parse_label_config(known.label_config)
-    ranker = Ranker(
-        services,
-        project,
-        model,
-        label_map,
-        stage=lambda *_: None,
-        check=lambda: None,
-        heartbeat=lambda: None,
-    )
-    ranking = ranker.rank(services.store.tasks(project), round_number=model.number - 1)
+    scorer = PoolScorer(Look(services, project, label_map), model)
+    ranking = scorer.rank(services.store.tasks(project), round_number=model.number - 1)
     return sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
 
 

@@ -21,7 +21,7 @@ from ml_backend.annotations.masks import mask_from_png, read_result, write_resul
 from ml_backend.annotations.query_regions import is_query, overlap, read_rectangles, write_rectangles
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects import candidates as pool
+from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.store import Task
 
 pytestmark = pytest.mark.live
@@ -128,7 +128,7 @@ def test_further_regions_of_an_image_become_follow_up_tasks(
 
     label_map = label_map_of(label_studio, project)
     tasks = serving.services.store.tasks(project)
-    parts = {task.image: pool.partial(other for other in tasks if other.image == task.image) for task in tasks}
+    parts = {task.image: parts_of(other for other in tasks if other.image == task.image) for task in tasks}
     rows = {row["task"]: row for row in predictions(label_studio, project, status.version)}
     follow_ups = [task for task in tasks if task.status == "unlabelled" and parts[task.image]]
     assert follow_ups, "nothing more of the images that are labelled in part was asked for"
@@ -136,7 +136,7 @@ def test_further_regions_of_an_image_become_follow_up_tasks(
     for task in follow_ups:
         (found,) = label_studio.tasks(project, [task.task_id])
         assert found["data"]["nextmask_follow_up"] == min(part.task_id for part in parts[task.image])
-        known = pool.merged(parts[task.image])
+        known = merged_mask(parts[task.image])
         asked = boxes_of(rows[task.task_id], label_studio, project)
         assert not overlap(asked, [box for part in parts[task.image] for box in boxes_from_text(part.boxes)])
         shown = read_result(rows[task.task_id]["result"], label_map, size=SIZE).mask

@@ -16,8 +16,9 @@ from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.connection import PASSED_TAB_TITLE, TAB_TITLE
-from ml_backend.worker.decide import MARKER, RETURNED, keep, stream_counts
+from ml_backend.label_studio.predictions import MARKER, RETURNED
+from ml_backend.projects.passed_over import keep, stream_counts
+from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE
 
 pytestmark = pytest.mark.live
 

@@ -15,7 +15,8 @@ from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
 from ml_backend.demo.label_studio import free_port
-from ml_backend.label_studio import DUPLICATE, LabelStudio
+from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.predictions import DUPLICATE
 
 pytestmark = pytest.mark.live
 

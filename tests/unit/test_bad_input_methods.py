@@ -34,18 +34,21 @@ from wiring import (
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, inside
-from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
+from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.annotations.query_regions import overlap
 from ml_backend.errors import TrainingError
-from ml_backend.images import cache as images
-from ml_backend.images.cache import ImageCache, load_image
+from ml_backend.images import decoding
+from ml_backend.images.cache import ImageCache
+from ml_backend.images.decoding import load_image
 from ml_backend.learning.ranking import MOST_BOXES, PoolRanking
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import Scorer, Shown
+from ml_backend.projects.shown_masks import MaskRenderer, Shown
 from ml_backend.store import Task
+from ml_backend.worker.look import Look
 from ml_backend.worker.reconcile import reconcile
-from ml_backend.worker.score_pool import Ranker
+from ml_backend.worker.score_pool import PoolScorer
 from strategies import available
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -124,8 +127,8 @@ def ranked(services: Services, tasks: list[Task], label_map: LabelMap, name: str
     usual = {"strategy": name, "strategy_options": QUICK.get(name, {}), "members": 3, "committee": "mc_dropout"}
     own = replace(services, settings=services.settings.for_project({**usual, **settings}))
     model = services.checkpoints(project).get(1)
-    ranker = Ranker(own, project, model, label_map, stage=nothing, check=nothing, heartbeat=nothing)
-    return ranker.rank(tasks, round_number=1)
+    scorer = PoolScorer(Look(own, project, label_map), model)
+    return scorer.rank(tasks, round_number=1)
 
 
 # -- one class, a pool of one ----------------------------------------------------------------------------------------
@@ -237,7 +240,7 @@ def test_every_method_ranks_images_of_every_kind(
 def test_masks_have_the_size_that_the_editor_shows(
     services: Services, kinds: dict[int, tuple[str, tuple[int, int]]]
 ) -> None:
-    scorer = Scorer(services, 2, services.checkpoints(2).get(1), TWO_CLASSES, stage=nothing, check=nothing)
+    scorer = MaskRenderer(services, 2, services.checkpoints(2).get(1), TWO_CLASSES)
     shown = list(scorer.show([image for image, _ in kinds.values()]))
     for (image, size), one in zip(kinds.values(), shown, strict=True):
         assert isinstance(one, Shown), image
@@ -253,7 +256,7 @@ def test_strips_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path.write_bytes(file)
         whole = load_image(path)
         with monkeypatch.context() as patch:
-            patch.setattr(images, "_STRIP_PIXELS", 100)
+            patch.setattr(decoding, "_STRIP_PIXELS", 100)
             np.testing.assert_array_equal(load_image(path), whole)
         assert whole.shape == (*size, 3)
         assert whole.flags.writeable
@@ -323,8 +326,8 @@ def ranked_again(services: Services, host: MemoryStudio) -> PoolRanking:
     """Rank with what is labelled by now, whatever is open."""
     own = replace(services, settings=services.settings.for_project({**CEREALS, "query_images": 50}))
     model, label_map = services.checkpoints(PROJECT).get(1), parse_label_config(host.xml)
-    ranker = Ranker(own, PROJECT, model, label_map, stage=nothing, check=nothing, heartbeat=nothing)
-    return ranker.rank(services.store.tasks(PROJECT), round_number=1)
+    scorer = PoolScorer(Look(own, PROJECT, label_map), model)
+    return scorer.rank(services.store.tasks(PROJECT), round_number=1)
 
 
 def test_hundreds_of_rectangles_are_one_label_of_their_pixels(served: Services, host: MemoryStudio) -> None:
@@ -427,7 +430,7 @@ def test_large_images_are_ranked_and_shown_within_bounds(
     options = {"measure": "vote_entropy", "window": 128, "stride": 32, "iterations": 5}
     with peak() as grown:
         ranking = ranked(own, tasks, TWO_CLASSES, "cereals", strategy_options=options, members=20)
-        scorer = Scorer(own, 2, own.checkpoints(2).get(1), TWO_CLASSES, stage=nothing, check=nothing)
+        scorer = MaskRenderer(own, 2, own.checkpoints(2).get(1), TWO_CLASSES)
         (shown,) = scorer.show(references[:1])
     assert grown[0] < 2_500
     assert set(ranking.priorities) == set(ranking.queries) == {101, 102}

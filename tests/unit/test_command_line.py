@@ -18,7 +18,7 @@ from wiring import NOBODY, PROJECT, XML, MemoryStudio, give_project, make_servic
 
 from ml_backend import __version__, cli
 from ml_backend.annotations.boxes import Box, Query
-from ml_backend.annotations.label_map import with_query_control
+from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.cli import console, projects
 from ml_backend.cli import serve as running
 from ml_backend.cli.console import in_background, reconcile_now

@@ -19,8 +19,10 @@ from torch.nn import functional
 from ml_backend.errors import CheckpointError, ConfigurationError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.networks import SegmentationNetwork, build, is_out_of_memory, working_bytes
+from ml_backend.learning.prediction.batches import Item
 from ml_backend.learning.prediction.committees import Committee, McDropout, load_ensemble, mc_dropout
-from ml_backend.learning.prediction.predictor import Item, Predictor, fresh_predictor, make_committee
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.prediction.predictors import fresh_predictor, make_committee
 from ml_backend.settings import Settings
 from strategies import Batch, create
 

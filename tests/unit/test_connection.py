@@ -12,8 +12,10 @@ from wiring import PROJECT, XML, MemoryStudio, make_services
 
 from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioError, LabelStudioNotFound
 from ml_backend.projects import connection
-from ml_backend.projects.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection, tab_data
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS
 from ml_backend.projects.services import Services
+from ml_backend.projects.tabs import tab_data
 
 URL = "http://127.0.0.1:9090"
 COLOURED = XML.replace("<Label ", '<Label background="#123456" ')

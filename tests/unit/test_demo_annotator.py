@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
+from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
 from ml_backend.datasets import Truth

@@ -13,9 +13,10 @@ import torch
 from wiring import PROJECT, SHAPE, XML, MemoryStudio, disc, give_model, make_services, nothing, region
 
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text, boxes_to_text
-from ml_backend.annotations.label_map import parse_label_config, with_query_control
+from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.query_regions import overlap, read_rectangles
-from ml_backend.errors import LabelStudioError, LeaseLost
+from ml_backend.errors import LabelStudioError, LeaseLost, TaskRefused
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.follow_up import DATA_KEY, FollowUps, pending
@@ -307,10 +308,10 @@ def test_a_host_that_refuses_the_tasks_stops_nothing_else(
 
     with monkeypatch.context() as patch:
         patch.setattr(studio, "import_tasks", refuse)
-        with pytest.raises(LabelStudioError, match="no tasks today"):
+        with pytest.raises(TaskRefused, match="no tasks today"):
             reconcile(served, PROJECT, nothing)
         version = studio.fields["model_version"]
-        with pytest.raises(LabelStudioError, match="no tasks today"):
+        with pytest.raises(TaskRefused, match="no tasks today"):
             reconcile(served, PROJECT, nothing)
         assert studio.fields["model_version"] == version
     reconcile(served, PROJECT, nothing)

@@ -11,15 +11,16 @@ import pytest
 from fuzz.seeds import nested, region, regions
 from fuzz.targets import TARGETS
 from PIL import Image
-from wiring import PROJECT, MemoryStudio, make_services, make_settings
+from wiring import PROJECT, MemoryStudio, look_at, make_services, make_settings
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.label_map import labels_without_colours, parse_label_config, with_palette
+from ml_backend.annotations.config_edits import labels_without_colours, with_palette
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, LabelConfigError, MaskError, shown
-from ml_backend.images.cache import load_image
+from ml_backend.images.decoding import load_image
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.settings import load_settings, params_text
-from ml_backend.worker.sync import Sync
+from ml_backend.worker.sync import sync
 
 LONG = "x" * 100_000
 DEEP = json.loads(nested(900))
@@ -103,13 +104,7 @@ def test_one_odd_task_fails_no_sync(tmp_path: Path, fields: dict[str, Any]) -> N
         studio.items[odd]["annotations"][0].update(fields)
     services = make_services(tmp_path, studio)
     services.store.wake(PROJECT)
-    folder = services.project_folder(PROJECT) / "masks"
-    sync = Sync(
-        studio, services.store, services.settings, folder=folder, size_of=lambda _: (32, 40), check=lambda: None
-    )  # type: ignore[arg-type]
-    project = services.store.project(PROJECT)
-    assert project is not None
-    sync.run(project, lambda *_: None)
+    sync(look_at(services))
     statuses = {task.task_id: task.status for task in services.store.tasks(PROJECT)}
     assert statuses.keys() == {good, odd}
     assert statuses[good] == "labelled"

@@ -31,7 +31,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ml_backend.errors import ImageError
-from ml_backend.images.cache import ImageCache, load_image
+from ml_backend.images.cache import ImageCache
+from ml_backend.images.decoding import load_image
 
 MEGABYTE = 1_000_000
 GENERATOR = np.random.default_rng(0)

@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
-from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
 from ml_backend.learning.networks import SegmentationNetwork, build
 from ml_backend.learning.networks.weights import IMAGENET
-from ml_backend.learning.prediction import predictor as inference
-from ml_backend.learning.prediction.predictor import Item, Predictor, PredictorCache
+from ml_backend.learning.prediction import predictors
+from ml_backend.learning.prediction.batches import Item
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.prediction.predictors import PredictorCache
 from strategies import Batch
 
 CPU = torch.device("cpu")
@@ -369,10 +371,10 @@ class Loads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.numbers: list[int] = []
         self.slow: dict[int, threading.Event] = {}
-        self._load = inference.load_predictor
-        monkeypatch.setattr(inference, "load_predictor", self)
+        self._load = predictors.load_predictor
+        monkeypatch.setattr(predictors, "load_predictor", self)
 
-    def __call__(self, checkpoints: Checkpoints, version: inference.Version, device: str) -> Predictor:
+    def __call__(self, checkpoints: Checkpoints, version: Version, device: str) -> Predictor:
         self.numbers.append(version.number)
         if version.number in self.slow:
             assert self.slow[version.number].wait(20)

@@ -12,7 +12,8 @@ from itertools import pairwise
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
-from ml_backend.annotations.label_map import IGNORE_INDEX, labels_without_colours, parse_label_config, with_palette
+from ml_backend.annotations.config_edits import labels_without_colours, with_palette
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.errors import LabelConfigError
 
 ROAD = """

@@ -13,7 +13,8 @@ from label_studio_ml.model import LabelStudioMLBase
 from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.projects.services import NO_VERSION, Services
+from ml_backend.label_studio.predictions import NO_VERSION
+from ml_backend.projects.services import Services
 from ml_backend.server import model
 from ml_backend.server.model import NextmaskModel, payload_project
 

@@ -9,21 +9,36 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, give_project, make_services, nothing, png, region
+from wiring import (
+    LABEL_MAP,
+    PROJECT,
+    SHAPE,
+    XML,
+    MemoryStudio,
+    disc,
+    give_project,
+    look_at,
+    make_services,
+    nothing,
+    png,
+    region,
+)
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text
+from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.effort import read_points
-from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config, with_query_control
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
-from ml_backend.projects.candidates import merged, supervising
-from ml_backend.projects.merged_labels import MergedLabel
+from ml_backend.projects.parts import MergedLabel, merged_mask, supervising
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import Scorer
+from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Store, Task
+from ml_backend.worker.look import Look
 from ml_backend.worker.publish import PriorityQueue
-from ml_backend.worker.sync import Sync, is_held_out
+from ml_backend.worker.read_task import is_held_out
+from ml_backend.worker.sync import Sync
 from ml_backend.worker.train import Trainer, changed_labels
 
 PARTS_XML = with_query_control(XML)
@@ -50,16 +65,7 @@ def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
 
 
 def sync(services: Services, **settings: Any) -> None:
-    project = services.store.project(PROJECT)
-    assert project is not None
-
-    def size_of(reference: str) -> tuple[int, int]:
-        height, width = services.images.load(reference).shape[:2]
-        return height, width
-
-    changed = services.settings.for_project(settings)
-    folder = services.project_folder(PROJECT) / "masks"
-    Sync(services.client, services.store, changed, folder=folder, size_of=size_of, check=nothing).run(project, nothing)
+    Sync(look_at(services, settings=settings)).run()
 
 
 def task(services: Services, task_id: int = 1) -> Task:
@@ -274,8 +280,8 @@ def ranked(services: Services, queries: dict[int, Query], version: str = VERSION
     services.store.put_ranking(PROJECT, entries, queries, ranking_version=version, ranking_key="key")
 
 
-def scorer(services: Services, label_map: Any = PARTS) -> Scorer:
-    return Scorer(services, PROJECT, services.checkpoints(PROJECT).get(1), label_map, stage=nothing, check=nothing)
+def scorer(services: Services, label_map: Any = PARTS) -> MaskRenderer:
+    return MaskRenderer(services, PROJECT, services.checkpoints(PROJECT).get(1), label_map)
 
 
 def test_rectangles_are_published_beside_the_masks_and_noted_before(
@@ -362,7 +368,7 @@ def test_known_parts_are_laid_over_the_prediction(services: Services, studio: Me
 
 # -- training --------------------------------------------------------------------------------------------------------
 def trainer(services: Services) -> Trainer:
-    return Trainer(services, PROJECT, stage=nothing, heartbeat=nothing)
+    return Trainer(Look(services, PROJECT, PARTS))
 
 
 def labelled(services: Services, studio: MemoryStudio) -> list[Task]:
@@ -383,7 +389,7 @@ def test_parts_of_an_image_are_one_item_to_learn_from(services: Services, studio
     assert (whole.id, parts.id) == ("2", "1+5")
     assert parts.labels == {str(one.task_id): one.label_digest for one in tasks if one.boxes}
     mask = masks.mask_from_png(parts.mask.read_bytes())
-    assert np.array_equal(mask, merged([tasks[0], tasks[2]]))
+    assert np.array_equal(mask, merged_mask([tasks[0], tasks[2]]))
     assert (mask != IGNORE_INDEX).sum() == BOX.area + OTHER.area
     assert parts.mask.name.startswith("merged-")
 
@@ -439,7 +445,7 @@ def test_a_real_training_records_the_parts(services: Services, studio: MemoryStu
     labelled(services, studio)
     services.store.wake(PROJECT, train=True)
     quick = services.settings.for_project({"iterations": 2, "batch_size": 2, "input_size": 32})
-    assert Trainer(replace(services, settings=quick), PROJECT, stage=nothing, heartbeat=nothing).run(PARTS)
+    assert Trainer(Look(replace(services, settings=quick), PROJECT, PARTS)).run()
     latest = services.checkpoints(PROJECT).latest()
     assert latest is not None
     assert latest.record.labels.keys() == {"1", "2", "5"}

@@ -116,7 +116,7 @@ def test_brightness_of_the_heat_map_grows_with_the_entropy() -> None:
 def test_uncertainty_of_a_task_is_what_the_network_says_of_it(
     drawer: Pictures, subject: Callable[[int], Subject], services: Services
 ) -> None:
-    from ml_backend.learning.prediction.predictor import Item
+    from ml_backend.learning.prediction.batches import Item
 
     one = subject(1)
     shown = opened(drawer.uncertainty(one).draw())
@@ -211,7 +211,7 @@ def test_colours_that_are_none_give_way_to_a_palette(colour: str) -> None:
 
 
 def test_labels_without_colours_get_those_that_connect_gives() -> None:
-    from ml_backend.annotations.label_map import with_palette
+    from ml_backend.annotations.config_edits import with_palette
 
     given_colours = with_palette(XML)
     assert class_colours(XML, LABEL_MAP) == class_colours(given_colours, parse_label_config(given_colours))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.label_map import parse_label_config, with_query_control
+from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.query_regions import (
     labelled_boxes,
     overlap,

@@ -28,8 +28,9 @@ from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services, roll_back
 from ml_backend.projects.settings import is_news
 from ml_backend.store import Project, Store
-from ml_backend.worker import reconcile as reconciler
-from ml_backend.worker.reconcile import RETRY_IMAGES_SECONDS, reconcile
+from ml_backend.worker import top_up
+from ml_backend.worker.reconcile import reconcile
+from ml_backend.worker.sync import RETRY_IMAGES_SECONDS
 
 URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
@@ -391,7 +392,7 @@ def test_annotators_are_supplied_while_a_training_runs(
         raise LabelStudioUnavailable("away")
 
     monkeypatch.setattr(training_process, "run", training)
-    monkeypatch.setattr(reconciler, "TOP_UP_SECONDS", 0.0)
+    monkeypatch.setattr(top_up, "TOP_UP_SECONDS", 0.0)
     studio.label(next(task for task in studio.items if task not in studio.queue()))
     services.store.wake(PROJECT, train=True)
     with caplog.at_level(logging.WARNING), pytest.raises(TrainingError, match="the end"):
@@ -424,7 +425,7 @@ def test_a_lease_lost_during_the_training_ends_it(
 
 
 @pytest.mark.usefixtures("with_model")
-@pytest.mark.parametrize("step", ["_train", "_decide", "_rank"])
+@pytest.mark.parametrize("step", ["train", "decide", "rank"])
 @pytest.mark.parametrize("error", [CheckpointError("damaged"), MaskError("no mask"), ValueError("a secret of ours")])
 def test_a_step_that_fails_leaves_annotators_their_queue(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
@@ -438,7 +439,7 @@ def test_a_step_that_fails_leaves_annotators_their_queue(
     def fails(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"ml_backend.worker.reconcile._Run.{step}", fails)
+    monkeypatch.setattr(f"ml_backend.worker.reconcile.{step}", fails)
     with pytest.raises(NextmaskError) as caught:
         reconcile(services, PROJECT, nothing)
     assert "secret" not in str(caught.value)
@@ -446,7 +447,7 @@ def test_a_step_that_fails_leaves_annotators_their_queue(
 
 
 @pytest.mark.usefixtures("with_model")
-@pytest.mark.parametrize("step", ["_train", "_decide", "_rank"])
+@pytest.mark.parametrize("step", ["train", "decide", "rank"])
 @pytest.mark.parametrize("error", [LeaseLost("gone"), LabelStudioUnavailable("away")])
 def test_without_lease_or_host_nothing_else_is_done(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, step: str, error: NextmaskError
@@ -456,7 +457,7 @@ def test_without_lease_or_host_nothing_else_is_done(
     def fails(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"ml_backend.worker.reconcile._Run.{step}", fails)
-    monkeypatch.delattr("ml_backend.worker.reconcile._Run._publish")
+    monkeypatch.setattr(f"ml_backend.worker.reconcile.{step}", fails)
+    monkeypatch.delattr("ml_backend.worker.reconcile.publish")
     with pytest.raises(type(error)):
         reconcile(services, PROJECT, nothing)

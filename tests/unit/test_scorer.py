@@ -1,4 +1,4 @@
-"""The scorer with a real small model: masks, broken images, class names that changed, and time limits."""
+"""The renderer of masks with a real small model: masks, broken images, class names that changed, and time limits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_model, make_services, nothing, task_of
+from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_model, make_services, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import CheckpointError, ImageError, LeaseLost
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import Scorer, Shown
+from ml_backend.projects.shown_masks import MaskRenderer, Shown
 from ml_backend.store import Task
 
 BROKEN = "/data/upload/broken.png"
@@ -48,14 +48,13 @@ def model(services: Services) -> Version:
     return services.checkpoints(PROJECT).get(1)
 
 
-MakeScorer = Callable[..., Scorer]
+MakeRenderer = Callable[..., MaskRenderer]
 
 
 @pytest.fixture
-def make_scorer(services: Services, model: Version) -> MakeScorer:
-    def make(label_map: LabelMap = LABEL_MAP, *, without_model: bool = False, **options: Any) -> Scorer:
-        usual: dict[str, Any] = {"stage": nothing, "check": nothing}
-        return Scorer(services, PROJECT, None if without_model else model, label_map, **usual | options)
+def make_renderer(services: Services, model: Version) -> MakeRenderer:
+    def make(label_map: LabelMap = LABEL_MAP, *, without_model: bool = False, **options: Any) -> MaskRenderer:
+        return MaskRenderer(services, PROJECT, None if without_model else model, label_map, **options)
 
     return make
 
@@ -82,12 +81,12 @@ def settings_of(services: Services, **changes: Any) -> Services:
     return replace(services, settings=services.settings.for_project(changes))
 
 
-def test_a_lost_lease_ends_the_rendering(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+def test_a_lost_lease_ends_the_rendering(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
     def check() -> None:
         raise LeaseLost("gone")
 
     with pytest.raises(LeaseLost):
-        list(make_scorer(check=check).render(tasks))
+        list(make_renderer(check=check).render(tasks))
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------
@@ -96,8 +95,8 @@ def shown_mask(shown: object) -> Any:
     return masks.mask_from_png(shown.png)
 
 
-def test_masks_are_predicted_in_order(make_scorer: MakeScorer, tasks: list[Task]) -> None:
-    shown = list(make_scorer().show([task.image for task in tasks]))
+def test_masks_are_predicted_in_order(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
+    shown = list(make_renderer().show([task.image for task in tasks]))
     for task, one in zip(tasks, shown, strict=True):
         assert found_share(shown_mask(one), int(Path(task.image).stem)) > 0.5  # its own disc, not another's
         assert isinstance(one, Shown)
@@ -106,28 +105,28 @@ def test_masks_are_predicted_in_order(make_scorer: MakeScorer, tasks: list[Task]
         assert (read.mask == shown_mask(one)).mean() > 0.95  # specks are left out
 
 
-def test_broken_images_are_answered_in_their_place(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+def test_broken_images_are_answered_in_their_place(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
     good = tasks[0].image
-    shown = list(make_scorer().show([BROKEN, good, MISSING, good, BROKEN]))
+    shown = list(make_renderer().show([BROKEN, good, MISSING, good, BROKEN]))
     assert [type(one) for one in shown] == [ImageError, Shown, ImageError, Shown, ImageError]
-    only_bad = list(make_scorer().show([BROKEN, MISSING, MISSING, BROKEN]))
+    only_bad = list(make_renderer().show([BROKEN, MISSING, MISSING, BROKEN]))
     assert all(isinstance(one, ImageError) for one in only_bad)
-    assert list(make_scorer().show([])) == []
+    assert list(make_renderer().show([])) == []
 
 
-def test_without_a_model_there_is_no_mask(make_scorer: MakeScorer, tasks: list[Task]) -> None:
-    scorer = make_scorer(without_model=True)
-    assert list(scorer.show([BROKEN, tasks[0].image])) == [None, None]
-    rendered = list(scorer.render(tasks))
+def test_without_a_model_there_is_no_mask(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
+    renderer = make_renderer(without_model=True)
+    assert list(renderer.show([BROKEN, tasks[0].image])) == [None, None]
+    rendered = list(renderer.render(tasks))
     assert [one.task for one in rendered] == tasks
     assert all(one.regions == () and one.png is None for one in rendered)
 
 
 def test_rendering_notes_broken_images_and_leaves_them_out(
-    make_scorer: MakeScorer, tasks: list[Task], services: Services
+    make_renderer: MakeRenderer, tasks: list[Task], services: Services
 ) -> None:
     pool = [tasks[0], spoilt(services, 21, MISSING), tasks[1]]
-    rendered = list(make_scorer().render(pool))
+    rendered = list(make_renderer().render(pool))
     assert [one.task.task_id for one in rendered] == [1, 2]
     assert all(one.regions and one.png for one in rendered)
     found = services.store.task(PROJECT, 21)
@@ -135,26 +134,26 @@ def test_rendering_notes_broken_images_and_leaves_them_out(
     assert "cannot be fetched" in found.error
 
 
-def test_after_the_deadline_the_rest_is_answered_at_once(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+def test_after_the_deadline_the_rest_is_answered_at_once(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
     references = [task.image for task in tasks]
-    shown = list(make_scorer().show(references, deadline=time.monotonic() - 1))
+    shown = list(make_renderer().show(references, deadline=time.monotonic() - 1))
     assert [isinstance(one, Shown) for one in shown] == [True] * 3 + [False] * 5  # one batch was on its way
     assert all("No time was left to predict" in str(one) for one in shown[3:])
-    unhurried = list(make_scorer().show(references, deadline=time.monotonic() + 3600))
+    unhurried = list(make_renderer().show(references, deadline=time.monotonic() + 3600))
     assert all(isinstance(one, Shown) for one in unhurried)
 
 
 def test_specks_are_left_out_of_what_is_shown(services: Services, model: Version, tasks: list[Task]) -> None:
     picky = settings_of(services, minimum_area=10_000)
-    (shown,) = Scorer(picky, PROJECT, model, LABEL_MAP, stage=nothing, check=nothing).show([tasks[0].image])
+    (shown,) = MaskRenderer(picky, PROJECT, model, LABEL_MAP).show([tasks[0].image])
     assert isinstance(shown, Shown)
     assert shown.regions == []
 
 
 # -- label configurations that changed since the training ------------------------------------------------------------
 def predicted(services: Services, model: Version, label_map: LabelMap, references: Sequence[str]) -> list[Any]:
-    scorer = Scorer(services, PROJECT, model, label_map, stage=nothing, check=nothing)
-    return [shown_mask(one) for one in scorer.show(references)]
+    renderer = MaskRenderer(services, PROJECT, model, label_map)
+    return [shown_mask(one) for one in renderer.show(references)]
 
 
 def test_classes_are_translated_by_name(services: Services, model: Version, tasks: list[Task]) -> None:
@@ -183,8 +182,8 @@ def test_background_is_ignored_where_unpainted_pixels_are(
 
 
 def test_a_damaged_model_is_an_error_that_says_what_to_do(
-    services: Services, make_scorer: MakeScorer, model: Version, tasks: list[Task]
+    services: Services, make_renderer: MakeRenderer, model: Version, tasks: list[Task]
 ) -> None:
     model.weights.write_bytes(b"x" * model.size)
     with pytest.raises(CheckpointError, match=r"train again|Good versions"):
-        list(make_scorer().show([tasks[0].image]))
+        list(make_renderer().show([tasks[0].image]))

@@ -11,8 +11,9 @@ from wiring import PROJECT, give_project, make_services, task_of
 
 import strategies
 from ml_backend.errors import ConfigurationError
+from ml_backend.label_studio.predictions import model_number, ranking_number
 from ml_backend.learning.ranking import make_strategy
-from ml_backend.projects.services import Services, model_number, ranking_number, webhook_secret
+from ml_backend.projects.services import Services, webhook_secret
 from ml_backend.projects.status import ASKS_FOR_REGIONS, known_project, project_status
 
 

@@ -12,19 +12,23 @@ from typing import Any
 
 import pytest
 import torch
-from wiring import PROJECT, MemoryStudio, give_model, make_services, nothing, task_of
+from wiring import PROJECT, MemoryStudio, give_model, look_at, make_services, nothing, task_of
 
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, LeaseLost, TrainingError
+from ml_backend.label_studio.predictions import MARKER, RETURNED
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.candidates import Candidate
-from ml_backend.projects.connection import PASSED_TAB_TITLE, TAB_TITLE, Connection, passed_over_tab, tab_data
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.passed_over import keep, stream_counts
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
+from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, passed_over_tab, tab_data
 from ml_backend.store import Store, Task
 from ml_backend.worker import decide as stream_module
-from ml_backend.worker import reconcile as reconciler
-from ml_backend.worker.decide import CHUNK, MARKER, RETURNED, Observer, Stream, keep, stream_counts
+from ml_backend.worker import top_up
+from ml_backend.worker.decide import CHUNK, Arrivals
 from ml_backend.worker.reconcile import reconcile
+from ml_backend.worker.score_pool import Observer
 from strategies import Observation
 from strategies.stream import StreamSelection
 
@@ -91,9 +95,9 @@ def look(services: Services, studio: MemoryStudio) -> Callable[..., set[int]]:
         services.store.put_tasks(
             task_of(task, status="passed" if task in passed else "unlabelled") for task in studio.items.keys() - here
         )
-        changed = services.settings.for_project({"stream_rate": RATE, **settings})
-        parts: dict[str, Any] = {"check": check, "progress": nothing, "show": nothing}
-        return Stream(services.client, services.store, changed, PROJECT, **parts).run(measure, most=most)
+        return Arrivals(look_at(services, settings={"stream_rate": RATE, **settings}, check=check)).run(
+            measure, most=most
+        )
 
     return run
 
@@ -652,7 +656,7 @@ def test_arrivals_are_decided_about_while_a_training_runs(
         raise TrainingError("the end of this test")
 
     monkeypatch.setattr(training_process, "run", training)
-    monkeypatch.setattr(reconciler, "TOP_UP_SECONDS", 0.0)
+    monkeypatch.setattr(top_up, "TOP_UP_SECONDS", 0.0)
     studio.label(1)
     services.store.wake(PROJECT, train=True)
     with pytest.raises(TrainingError, match="the end"):

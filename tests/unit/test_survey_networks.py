@@ -22,7 +22,7 @@ from ml_backend.learning.networks.architectures.fcn8s import Vgg16
 from ml_backend.learning.networks.names import architectures
 from ml_backend.learning.networks.weights import BUNDLED_ENCODER
 from ml_backend.learning.prediction.committees import load_ensemble, load_network, mc_dropout
-from ml_backend.learning.prediction.predictor import fresh_predictor, load_predictor
+from ml_backend.learning.prediction.predictors import fresh_predictor, load_predictor
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training.losses import cross_entropy_dice
 from ml_backend.learning.training.start import initial_network, rebuild

@@ -20,8 +20,8 @@ from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Project, Task
+from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.reconcile import reconcile
-from ml_backend.worker.sync import is_held_out
 from ml_backend.worker.train import changed_labels
 
 URL = "http://127.0.0.1:9090"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, make_services, nothing, region
+from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, look_at, make_services, nothing, region
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import ImageError, LabelConfigError, LeaseLost
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
-from ml_backend.worker.sync import Sync, Synced, is_held_out, remove_unused_masks
+from ml_backend.worker.read_task import TaskReader, is_held_out
+from ml_backend.worker.sync import Sync, Synced, size_of
+from ml_backend.worker.tidy_up import remove_unused_masks
 
 UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
 
@@ -33,18 +36,32 @@ def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
 
 
 MakeSync = Callable[..., Sync]
+Read = Callable[..., Task]
+
+
+@pytest.fixture
+def read(tmp_path: Path, services: Services) -> Read:
+    """Read one of the host's tasks; keyword arguments are the project's settings."""
+
+    def go(task: dict[str, Any], *, label_map: LabelMap = LABEL_MAP, **settings: Any) -> Task:
+        look = look_at(services, label_map=label_map, settings=settings)
+        reader = TaskReader(
+            look.store,
+            look.settings,
+            label_map,
+            folder=tmp_path / "masks",
+            size_of=partial(size_of, look.images),
+            config_change=None,
+        )
+        return reader.read(PROJECT, task)
+
+    return go
 
 
 @pytest.fixture
 def make_sync(tmp_path: Path, services: Services) -> MakeSync:
     def make(*, check: Callable[[], None] = nothing, **settings: Any) -> Sync:
-        def size_of(reference: str) -> tuple[int, int]:
-            height, width = services.images.load(reference).shape[:2]
-            return height, width
-
-        changed = services.settings.for_project(settings)
-        folder = tmp_path / "masks"
-        return Sync(services.client, services.store, changed, folder=folder, size_of=size_of, check=check)
+        return Sync(look_at(services, settings=settings, check=check))
 
     return make
 
@@ -58,7 +75,7 @@ def sync(services: Services, make_sync: MakeSync) -> Callable[..., Synced]:
             services.store.wake(PROJECT)
         project = services.store.project(PROJECT)
         assert project is not None
-        return make_sync(**settings).run(project, nothing)
+        return make_sync(**settings).run()
 
     return run
 
@@ -87,95 +104,92 @@ def test_the_held_out_share_is_kept_and_never_changes_its_mind() -> None:
     assert all(is_held_out(name, 1.0) for name in names)
 
 
-def test_tasks_of_one_group_are_held_out_together(make_sync: MakeSync) -> None:
-    sync = make_sync(held_out_group="patient")
+def test_tasks_of_one_group_are_held_out_together(read: Read) -> None:
     data = [{"image": f"/data/upload/{number}.png", "patient": 7} for number in range(12)]
-    read = [sync.read(PROJECT, item(annotation(), data=one), LABEL_MAP) for one in data]
-    assert {task.group_key for task in read} == {"7"}
-    assert len({task.held_out for task in read}) == 1
+    tasks = [read(item(annotation(), data=one), held_out_group="patient") for one in data]
+    assert {task.group_key for task in tasks} == {"7"}
+    assert len({task.held_out for task in tasks}) == 1
 
 
-def test_without_a_group_the_image_decides(make_sync: MakeSync) -> None:
+def test_without_a_group_the_image_decides(read: Read) -> None:
     for settings in ({}, {"held_out_group": "patient"}):
-        task = make_sync(**settings).read(PROJECT, item(annotation()), LABEL_MAP)
+        task = read(item(annotation()), **settings)
         assert task.group_key == "/data/upload/0.png"
         assert task.held_out == is_held_out("/data/upload/0.png", 0.3)
 
 
 # -- one task --------------------------------------------------------------------------------------------------------
-def test_a_submitted_mask_is_read_and_kept(make_sync: MakeSync) -> None:
-    task = make_sync().read(PROJECT, item(annotation(lead_time=4.5)), LABEL_MAP)
+def test_a_submitted_mask_is_read_and_kept(read: Read) -> None:
+    task = read(item(annotation(lead_time=4.5)))
     assert (task.status, task.error, task.annotation_id) == ("labelled", "", 11)
     assert (task.lead_time, task.regions, task.vertices, task.agreement) == (4.5, 1, 0, None)
     assert np.array_equal(mask_of(task), disc(0)[1])
-    again = make_sync().read(PROJECT, item(annotation(id=12)), LABEL_MAP)
+    again = read(item(annotation(id=12)))
     assert (again.label_digest, again.mask_file) == (task.label_digest, task.mask_file)
-    other = make_sync().read(PROJECT, item(annotation([region(disc(1)[1])])), LABEL_MAP)
+    other = read(item(annotation([region(disc(1)[1])])))
     assert other.label_digest != task.label_digest
     assert other.mask_file != task.mask_file
 
 
-def test_tasks_without_a_submitted_annotation(make_sync: MakeSync) -> None:
+def test_tasks_without_a_submitted_annotation(read: Read) -> None:
     skip = annotation([], was_cancelled=True)
-    assert make_sync().read(PROJECT, item(), LABEL_MAP).status == "unlabelled"
-    assert make_sync().read(PROJECT, item(skip), LABEL_MAP).status == "skipped"
-    assert make_sync().read(PROJECT, item(annotation(), skip), LABEL_MAP).status == "labelled"
+    assert read(item()).status == "unlabelled"
+    assert read(item(skip)).status == "skipped"
+    assert read(item(annotation(), skip)).status == "labelled"
 
 
 @pytest.mark.parametrize("data", [{}, {"image": ""}, {"image": None}, {"image": 5}, {"picture": "/x.png"}])
-def test_a_task_without_an_image_is_broken_and_says_so(make_sync: MakeSync, data: dict[str, Any]) -> None:
-    task = make_sync().read(PROJECT, item(annotation(), data=data), LABEL_MAP)
+def test_a_task_without_an_image_is_broken_and_says_so(read: Read, data: dict[str, Any]) -> None:
+    task = read(item(annotation(), data=data))
     assert (task.status, task.error) == ("broken", "The task's data has no image under 'image'.")
 
 
-def test_an_empty_annotation_says_that_all_is_background(make_sync: MakeSync, studio: MemoryStudio) -> None:
+def test_an_empty_annotation_says_that_all_is_background(read: Read, studio: MemoryStudio) -> None:
     studio.add_task(0)
-    task = make_sync().read(PROJECT, item(annotation([])), LABEL_MAP)
+    task = read(item(annotation([])))
     assert (task.status, task.regions) == ("labelled", 0)
     assert mask_of(task).shape == SHAPE  # asked of the image: no region tells it
     assert not mask_of(task).any()
 
 
-def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(
-    make_sync: MakeSync, studio: MemoryStudio
-) -> None:
+def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(read: Read, studio: MemoryStudio) -> None:
     studio.add_task(0)
-    task = make_sync(unpainted="ignore").read(PROJECT, item(annotation([])), UNPAINTED_IGNORED)
+    task = read(item(annotation([])), label_map=UNPAINTED_IGNORED, unpainted="ignore")
     assert (task.status, task.annotation_id) == ("broken", 11)
     assert "labels nothing: it has no region, and unpainted pixels are ignored" in task.error
 
 
-def test_unpainted_pixels_are_ignored_by_setting(make_sync: MakeSync) -> None:
-    task = make_sync(unpainted="ignore").read(PROJECT, item(annotation()), UNPAINTED_IGNORED)
+def test_unpainted_pixels_are_ignored_by_setting(read: Read) -> None:
+    task = read(item(annotation()), label_map=UNPAINTED_IGNORED, unpainted="ignore")
     assert task.status == "labelled"
     assert np.array_equal(mask_of(task), np.where(disc(0)[1], 0, IGNORE_INDEX))
 
 
-def test_an_empty_annotation_of_a_missing_image_is_broken(make_sync: MakeSync) -> None:
-    task = make_sync().read(PROJECT, item(annotation([])), LABEL_MAP)
+def test_an_empty_annotation_of_a_missing_image_is_broken(read: Read) -> None:
+    task = read(item(annotation([])))
     assert (task.status, task.annotation_id, task.mask_file) == ("broken", 11, "")
     assert "/data/upload/0.png cannot be fetched" in task.error
 
 
-def test_a_bad_region_is_left_out_and_said(make_sync: MakeSync) -> None:
+def test_a_bad_region_is_left_out_and_said(read: Read) -> None:
     bad = region(disc(0)[1], "cell") | {"id": "r2"}
     bad["value"] = {"format": "rle", "rle": [1, 2, 3], "brushlabels": ["cell"]}
-    task = make_sync().read(PROJECT, item(annotation([bad, region(disc(0)[1])])), LABEL_MAP)
+    task = read(item(annotation([bad, region(disc(0)[1])])))
     assert (task.status, task.regions) == ("labelled", 1)
     assert "region 'r2' of 'tag'" in task.error
     assert np.array_equal(mask_of(task), disc(0)[1])
 
 
-def test_an_annotation_of_bad_regions_only_is_broken(make_sync: MakeSync) -> None:
+def test_an_annotation_of_bad_regions_only_is_broken(read: Read) -> None:
     unknown = region(disc(0)[1], "vessel")
-    task = make_sync().read(PROJECT, item(annotation([unknown])), LABEL_MAP)
+    task = read(item(annotation([unknown])))
     assert task.status == "broken"
     assert "Annotation 11 labels nothing: region 'r1' of 'tag': its label 'vessel'" in task.error
 
 
-def test_regions_of_different_sizes_are_broken(make_sync: MakeSync) -> None:
+def test_regions_of_different_sizes_are_broken(read: Read) -> None:
     other = region(np.ones((8, 8), np.uint8))
-    task = make_sync().read(PROJECT, item(annotation([region(disc(0)[1]), other])), LABEL_MAP)
+    task = read(item(annotation([region(disc(0)[1]), other])))
     assert (task.status, task.annotation_id) == ("broken", 11)
     assert "sizes disagree" in task.error
 
@@ -186,26 +200,23 @@ def started_from(version: str) -> dict[str, Any]:
     return item(annotation(parent_prediction=91), predictions=predictions)
 
 
-def test_the_agreement_with_what_was_shown(services: Services, make_sync: MakeSync) -> None:
+def test_the_agreement_with_what_was_shown(services: Services, read: Read) -> None:
     truth = disc(0)[1]
     services.store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(truth))])
     services.store.put_published(PROJECT, "nextmask-1.2", [(1, 0.5, masks.png_bytes(np.zeros_like(truth)))])
     services.store.put_published(PROJECT, "nextmask-1.3", [(1, 0.5, None)])
     services.store.put_published(PROJECT, "nextmask-1.4", [(1, 0.5, masks.png_bytes(np.zeros((5, 5), np.uint8)))])
-    read = {
-        version: make_sync().read(PROJECT, started_from(version), LABEL_MAP)
-        for version in (f"nextmask-1.{number}" for number in range(1, 6))
-    }
-    assert {task.shown_version for task in read.values()} == read.keys()
-    assert read["nextmask-1.1"].agreement == 1.0
-    assert read["nextmask-1.2"].agreement == pytest.approx((1 - truth.mean()) / 2)  # background IoU, and none for cell
+    tasks = {version: read(started_from(version)) for version in (f"nextmask-1.{number}" for number in range(1, 6))}
+    assert {task.shown_version for task in tasks.values()} == tasks.keys()
+    assert tasks["nextmask-1.1"].agreement == 1.0
+    assert tasks["nextmask-1.2"].agreement == pytest.approx((1 - truth.mean()) / 2)  # background IoU, and none for cell
     # without a mask, of another size, and never published by us
-    assert [read[f"nextmask-1.{number}"].agreement for number in (3, 4, 5)] == [None, None, None]
+    assert [tasks[f"nextmask-1.{number}"].agreement for number in (3, 4, 5)] == [None, None, None]
 
 
-def test_an_annotation_from_scratch_agrees_with_nothing(services: Services, make_sync: MakeSync) -> None:
+def test_an_annotation_from_scratch_agrees_with_nothing(services: Services, read: Read) -> None:
     services.store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(disc(0)[1]))])
-    task = make_sync().read(PROJECT, item(annotation(parent_prediction=None)), LABEL_MAP)
+    task = read(item(annotation(parent_prediction=None)))
     assert (task.shown_version, task.agreement) == ("", None)
 
 
@@ -333,9 +344,9 @@ def test_the_size_is_asked_of_the_image_only_when_no_region_tells(services: Serv
         asked.append(reference)
         raise ImageError("not now")
 
-    label_map: LabelMap = LABEL_MAP
-    sync = Sync(services.client, services.store, services.settings, folder=tmp_path, size_of=size_of, check=nothing)
-    assert sync.read(PROJECT, item(annotation()), label_map).status == "labelled"
+    settings, folder = services.settings, tmp_path
+    reader = TaskReader(services.store, settings, LABEL_MAP, folder=folder, size_of=size_of, config_change=None)
+    assert reader.read(PROJECT, item(annotation())).status == "labelled"
     assert asked == []
-    assert sync.read(PROJECT, item(annotation([])), label_map).status == "broken"
+    assert reader.read(PROJECT, item(annotation([]))).status == "broken"
     assert asked == ["/data/upload/0.png"]

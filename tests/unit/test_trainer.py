@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, make_services, nothing, task_of
+from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, look_at, make_services, nothing, task_of
 
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
@@ -93,9 +93,9 @@ Run = Callable[..., bool]
 def run(services: Services, trainings: Trainings) -> Run:
     """Run the trainer as the reconciler does; keyword arguments are the project's settings."""
 
-    def go(label_map: LabelMap = LABEL_MAP, *, stage: Any = nothing, heartbeat: Any = nothing, **settings: Any) -> bool:
-        own = replace(services, settings=services.settings.for_project(settings))
-        return Trainer(own, PROJECT, stage=stage, heartbeat=heartbeat).run(label_map)
+    def go(label_map: LabelMap = LABEL_MAP, *, check: Any = nothing, stages: Any = None, **settings: Any) -> bool:
+        look = look_at(services, label_map=label_map, settings=settings, check=check, stages=stages)
+        return Trainer(look).run()
 
     return go
 
@@ -366,7 +366,7 @@ def test_a_lost_lease_ends_it_without_a_note(services: Services, run: Run) -> No
         raise LeaseLost("gone")
 
     with pytest.raises(LeaseLost):
-        run(heartbeat=heartbeat)
+        run(check=heartbeat)
     assert (project(services).train_error, project(services).failed_digest) == ("", "")
     assert run()  # by whoever holds it now
 
@@ -375,7 +375,7 @@ def test_a_lost_lease_ends_it_without_a_note(services: Services, run: Run) -> No
 def test_the_job_holds_labels_settings_and_parent(services: Services, run: Run, trainings: Trainings) -> None:
     label(services, range(1, 5))
     stages: list[tuple[str, int, int]] = []
-    run(stage=lambda *shown: stages.append(shown), iterations=33, encoder="resnet18", publish_tolerance=0.5)
+    run(stages=stages, iterations=33, encoder="resnet18", publish_tolerance=0.5)
     (job,) = trainings.jobs
     assert [(item.id, item.digest, item.held_out) for item in job.items] == [
         *(("1", "first", False), ("2", "first", False), ("3", "first", False), ("4", "first", True))
@@ -480,7 +480,7 @@ def test_a_rollback_is_not_undone(services: Services, run: Run) -> None:
 
 
 def test_an_unknown_project_trains_nothing(services: Services, trainings: Trainings) -> None:
-    assert not Trainer(services, 999, stage=nothing, heartbeat=nothing).run(LABEL_MAP)
+    assert not Trainer(look_at(services, 999)).run()
     assert trainings.jobs == []
 
 
@@ -518,13 +518,12 @@ Ensure = Callable[..., None]
 def ensure(services: Services, trained: None) -> Ensure:
     """Ask for the committee of the version that serves; keyword arguments are the project's settings."""
 
-    def go(*, stage: Any = nothing, **settings: Any) -> None:
+    def go(*, stages: Any = None, **settings: Any) -> None:
         usual = {"strategy": "bald", "committee": "ensemble"}
-        own = replace(services, settings=services.settings.for_project(usual | settings))
-        version = own.checkpoints(PROJECT).current()
+        version = services.checkpoints(PROJECT).current()
         assert version is not None
-        labelled = own.store.tasks(PROJECT, status="labelled")
-        Trainer(own, PROJECT, stage=stage, heartbeat=nothing).ensure_committee(version, labelled, LABEL_MAP)
+        labelled = services.store.tasks(PROJECT, status="labelled")
+        Trainer(look_at(services, settings=usual | settings, stages=stages)).ensure_committee(version, labelled)
 
     return go
 
@@ -567,7 +566,7 @@ def test_progress_shows_the_member(ensure: Ensure, trainings: Trainings, monkeyp
         return original(job, progress=progress, **rest)
 
     monkeypatch.setattr(training_process, "run", run)
-    ensure(stage=lambda *step: shown.append(step))
+    ensure(stages=shown)
     assert ("training committee: member 2 of 4", 5, 200) in shown
 
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from PIL import ImageColor
 
-from ml_backend.annotations.label_map import LabelMap, label_colours
+from ml_backend.annotations.config_edits import label_colours
+from ml_backend.annotations.label_map import LabelMap
 
 Colour = tuple[int, int, int]
 

@@ -25,8 +25,9 @@ from ml_backend.dashboard.pictures.pictures import Pictures
 from ml_backend.dashboard.pictures.subjects import Labels, NoPicture, Subject, labels_of
 from ml_backend.errors import MaskError, NextmaskError
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.candidates import supervising
-from ml_backend.projects.services import Services, project_settings
+from ml_backend.projects.parts import supervising
+from ml_backend.projects.services import Services
+from ml_backend.projects.settings import project_settings
 from ml_backend.store import Project, Task
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from ml_backend.dashboard.pictures.cache import PictureCache, key_of
 from ml_backend.dashboard.pictures.drawing import Mask, Picture
 from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, ranking_model, serving_number
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, MaskError
-from ml_backend.images.cache import Array
+from ml_backend.images.decoding import Array
 from ml_backend.images.references import in_project
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.services import Services
@@ -29,7 +29,8 @@ from ml_backend.projects.services import Services
 if TYPE_CHECKING:
     import torch
 
-    from ml_backend.learning.prediction.predictor import Predictor, PredictorCache
+    from ml_backend.learning.prediction.predictor import Predictor
+    from ml_backend.learning.prediction.predictors import PredictorCache
 
 FORGET_SECONDS: Final = 60.0
 """An image that could not be had is not asked for again so soon: a page asks for many pictures of one image."""
@@ -193,7 +194,7 @@ class Pictures:
         Raises:
             CheckpointError, ConfigurationError: as `PredictorCache.get`.
         """
-        from ml_backend.learning.prediction.predictor import PredictorCache
+        from ml_backend.learning.prediction.predictors import PredictorCache
 
         checkpoints = self._services.checkpoints(subject.project.id)
         if number == serving_number(subject.project):
@@ -308,7 +309,7 @@ class Pictures:
 
     def _probabilities(self, version: Version, subject: Subject, image: Array) -> torch.Tensor:
         """Return class probabilities (C,h,w) at the network's resolution."""
-        from ml_backend.learning.prediction.predictor import Item
+        from ml_backend.learning.prediction.batches import Item
 
         try:
             predictor = self.predictor(subject, version.number)

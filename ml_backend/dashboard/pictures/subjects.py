@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
 from ml_backend.errors import LabelConfigError, NextmaskError
-from ml_backend.projects.services import Services, model_number, project_settings
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.services import Services
+from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Task
 
@@ -80,7 +80,8 @@ def labels_of(project: Project, settings: Settings) -> Labels:
     if not project.label_config:
         raise NoPicture("The project's labelling configuration was not read yet; the worker does that first.")
     try:
-        return _labels(project.label_config, settings.unpainted, settings.query_control)
+        label_map = label_map_of(project.label_config, settings)
+        return Labels(label_map, class_colours(project.label_config, label_map))
     except LabelConfigError as error:
         raise NoPicture(f"The project's labels cannot be shown: {error}.") from error
 
@@ -93,9 +94,3 @@ def serving_number(project: Project) -> int:
 def ranking_model(project: Project) -> int:
     """Return the model that the stored ranking was made with; 0 where it was made without one."""
     return model_number(project.ranking_version)
-
-
-@lru_cache(maxsize=64)
-def _labels(xml: str, unpainted: Any, query_control: str) -> Labels:
-    label_map = parse_label_config(xml, unpainted=unpainted, query_control=query_control)
-    return Labels(label_map, class_colours(xml, label_map))

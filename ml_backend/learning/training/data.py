@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import ImageError, MaskError, TrainingError
-from ml_backend.images.cache import load_image
+from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size, pad_to, resize_image
 from ml_backend.learning.training.job import Item
 

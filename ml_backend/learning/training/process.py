@@ -6,7 +6,6 @@ standard input, writes one JSON message per line, and ends itself when its paren
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from ml_backend.errors import NextmaskError, TrainingError
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.system import logs
 from ml_backend.system.disk import disk_full, is_full
+from ml_backend.system.processes import die_with
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ _HEARTBEAT_SECONDS = 2.0
 _PROGRESS_SECONDS = 0.25
 _EXIT_SECONDS = 3.0
 _NICENESS = 10  # serving goes first
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MEMORY_REMEDY = "lower NEXTMASK_BATCH_SIZE or NEXTMASK_INPUT_SIZE, or give the machine more memory"
 
 Send = Callable[[dict[str, Any]], None]
@@ -179,19 +178,6 @@ def serve(text: str, send: Send) -> int:
         return 1
     send({"version": version.number})
     return 0
-
-
-def die_with(parent: int) -> None:
-    """End this process when `parent` ends, whatever ended it: by the kernel on Linux, else by a watch every second."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _sender(send: Send) -> Callable[[Progress], None]:

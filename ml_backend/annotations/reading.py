@@ -1,0 +1,68 @@
+"""One annotation as Label Studio sends it: its regions, its time, and the mask that it started from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, inside
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
+from ml_backend.annotations.voting import Annotation
+
+_LONGEST_SECONDS = 1e9
+
+
+def regions_of(row: Mapping[str, Any]) -> list[Any]:
+    """Return the result of an annotation or prediction; empty where it is none."""
+    found = row.get("result")
+    return found if isinstance(found, list) else []
+
+
+def lead_time_of(value: object) -> float | None:
+    """Return a lead time that is one; hosts and imports may put anything there."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LONGEST_SECONDS:
+        return None
+    return float(value)
+
+
+def agreement_with(before: bytes | None, mask: masks.Mask, label_map: LabelMap) -> float | None:
+    """Return the agreement (mean IoU) of a mask (H,W) with the one that was shown, a PNG; None where none fits it."""
+    if before is None:
+        return None
+    shown = masks.mask_from_png(before)
+    return masks.agreement(shown, mask, len(label_map.classes)) if shown.shape == mask.shape else None
+
+
+def inside_boxes(mask: masks.Mask, boxes: Sequence[Box]) -> masks.Mask:
+    """Take what is outside of the boxes out of a mask; without boxes it stays as it is."""
+    size = (mask.shape[0], mask.shape[1])
+    return np.where(inside(boxes, size), mask, IGNORE_INDEX).astype(np.uint8) if boxes else mask
+
+
+def starting_mask(
+    annotation: Annotation,
+    before: bytes | None,
+    *,
+    was_masked: bool | None,
+    size: tuple[int, int],
+    label_map: LabelMap,
+) -> masks.Mask | None:
+    """Return the mask that an annotator started from, (H,W); None where it is not known (any more).
+
+    Args:
+        before: the mask that was shown, a PNG of class indices, where it is kept.
+        was_masked: whether the version that was shown carries masks; None where no version is known.
+        size: (height, width) of the image.
+    """
+    if before is not None:
+        mask = masks.mask_from_png(before)
+        known = mask[mask != IGNORE_INDEX]
+        fits = mask.shape == size and not (known >= len(label_map.classes)).any()
+        return mask if fits else None
+    origins = {str(region.get("origin")) for region in regions_of(annotation) if isinstance(region, Mapping)}
+    from_prediction = annotation.get("parent_prediction") or origins & {"prediction", "prediction-changed"}
+    from_nothing = not from_prediction if was_masked is None else not was_masked
+    return np.full(size, label_map.unpainted_index, np.uint8) if from_nothing else None

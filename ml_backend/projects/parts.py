@@ -1,0 +1,99 @@
+"""Labels of parts of images: which tasks carry them, and their masks laid over each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_backend.annotations import masks
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.masks import Mask, mask_from_png
+from ml_backend.errors import MaskError
+from ml_backend.store import Task
+from ml_backend.system.whole_files import write_once
+
+
+def parts_of(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """Return the tasks that label a part of their image, oldest label first."""
+    found = [task for task in tasks if task.status == "labelled" and task.boxes and task.mask_file]
+    return tuple(sorted(found, key=lambda task: (task.updated_at, task.task_id)))
+
+
+def merged_mask(parts: Sequence[Task]) -> Mask:
+    """Lay the masks of an image's parts over each other, the last on top: (H,W) uint8, 255 where no part is.
+
+    Raises:
+        MaskError: a mask cannot be decoded, or they are of different sizes.
+        OSError: a mask cannot be read.
+    """
+    masks = [mask_from_png(Path(part.mask_file).read_bytes()) for part in parts]
+    if len({mask.shape for mask in masks}) > 1:
+        raise MaskError(f"parts of one image have masks of different sizes: {sorted({mask.shape for mask in masks})}")
+    whole = np.full_like(masks[0], IGNORE_INDEX)
+    for mask in masks:
+        known = mask != IGNORE_INDEX
+        whole[known] = mask[known]
+    return whole
+
+
+def supervising(labelled: Sequence[Task]) -> list[Task]:
+    """Leave out labels of parts of images of which there is a label of the whole."""
+    whole = {task.image for task in labelled if not task.boxes}
+    return [task for task in labelled if not task.boxes or task.image not in whole]
+
+
+def labelled_pixels(tasks: Sequence[Task]) -> NDArray[np.bool_]:
+    """Return (H,W) bool, what is labelled in the masks of tasks of one image."""
+    labelled: NDArray[np.bool_] = merged_mask(tasks) != IGNORE_INDEX
+    return labelled
+
+
+@dataclass(frozen=True)
+class MergedLabel:
+    """One label to train on, or why it cannot be had.
+
+    Attributes:
+        tasks: those that it is of, the oldest label first.
+        mask: its file.
+    """
+
+    tasks: tuple[Task, ...]
+    mask: Path | MaskError
+
+    @classmethod
+    def of_whole(cls, task: Task) -> MergedLabel:
+        """Take the label of a whole image."""
+        return cls((task,), Path(task.mask_file))
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Task], folder: Path) -> MergedLabel:
+        """Lay the labels of an image's parts over each other; several are written to a file in the folder."""
+        if len(parts) == 1:
+            return cls.of_whole(parts[0])
+        try:
+            png = masks.png_bytes(merged_mask(parts))
+        except (MaskError, OSError, ValueError) as error:
+            ids = ", ".join(str(part.task_id) for part in parts)
+            return cls(tuple(parts), MaskError(f"The labels of tasks {ids}, parts of one image, do not merge: {error}"))
+        digest = hashlib.sha256(png).hexdigest()
+        return cls(tuple(parts), Path(write_once(folder / f"merged-{digest[:20]}.png", png)))
+
+    @property
+    def key(self) -> str:
+        """Ids of the tasks."""
+        return "+".join(str(task.task_id) for task in self.tasks)
+
+    @property
+    def digest(self) -> str:
+        """Digests of their labels."""
+        return "+".join(task.label_digest for task in self.tasks)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it measures and does not train: one part that measures is enough."""
+        return any(task.held_out for task in self.tasks)

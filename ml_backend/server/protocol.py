@@ -1,0 +1,204 @@
+"""The protocol of Label Studio's machine learning backends: /setup, /predict, /webhook and /versions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, Final
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, HTTPException, Request, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from ml_backend.errors import DiskFull
+from ml_backend.label_studio.predictions import NO_VERSION
+from ml_backend.projects.services import Services
+from ml_backend.projects.settings import is_news
+from ml_backend.server.metrics import Metrics
+from ml_backend.server.model import NextmaskModel, payload_project
+from ml_backend.settings import params_text
+from ml_backend.store import Store
+from ml_backend.store.tables import DISCONNECTING
+from ml_backend.system.logs import note
+from ml_backend.system.memory import give_back
+
+logger = logging.getLogger(__name__)
+
+PREDICT_THREADS = 8
+
+
+WEBHOOK_THREADS = 4
+
+
+class SetupRequest(BaseModel):
+    """What Label Studio sends when a backend is added, changed or listed. The token in it is not used."""
+
+    model_config = ConfigDict(extra="ignore")
+    project: str | int = Field(description='Project id and creation time, "3.1700000000".')
+    schema_: str = Field("", alias="schema", description="Labelling configuration (XML).")
+    extra_params: Any = Field(None, description="Settings of this project.")
+
+
+class PredictRequest(BaseModel):
+    """Tasks to predict."""
+
+    model_config = ConfigDict(extra="ignore")
+    tasks: list[dict[str, Any]]
+    project: str | int | None = None
+    label_config: str | None = None
+    params: dict[str, Any] | None = None
+
+
+class Prediction(BaseModel):
+    """One task's prediction."""
+
+    result: list[dict[str, Any]]
+    score: float
+    model_version: str
+
+
+class PredictResponse(BaseModel):
+    """One prediction per task, in the order of the request."""
+
+    results: list[Prediction]
+    model_version: str
+
+
+class VersionRequest(BaseModel):
+    """Which project's versions are asked for."""
+
+    model_config = ConfigDict(extra="ignore")
+    project: str | int | None = None
+
+
+class Versions(BaseModel):
+    """Version strings, the one that is published first."""
+
+    versions: list[str]
+    message: str = "success"
+
+
+_EVENT_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["action", "project"],
+                "properties": {
+                    "action": {"type": "string"},
+                    "project": {
+                        "type": "object",
+                        "required": ["id"],
+                        "properties": {"id": {"type": "integer", "minimum": 1, "maximum": 99_999_999_999}},
+                    },
+                },
+            }
+        }
+    },
+}
+"""The description of /webhook's body, which is read by hand: what else is in it does not matter."""
+
+
+def version_of(services: Services, project: str | int | None) -> str:
+    """Return the version that /setup and /predict answer for a project: never null, the same for both."""
+    project_id = payload_project({"project": project})
+    found = None if project_id is None else services.store.project(project_id)
+    return found.published_version if found and found.published_version else NO_VERSION
+
+
+def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
+    """Add the operations that Label Studio calls."""
+    predictions, webhooks = CapacityLimiter(PREDICT_THREADS), CapacityLimiter(WEBHOOK_THREADS)
+
+    @app.post("/setup", tags=["protocol"])
+    def setup(body: SetupRequest) -> dict[str, str]:
+        """Say which version predicts; the worker looks at the project when this is news."""
+        project_id = payload_project({"project": body.project})
+        note(project=project_id)
+        if project_id is not None:
+            _take_setup(services.store, project_id, body.extra_params)
+        return {"model_version": version_of(services, body.project)}
+
+    @app.post("/predict", tags=["protocol"])
+    async def predict(body: PredictRequest) -> PredictResponse:
+        """Predict masks: one answer per task, in order."""
+        note(project=payload_project({"project": body.project}))
+        model, started = NextmaskModel(body.project, body.label_config, services=services), time.perf_counter()
+        context = (body.params or {}).get("context")
+        results = await to_thread.run_sync(_predict, model, body.tasks, context, limiter=predictions)
+        metrics.predicted(len(results), model.failures, time.perf_counter() - started)
+        version = results[0]["model_version"] if results else version_of(services, body.project)
+        return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
+
+    @app.post(
+        "/webhook",
+        tags=["protocol"],
+        status_code=status.HTTP_201_CREATED,
+        openapi_extra={"requestBody": _EVENT_BODY},
+    )
+    async def webhook(request: Request) -> dict[str, str]:
+        """Note that something changed; the worker asks Label Studio what."""
+        body = await request.body()
+        return await to_thread.run_sync(_take_event, services, body, metrics, limiter=webhooks)
+
+    @app.get("/versions", tags=["protocol"])
+    def versions(project: str | None = None) -> Versions:
+        """List the versions that predictions in Label Studio may carry."""
+        return _versions(services, project)
+
+    @app.post("/versions", tags=["protocol"])
+    def versions_of(body: VersionRequest) -> Versions:
+        """List versions, as older hosts ask for them."""
+        return _versions(services, body.project)
+
+
+def _predict(model: NextmaskModel, tasks: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
+    try:
+        return model.predict(tasks, context=context)
+    finally:
+        give_back()
+
+
+def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
+    """Wake the worker for a new project or other settings, and only then.
+
+    Label Studio calls /setup at every listing of backends, the worker's own included: to wake it each time would
+    never end.
+    """
+    known, text = store.project(project_id), params_text(extra_params)
+    if known is not None and known.state == DISCONNECTING:
+        return
+    if known is not None and known.managed and not is_news(store, known, text):
+        return
+    try:
+        store.wake(project_id, manage=True, extra_params=text)
+    except DiskFull as error:  # Label Studio calls again at the next listing, and the version can be told
+        logger.error("project=%s its settings are not noted: %s", project_id, error)
+
+
+def _versions(services: Services, project: str | int | None) -> Versions:
+    """The published version first, then those of the other models on disk; of all projects when none is named."""
+    project_id = payload_project({"project": project})
+    known = services.store.projects()
+    chosen = [one for one in known if project_id is None or one.id == project_id]
+    published = [one.published_version for one in chosen if one.published_version]
+    older = [version for one in chosen for version in services.store.versions(one.id)]
+    return Versions(versions=list(dict.fromkeys([*published, *older])))
+
+
+def _take_event(services: Services, body: bytes, metrics: Metrics) -> dict[str, str]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, f"The body is not JSON: {error}.") from None
+    action = payload.get("action") if isinstance(payload, dict) else None
+    project_id = payload_project(payload) if isinstance(payload, dict) else None
+    if not isinstance(action, str) or project_id is None:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, "A webhook body needs an action and a project with an id.")
+    note(project=project_id)
+    metrics.webhook(action)
+    NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
+    logger.info("project=%s event=%.40r", project_id, action)
+    return {"status": "noted"}

@@ -1,0 +1,139 @@
+"""rank: put the pool in order, if the model, the strategy or the pool changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from ml_backend.label_studio.predictions import model_number, ranking_number, version_name
+from ml_backend.learning.checkpoints import Version
+from ml_backend.store import Task
+from ml_backend.worker.follow_up import follow_ups_of
+from ml_backend.worker.look import Look
+from ml_backend.worker.pseudo_labels import proposal_text
+from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer
+from ml_backend.worker.train import Trainer
+
+logger = logging.getLogger(__name__)
+
+_NEW_SHARE = 0.1
+"""Share of the pool that has to be new before a large pool is ranked again for what is new in it."""
+
+
+def rank(look: Look) -> None:
+    """Rank the pool if there is reason to.
+
+    Raises:
+        ConfigurationError: the strategy cannot work with its options.
+        TrainingError, TrainingWaits: it compares the members of a committee that cannot be had now.
+    """
+    tasks = [task for task in look.store.tasks(look.project_id) if task.task_id not in look.undecided]
+    model = look.checkpoints.current()
+    key = _ranking_key(look, model)
+    if not _needs_ranking(look, key, tasks):
+        _name_serving_model(look, model, tasks)
+        return
+    look.stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
+    _put_ranking(look, model, tasks, key)
+    # Afterwards: a run that is killed in between ranks once more, and none waits for a change in vain.
+    look.store.set_note(_answers_key(look), _answers(tasks))
+
+
+def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: str) -> None:
+    started = time.monotonic()
+    if model is not None:
+        Trainer(look).ensure_committee(model, [task for task in tasks if task.status == "labelled"])
+    number = _next_ranking_number(look)
+    ranking = PoolScorer(look, model).rank(tasks, round_number=model.number - 1 if model else 0)
+    version = version_name(model.number if model else 0, number)
+    seconds = time.monotonic() - started
+    look.check()
+    look.store.put_ranking(
+        look.project_id,
+        ranking.priorities,
+        ranking.queries,
+        ranking.information,
+        ranking_version=version,
+        ranking_number=number,
+        ranking_key=key,
+        ranking_seconds=seconds,
+        pseudo_labels=proposal_text(look.settings, ranking.pseudo_labels),
+    )
+    total, scored = len(ranking.priorities), ranking.scored
+    line = "project=%s version=%s ranked=%s scored=%s seconds=%.1f"
+    logger.info(line, look.project_id, version, total, scored, seconds)
+    by = look.settings.strategy if model is not None else "a diverse first batch"
+    look.tell("ranked", f"{version}: {total} tasks in order in {seconds:.0f} s, {scored} of them scored ({by}).")
+
+
+def _name_serving_model(look: Look, model: Version | None, tasks: Iterable[Task]) -> None:
+    """Where nothing is left to rank, let an empty ranking name the model that serves now."""
+    shown = model_number(look.project.ranking_version)
+    if model is None or model.number == shown or any(task.status == "unlabelled" for task in tasks):
+        return
+    number = _next_ranking_number(look)
+    look.check()
+    version = version_name(model.number, number)
+    look.store.put_ranking(look.project_id, {}, ranking_version=version, ranking_number=number, ranking_key="")
+
+
+# -- is there reason to? ---------------------------------------------------------------------------------------------
+def _ranking_key(look: Look, model: Version | None) -> str:
+    """Return a digest of all that the order, and what is shown with it, depends on besides the pool."""
+    s = look.settings
+    if model is None:
+        return "no model"
+    scoring = [s.pool_sample, s.committee, s.members, s.query_images, s.cost_measure]
+    parts = [model.number, s.strategy, s.strategy_options, *scoring, look.label_map.digest]
+    shown = [s.minimum_area, s.polygon_tolerance]
+    return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()
+
+
+def _needs_ranking(look: Look, key: str, tasks: Sequence[Task]) -> bool:
+    project = look.project
+    unlabelled = [task for task in tasks if task.status == "unlabelled"]
+    if not unlabelled and not any(task.boxes for task in tasks):
+        return False
+    if not project.ranking_version or project.ranking_key != key:
+        return True
+    if _is_answered(look, tasks):
+        return True
+    usable = [task.task_id for task in unlabelled if not task.error]
+    ranked = len(look.store.priorities(look.project_id, usable))
+    new, window = len(usable) - ranked, look.settings.queue_window
+    is_small = len(unlabelled) <= WINDOWS_ALWAYS_SCORED * window
+    is_running_out = ranked < look.settings.queue_refill * window
+    return new > 0 and (is_small or is_running_out or new >= _NEW_SHARE * len(unlabelled))
+
+
+def _is_answered(look: Look, tasks: Sequence[Task]) -> bool:
+    """Whether regions were asked for and all of them came back: then there may be others worth asking for.
+
+    Not when nothing came back since the last ranking, which asked in vain: the next one would ask for the same.
+    """
+    asked = look.store.ranked_queries(look.project_id)
+    waiting = {task.task_id for task in tasks if task.status == "unlabelled" and not task.error}
+    if not asked or asked.keys() & waiting:
+        return False
+    if follow_ups_of(look).pending(tasks, look.project.ranking_version):
+        return False
+    return look.store.note(_answers_key(look)) != _answers(tasks)
+
+
+def _answers(tasks: Iterable[Task]) -> str:
+    """Return a digest of what people have done with the tasks so far."""
+    done = [(task.task_id, task.status, task.label_digest) for task in tasks]
+    return hashlib.sha256(json.dumps(done).encode()).hexdigest()
+
+
+def _answers_key(look: Look) -> str:
+    return f"ranked_answers_{look.project_id}"
+
+
+def _next_ranking_number(look: Look) -> int:
+    """Never a number that the host has seen, even if the state here was lost: imports only ever append."""
+    seen = [ranking_number(version) for version in look.client.model_versions(look.project_id)]
+    return max([look.project.ranking_number, *seen]) + 1

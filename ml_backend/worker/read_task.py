@@ -1,0 +1,226 @@
+"""One task of Label Studio as nextmask keeps it: its image, its status, and the mask that people gave it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxes_to_text, inside
+from ml_backend.annotations.clicks import annotation_effort
+from ml_backend.annotations.config_changes import ConfigChange
+from ml_backend.annotations.effort import write_points
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
+from ml_backend.annotations.query_regions import is_query, labelled_boxes, stated_size
+from ml_backend.annotations.reading import agreement_with, inside_boxes, lead_time_of, regions_of, starting_mask
+from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
+from ml_backend.errors import ImageError, MaskError, few, shown
+from ml_backend.label_studio.predictions import DUPLICATE, shows_masks
+from ml_backend.settings import Settings
+from ml_backend.store import Store, Task
+from ml_backend.system.whole_files import write_once
+
+_Parents = Mapping[int, Mapping[str, Any]]
+"""Predictions that annotations of a task started from, by id."""
+
+
+class TaskReader:
+    """Reads tasks of one project under one labelling configuration.
+
+    Args:
+        size_of: (height, width) of an image reference; asked only for annotations that have no region to tell.
+        folder: where masks are kept; file names carry the content's digest, so a file never changes.
+        config_change: what a changed configuration means for labels; it counts those that are read.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        label_map: LabelMap,
+        *,
+        folder: Path,
+        size_of: Callable[[str], tuple[int, int]],
+        config_change: ConfigChange | None,
+    ) -> None:
+        self._store, self._settings, self._label_map = store, settings, label_map
+        self._folder, self._size_of, self._config_change = folder, size_of, config_change
+        self._passed: Collection[int] | None = None
+
+    def read(self, project_id: int, item: Mapping[str, Any]) -> Task:
+        """Turn one of the host's tasks into ours; what cannot be read is said in `error`, never raised."""
+        data = item.get("data") or {}
+        image = self._label_map.image_reference(data)
+        task = Task(project_id, int(item["id"]), printable(image or ""), updated_at=str(item["updated_at"]))
+        task = replace(task, group_key=printable(data.get(self._settings.held_out_group) or image or ""))
+        if image is None:
+            key = self._label_map.image_variable
+            return replace(task, status="broken", error=f"The task's data has no image under {key!r}.")
+        annotations = item.get("annotations") or []
+        counting = annotations_that_count(annotations, self._settings.several_annotations)
+        if not counting:
+            skipped = any(annotation.get("was_cancelled") for annotation in annotations)
+            waiting = "passed" if task.task_id in self._passed_over(project_id) else "unlabelled"
+            return replace(task, status="skipped" if skipped else waiting)
+        if self._config_change is not None:
+            self._config_change.count(task.task_id, regions_of(counting[0]))
+        try:
+            return self._read_annotations(task, counting, _parents_of(item))
+        except (MaskError, ImageError) as error:
+            return replace(task, status="broken", annotation_id=int(counting[0]["id"]), error=str(error))
+
+    def _passed_over(self, project_id: int) -> Collection[int]:
+        """Return what a stream passed over; read once, since nothing is decided while a sync runs."""
+        if self._passed is None:
+            self._passed = self._store.passed_over(project_id)
+        return self._passed
+
+    def _read_annotations(self, task: Task, counting: Sequence[Annotation], parents: _Parents) -> Task:
+        """Read the newest annotation, and lay the vote of all over it; one that cannot be read does not vote."""
+        if len(counting) == 1:
+            return self._read_annotation(task, counting[0], parents)
+        read, problems = [], []
+        for annotation in counting:
+            try:
+                read.append(self._read_annotation(task, annotation, parents))
+            except (MaskError, ImageError) as error:
+                problems.append(str(error))
+        if not read:
+            raise MaskError("; ".join(problems))
+        png, boxes = _vote(read)
+        said = "; ".join(filter(None, [read[0].error, *problems]))
+        return replace(read[0], **self._kept(task, png), boxes=boxes, error=said)
+
+    def _read_annotation(self, task: Task, annotation: Mapping[str, Any], parents: _Parents) -> Task:
+        result = regions_of(annotation)
+        reading = masks.read_result(result, self._label_map, size=self._size(result, task.image))
+        if reading.regions == 0 and (
+            reading.problems or self._label_map.unpainted_index >= len(self._label_map.classes)
+        ):
+            why = "; ".join(few(reading.problems)) or "it has no region, and unpainted pixels are ignored"
+            raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
+        parent = parents.get(int(annotation.get("parent_prediction") or 0))
+        shown = self._shown_version(task, annotation, parent)
+        size = (reading.mask.shape[0], reading.mask.shape[1])
+        try:
+            asked = partial(self._was_asked, task, shown, parent)
+            rectangles = labelled_boxes(result, self._label_map, size, was_asked=asked)
+        except MaskError as error:
+            raise MaskError(f"Annotation {annotation['id']} is not used: {error}") from error
+        mask = inside_boxes(reading.mask, rectangles.boxes)
+        if rectangles.boxes and (mask == IGNORE_INDEX).all():
+            raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
+        before = self._store.published_mask(task.project_id, shown, task.task_id) if shown else None
+        task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
+        task = self._with_effort(task, annotation, shown, before, rectangles.boxes, size)
+        return replace(
+            task,
+            status="labelled",
+            error="; ".join([*few(reading.problems), *rectangles.problems]),
+            annotation_id=int(annotation["id"]),
+            **self._kept(task, masks.png_bytes(mask)),
+            held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
+            lead_time=lead_time_of(annotation.get("lead_time")),
+            regions=reading.regions,
+            vertices=reading.vertices,
+            shown_version=shown,
+            agreement=agreement_with(before, mask, self._label_map),
+        )
+
+    def _kept(self, task: Task, png: bytes) -> dict[str, Any]:
+        """Write a mask to its file; return the columns that tell of it."""
+        digest = hashlib.sha256(png).hexdigest()
+        file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
+        return {"label_digest": digest, "mask_file": file}
+
+    def _size(self, result: Sequence[Any], image: str) -> tuple[int, int] | None:
+        """Return (height, width) of an annotation's image; None where the regions of its mask tell."""
+        if any("original_width" in region for region in masks.mask_regions(result, self._label_map)):
+            return None
+        return stated_size(result, self._label_map) or self._size_of(image)
+
+    def _shown_version(self, task: Task, annotation: Annotation, parent: Mapping[str, Any] | None) -> str:
+        """Return the version that the annotator started from; the host forgets it when the prediction is pruned."""
+        if parent is not None and parent.get("model_version"):
+            return printable(parent["model_version"]).removesuffix(DUPLICATE)
+        before = self._store.task(task.project_id, task.task_id)
+        return before.shown_version if before and before.annotation_id == annotation["id"] else ""
+
+    def _was_asked(self, task: Task, shown: str, parent: Mapping[str, Any] | None) -> bool:
+        """Whether the annotator was shown rectangles; where it is not known what was shown, whether one ever was.
+
+        The host's own prediction tells, too: what is kept here may have been lost.
+        """
+        if parent is not None and any(is_query(region, self._label_map) for region in regions_of(parent)):
+            return True
+        asked = self._store.published_queries(task.project_id, task.task_id)
+        return (task.task_id, shown) in asked if shown else bool(asked)
+
+    def _with_effort(
+        self,
+        task: Task,
+        annotation: Annotation,
+        shown: str,
+        before: bytes | None,
+        boxes: Sequence[Box],
+        size: tuple[int, int],
+    ) -> Task:
+        """Put down what the label took, where that can be told."""
+        was_masked = shows_masks(shown) if shown else None
+        started_from = starting_mask(annotation, before, was_masked=was_masked, size=size, label_map=self._label_map)
+        if started_from is None:
+            return task
+        s = self._settings
+        points = annotation_effort(
+            annotation,
+            self._label_map,
+            started_from,
+            boxes,
+            measure=s.cost_measure,
+            minimum_area=s.minimum_area,
+            tolerance=s.polygon_tolerance,
+        )
+        if points is None:
+            return task
+        file = write_points(self._folder, task.task_id, points)
+        return replace(task, effort_file=file, effort=round(float(points[:, 2].sum()), 3))
+
+
+def is_held_out(group: str, share: float, seed: int = 0) -> bool:
+    """Tell whether labels of this image (or group) are kept for measuring: a hash, so it never changes its mind."""
+    digest = hashlib.sha256(f"{seed}|{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def printable(value: object) -> str:
+    """Return what people entered as a database can keep it: JSON may hold halves of surrogate pairs, and zeros."""
+    text = value if isinstance(value, str) else shown(value)
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _parents_of(item: Mapping[str, Any]) -> _Parents:
+    return {int(row["id"]): row for row in item.get("predictions") or []}
+
+
+def _vote(read: Sequence[Task]) -> tuple[bytes, str]:
+    """Return the majority of the masks that annotators drew for one task.
+
+    Args:
+        read: the task as each of them labels it, the newest first.
+
+    Returns:
+        the mask as PNG, and the boxes that it covers as the store keeps them.
+
+    Raises:
+        MaskError: their masks differ in size.
+    """
+    drawn = [masks.mask_from_png(Path(task.mask_file).read_bytes()) for task in read]
+    asked = [boxes_from_text(task.boxes) for task in read]
+    sizes = [(mask.shape[0], mask.shape[1]) for mask in drawn]
+    votes = [inside(boxes, size) if boxes else None for boxes, size in zip(asked, sizes, strict=True)]
+    together = dict.fromkeys(box for boxes in asked for box in boxes)
+    return masks.png_bytes(majority(drawn, votes)), boxes_to_text(together) if all(asked) else WHOLE_IMAGE

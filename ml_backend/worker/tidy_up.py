@@ -1,0 +1,95 @@
+"""tidy up: delete what nobody needs any more, and tell once of what cannot be used."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ml_backend.errors import LeaseLost, NextmaskError
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.system.whole_files import PART
+from ml_backend.worker.look import Look
+from ml_backend.worker.publish import prune, publish
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_TASKS = 5
+
+
+def tidy_up(look: Look) -> None:
+    """Delete predictions in Label Studio, model versions and masks that nobody needs any more."""
+    if prune(look):
+        publish(look)  # deleting a version can reset the host's pointer: look again
+    _remove_old_versions(look)
+    # At every look, whether it changed something or not: one that was killed leaves files behind, too.
+    remove_unused_masks(look.masks, look.store.label_files(look.project_id))
+
+
+def remove_unused_masks(folder: Path, used: Container[str]) -> int:
+    """Delete files of masks and effort that no task refers to (replaced annotations); return how many.
+
+    Merged masks are among them: a training makes those that it wants.
+
+    Args:
+        used: names of files that tasks refer to.
+    """
+    kinds = (".png", ".npy", PART)  # the last: what a killed process was about to write
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        unused = [entry.path for entry in entries if entry.name.endswith(kinds) and entry.name not in used]
+        for path in unused:
+            Path(path).unlink(missing_ok=True)
+        return len(unused)
+    return 0
+
+
+@contextmanager
+def tell_failed_tasks(look: Look) -> Iterator[None]:
+    """Tell at the end, once and in one event, of tasks that cannot be used: ten thousand may fail for one reason."""
+    before = look.store.task_errors(look.project_id)
+    try:
+        yield
+    except LeaseLost:  # whoever holds it now tells
+        raise
+    except NextmaskError:
+        _tell_failed_tasks(look, before)
+        raise
+    _tell_failed_tasks(look, before)
+
+
+def _tell_failed_tasks(look: Look, before: Container[int]) -> None:
+    errors = look.store.task_errors(look.project_id)
+    news = [f"task {task}: {error}" for task, error in errors.items() if task not in before]
+    if not news:
+        return
+    more = f" … and {len(news) - _SHOWN_TASKS} more" if len(news) > _SHOWN_TASKS else ""
+    count = "One task" if len(news) == 1 else f"{len(news)} tasks"
+    text = f"{count} cannot be used: {'; '.join(news[:_SHOWN_TASKS])}{more}"
+    look.tell("task_failed", text, level="warning")
+
+
+def tell_damaged_version(look: Look) -> None:
+    """Tell once that a version is damaged, and which one serves in its place."""
+    told, key = look.checkpoints.stand_in(), f"stand_in_{look.project_id}"
+    if told == (look.store.note(key) or ""):
+        return
+    look.store.set_note(key, told)
+    if told:
+        logger.error("project=%s %s", look.project_id, told)
+        look.tell("failed", told, level="error")
+
+
+def _remove_old_versions(look: Look) -> None:
+    """Remove old model versions from disk, but none whose queue is shown or made."""
+    if not look.settings.keep_versions:
+        return
+    project = look.project
+    needed = {model_number(version) for version in (project.published_version, project.ranking_version)}
+    look.check()
+    removed = look.checkpoints.remove_old(look.settings.keep_versions, needed=needed)
+    if removed:
+        numbers = ", ".join(map(str, removed))
+        text = f"Old model versions are removed from disk (NEXTMASK_KEEP_VERSIONS): {numbers}. Their measures stay."
+        look.tell("version_deleted", text)
