@@ -36,7 +36,7 @@ from ml_backend.label_config import LabelMap, parse_label_config, with_query_con
 from ml_backend.masks import write_result
 from ml_backend.services import Services, model_number, open_services, webhook_secret
 from ml_backend.settings import load_settings
-from strategies import available
+from strategies import available, catalogue
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 FIELDS = [
@@ -140,7 +140,7 @@ def project_of(
     title = f"{dataset.name} {strategy}"
     known = {str(row["title"]): int(row["id"]) for row in services.client.projects()}
     xml = label_config(dataset, "BitmaskLabels")
-    if strategy == "cereals":
+    if catalogue.entry(strategy).asks_for_regions:
         xml = with_query_control(xml, query_control=services.settings.query_control)
     if title not in known:
         known[title] = int(services.client.create_project(title=title, label_config=xml)["id"])

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request, Response
 from ml_backend.boxes import boxes_from_text
 from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_address, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.dashboard.strategy_words import StrategyWords, words_of
 from ml_backend.pictures import NoPicture, Pictures, Subject, hex_colour
 from ml_backend.pictures.subjects import Labels, labels_of
 from ml_backend.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry
+from strategies import Words, catalogue
 
 PAGE: Final = 12
 """Tasks on a page."""
@@ -78,7 +78,7 @@ def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None
             pager=pager,
             cards=_cards(services, pictures, found, settings, labels, pager),
             legend=labels.legend if labels else [],
-            words=words_of(settings.strategy),
+            words=catalogue.described(settings.strategy).words,
             strategy=settings.strategy,
             counts=services.store.count_tasks(project),
             train_after=settings.train_after,
@@ -116,11 +116,10 @@ def _card(
 ) -> Card:
     subject = None if labels is None else Subject(project, settings, labels, entry.task)
     failure = pictures.failure(subject) if subject else None
+    words = catalogue.described(settings.strategy).words
     return Card(
         entry=entry,
-        why=reason(
-            entry, below.get(entry.task.task_id), words_of(settings.strategy), model_number(project.ranking_version)
-        ),
+        why=reason(entry, below.get(entry.task.task_id), words, model_number(project.ranking_version)),
         classes=_classes(pictures, subject) if subject else (),
         regions=len(boxes_from_text(entry.asked)),
         effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[settings.cost_measure]}",
@@ -129,7 +128,7 @@ def _card(
     )
 
 
-def reason(entry: QueueEntry, below: float | None, words: StrategyWords, model: int) -> str:
+def reason(entry: QueueEntry, below: float | None, words: Words, model: int) -> str:
     """Say why a task has its place.
 
     Args:

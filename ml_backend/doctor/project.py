@@ -27,8 +27,8 @@ from ml_backend.label_config import labels_without_colours, parse_label_config
 from ml_backend.label_studio import LabelStudio
 from ml_backend.references import in_project, shown
 from ml_backend.settings import Settings
-from ml_backend.status import ASKS_FOR_REGIONS
 from ml_backend.store import Project
+from strategies import catalogue
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -321,7 +321,7 @@ def _judge_labels(facts: Facts) -> Iterator[Finding]:
     if bare:
         found = "Labels have no colour of their own (attribute background)"
         yield warning("colours", found, "Label Studio paints them alike: classes cannot be told apart.", facts.mend)
-    if settings.strategy in ASKS_FOR_REGIONS and label_map.query_control is None:
+    if catalogue.described(settings.strategy).asks_for_regions and label_map.query_control is None:
         found = f"Strategy {settings.strategy} asks for regions, and no control {settings.query_control!r} shows them"
         yield warning("regions", found, "Whole images are asked for.", f"{facts.mend} --add-query-control")
     yield ok("labels", f"{len(label_map.classes)} classes: {', '.join(label_map.classes[:8])}")

@@ -23,7 +23,6 @@ from ml_backend.inference import Predictor
 from ml_backend.label_config import IGNORE_INDEX
 from ml_backend.networks import SegmentationNetwork, resolve_device
 from ml_backend.networks.frozen import MapMemory, freeze_encoder
-from ml_backend.settings import ENSEMBLED
 from ml_backend.simulation.data import Material, Picture
 from ml_backend.simulation.evaluation import Measured, by_image, evaluate
 from ml_backend.simulation.labels import Labels
@@ -32,7 +31,7 @@ from ml_backend.training.data import Augmentation, Sample, Samples, augmentation
 from ml_backend.training.job import Item
 from ml_backend.training.loop import Data, fit, seeded
 from ml_backend.training.start import initial_network
-from strategies import Strategy
+from strategies import Strategy, catalogue
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ class Networks:
         """Make the committee that a strategy needs, as production does; None where it needs none."""
         if "committee" not in strategy.needs:
             return None
-        if strategy.name not in ENSEMBLED:
+        if not catalogue.described(strategy.name).ensemble:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
         networks = [
             self._fitted(self._resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()
