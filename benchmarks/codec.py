@@ -23,7 +23,7 @@ import label_studio_brush_rle_rs as rust
 import numpy as np
 from label_studio_sdk.converter import brush as sdk
 
-from ml_backend import brush
+from ml_backend.annotations import brush
 
 HEIGHT, WIDTH = 1024, 2048
 FIELD_BITS = [3, 4, 8, 16]

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from fastapi.testclient import TestClient
 
-from ml_backend.app import create_app
-from ml_backend.checkpoints import VersionRecord
-from ml_backend.services import Services, open_services
+from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.projects.services import Services, open_services
+from ml_backend.server.app import create_app
 from ml_backend.settings import load_settings
 from ml_backend.store import Decision, Task
 

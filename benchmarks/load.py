@@ -40,13 +40,13 @@ import numpy as np
 import requests
 from scipy import stats
 
-from ml_backend.connection import Connection
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import write_result
 from ml_backend.datasets import Dataset, label_config, sample_dataset
-from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
-from ml_backend.label_config import parse_label_config
+from ml_backend.demo.label_studio import LabelStudioHost, find_label_studio, free_port
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import write_result
-from ml_backend.services import Services, model_number, open_services, webhook_secret
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services, model_number, open_services, webhook_secret
 from ml_backend.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 import requests
 
-from ml_backend.checkpoints import Version
-from ml_backend.connection import Connection
+from ml_backend.annotations.label_map import LabelMap, parse_label_config, with_query_control
+from ml_backend.annotations.masks import write_result
 from ml_backend.datasets import Dataset, label_config, open_dataset
-from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
-from ml_backend.images import load_image
-from ml_backend.inference import load_predictor
-from ml_backend.label_config import LabelMap, parse_label_config, with_query_control
-from ml_backend.masks import write_result
-from ml_backend.services import Services, model_number, open_services, webhook_secret
+from ml_backend.demo.label_studio import LabelStudioHost, find_label_studio, free_port
+from ml_backend.images.cache import load_image
+from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.prediction.predictor import load_predictor
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services, model_number, open_services, webhook_secret
 from ml_backend.settings import load_settings
 from strategies import available, catalogue
 

@@ -28,19 +28,19 @@ from typing import Any
 import requests
 import torch
 
-from ml_backend import training_process
-from ml_backend.checkpoints import Checkpoints
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import write_result
 from ml_backend.datasets import Dataset, label_config, sample_dataset
-from ml_backend.demo.host import free_port
-from ml_backend.images import load_image
-from ml_backend.inference import load_predictor
-from ml_backend.label_config import parse_label_config
-from ml_backend.masks import write_result
-from ml_backend.networks import resize_image
-from ml_backend.services import Services, open_services
+from ml_backend.demo.label_studio import free_port
+from ml_backend.images.cache import load_image
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.networks import resize_image
+from ml_backend.learning.prediction.predictor import load_predictor
+from ml_backend.learning.training import Item, Job
+from ml_backend.learning.training import process as training_process
+from ml_backend.learning.training.start import rebuild
+from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import load_settings
-from ml_backend.training import Item, Job
-from ml_backend.training.start import rebuild
 
 PROJECT = 1
 AUTH = ("bench", "bench")

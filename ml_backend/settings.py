@@ -19,7 +19,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import ConfigurationError, few, shown
-from ml_backend.hosts import ImageHosts
+from ml_backend.images.hosts import ImageHosts
 from strategies import catalogue
 
 _PREFIX = "NEXTMASK_"

@@ -24,7 +24,7 @@ from pathlib import Path
 import requests
 
 from ml_backend.datasets import label_config, sample_dataset
-from ml_backend.demo.host import LabelStudioHost, find_label_studio, free_port
+from ml_backend.demo.label_studio import LabelStudioHost, find_label_studio, free_port
 from ml_backend.label_studio import LabelStudio
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "doctor.md"

@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ml_backend.connection import PASSED_TAB_TITLE, TAB_TITLE
 from ml_backend.demo.run import USERNAME, Remembered
+from ml_backend.projects.connection import PASSED_TAB_TITLE, TAB_TITLE
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1400, 900

@@ -31,10 +31,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from ml_backend.checkpoints import Checkpoints
 from ml_backend.datasets import Dataset, Sample, read_mask, sample_dataset
-from ml_backend.networks import SegmentationNetwork, build, resize_image
-from ml_backend.training import Item, Job, train
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.networks import SegmentationNetwork, build, resize_image
+from ml_backend.learning.training import Item, Job, train
 from strategies import Batch, Budget, Observation, Ranking, Strategy, create
 from strategies.descriptors import as_array, mean_cosine
 from strategies.regions import normalised

@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from ml_backend.demo.host import find_label_studio
+from ml_backend.demo.label_studio import find_label_studio
 from ml_backend.settings import Settings, _environment_name
 
 pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures"]

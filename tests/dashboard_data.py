@@ -10,14 +10,14 @@ from pathlib import Path
 
 from wiring import PROJECT, nothing
 
-from ml_backend.boxes import Box, Query
+from ml_backend.annotations.boxes import Box, Query
+from ml_backend.annotations.label_map import parse_label_config, with_query_control
 from ml_backend.datasets import Dataset, Sample, label_config
-from ml_backend.label_config import parse_label_config, with_query_control
-from ml_backend.ranker import Ranker
-from ml_backend.scorer import Scorer
-from ml_backend.services import Services
+from ml_backend.learning.training import Item, Job, train
+from ml_backend.projects.services import Services
+from ml_backend.projects.shown_masks import Scorer
 from ml_backend.store import Task
-from ml_backend.training import Item, Job, train
+from ml_backend.worker.score_pool import Ranker
 
 VERSION = "nextmask-2.3"
 

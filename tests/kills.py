@@ -23,12 +23,12 @@ import numpy as np
 from steps import children, is_running
 from support import Nextmask, wait_for
 
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import Mask, write_result
 from ml_backend.datasets import Dataset
 from ml_backend.demo.annotator import SimulatedAnnotator
 from ml_backend.errors import NextmaskError
-from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import Mask, write_result
 
 logger = logging.getLogger(__name__)
 

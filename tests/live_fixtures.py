@@ -12,7 +12,7 @@ from shapes import make_shapes
 from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset, label_config, sample_dataset
-from ml_backend.demo.host import LabelStudioHost, free_port
+from ml_backend.demo.label_studio import LabelStudioHost, free_port
 from ml_backend.label_studio import LabelStudio
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"

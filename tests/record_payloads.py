@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ml_backend import brush
+from ml_backend.annotations import brush
 from ml_backend.label_studio import LabelStudio
 
 PAYLOADS = Path(__file__).with_name("payloads")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
+from ml_backend.annotations.masks import png_bytes
 from ml_backend.datasets import Dataset, open_dataset
-from ml_backend.masks import png_bytes
-from ml_backend.networks import fit_size, resize_image
-from ml_backend.simulation.data import Material, Picture
+from ml_backend.learning.networks import fit_size, resize_image
+from ml_backend.simulation.material import Material, Picture
 from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe
 from ml_backend.simulation.polygons import polygons
 from ml_backend.simulation.results import Row

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ml_backend import training_process
-from ml_backend.training import Item, Job, Progress
+from ml_backend.learning.training import Item, Job, Progress
+from ml_backend.learning.training import process as training_process
 
 ROOT = Path(__file__).parents[1]
 TEN_MINUTES = 10 * 60.0

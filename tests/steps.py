@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.masks import Mask, write_result
 from ml_backend.datasets import Dataset
-from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import Mask, write_result
 
 Json = dict[str, Any]
 

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import requests
 from steps import children
 
-from ml_backend.connection import Connection
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
-from ml_backend.demo.host import free_port
-from ml_backend.label_config import parse_label_config
-from ml_backend.services import Services, open_services, webhook_secret
+from ml_backend.demo.label_studio import free_port
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services, open_services, webhook_secret
+from ml_backend.projects.status import Status, project_status
 from ml_backend.settings import Settings, load_settings
-from ml_backend.status import Status, project_status
 
 USER, PASSWORD = "nextmask", "backend-password"
 T = TypeVar("T")

@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ml_backend import brush
+from ml_backend.annotations import brush
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import ImageError, LabelStudioError, LabelStudioNotFound
-from ml_backend.images import ImageCache
-from ml_backend.label_config import parse_label_config
-from ml_backend.services import Services, open_services
+from ml_backend.images.cache import ImageCache
+from ml_backend.learning.training import Item, Job, train
+from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Task
-from ml_backend.training import Item, Job, train
 
 Json = dict[str, Any]
 PAYLOADS = Path(__file__).with_name("payloads")

@@ -11,7 +11,10 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from ml_backend import __version__
-from ml_backend.cli import archives, doctor, experiments, projects, running, simulation
+from ml_backend.cli import backup as archives
+from ml_backend.cli import demo as experiments
+from ml_backend.cli import doctor, projects, simulation
+from ml_backend.cli import serve as running
 from ml_backend.cli.console import errors
 from ml_backend.errors import ConfigurationError, NextmaskError
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ml_backend.errors import NextmaskError
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 
 console = Console()
 errors = Console(stderr=True)
@@ -65,7 +65,7 @@ def reconcile_now(services: Services, project_id: int) -> None:
     Raises:
         NextmaskError: what went wrong.
     """
-    from ml_backend.worker import Worker
+    from ml_backend.worker.worker import Worker
 
     worker = Worker(services)
     target = services.store.project(project_id)

@@ -10,15 +10,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ml_backend.checkpoints import Version
 from ml_backend.cli.console import console, errors, reconcile_now
-from ml_backend.connection import Connection
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.services import Services, open_services, roll_back, webhook_secret
+from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services, open_services, roll_back, webhook_secret
+from ml_backend.projects.status import Status, gone_text, known_project, project_status
 from ml_backend.settings import load_settings
-from ml_backend.status import Status, gone_text, known_project, project_status
-from ml_backend.stream import StreamCounts
-from ml_backend.stream import keep as keep_tasks
+from ml_backend.worker.decide import StreamCounts
+from ml_backend.worker.decide import keep as keep_tasks
 
 commands = typer.Typer()
 ProjectId = Annotated[int, typer.Argument(help="Number of the Label Studio project (in its address).", min=1)]

@@ -103,7 +103,7 @@ def simulate(
     The strategy "full" is training on all labels. Stopped or killed, the same command goes on.
     """
     from ml_backend.simulation import results
-    from ml_backend.simulation.running import RESULTS
+    from ml_backend.simulation.processes import RESULTS
 
     _check_writable(out)
     name = None
@@ -156,9 +156,9 @@ def _run(plan: Plan, folder: Path, out: Path, jobs: int) -> str:
     """Make the missing rows and the pictures; return the data set's name."""
     from ml_backend.cli.simulation_progress import Display
     from ml_backend.simulation import results
-    from ml_backend.simulation.opening import check
-    from ml_backend.simulation.pictures import draw_first_choices
-    from ml_backend.simulation.running import RESULTS, missing, run
+    from ml_backend.simulation.checks import check
+    from ml_backend.simulation.first_choices import draw_first_choices
+    from ml_backend.simulation.processes import RESULTS, missing, run
 
     try:
         with Display() as display:

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from ml_backend.cli.console import errors
 from ml_backend.datasets import Dataset
-from ml_backend.simulation.opening import splits
+from ml_backend.simulation.checks import splits
 from ml_backend.simulation.plan import Plan
+from ml_backend.simulation.processes import Run
 from ml_backend.simulation.report.analysis import Analysis, Standing
 from ml_backend.simulation.report.findings import UNKNOWN, amount, miou, percent, ratio
 from ml_backend.simulation.results import FULL, Row
-from ml_backend.simulation.running import Run
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 

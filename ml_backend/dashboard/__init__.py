@@ -14,9 +14,9 @@ from fastapi import APIRouter, FastAPI
 
 from ml_backend.dashboard import comparison, events, overview, picture_files, projects, queue, tasks, versions
 from ml_backend.dashboard.pages import PageRoute
+from ml_backend.dashboard.pictures import Comparisons, PictureCache, Pictures
 from ml_backend.dashboard.static import static_files
-from ml_backend.pictures import Comparisons, PictureCache, Pictures
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 
 __all__ = ["add_dashboard"]
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ml_backend.checkpoints import Version
 from ml_backend.dashboard.pages import MAX_ID, PageNumber, Pager, ProjectId, editor_address, project_of
+from ml_backend.dashboard.pictures import Basis, Compared, Comparisons, NoPicture, Result, same_labels
+from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
-from ml_backend.pictures import Basis, Compared, Comparisons, NoPicture, Result, same_labels
-from ml_backend.pictures.subjects import labels_of
-from ml_backend.services import Services, model_number, project_settings
+from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.services import Services, model_number, project_settings
 from ml_backend.store import Project
 
 PAGE: Final = 6

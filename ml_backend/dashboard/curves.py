@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.checkpoints import VersionRecord
+from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.store import Label
 
 

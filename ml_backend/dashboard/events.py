@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 
 PER_PAGE: Final = 50
 Level = Literal["all", "warning", "error"]

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ml_backend.dashboard.curves import learning_curve
-from ml_backend.dashboard.labelling import labelling
+from ml_backend.dashboard.labelling_time import labelling
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.services import Services, project_settings
-from ml_backend.status import Status, answered_efforts, in_full, project_state
+from ml_backend.projects.services import Services, project_settings
+from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
 from ml_backend.store import Project
 
 EVENTS: Final = 5

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from ml_backend.dashboard.rendering import render
 from ml_backend.errors import NextmaskError
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 from ml_backend.store import Project
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId
-from ml_backend.heap import give_back
-from ml_backend.pictures import Drawing, NoPicture, Picture, Pictures, Subject, Subjects, placeholder
-from ml_backend.services import Services
+from ml_backend.dashboard.pictures import Drawing, NoPicture, Picture, Pictures, Subject, Subjects, placeholder
+from ml_backend.projects.services import Services
+from ml_backend.system.memory import give_back
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
-from ml_backend.services import Services
-from ml_backend.status import gone_text, serving_record
+from ml_backend.projects.services import Services
+from ml_backend.projects.status import gone_text, serving_record
 from ml_backend.store import Event, Project
 
 

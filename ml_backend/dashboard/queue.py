@@ -8,12 +8,12 @@ from typing import Final, Literal
 
 from fastapi import APIRouter, Request, Response
 
-from ml_backend.boxes import boxes_from_text
+from ml_backend.annotations.boxes import boxes_from_text
 from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_address, project_of
+from ml_backend.dashboard.pictures import NoPicture, Pictures, Subject, hex_colour
+from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.pictures import NoPicture, Pictures, Subject, hex_colour
-from ml_backend.pictures.subjects import Labels, labels_of
-from ml_backend.services import Services, model_number, project_settings
+from ml_backend.projects.services import Services, model_number, project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry
 from strategies import Words, catalogue

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_address, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 from ml_backend.store import Decision, Task
 
 PER_PAGE: Final = 50

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ml_backend.checkpoints import Version, VersionRecord
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.errors import CheckpointError
-from ml_backend.services import Services, roll_back
+from ml_backend.learning.checkpoints import Version, VersionRecord
+from ml_backend.projects.services import Services, roll_back
 
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_ID)]
 

@@ -7,7 +7,7 @@ folders     our own layout, and the sample data
 cityscapes, bdd100k, glas, isic2017     the layouts of public data sets; pairs is what they share
 labelling   the labelling configuration of a project for a data set
 
-Images are left to the caller to decode (`ml_backend.images.load_image`).
+Images are left to the caller to decode (`ml_backend.images.cache.load_image`).
 """
 
 from ml_backend.datasets.dataset import Dataset, Sample

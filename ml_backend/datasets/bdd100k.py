@@ -12,11 +12,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets.cityscapes import CLASSES, PALETTE
 from ml_backend.datasets.dataset import Dataset, Progress, checked
 from ml_backend.datasets.pairs import pair, present
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import IGNORE_INDEX
 
 LAYOUT = (
     "images/10k/<split>/*.jpg and labels/sem_seg/masks/<split>/*.png, or seg/images/<split>/*.jpg and "

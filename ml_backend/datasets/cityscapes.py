@@ -13,9 +13,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets.dataset import Colour, Dataset, Progress, checked
 from ml_backend.datasets.pairs import pair, present
-from ml_backend.label_config import IGNORE_INDEX
 
 LAYOUT = "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png (Cityscapes)"
 LABEL_IDS = 34

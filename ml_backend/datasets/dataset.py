@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ml_backend.annotations.label_map import BACKGROUND
 from ml_backend.datasets.truth import Mask, Truth, read_mask, values_of
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import BACKGROUND
 
 Colour = tuple[int, int, int]
 Progress = Callable[[int, int], None]

@@ -17,10 +17,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets.dataset import Dataset, Progress, Sample, checked, checked_values
 from ml_backend.datasets.truth import IMAGE_SUFFIXES, Truth
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import IGNORE_INDEX
 
 _Channel = Annotated[int, Field(ge=0, le=255)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from ml_backend.annotations.label_map import with_palette
 from ml_backend.datasets.dataset import Dataset
-from ml_backend.label_config import with_palette
 
 
 def label_config(dataset: Dataset, control: str = "BrushLabels") -> str:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import IGNORE_INDEX, LabelMap
 
 Mask = npt.NDArray[np.uint8]
 

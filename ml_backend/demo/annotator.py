@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.boxes import inside
+from ml_backend.annotations.boxes import inside
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
+from ml_backend.annotations.masks import agreement, read_result, write_result
+from ml_backend.annotations.query_regions import is_query, read_rectangles
 from ml_backend.datasets import Mask, Truth
 from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, NextmaskError
-from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import agreement, read_result, write_result
-from ml_backend.query_regions import is_query, read_rectangles
 
 LOOK_SECONDS = 4.0
 SECONDS_PER_EDGE = 0.02

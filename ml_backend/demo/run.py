@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ml_backend.connection import Connection
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.datasets import Dataset, label_config
 from ml_backend.demo import leash
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
-from ml_backend.demo.host import LabelStudioHost, free_port, port_in_use
+from ml_backend.demo.label_studio import LabelStudioHost, free_port, port_in_use
 from ml_backend.errors import LabelStudioNotFound, NextmaskError
-from ml_backend.label_config import LabelMap, parse_label_config
-from ml_backend.services import Services, open_services, webhook_secret
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services, open_services, webhook_secret
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Store
 

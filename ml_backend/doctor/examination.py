@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from ml_backend.doctor import computing, host, installation, project
-from ml_backend.doctor.bench import Bench, Later, Missing
+from ml_backend.doctor import installation, project
+from ml_backend.doctor import label_studio as host
+from ml_backend.doctor import torch_setup as computing
 from ml_backend.doctor.findings import Finding, Report, note
+from ml_backend.doctor.running import Bench, Later, Missing
 from ml_backend.errors import LabelStudioNotFound
-from ml_backend.services import worker_seen
+from ml_backend.projects.services import worker_seen
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 

@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from urllib3.util import parse_url
 
 from ml_backend import __version__
-from ml_backend.connection import SECRET_HEADER
-from ml_backend.disk import free_bytes
-from ml_backend.doctor.bench import Missing
 from ml_backend.doctor.findings import Finding, note, ok, problem, skipped, warning
+from ml_backend.doctor.running import Missing
 from ml_backend.errors import ConfigurationError, StoreError
+from ml_backend.projects.connection import SECRET_HEADER
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+from ml_backend.system.disk import free_bytes
 
 LEAST_FREE: Final = 200_000_000
 """Bytes that a first version, its training and the state database take."""

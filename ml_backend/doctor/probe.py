@@ -85,21 +85,21 @@ def _device(index: int) -> Json:
 
 
 def _strategy(wanted: Json) -> str:
-    from ml_backend.ranking import make_strategy
+    from ml_backend.learning.ranking import make_strategy
 
     return make_strategy(wanted["strategy"], wanted["strategy_options"]).name
 
 
 def _network(wanted: Json) -> None:
-    from ml_backend.networks import check_network
+    from ml_backend.learning.networks import check_network
 
     check_network(wanted["architecture"], wanted["encoder"], wanted["network_options"])
 
 
 def _weights(wanted: Json) -> Json:
     """Build the network, as a first training would; weights that would have to be fetched are asked after."""
-    from ml_backend.networks import build
-    from ml_backend.networks.weights import BUNDLED, NONE, check_weights
+    from ml_backend.learning.networks import build
+    from ml_backend.learning.networks.weights import BUNDLED, NONE, check_weights
 
     weights = wanted["encoder_weights"]
     check_weights(wanted["encoder"], weights)

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from ml_backend.connection import (
+from ml_backend.annotations.label_map import labels_without_colours, parse_label_config
+from ml_backend.doctor.findings import Finding, Level, note, ok, problem, warning
+from ml_backend.doctor.label_studio import FAST_IMPORT_FLAG, LARGE_PROJECT
+from ml_backend.doctor.running import Missing
+from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, NextmaskError
+from ml_backend.images.cache import SNIFFED_BYTES, kind_of
+from ml_backend.images.references import in_project, shown
+from ml_backend.label_studio import LabelStudio
+from ml_backend.projects.connection import (
     SECRET_HEADER,
     TAB_TITLE,
     UNCERTAINTY_SAMPLING,
@@ -18,14 +26,6 @@ from ml_backend.connection import (
     same_address,
     title_of,
 )
-from ml_backend.doctor.bench import Missing
-from ml_backend.doctor.findings import Finding, Level, note, ok, problem, warning
-from ml_backend.doctor.host import FAST_IMPORT_FLAG, LARGE_PROJECT
-from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, NextmaskError
-from ml_backend.images import SNIFFED_BYTES, kind_of
-from ml_backend.label_config import labels_without_colours, parse_label_config
-from ml_backend.label_studio import LabelStudio
-from ml_backend.references import in_project, shown
 from ml_backend.settings import Settings
 from ml_backend.store import Project
 from strategies import catalogue

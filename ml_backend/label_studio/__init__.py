@@ -11,6 +11,6 @@ imports       predictions, while people delete tasks
 """
 
 from ml_backend.label_studio.client import LabelStudio
-from ml_backend.label_studio.imports import DUPLICATE, import_for_present
+from ml_backend.label_studio.predictions import DUPLICATE, import_for_present
 
 __all__ = ["DUPLICATE", "LabelStudio", "import_for_present"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.errors import LabelStudioError, LabelStudioNotFound
-from ml_backend.hosts import PUBLIC, ImageHosts
+from ml_backend.images.hosts import PUBLIC, ImageHosts
 from ml_backend.label_studio.queries import ANNOTATION_FIELDS, BEGINNING, TASK_FIELDS, condition, host_time, query
 from ml_backend.label_studio.transport import Transport, misread
 

@@ -17,11 +17,11 @@ from requests.utils import get_environ_proxies, select_proxy
 from urllib3.util import parse_url
 
 from ml_backend.errors import ImageError, LabelStudioError
-from ml_backend.hosts import ImageHosts, entry_for
+from ml_backend.images.hosts import ImageHosts, entry_for
+from ml_backend.images.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown
 from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
 from ml_backend.label_studio.guard import Errand, NotAllowed, TooLate
 from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
-from ml_backend.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown
 
 _CONNECT_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 16

@@ -24,7 +24,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from urllib3.response import HTTPResponse
 from urllib3.util import connection
 
-from ml_backend.hosts import ImageHosts, entry_for
+from ml_backend.images.hosts import ImageHosts, entry_for
 from ml_backend.label_studio.tokens import Origin
 
 _ADDRESSES = 4  # of one name that are tried: each may cost a time-out

@@ -25,12 +25,12 @@ from ml_backend.errors import (
     LabelStudioRefused,
     LabelStudioUnavailable,
 )
-from ml_backend.hosts import ImageHosts
+from ml_backend.images.hosts import ImageHosts
+from ml_backend.images.references import shown
 from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
 from ml_backend.label_studio.files import Files
 from ml_backend.label_studio.guard import GuardedAdapter
 from ml_backend.label_studio.tokens import OnlyTo, make_token, origin_of
-from ml_backend.references import shown
 
 SLOW_SECONDS = 900.0
 """Patience with calls whose length grows with the project: imports, deletions of a model version."""

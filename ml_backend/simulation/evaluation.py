@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ml_backend.inference import Predictor
-from ml_backend.label_config import IGNORE_INDEX
-from ml_backend.networks import labels_at
-from ml_backend.simulation.data import Picture
-from ml_backend.training.measures import measures
-from ml_backend.training.objects import ObjectScores, instances_of, object_scores
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.learning.networks import labels_at
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.training.measures import measures
+from ml_backend.simulation.material import Picture
+from ml_backend.simulation.objects import ObjectScores, instances_of, object_scores
 from strategies import Batch
 
 _SPECK = 20

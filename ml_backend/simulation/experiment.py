@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ml_backend.ranking import sample_order
-from ml_backend.simulation.asking import Budgeted, Choice, Chooser
-from ml_backend.simulation.data import Material
+from ml_backend.learning.ranking import sample_order
+from ml_backend.simulation.choosing import Budgeted, Choice, Chooser
 from ml_backend.simulation.labels import Labels, Pick
+from ml_backend.simulation.material import Material
 from ml_backend.simulation.networks import Networks, Trained
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.results import FULL, Row

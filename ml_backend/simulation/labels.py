@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml_backend.boxes import Box, inside
-from ml_backend.image_stream import resize_mask
-from ml_backend.label_config import IGNORE_INDEX
-from ml_backend.simulation.data import Picture
+from ml_backend.annotations.boxes import Box, inside
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.learning.prediction.batches import resize_mask
+from ml_backend.simulation.material import Picture
 from ml_backend.simulation.polygons import window_clicks
 
 

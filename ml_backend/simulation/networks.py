@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ml_backend.checkpoints import Checkpoints
-from ml_backend.committee import Committee, Ensemble, mc_dropout
-from ml_backend.inference import Predictor
-from ml_backend.label_config import IGNORE_INDEX
-from ml_backend.networks import SegmentationNetwork, resolve_device
-from ml_backend.networks.frozen import MapMemory, freeze_encoder
-from ml_backend.simulation.data import Material, Picture
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.networks import SegmentationNetwork, resolve_device
+from ml_backend.learning.prediction.committees import Committee, Ensemble, mc_dropout
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation
+from ml_backend.learning.training.job import Item
+from ml_backend.learning.training.loop import Data, fit, seeded
+from ml_backend.learning.training.start import initial_network
 from ml_backend.simulation.evaluation import Measured, by_image, evaluate
+from ml_backend.simulation.frozen_encoder import MapMemory, freeze_encoder
 from ml_backend.simulation.labels import Labels
+from ml_backend.simulation.material import Material, Picture
 from ml_backend.simulation.plan import Plan
-from ml_backend.training.data import Augmentation, Sample, Samples, augmentation
-from ml_backend.training.job import Item
-from ml_backend.training.loop import Data, fit, seeded
-from ml_backend.training.start import initial_network
 from strategies import Strategy, catalogue
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.ranking import make_strategy
+from ml_backend.learning.ranking import make_strategy
+from ml_backend.learning.training import Job
 from ml_backend.simulation.results import FULL
-from ml_backend.training import Job
 from strategies import Strategy, catalogue
 
 _LEAST_WINDOW = 8

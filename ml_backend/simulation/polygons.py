@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.boxes import Box
-from ml_backend.label_config import IGNORE_INDEX
+from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.label_map import IGNORE_INDEX
 
 TOLERANCE: Final = 1.5
 """Pixels that a simplified outline may be off."""

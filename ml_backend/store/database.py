@@ -10,9 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ml_backend.disk import naming_full_disk
 from ml_backend.errors import StoreError
 from ml_backend.store.tables import META
+from ml_backend.system.disk import naming_full_disk
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from ml_backend.store.connections import Connections, chunks
 from ml_backend.store.tables import DECISIONS, META, TASKS, Decision
+from ml_backend.store.transactions import Connections, chunks
 
 
 class Decisions(Connections):

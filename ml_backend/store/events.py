@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from ml_backend.store.connections import Connections
 from ml_backend.store.tables import EVENTS, Event
+from ml_backend.store.transactions import Connections
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ml_backend.errors import LeaseLost
-from ml_backend.store.connections import Connections
 from ml_backend.store.tables import GONE, PROJECTS, Lease, Project
+from ml_backend.store.transactions import Connections
 
 _SKEW_SECONDS = 1.0
 """How far the clocks of workers on several machines may differ."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from ml_backend.store.connections import Connections
 from ml_backend.store.tables import PROJECTS, PUBLISHED, TASKS, VERSIONS
+from ml_backend.store.transactions import Connections
 
 
 class Publications(Connections):

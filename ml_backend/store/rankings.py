@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ml_backend.boxes import Query, boxes_from_text, boxes_to_text
-from ml_backend.store.connections import Connections, chunks
+from ml_backend.annotations.boxes import Query, boxes_from_text, boxes_to_text
 from ml_backend.store.tables import PROJECTS, PUBLISHED, QUERIES, RANKING, TASKS, QueueEntry, Task
+from ml_backend.store.transactions import Connections, chunks
 
 
 class Rankings(Connections):

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ml_backend.boxes import WHOLE_IMAGE
-from ml_backend.store.connections import Connections, chunks
+from ml_backend.annotations.boxes import WHOLE_IMAGE
 from ml_backend.store.tables import DECISIONS, PUBLISHED, QUERIES, RANKING, TASKS, Decision, Label, Task
+from ml_backend.store.transactions import Connections, chunks
 
 _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "all": sa.or_(TASKS.c.status.in_(("broken", "skipped", "passed")), TASKS.c.error != ""),

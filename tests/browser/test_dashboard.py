@@ -16,8 +16,8 @@ from servers import serving
 from support import wait_for
 from wiring import PROJECT, give_project, make_services, task_of
 
-from ml_backend.app import create_app
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
+from ml_backend.server.app import create_app
 from ml_backend.store import Decision
 
 pytestmark = pytest.mark.browser

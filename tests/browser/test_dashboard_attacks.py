@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 from servers import serving
 from wiring import PROJECT, give_project, make_services, make_settings, task_of
 
-from ml_backend.app import create_app
+from ml_backend.server.app import create_app
 
 pytestmark = pytest.mark.browser
 

@@ -19,9 +19,9 @@ from shapes import make_shapes
 from support import wait_for
 from wiring import PROJECT, make_services
 
-from ml_backend import masks
-from ml_backend.app import create_app
-from ml_backend.services import Services
+from ml_backend.annotations import masks
+from ml_backend.projects.services import Services
+from ml_backend.server.app import create_app
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)

@@ -14,11 +14,11 @@ from steps import label, label_map_of, predictions, true_mask
 from studio_page import Picture, StudioPage, seen_mask
 from support import Nextmask, wait_for
 
-from ml_backend.connection import TAB_TITLE, tab_data
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
+from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.datasets import Dataset
-from ml_backend.label_config import IGNORE_INDEX, LabelMap
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import agreement, read_result, write_result
+from ml_backend.projects.connection import TAB_TITLE, tab_data
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 

@@ -16,7 +16,7 @@ from fuzz.targets import ALL_CONTROLS, ROUTES, image_file
 from PIL import Image
 from wiring import PAYLOADS, XML
 
-from ml_backend import brush
+from ml_backend.annotations import brush
 
 SIZE = {"original_width": 32, "original_height": 24, "image_rotation": 0, "to_name": "image"}
 DEEP = 5_000

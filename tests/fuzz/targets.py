@@ -23,8 +23,15 @@ from unittest.mock import patch
 import numpy as np
 from wiring import PROJECT, make_settings
 
-from ml_backend import brush, masks
-from ml_backend.checkpoints import Checkpoints
+from ml_backend.annotations import brush, masks
+from ml_backend.annotations.label_map import (
+    IGNORE_INDEX,
+    LabelMap,
+    labels_without_colours,
+    parse_label_config,
+    with_palette,
+    with_query_control,
+)
 from ml_backend.errors import (
     BrushError,
     CheckpointError,
@@ -34,15 +41,8 @@ from ml_backend.errors import (
     MaskError,
     NextmaskError,
 )
-from ml_backend.images import ImageCache
-from ml_backend.label_config import (
-    IGNORE_INDEX,
-    LabelMap,
-    labels_without_colours,
-    parse_label_config,
-    with_palette,
-    with_query_control,
-)
+from ml_backend.images.cache import ImageCache
+from ml_backend.learning.checkpoints import Checkpoints
 
 Target = Callable[[bytes], None]
 
@@ -160,7 +160,7 @@ def images(data: bytes) -> None:
 
 def extra_params(data: bytes) -> None:
     """The text that is entered as a project's settings, from Label Studio or as JSON of a request."""
-    from ml_backend.ranking import make_strategy
+    from ml_backend.learning.ranking import make_strategy
     from ml_backend.settings import params_text
 
     text = _text(data)
@@ -338,7 +338,7 @@ def _settings() -> Any:
 @cache
 def _sync() -> tuple[Any, Path]:
     from ml_backend.store import Store
-    from ml_backend.sync import Sync
+    from ml_backend.worker.sync import Sync
 
     folder = Path(_folder().name) / "masks"
     store = Store(f"sqlite:///{_folder().name}/tasks.sqlite3")
@@ -371,8 +371,8 @@ def _refuse(_client: object, reference: str) -> Any:
 def _application() -> Any:
     from wiring import give_project, make_services
 
-    from ml_backend.app import create_app
     from ml_backend.label_studio import LabelStudio
+    from ml_backend.server.app import create_app
 
     settings = make_settings(Path(_folder().name) / "served")
     give_project(make_services(settings.model_dir))

@@ -14,10 +14,10 @@ import requests
 from steps import label_map_of
 from support import Nextmask, Studio
 
+from ml_backend.annotations.masks import mask_from_png, write_result
 from ml_backend.datasets import Dataset
 from ml_backend.demo.annotator import SimulatedAnnotator
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import mask_from_png, write_result
 
 pytestmark = pytest.mark.live
 

@@ -13,9 +13,9 @@ from PIL import Image
 from steps import label_map_of, predictions
 from support import Nextmask
 
+from ml_backend.annotations.masks import Mask, read_result, write_result
+from ml_backend.annotations.query_regions import is_query, read_rectangles
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import Mask, read_result, write_result
-from ml_backend.query_regions import is_query, read_rectangles
 
 pytestmark = pytest.mark.live
 

@@ -15,12 +15,12 @@ from steps import label, predictions
 from support import Nextmask, Studio, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.demo.host import free_port
+from ml_backend.demo.label_studio import free_port
 from ml_backend.errors import ImageError
-from ml_backend.hosts import ImageHosts
+from ml_backend.images.hosts import ImageHosts
+from ml_backend.images.references import in_project
 from ml_backend.label_studio import LabelStudio
-from ml_backend.references import in_project
-from ml_backend.sync import is_held_out
+from ml_backend.worker.sync import is_held_out
 
 pytestmark = pytest.mark.live
 

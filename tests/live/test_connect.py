@@ -9,12 +9,12 @@ import pytest
 from steps import children, label, predictions
 from support import PASSWORD, USER, Nextmask, wait_for
 
-from ml_backend.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection
+from ml_backend.annotations.label_map import labels_without_colours
 from ml_backend.datasets import Dataset
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import labels_without_colours
 from ml_backend.label_studio import LabelStudio
-from ml_backend.services import webhook_secret
+from ml_backend.projects.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection
+from ml_backend.projects.services import webhook_secret
 from ml_backend.settings import load_settings
 
 pytestmark = pytest.mark.live

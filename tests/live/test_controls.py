@@ -8,10 +8,10 @@ import pytest
 from steps import label, predictions
 from support import Nextmask
 
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import read_result
 from ml_backend.datasets import Dataset
-from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import read_result
 
 pytestmark = pytest.mark.live
 

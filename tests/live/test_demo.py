@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import read_result, write_result
 from ml_backend.datasets import label_config, sample_dataset
 from ml_backend.demo.annotator import SimulatedAnnotator
-from ml_backend.demo.host import LabelStudioHost, free_port
-from ml_backend.label_config import parse_label_config
+from ml_backend.demo.label_studio import LabelStudioHost, free_port
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import read_result, write_result
 
 pytestmark = pytest.mark.live
 

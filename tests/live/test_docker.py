@@ -14,7 +14,7 @@ import pytest
 import yaml
 from support import Studio, wait_for
 
-from ml_backend.demo.host import free_port
+from ml_backend.demo.label_studio import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # Without continuation lines: one instruction per line.

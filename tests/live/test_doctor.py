@@ -12,13 +12,14 @@ import pytest
 from faulty_proxy import Answer, Call, FaultyProxy, Handler, answer
 from support import PASSWORD, USER, Nextmask, Studio, wait_for
 
-from ml_backend.connection import SECRET_HEADER
 from ml_backend.datasets import Dataset
-from ml_backend.doctor import Finding, host, installation, project
+from ml_backend.doctor import Finding, installation, project
+from ml_backend.doctor import label_studio as host
 from ml_backend.label_studio import LabelStudio
-from ml_backend.services import open_services, webhook_secret, worker_seen
+from ml_backend.projects.connection import SECRET_HEADER
+from ml_backend.projects.services import open_services, webhook_secret, worker_seen
 from ml_backend.settings import Settings, load_settings
-from ml_backend.worker import Worker
+from ml_backend.worker.worker import Worker
 
 pytestmark = pytest.mark.live
 

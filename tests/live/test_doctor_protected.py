@@ -19,8 +19,9 @@ import requests
 from live_fixtures import TOKEN
 from support import Studio
 
-from ml_backend.demo.host import LabelStudioHost, free_port
-from ml_backend.doctor import Finding, host
+from ml_backend.demo.label_studio import LabelStudioHost, free_port
+from ml_backend.doctor import Finding
+from ml_backend.doctor import label_studio as host
 from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import load_settings

@@ -18,7 +18,7 @@ from steps import label
 from support import Nextmask, Studio, wait_for
 
 from ml_backend.datasets import Dataset, label_config
-from ml_backend.demo.host import LabelStudioHost, free_port
+from ml_backend.demo.label_studio import LabelStudioHost, free_port
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1800)]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend import brush
+from ml_backend.annotations import brush
 from ml_backend.errors import ImageError, LabelStudioError, LabelStudioNotFound, LabelStudioRefused
-from ml_backend.images import ImageCache
+from ml_backend.images.cache import ImageCache
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

@@ -13,10 +13,10 @@ import pytest
 from steps import label, label_map_of, predictions, true_mask
 from support import Nextmask, wait_for
 
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.masks import Mask, mask_from_png, read_result, write_result
 from ml_backend.datasets import Dataset, label_config
-from ml_backend.label_config import LabelMap, parse_label_config
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import Mask, mask_from_png, read_result, write_result
 from ml_backend.store import Task
 
 pytestmark = pytest.mark.live

@@ -11,10 +11,10 @@ import requests
 from steps import label
 from support import PASSWORD, USER, Nextmask
 
-from ml_backend.connection import SECRET_HEADER
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.services import webhook_secret
+from ml_backend.projects.connection import SECRET_HEADER
+from ml_backend.projects.services import webhook_secret
 
 pytestmark = pytest.mark.live
 

@@ -16,11 +16,11 @@ import torch
 from steps import predictions
 from support import Nextmask
 
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset
-from ml_backend.label_config import parse_label_config
 from ml_backend.label_studio import LabelStudio
-from ml_backend.ranker import Ranker
-from ml_backend.services import model_number
+from ml_backend.projects.services import model_number
+from ml_backend.worker.score_pool import Ranker
 
 pytestmark = pytest.mark.live
 

@@ -22,8 +22,8 @@ from shapes import make_shapes
 from steps import children, predictions
 from support import Nextmask, wait_for
 
+from ml_backend.annotations.masks import mask_from_png
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import mask_from_png
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(3 * 3600)]
 

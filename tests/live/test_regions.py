@@ -15,13 +15,13 @@ import pytest
 from steps import label_map_of, predictions, true_mask
 from support import Nextmask
 
-from ml_backend import pool
-from ml_backend.boxes import Box, boxes_from_text, inside
+from ml_backend.annotations.boxes import Box, boxes_from_text, inside
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.masks import mask_from_png, read_result, write_result
+from ml_backend.annotations.query_regions import is_query, overlap, read_rectangles, write_rectangles
 from ml_backend.datasets import Dataset
-from ml_backend.label_config import IGNORE_INDEX
 from ml_backend.label_studio import LabelStudio
-from ml_backend.masks import mask_from_png, read_result, write_result
-from ml_backend.query_regions import is_query, overlap, read_rectangles, write_rectangles
+from ml_backend.projects import candidates as pool
 from ml_backend.store import Task
 
 pytestmark = pytest.mark.live

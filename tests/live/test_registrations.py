@@ -12,10 +12,10 @@ import pytest
 from faulty_proxy import FaultyProxy, Handler, held, wait_until_seen
 from support import PASSWORD, USER, Nextmask, Studio, wait_for
 
-from ml_backend.connection import Connection
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.services import webhook_secret
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import webhook_secret
 
 pytestmark = pytest.mark.live
 

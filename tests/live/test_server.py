@@ -12,10 +12,10 @@ import requests
 from steps import children, label
 from support import PASSWORD, USER, Nextmask, wait_for
 
-from ml_backend.connection import SECRET_HEADER
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.services import webhook_secret
+from ml_backend.projects.connection import SECRET_HEADER
+from ml_backend.projects.services import webhook_secret
 
 pytestmark = pytest.mark.live
 

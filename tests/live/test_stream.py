@@ -14,10 +14,10 @@ from steps import data_manager_action, label, predictions
 from studio_page import StudioPage
 from support import Nextmask, wait_for
 
-from ml_backend.connection import PASSED_TAB_TITLE, TAB_TITLE
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.stream import MARKER, RETURNED, keep, stream_counts
+from ml_backend.projects.connection import PASSED_TAB_TITLE, TAB_TITLE
+from ml_backend.worker.decide import MARKER, RETURNED, keep, stream_counts
 
 pytestmark = pytest.mark.live
 

@@ -14,7 +14,7 @@ from steps import kill, label
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.demo.host import free_port
+from ml_backend.demo.label_studio import free_port
 from ml_backend.label_studio import DUPLICATE, LabelStudio
 
 pytestmark = pytest.mark.live

@@ -17,7 +17,7 @@ from steps import label
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.demo.host import free_port
+from ml_backend.demo.label_studio import free_port
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live

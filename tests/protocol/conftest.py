@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from servers import answering
 from wiring import PROJECT, disc, give_project, make_services, make_settings, png, task_of
 
-from ml_backend.app import create_app
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
+from ml_backend.server.app import create_app
 from ml_backend.settings import Settings
 
 USER, PASSWORD, SECRET = "nextmask", "not-a-password", "not-a-secret"  # as the payloads were recorded

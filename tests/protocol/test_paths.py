@@ -15,7 +15,7 @@ import pytest
 from servers import serving
 from wiring import PROJECT, give_project, make_services, make_settings
 
-from ml_backend.app import create_app
+from ml_backend.server.app import create_app
 
 USER, PASSWORD = "nextmask", "not-a-password"
 PRIVATE = ["/", "/setup", "/predict", "/webhook", "/versions", "/metrics", "/docs", "/redoc", "/openapi.json"]
@@ -151,8 +151,8 @@ _WORK = """
 from pathlib import Path
 from urllib.parse import quote
 from wiring import MemoryStudio, PROJECT, make_services, give_project
-from ml_backend.app import create_app
-from ml_backend.reconciler import reconcile
+from ml_backend.server.app import create_app
+from ml_backend.worker.reconcile import reconcile
 from ml_backend.errors import NextmaskError
 from fastapi.testclient import TestClient
 studio = MemoryStudio()

@@ -28,12 +28,12 @@ from wiring import (
     payload,
 )
 
-from ml_backend import masks
-from ml_backend.app import create_app
-from ml_backend.authentication import OPEN_PATHS
-from ml_backend.connection import DISCONNECTING, SECRET_HEADER
-from ml_backend.registrations import read_settings
-from ml_backend.services import NO_VERSION, Services
+from ml_backend.annotations import masks
+from ml_backend.projects.connection import DISCONNECTING, SECRET_HEADER
+from ml_backend.projects.services import NO_VERSION, Services
+from ml_backend.projects.settings import read_settings
+from ml_backend.server.app import create_app
+from ml_backend.server.authentication import OPEN_PATHS
 from ml_backend.settings import Settings
 from ml_backend.store import Project
 
@@ -295,7 +295,7 @@ def test_recorded_events_wake_the_worker(anonymous: TestClient, services: Servic
 
 
 def test_every_event_that_is_asked_for_was_recorded() -> None:
-    from ml_backend.connection import WEBHOOK_ACTIONS
+    from ml_backend.projects.connection import WEBHOOK_ACTIONS
 
     recorded = {payload(name)["body"]["action"] for name in EVENTS}
     assert recorded == {*WEBHOOK_ACTIONS, "START_TRAINING"}

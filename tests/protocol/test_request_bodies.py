@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 from wiring import make_settings
 
-from ml_backend import request_bodies
-from ml_backend.app import create_app
-from ml_backend.request_bodies import RequestBodies
+from ml_backend.server import request_bodies
+from ml_backend.server.app import create_app
+from ml_backend.server.request_bodies import RequestBodies
 
 LIMIT = 100_000
 JSON = {"Content-Type": "application/json"}

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from wiring import give_project, make_services, make_settings
 
-from ml_backend.app import create_app
+from ml_backend.server.app import create_app
 
 USER, PASSWORD = "nextmask", "not-a-password"
 EXAMPLES = 40

@@ -18,7 +18,7 @@ from servers import answering
 from support import wait_for
 from wiring import XML, make_settings
 
-from ml_backend.demo.host import free_port
+from ml_backend.demo.label_studio import free_port
 from ml_backend.settings import Settings
 
 TOKEN, PASSWORD, WEBHOOK = "marked-token-1f3a", "marked-password-2b4c", "marked-webhook-3d5e"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ml_backend.advice import Advice, Step, advise, expected_gain, lineage, recent_gain, steps
-from ml_backend.checkpoints import VersionRecord
+from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.projects.advice import Advice, Step, advise, expected_gain, lineage, recent_gain, steps
 
 
 def version(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml_backend.annotations import Policy, annotations_that_count, majority
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.voting import Policy, annotations_that_count, majority
 from ml_backend.errors import MaskError
-from ml_backend.label_config import IGNORE_INDEX
 
 POLICIES: tuple[Policy, ...] = ("newest", "ground_truth", "majority")
 

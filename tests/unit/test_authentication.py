@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from wiring import PROJECT, make_settings
 
-from ml_backend.app import create_app
-from ml_backend.authentication import POLICY
+from ml_backend.server.app import create_app
+from ml_backend.server.authentication import POLICY
 
 EVENT = {"action": "TASKS_CREATED", "project": {"id": PROJECT}}
 OURS = "http://localhost:9090"

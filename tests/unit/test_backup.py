@@ -18,14 +18,14 @@ import torch
 import zstandard
 from wiring import PROJECT, MemoryStudio, make_services, task_of
 
-from ml_backend.backup import backup, restore
-from ml_backend.checkpoints import VersionRecord
 from ml_backend.errors import BackupError
-from ml_backend.files import write_once
-from ml_backend.reconciler import reconcile
-from ml_backend.services import Services
+from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.projects.services import Services
+from ml_backend.projects.status import project_status
 from ml_backend.settings import Settings
-from ml_backend.status import project_status
+from ml_backend.store.backup import backup, restore
+from ml_backend.system.whole_files import write_once
+from ml_backend.worker.reconcile import reconcile
 
 RECORD = VersionRecord(classes=("a", "b"), label_map_digest="", data_digest="", measures={"miou": 0.5})
 

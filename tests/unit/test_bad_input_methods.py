@@ -32,19 +32,20 @@ from wiring import (
     task_of,
 )
 
-from ml_backend import images, masks
-from ml_backend.boxes import Box, boxes_from_text, boxes_to_text, inside
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, inside
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
+from ml_backend.annotations.query_regions import overlap
 from ml_backend.errors import TrainingError
-from ml_backend.images import ImageCache, load_image
-from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
-from ml_backend.query_regions import overlap
-from ml_backend.ranker import Ranker
-from ml_backend.ranking import MOST_BOXES, PoolRanking
-from ml_backend.reconciler import reconcile
-from ml_backend.scorer import Scorer, Shown
-from ml_backend.services import Services
+from ml_backend.images import cache as images
+from ml_backend.images.cache import ImageCache, load_image
+from ml_backend.learning.ranking import MOST_BOXES, PoolRanking
+from ml_backend.learning.training import Item, Job, train
+from ml_backend.projects.services import Services
+from ml_backend.projects.shown_masks import Scorer, Shown
 from ml_backend.store import Task
-from ml_backend.training import Item, Job, train
+from ml_backend.worker.reconcile import reconcile
+from ml_backend.worker.score_pool import Ranker
 from strategies import available
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.bounded_folder import BoundedFolder, touch
+from ml_backend.system.bounded_folder import BoundedFolder, touch
 
 
 def folder(path: Path, in_use: tuple[str, ...] = ()) -> BoundedFolder:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from label_studio_sdk.converter import brush as sdk
 
-from ml_backend import brush
+from ml_backend.annotations import brush
 from ml_backend.errors import BrushError, MaskError
 
 DEFAULT = (3, 4, 8, 16)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml_backend.checkpoints import Checkpoints, Version, VersionRecord
 from ml_backend.errors import CheckpointError
+from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
 
 STATE = {"weight": torch.arange(12.0).reshape(3, 4), "count": torch.tensor(7)}
 RECORD = VersionRecord(
@@ -225,7 +225,7 @@ def test_a_full_disk_leaves_nothing(checkpoints: Checkpoints, monkeypatch: pytes
 WRITER = """
 import sys, torch
 from pathlib import Path
-from ml_backend.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 record = VersionRecord(("a", "b"), "map", "data")
 state = {"weight": torch.zeros(500_000)}
 print("ready", flush=True)
@@ -295,7 +295,7 @@ def test_two_writers_do_not_share_a_number(checkpoints: Checkpoints) -> None:
 def test_reading_records_needs_no_torch(checkpoints: Checkpoints) -> None:
     make(checkpoints, publish=True)
     code = (
-        "import sys; from pathlib import Path; from ml_backend.checkpoints import Checkpoints\n"
+        "import sys; from pathlib import Path; from ml_backend.learning.checkpoints import Checkpoints\n"
         "version = Checkpoints(Path(sys.argv[1])).current(); assert version and version.number == 1\n"
         "assert 'torch' not in sys.modules and 'safetensors' not in sys.modules"
     )
@@ -363,7 +363,7 @@ def test_a_removal_that_is_killed_goes_on_later(
 
     with monkeypatch.context() as patch:
         if step == "write_file":
-            patch.setattr("ml_backend.checkpoints.versions.write_file", kill)
+            patch.setattr("ml_backend.learning.checkpoints.versions.write_file", kill)
         if step == "rename":
             patch.setattr(Path, "rename", kill)
         patch.setattr("shutil.rmtree", kill)

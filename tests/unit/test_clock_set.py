@@ -17,11 +17,11 @@ from wiring import PROJECT, MemoryStudio, make_services, nothing, task_of
 
 from ml_backend.label_studio.queries import host_time
 from ml_backend.label_studio.tokens import PersonalToken
-from ml_backend.priority_queue import PriorityQueue
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 from ml_backend.store import Store
-from ml_backend.trainer import RETRY_SECONDS, _is_paused
-from ml_backend.worker import Worker
+from ml_backend.worker.publish import PriorityQueue
+from ml_backend.worker.train import RETRY_SECONDS, _is_paused
+from ml_backend.worker.worker import Worker
 
 HOUR, YEAR = 3600.0, 365 * 86400.0
 STEPS = [-YEAR, -3 * HOUR, -10.0, 3 * HOUR, YEAR]
@@ -89,7 +89,7 @@ def test_a_worker_goes_on_with_what_it_is_at(
             time.sleep(0.05)
         beats.append(services.store.project(project).lease_expires - time.time())  # type: ignore[union-attr,operator]
 
-    monkeypatch.setattr("ml_backend.worker.reconcile", long_work)
+    monkeypatch.setattr("ml_backend.worker.worker.reconcile", long_work)
     assert worker.run_once()
     assert 0 < beats[0] <= 2, "the lease is kept by the new time"
     services.store.close()
@@ -169,7 +169,7 @@ def test_no_change_is_lost_when_the_hosts_clock_is_set(
     assert labelled() == {tasks[0]}
     studio.ahead += step
     if restarted:
-        monkeypatch.setattr("ml_backend.sync.boot_id", lambda: "another start")
+        monkeypatch.setattr("ml_backend.worker.sync.boot_id", lambda: "another start")
     studio.label(tasks[1])
     assert labelled() == {*tasks[:2]}, "labelled right after the clock was set"
     studio.label(tasks[2])

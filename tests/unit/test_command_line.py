@@ -17,13 +17,14 @@ import uvicorn
 from wiring import NOBODY, PROJECT, XML, MemoryStudio, give_project, make_services, make_settings, task_of
 
 from ml_backend import __version__, cli
-from ml_backend.boxes import Box, Query
-from ml_backend.cli import console, projects, running
+from ml_backend.annotations.boxes import Box, Query
+from ml_backend.annotations.label_map import with_query_control
+from ml_backend.cli import console, projects
+from ml_backend.cli import serve as running
 from ml_backend.cli.console import in_background, reconcile_now
 from ml_backend.cli.projects import parse_settings
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
-from ml_backend.label_config import with_query_control
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 from ml_backend.store import Decision
 
 TOKEN = "5ec2e7" * 6 + "abcd"

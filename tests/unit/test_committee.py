@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ml_backend.checkpoints import Checkpoints, VersionRecord
-from ml_backend.committee import Committee, McDropout, load_ensemble, mc_dropout
 from ml_backend.errors import CheckpointError, ConfigurationError
-from ml_backend.inference import Item, Predictor, fresh_predictor, make_committee
-from ml_backend.networks import SegmentationNetwork, build, is_out_of_memory, working_bytes
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.networks import SegmentationNetwork, build, is_out_of_memory, working_bytes
+from ml_backend.learning.prediction.committees import Committee, McDropout, load_ensemble, mc_dropout
+from ml_backend.learning.prediction.predictor import Item, Predictor, fresh_predictor, make_committee
 from ml_backend.settings import Settings
 from strategies import Batch, create
 
@@ -280,9 +280,9 @@ def test_batches_are_cut_to_fit_the_memory(predictor: Predictor) -> None:
 
 MEASURED = """
 import resource, numpy as np, torch
-from ml_backend.committee import mc_dropout
-from ml_backend.inference import Item, Predictor
-from ml_backend.networks import build
+from ml_backend.learning.prediction.committees import mc_dropout
+from ml_backend.learning.prediction.predictor import Item, Predictor
+from ml_backend.learning.networks import build
 from strategies import create
 torch.set_num_threads(1)
 predictor = Predictor(build(classes=8, dropout=0.3), "abcdefgh", 192, torch.device("cpu"))

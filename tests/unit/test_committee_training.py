@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ml_backend import training_process
-from ml_backend.checkpoints import Checkpoints, VersionRecord
-from ml_backend.committee import load_ensemble
 from ml_backend.errors import CheckpointError, TrainingError
-from ml_backend.training import Item, Job, Progress, train
-from ml_backend.training.data import Samples
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.prediction.committees import load_ensemble
+from ml_backend.learning.training import Item, Job, Progress, train
+from ml_backend.learning.training import process as training_process
+from ml_backend.learning.training.data import Samples
 
 NETWORK: dict[str, Any] = {"architecture": "unet", "encoder": "mobilenet_v2", "dropout": 0.1, "input_size": 32}
 STATE = {"weight": torch.arange(12.0)}
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_what_was_there(checkpoints: Checkpoints, monkeypatch
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("ml_backend.checkpoints.committees.write_file", full)
+    monkeypatch.setattr("ml_backend.learning.checkpoints.committees.write_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.put_committee(1, [STATE, STATE], RECORD)
     with pytest.raises(CheckpointError, match="No space left"):

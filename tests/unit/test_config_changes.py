@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ml_backend.config_changes import ConfigChange, config_change
-from ml_backend.label_config import LabelMap, parse_label_config
+from ml_backend.annotations.config_changes import ConfigChange, config_change
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
 
 
 def config(*labels: str, control: str = "tag") -> str:

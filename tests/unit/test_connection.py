@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from wiring import PROJECT, XML, MemoryStudio, make_services
 
-from ml_backend import connection
-from ml_backend.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection, tab_data
 from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioError, LabelStudioNotFound
-from ml_backend.services import Services
+from ml_backend.projects import connection
+from ml_backend.projects.connection import SECRET_HEADER, WEBHOOK_ACTIONS, Connection, tab_data
+from ml_backend.projects.services import Services
 
 URL = "http://127.0.0.1:9090"
 COLOURED = XML.replace("<Label ", '<Label background="#123456" ')

@@ -11,13 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 from wiring import PROJECT, XML, data_uri, disc, found_share, give_project, make_services
 
-from ml_backend.app import create_app
-from ml_backend.checkpoints import Checkpoints
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import read_result
 from ml_backend.errors import CheckpointError
-from ml_backend.label_config import parse_label_config
-from ml_backend.masks import read_result
-from ml_backend.services import Services
-from ml_backend.status import project_status
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.projects.services import Services
+from ml_backend.projects.status import project_status
+from ml_backend.server.app import create_app
 
 BODY = {"project": f"{PROJECT}.0", "label_config": XML, "tasks": [{"id": 7, "data": {"image": data_uri(4)}}]}
 

@@ -15,9 +15,9 @@ import pytest
 from fastapi.testclient import TestClient
 from wiring import PROJECT, give_project, make_services, task_of
 
-from ml_backend.app import create_app
 from ml_backend.dashboard.static import FOLDER
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
+from ml_backend.server.app import create_app
 from ml_backend.store import Decision, Store
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"

@@ -20,14 +20,15 @@ from shapes import make_shapes
 from support import wait_for
 from wiring import PROJECT, XML, make_services, task_of
 
-from ml_backend import masks
-from ml_backend.app import create_app
-from ml_backend.boxes import Box, Query
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, Query
+from ml_backend.dashboard.pictures import comparisons as comparison
+from ml_backend.dashboard.pictures import hex_colour
+from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, reason
 from ml_backend.dashboard.static import FOLDER
-from ml_backend.pictures import comparison, hex_colour
-from ml_backend.pictures.drawing import heat_colours
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
+from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
 from strategies.catalogue import described
 
@@ -276,7 +277,7 @@ def test_a_broken_image_is_a_picture_of_the_reason_and_text_on_the_page(client: 
 def test_whatever_goes_wrong_is_a_picture_of_it(
     client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ml_backend.pictures import Pictures
+    from ml_backend.dashboard.pictures import Pictures
 
     def fail(*_: object) -> None:
         raise RuntimeError("secret thing")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.datasets import (
     SAMPLE_FOLDER,
     Dataset,
@@ -22,7 +23,6 @@ from ml_backend.datasets import (
     sample_dataset,
 )
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import IGNORE_INDEX, parse_label_config
 
 DESCRIPTION = {"name": "cells", "classes": ["background", "cell"], "palette": [[0, 0, 0], [1, 2, 255]]}
 

@@ -10,9 +10,9 @@ import pytest
 import torchvision
 from PIL import Image
 
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.datasets import Dataset, Sample, cityscapes, open_dataset
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import IGNORE_INDEX, parse_label_config
 
 LABELS = torchvision.datasets.Cityscapes.classes  # a witness: the table of the data set's authors, in another library
 

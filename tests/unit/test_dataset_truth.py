@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.datasets import Truth
 from ml_backend.errors import ConfigurationError
-from ml_backend.label_config import IGNORE_INDEX, parse_label_config
 
 XML = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">
 <Label value="tree"/><Label value="Car" predicted_values="automobile"/></BrushLabels></View>"""

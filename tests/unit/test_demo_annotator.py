@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml_backend.boxes import Box
+from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
+from ml_backend.annotations.masks import agreement, read_result, write_result
+from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
 from ml_backend.datasets import Truth
 from ml_backend.demo.annotator import LOOK_SECONDS, SECONDS_PER_EDGE, SimulatedAnnotator, Submission, drawing_seconds
 from ml_backend.errors import (
@@ -20,9 +23,6 @@ from ml_backend.errors import (
     LabelStudioUnavailable,
     NextmaskError,
 )
-from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config, with_query_control
-from ml_backend.masks import agreement, read_result, write_result
-from ml_backend.query_regions import read_rectangles, write_rectangles
 
 XML = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">
 <Label value="cell"/></BrushLabels></View>"""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.demo.host import LOG_NAME, LabelStudioHost, find_label_studio, free_port, sigterm_as_exit
+from ml_backend.demo.label_studio import LOG_NAME, LabelStudioHost, find_label_studio, free_port, sigterm_as_exit
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
 
 SERVES = """
@@ -111,7 +111,7 @@ def test_the_environment_of_the_user_does_not_reach_it(host: Start, monkeypatch:
 
 
 def test_one_that_ignores_sigterm_is_killed(host: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ml_backend.demo.host._GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("ml_backend.demo.label_studio._GRACE_SECONDS", 0.5)
     label_studio = host(IGNORES_SIGTERM)
     label_studio.start()
     begin = time.monotonic()
@@ -172,7 +172,7 @@ def test_no_orphan_when_we_are_ended(host: Start, tmp_path: Path, number: signal
     label_studio = host(SERVES)
     script = f"""
     import pathlib, signal, time
-    from ml_backend.demo.host import LabelStudioHost
+    from ml_backend.demo.label_studio import LabelStudioHost
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
     host = LabelStudioHost(pathlib.Path({str(label_studio.command)!r}), pathlib.Path({str(label_studio.folder)!r}),
                            {label_studio.port}, pathlib.Path("."), username="a", password="b", token="c")

@@ -14,19 +14,19 @@ from small_training import once_under_way, small_job
 from small_training import run as run_training
 from wiring import PROJECT, XML, Json, MemoryStudio, data_uri, disc, found_share, give_project, make_services, task_of
 
-from ml_backend.app import create_app
-from ml_backend.checkpoints import Checkpoints
-from ml_backend.disk import RESERVE, free_bytes
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import mask_from_png, read_result
+from ml_backend.dashboard.pictures.cache import PictureCache
 from ml_backend.errors import DiskFull
-from ml_backend.files import write_once
-from ml_backend.images import ImageCache
-from ml_backend.label_config import parse_label_config
-from ml_backend.masks import mask_from_png, read_result
-from ml_backend.pictures.cache import PictureCache
-from ml_backend.services import Services, open_services
-from ml_backend.status import project_status
+from ml_backend.images.cache import ImageCache
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.projects.services import Services, open_services
+from ml_backend.projects.status import project_status
+from ml_backend.server.app import create_app
 from ml_backend.store import Store
-from ml_backend.worker import Worker
+from ml_backend.system.disk import RESERVE, free_bytes
+from ml_backend.system.whole_files import write_once
+from ml_backend.worker.worker import Worker
 
 SAYS = r"^Disk full: free [\d,]+ bytes under MODEL_DIR = .*Work goes on by itself then\.$"
 
@@ -213,7 +213,7 @@ def worker_runs_through(worker: Worker) -> None:
 def test_the_loop_of_a_worker_outlives_a_full_disk(
     disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ml_backend.worker.FULL_SECONDS", 0.05)
+    monkeypatch.setattr("ml_backend.worker.worker.FULL_SECONDS", 0.05)
     services = make_services(disk.folder / "state", MemoryStudio(), lease_seconds=2.0, reconcile_seconds=0.1)
     worker, turns = Worker(services), [0]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ml_backend import __version__
-from ml_backend.demo.host import VERSION, LabelStudioHost
+from ml_backend.demo.label_studio import VERSION, LabelStudioHost
 from ml_backend.settings import Settings
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"

@@ -20,7 +20,10 @@ import pytest
 from servers import answering
 from wiring import NOBODY, PROJECT, make_services, make_settings
 
-from ml_backend.doctor import bench, computing, examine, host, installation
+from ml_backend.doctor import examine, installation
+from ml_backend.doctor import label_studio as host
+from ml_backend.doctor import running as bench
+from ml_backend.doctor import torch_setup as computing
 from ml_backend.doctor.findings import Finding, ok, problem
 from ml_backend.settings import inspect_environment
 from ml_backend.store import Store

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from wiring import region
 
-from ml_backend import masks
-from ml_backend.boxes import Box, Query
-from ml_backend.clicks import annotation_effort, boundary, clicks
-from ml_backend.effort import as_points, effort_map, read_points, spread, write_points
-from ml_backend.effort_report import effort_pairs, effort_report
-from ml_backend.label_config import parse_label_config
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, Query
+from ml_backend.annotations.clicks import annotation_effort, boundary, clicks
+from ml_backend.annotations.effort import as_points, effort_map, read_points, spread, write_points
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.projects.effort_report import effort_pairs, effort_report
 from ml_backend.store import Task
 
 BRUSH = parse_label_config(

@@ -22,9 +22,9 @@ import pytest
 from http_host import Answer, Host
 
 from ml_backend.errors import ImageError
-from ml_backend.hosts import ImageHosts
+from ml_backend.images.hosts import ImageHosts
+from ml_backend.images.references import as_imported, in_project, shown
 from ml_backend.label_studio import LabelStudio
-from ml_backend.references import as_imported, in_project, shown
 
 KEY = "5ec2e7" * 6 + "abcd"
 ANYWHERE = "127.0.0.1"
@@ -351,7 +351,7 @@ class TestLimits:
             import json, resource, sys
             from pathlib import Path
             from ml_backend.errors import ImageError
-            from ml_backend.images import ImageCache
+            from ml_backend.images.cache import ImageCache
             from ml_backend.label_studio import LabelStudio
             url, folder = sys.argv[1:]
             client = LabelStudio(url, "key")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from wiring import PROJECT, SHAPE, XML, MemoryStudio, disc, give_model, make_services, nothing, region
 
-from ml_backend.boxes import Box, Query, boxes_from_text, boxes_to_text
+from ml_backend.annotations.boxes import Box, Query, boxes_from_text, boxes_to_text
+from ml_backend.annotations.label_map import parse_label_config, with_query_control
+from ml_backend.annotations.query_regions import overlap, read_rectangles
 from ml_backend.errors import LabelStudioError, LeaseLost
-from ml_backend.follow_ups import DATA_KEY, FollowUps, pending
-from ml_backend.label_config import parse_label_config, with_query_control
-from ml_backend.query_regions import overlap, read_rectangles
-from ml_backend.reconciler import reconcile
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 from ml_backend.store import Task
+from ml_backend.worker.follow_up import DATA_KEY, FollowUps, pending
+from ml_backend.worker.reconcile import reconcile
 
 PARTS_XML = with_query_control(XML)
 PARTS = parse_label_config(PARTS_XML)

@@ -7,12 +7,12 @@ import torch
 from simulated_data import material, plan
 from torch import Tensor, nn
 
-from ml_backend.networks import SegmentationNetwork, build
-from ml_backend.networks.frozen import FrozenEncoder, MapMemory, freeze_encoder
-from ml_backend.simulation.data import Material
-from ml_backend.training.data import Sample, Samples
-from ml_backend.training.job import Item
-from ml_backend.training.loop import Data, fit, seeded
+from ml_backend.learning.networks import SegmentationNetwork, build
+from ml_backend.learning.training.data import Sample, Samples
+from ml_backend.learning.training.job import Item
+from ml_backend.learning.training.loop import Data, fit, seeded
+from ml_backend.simulation.frozen_encoder import FrozenEncoder, MapMemory, freeze_encoder
+from ml_backend.simulation.material import Material
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

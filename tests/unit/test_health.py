@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from wiring import PROJECT, make_services
 
-from ml_backend import health
-from ml_backend.services import Services, show_worker
+from ml_backend.projects.services import Services, show_worker
+from ml_backend.server import health
 from ml_backend.store import Store
 
 

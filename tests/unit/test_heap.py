@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from ml_backend import heap
+from ml_backend.system import memory as heap
 
 HOLES = """
 import psutil
-from ml_backend.heap import give_back, share_heaps
+from ml_backend.system.memory import give_back, share_heaps
 share_heaps()
 blocks = [bytearray(3000) for _ in range(100_000)]  # too large for Python's own pools, too small for mmap
 last = bytearray(3000)  # above them: the heap cannot shrink from its end

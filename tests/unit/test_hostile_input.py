@@ -13,13 +13,13 @@ from fuzz.targets import TARGETS
 from PIL import Image
 from wiring import PROJECT, MemoryStudio, make_services, make_settings
 
-from ml_backend import masks
-from ml_backend.checkpoints import Checkpoints
+from ml_backend.annotations import masks
+from ml_backend.annotations.label_map import labels_without_colours, parse_label_config, with_palette
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, LabelConfigError, MaskError, shown
-from ml_backend.images import load_image
-from ml_backend.label_config import labels_without_colours, parse_label_config, with_palette
+from ml_backend.images.cache import load_image
+from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.settings import load_settings, params_text
-from ml_backend.sync import Sync
+from ml_backend.worker.sync import Sync
 
 LONG = "x" * 100_000
 DEEP = json.loads(nested(900))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.hosts import ImageHosts, entry_for, is_public
+from ml_backend.images.hosts import ImageHosts, entry_for, is_public
 from ml_backend.settings import load_settings
 
 CLOSED = (

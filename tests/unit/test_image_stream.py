@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_backend.errors import ImageError, MaskError
-from ml_backend.image_stream import Item, image_batches, resize_cost
-from ml_backend.inference import Predictor
-from ml_backend.networks import build
+from ml_backend.learning.networks import build
+from ml_backend.learning.prediction.batches import Item, image_batches, resize_cost
+from ml_backend.learning.prediction.predictor import Predictor
 from strategies import Batch, create
 
 CPU = torch.device("cpu")

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ml_backend.errors import ImageError
-from ml_backend.images import ImageCache, load_image
+from ml_backend.images.cache import ImageCache, load_image
 
 MEGABYTE = 1_000_000
 GENERATOR = np.random.default_rng(0)
@@ -385,7 +385,7 @@ class TestBombs:
             import contextlib, json, resource, sys, warnings
             from pathlib import Path
             from ml_backend.errors import ImageError
-            from ml_backend.images import ImageCache
+            from ml_backend.images.cache import ImageCache
             warnings.simplefilter("ignore")
             folder = Path(sys.argv[1])
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ml_backend import inference
-from ml_backend.checkpoints import Checkpoints, VersionRecord
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
-from ml_backend.inference import Item, Predictor, PredictorCache
-from ml_backend.networks import SegmentationNetwork, build
-from ml_backend.networks.weights import IMAGENET
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.networks import SegmentationNetwork, build
+from ml_backend.learning.networks.weights import IMAGENET
+from ml_backend.learning.prediction import predictor as inference
+from ml_backend.learning.prediction.predictor import Item, Predictor, PredictorCache
 from strategies import Batch
 
 CPU = torch.device("cpu")
@@ -173,7 +173,7 @@ def test_large_images_need_little_memory_beside_their_mask() -> None:
     """Upsampled logits of this image would take 12 classes x 12 million pixels x 4 bytes = 576 MB."""
     code = """
 import resource, numpy as np, torch
-from ml_backend.networks import labels_at
+from ml_backend.learning.networks import labels_at
 torch.set_num_threads(1)
 logits = torch.randn(12, 48, 64)
 labels_at(logits, 300, 400)

@@ -12,8 +12,8 @@ from itertools import pairwise
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+from ml_backend.annotations.label_map import IGNORE_INDEX, labels_without_colours, parse_label_config, with_palette
 from ml_backend.errors import LabelConfigError
-from ml_backend.label_config import IGNORE_INDEX, labels_without_colours, parse_label_config, with_palette
 
 ROAD = """
 <View>
@@ -230,7 +230,9 @@ def test_digest_changes_with_what_alters_masks_only() -> None:
 
 
 def test_import_is_cheap_and_parsing_faster_than_setup_needs() -> None:
-    code = "import sys, ml_backend.label_config; print('label_studio_sdk' in sys.modules, 'numpy' in sys.modules)"
+    code = (
+        "import sys, ml_backend.annotations.label_map; print('label_studio_sdk' in sys.modules, 'numpy' in sys.modules)"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]
 

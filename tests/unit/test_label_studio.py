@@ -23,7 +23,7 @@ from ml_backend.errors import (
     LabelStudioRefused,
     LabelStudioUnavailable,
 )
-from ml_backend.hosts import ImageHosts
+from ml_backend.images.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.queries import host_time
 

@@ -14,9 +14,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from ml_backend import logs
-from ml_backend.logs import Format
-from ml_backend.request_log import REQUEST_ID, RequestLog
+from ml_backend.server.request_log import REQUEST_ID, RequestLog
+from ml_backend.system import logs
+from ml_backend.system.logs import Format
 
 ROOT = Path(__file__).parents[2]
 logger = logging.getLogger("ml_backend.anything")
@@ -148,7 +148,11 @@ def test_every_request_has_an_id_and_a_line(client: TestClient, capsys: pytest.C
     assert answer.headers[REQUEST_ID] == "from-proxy.1"
     work, request = lines(capsys)
     assert (work["message"], work["request"], work["project"]) == ("at work", "from-proxy.1", 4)
-    assert (request["request"], request["project"], request["logger"]) == ("from-proxy.1", 4, "ml_backend.request_log")
+    assert (request["request"], request["project"], request["logger"]) == (
+        "from-proxy.1",
+        4,
+        "ml_backend.server.request_log",
+    )
     assert {**request["http"], "ms": 0} == {"method": "GET", "path": "/things/mask", "status": 200, "ms": 0}
     assert 0 < request["http"]["ms"] < 60_000
     client.get("/health")

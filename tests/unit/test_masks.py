@@ -22,9 +22,9 @@ from label_studio_sdk.converter.brush import mask2rle
 from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
-from ml_backend import masks
+from ml_backend.annotations import masks
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import MaskError
-from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
 
 LABELS = "".join(f'<Label value="{name}"/>' for name in ("Cell", "Nucleus", "Wall"))
 

@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from wiring import PROJECT, make_services, task_of
 
-from ml_backend import metrics as module
-from ml_backend.checkpoints import VersionRecord
-from ml_backend.metrics import Metrics, add_metrics
-from ml_backend.services import Services, show_worker
+from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.projects.services import Services, show_worker
+from ml_backend.server import metrics as module
+from ml_backend.server.metrics import Metrics, add_metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -12,10 +12,10 @@ import pytest
 from label_studio_ml.model import LabelStudioMLBase
 from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
 
-from ml_backend import model
 from ml_backend.errors import ConfigurationError
-from ml_backend.model import NextmaskModel, payload_project
-from ml_backend.services import NO_VERSION, Services
+from ml_backend.projects.services import NO_VERSION, Services
+from ml_backend.server import model
+from ml_backend.server.model import NextmaskModel, payload_project
 
 VERSION = "nextmask-1.1"
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.networks import build, fit_size, labels_at, pad_to, place, resize_image, resolve_device
-from ml_backend.networks.build import SegmentationNetwork
-from ml_backend.networks.names import architectures, check_encoder
-from ml_backend.networks.weights import BUNDLED_ENCODER, Normalisation, bundled_state, normalisation_of
+from ml_backend.learning.networks import build, fit_size, labels_at, pad_to, place, resize_image, resolve_device
+from ml_backend.learning.networks.build import SegmentationNetwork
+from ml_backend.learning.networks.names import architectures, check_encoder
+from ml_backend.learning.networks.weights import BUNDLED_ENCODER, Normalisation, bundled_state, normalisation_of
 
 BUNDLED_TENSORS = 296
 CLASSIFIER_TENSORS = 8  # head convolution, its batch normalisation, fully connected layer
@@ -400,7 +400,7 @@ def test_labels_are_those_of_upsampled_logits(rows: int, columns: int, height: i
 def test_strips_do_not_change_labels(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(4, 13, 17, generator=torch.Generator().manual_seed(1))
     whole = labels_at(logits, 101, 77)
-    monkeypatch.setattr("ml_backend.networks.geometry._STRIP_ELEMENTS", elements)
+    monkeypatch.setattr("ml_backend.learning.networks.geometry._STRIP_ELEMENTS", elements)
     assert np.array_equal(labels_at(logits, 101, 77), whole)
 
 
@@ -441,7 +441,7 @@ def test_placing_on_the_cpu_keeps_the_layout(random_weights: SegmentationNetwork
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_agrees_with_the_cpu() -> None:
-    from ml_backend.networks import autocast
+    from ml_backend.learning.networks import autocast
 
     network, images, device = build(classes=3, dropout=0).eval(), torch.rand(2, 3, 64, 64), resolve_device("cuda")
     with torch.no_grad():
@@ -453,7 +453,7 @@ def test_a_gpu_agrees_with_the_cpu() -> None:
 
 def test_importing_networks_imports_neither_smp_nor_timm() -> None:
     code = (
-        "import sys, ml_backend.networks, ml_backend.inference\n"
+        "import sys, ml_backend.learning.networks, ml_backend.learning.prediction.predictor\n"
         "sys.exit(any(name in sys.modules for name in ('segmentation_models_pytorch', 'timm', 'torchvision')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from small_training import ROOT, once_under_way, run, small_job
 
-from ml_backend.checkpoints import Checkpoints
 from ml_backend.errors import TrainingError
-from ml_backend.training import Item, Job
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.training import Item, Job
 
 ENVIRONMENT = {
     **os.environ,
@@ -47,7 +47,7 @@ TRAINS = (
     LIMITED
     + """
 from ml_backend import training_process
-from ml_backend.training import Job, loop
+from ml_backend.learning.training import Job, loop
 job = Job.from_json(sys.stdin.read())
 fit = loop.fit
 def limited_fit(*arguments, **options):
@@ -143,8 +143,8 @@ PREDICTS = (
     + """
 import numpy as np
 from ml_backend.errors import OutOfMemory
-from ml_backend.inference import Predictor
-from ml_backend.networks import build
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.networks import build
 network = build("unet", "mobilenet_v2", "none", classes=9, dropout=0.0, options={})
 predictor = Predictor(network, [str(n) for n in range(9)], 160, torch.device("cpu"))
 random = np.random.default_rng(0)

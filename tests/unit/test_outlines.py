@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ml_backend import outlines
+from ml_backend.annotations import outlines
 from ml_backend.errors import MaskError
 
 

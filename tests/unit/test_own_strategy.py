@@ -75,9 +75,9 @@ import json, logging
 import torch
 from ml_backend.datasets import sample_dataset
 from ml_backend.errors import ConfigurationError
-from ml_backend.ranking import Pools, make_strategy, rank_pool
+from ml_backend.learning.ranking import Pools, make_strategy, rank_pool
 from ml_backend.settings import load_settings
-from ml_backend.simulation.opening import check
+from ml_backend.simulation.checks import check
 from ml_backend.simulation.plan import Contender
 from ml_backend.simulation.presets import plan_of
 from strategies import Batch, Budget

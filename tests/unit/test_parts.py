@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, give_project, make_services, nothing, png, region
 
-from ml_backend import masks
-from ml_backend.boxes import Box, Query, boxes_from_text
-from ml_backend.effort import read_points
-from ml_backend.label_config import IGNORE_INDEX, parse_label_config, with_query_control
-from ml_backend.merged_labels import MergedLabel
-from ml_backend.model import NextmaskModel
-from ml_backend.pool import merged, supervising
-from ml_backend.priority_queue import PriorityQueue
-from ml_backend.query_regions import read_rectangles, write_rectangles
-from ml_backend.scorer import Scorer
-from ml_backend.services import Services
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, Query, boxes_from_text
+from ml_backend.annotations.effort import read_points
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config, with_query_control
+from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
+from ml_backend.projects.candidates import merged, supervising
+from ml_backend.projects.merged_labels import MergedLabel
+from ml_backend.projects.services import Services
+from ml_backend.projects.shown_masks import Scorer
+from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Store, Task
-from ml_backend.sync import Sync, is_held_out
-from ml_backend.trainer import Trainer, changed_labels
+from ml_backend.worker.publish import PriorityQueue
+from ml_backend.worker.sync import Sync, is_held_out
+from ml_backend.worker.train import Trainer, changed_labels
 
 PARTS_XML = with_query_control(XML)
 PARTS = parse_label_config(PARTS_XML)

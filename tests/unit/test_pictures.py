@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, give_project, make_services, png, task_of
 
-from ml_backend import masks
-from ml_backend.boxes import Box, boxes_to_text
-from ml_backend.label_config import parse_label_config
-from ml_backend.pictures import (
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, boxes_to_text
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.dashboard.pictures import (
     SIDE,
     NoPicture,
     Picture,
@@ -35,8 +35,8 @@ from ml_backend.pictures import (
     pictures,
     placeholder,
 )
-from ml_backend.pictures.cache import key_of
-from ml_backend.services import Services
+from ml_backend.dashboard.pictures.cache import key_of
+from ml_backend.projects.services import Services
 from ml_backend.store import Task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,7 +116,7 @@ def test_brightness_of_the_heat_map_grows_with_the_entropy() -> None:
 def test_uncertainty_of_a_task_is_what_the_network_says_of_it(
     drawer: Pictures, subject: Callable[[int], Subject], services: Services
 ) -> None:
-    from ml_backend.inference import Item
+    from ml_backend.learning.prediction.predictor import Item
 
     one = subject(1)
     shown = opened(drawer.uncertainty(one).draw())
@@ -211,7 +211,7 @@ def test_colours_that_are_none_give_way_to_a_palette(colour: str) -> None:
 
 
 def test_labels_without_colours_get_those_that_connect_gives() -> None:
-    from ml_backend.label_config import with_palette
+    from ml_backend.annotations.label_map import with_palette
 
     given_colours = with_palette(XML)
     assert class_colours(XML, LABEL_MAP) == class_colours(given_colours, parse_label_config(given_colours))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_backend import masks
-from ml_backend.boxes import Box, boxes_to_text
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, boxes_to_text
 from ml_backend.errors import MaskError
-from ml_backend.pool import candidates, labelled_pixels, merged
+from ml_backend.projects.candidates import candidates, labelled_pixels, merged
 from ml_backend.store import Task
 
 LEFT = boxes_to_text([Box(0, 0, 2, 4)])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from wiring import PROJECT, MemoryStudio, nothing, region, task_of
 
-from ml_backend import priority_queue
 from ml_backend.errors import LabelStudioError, LabelStudioNotFound, LeaseLost
-from ml_backend.priority_queue import PriorityQueue, Published, Rendered, score_of
 from ml_backend.store import Store, Task
+from ml_backend.worker import publish as priority_queue
+from ml_backend.worker.publish import PriorityQueue, Published, Rendered, score_of
 
 VERSION = "nextmask-1.1"
 REGION = region(np.ones((4, 4), np.uint8))

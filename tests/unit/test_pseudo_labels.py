@@ -25,20 +25,20 @@ from wiring import (
     task_of,
 )
 
-from ml_backend import training_process
-from ml_backend.boxes import Box, boxes_to_text
-from ml_backend.checkpoints import Version, VersionRecord
+from ml_backend.annotations.boxes import Box, boxes_to_text
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import LeaseLost, TrainingError
-from ml_backend.label_config import parse_label_config
-from ml_backend.masks import mask_from_png
-from ml_backend.pseudo_labels import PseudoLabels, eligible, proposal_text, proposed
-from ml_backend.ranking import Pools, make_strategy, rank_pool
-from ml_backend.reconciler import reconcile
-from ml_backend.services import Services
+from ml_backend.learning.checkpoints import Version, VersionRecord
+from ml_backend.learning.ranking import Pools, make_strategy, rank_pool
+from ml_backend.learning.training import Item, Job, train
+from ml_backend.learning.training import process as training_process
+from ml_backend.projects.services import Services
 from ml_backend.store import Project
-from ml_backend.sync import is_held_out
-from ml_backend.trainer import Trainer, changed_labels
-from ml_backend.training import Item, Job, train
+from ml_backend.worker.pseudo_labels import PseudoLabels, eligible, proposal_text, proposed
+from ml_backend.worker.reconcile import reconcile
+from ml_backend.worker.sync import is_held_out
+from ml_backend.worker.train import Trainer, changed_labels
 from strategies import Batch, Budget
 
 OPTIONS = {"threshold": 1.0, "decay": 0}

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.boxes import Box
-from ml_backend.errors import LabelConfigError, MaskError
-from ml_backend.label_config import parse_label_config, with_query_control
-from ml_backend.query_regions import (
+from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.label_map import parse_label_config, with_query_control
+from ml_backend.annotations.query_regions import (
     labelled_boxes,
     overlap,
     read_rectangles,
     stated_size,
     write_rectangles,
 )
+from ml_backend.errors import LabelConfigError, MaskError
 
 XML = """<View>
   <!-- kept -->

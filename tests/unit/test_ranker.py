@@ -23,14 +23,14 @@ from wiring import (
     task_of,
 )
 
-from ml_backend import masks
-from ml_backend.boxes import Box, boxes_to_text, inside
-from ml_backend.checkpoints import Version
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, boxes_to_text, inside
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config, with_query_control
 from ml_backend.errors import ConfigurationError, LeaseLost
-from ml_backend.label_config import IGNORE_INDEX, parse_label_config, with_query_control
-from ml_backend.ranker import Ranker
-from ml_backend.services import Services
+from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.services import Services
 from ml_backend.store import Task
+from ml_backend.worker.score_pool import Ranker
 from strategies import available
 
 BROKEN = "/data/upload/broken.png"

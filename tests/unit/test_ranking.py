@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ml_backend.boxes import Box
+from ml_backend.annotations.boxes import Box
 from ml_backend.errors import ConfigurationError
-from ml_backend.ranking import (
+from ml_backend.learning.ranking import (
     PoolRanking,
     Pools,
     Preparation,

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, png, region
 
-from ml_backend import reconciler, training_process
 from ml_backend.errors import (
     CheckpointError,
     ConfigurationError,
@@ -25,10 +24,12 @@ from ml_backend.errors import (
     NextmaskError,
     TrainingError,
 )
-from ml_backend.reconciler import RETRY_IMAGES_SECONDS, reconcile
-from ml_backend.registrations import is_news
-from ml_backend.services import Services, roll_back
+from ml_backend.learning.training import process as training_process
+from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.settings import is_news
 from ml_backend.store import Project, Store
+from ml_backend.worker import reconcile as reconciler
+from ml_backend.worker.reconcile import RETRY_IMAGES_SECONDS, reconcile
 
 URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
@@ -437,7 +438,7 @@ def test_a_step_that_fails_leaves_annotators_their_queue(
     def fails(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"ml_backend.reconciler._Run.{step}", fails)
+    monkeypatch.setattr(f"ml_backend.worker.reconcile._Run.{step}", fails)
     with pytest.raises(NextmaskError) as caught:
         reconcile(services, PROJECT, nothing)
     assert "secret" not in str(caught.value)
@@ -455,7 +456,7 @@ def test_without_lease_or_host_nothing_else_is_done(
     def fails(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"ml_backend.reconciler._Run.{step}", fails)
-    monkeypatch.delattr("ml_backend.reconciler._Run._publish")
+    monkeypatch.setattr(f"ml_backend.worker.reconcile._Run.{step}", fails)
+    monkeypatch.delattr("ml_backend.worker.reconcile._Run._publish")
     with pytest.raises(type(error)):
         reconcile(services, PROJECT, nothing)

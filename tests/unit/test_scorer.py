@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_model, make_services, nothing, task_of
 
-from ml_backend import masks
-from ml_backend.checkpoints import Version
+from ml_backend.annotations import masks
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import CheckpointError, ImageError, LeaseLost
-from ml_backend.label_config import LabelMap, parse_label_config
-from ml_backend.scorer import Scorer, Shown
-from ml_backend.services import Services
+from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.services import Services
+from ml_backend.projects.shown_masks import Scorer, Shown
 from ml_backend.store import Task
 
 BROKEN = "/data/upload/broken.png"

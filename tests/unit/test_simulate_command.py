@@ -24,9 +24,9 @@ from ml_backend.cli.simulation_progress import Display, duration, summary
 from ml_backend.datasets import open_dataset
 from ml_backend.simulation import results
 from ml_backend.simulation.plan import Contender, Plan
+from ml_backend.simulation.processes import RESULTS, Run
 from ml_backend.simulation.report.analysis import analyse
 from ml_backend.simulation.report.findings import UNKNOWN
-from ml_backend.simulation.running import RESULTS, Run
 
 QUICK = ("--preset", "quick", "--device", "cpu")
 SHORT = (*QUICK, "--iterations", "4", "--members", "2", "--rounds", "1", "--input-size", "64")

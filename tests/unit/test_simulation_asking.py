@@ -12,12 +12,12 @@ import pytest
 import torch
 from simulated_data import CLASSES, TINY, picture, plan, shapes, with_mask
 
-from ml_backend.boxes import Box, inside
-from ml_backend.inference import Predictor
-from ml_backend.ranking import make_strategy, sample_order
-from ml_backend.simulation.asking import Budgeted, Choice, Chooser
-from ml_backend.simulation.data import Material, Picture
+from ml_backend.annotations.boxes import Box, inside
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.ranking import make_strategy, sample_order
+from ml_backend.simulation.choosing import Budgeted, Choice, Chooser
 from ml_backend.simulation.labels import Labels, Pick
+from ml_backend.simulation.material import Material, Picture
 from ml_backend.simulation.networks import Networks
 from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
 

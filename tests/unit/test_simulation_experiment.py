@@ -25,16 +25,17 @@ from simulated_rows import row
 from ml_backend.datasets import Dataset, sample_dataset
 from ml_backend.errors import ConfigurationError, TrainingError
 from ml_backend.simulation import experiment as module
-from ml_backend.simulation import results, running
-from ml_backend.simulation.data import Material
+from ml_backend.simulation import processes as running
+from ml_backend.simulation import results
+from ml_backend.simulation.checks import read
 from ml_backend.simulation.experiment import Experiment, choices_of
 from ml_backend.simulation.labels import Labels
+from ml_backend.simulation.material import Material
 from ml_backend.simulation.networks import Networks, Trained
-from ml_backend.simulation.opening import read
 from ml_backend.simulation.plan import Amount, Contender, Plan
 from ml_backend.simulation.presets import plan_of
+from ml_backend.simulation.processes import RESULTS, Run, missing, run
 from ml_backend.simulation.results import Row
-from ml_backend.simulation.running import RESULTS, Run, missing, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

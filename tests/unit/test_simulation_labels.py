@@ -9,9 +9,9 @@ import pytest
 import torch
 from simulated_data import picture
 
-from ml_backend.boxes import Box
-from ml_backend.simulation.data import Picture
+from ml_backend.annotations.boxes import Box
 from ml_backend.simulation.labels import Labels, Pick
+from ml_backend.simulation.material import Picture
 
 
 def one_square(number: int, side: int = 10) -> Picture:

@@ -12,20 +12,20 @@ from PIL import Image
 from simulated_data import CLASSES, material, picture, plan, shapes, with_mask
 from torch import Tensor
 
-from ml_backend.boxes import Box
+from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.masks import png_bytes
 from ml_backend.errors import ConfigurationError
-from ml_backend.inference import Predictor
-from ml_backend.masks import png_bytes
-from ml_backend.networks import SegmentationNetwork, labels_at
-from ml_backend.ranking import make_strategy
-from ml_backend.simulation.data import Material
+from ml_backend.learning.networks import SegmentationNetwork, labels_at
+from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.ranking import make_strategy
+from ml_backend.learning.training.data import Sample, Samples
+from ml_backend.learning.training.job import Item
+from ml_backend.learning.training.measures import confusion, measures
 from ml_backend.simulation.evaluation import evaluate
 from ml_backend.simulation.labels import Labels, Pick
+from ml_backend.simulation.material import Material
 from ml_backend.simulation.networks import Networks, Trained
-from ml_backend.training.data import Sample, Samples
-from ml_backend.training.job import Item
-from ml_backend.training.measures import confusion, measures
-from ml_backend.training.objects import instances_of, object_scores
+from ml_backend.simulation.objects import instances_of, object_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -14,13 +14,13 @@ import tiny_datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from ml_backend.boxes import Box
+from ml_backend.annotations.boxes import Box
 from ml_backend.datasets import Dataset, open_dataset
-from ml_backend.simulation.pictures import SIDE, draw_first_choices, first_picks, picture
+from ml_backend.simulation.first_choices import SIDE, draw_first_choices, first_picks, picture
 from ml_backend.simulation.plan import Contender, Plan
+from ml_backend.simulation.processes import work_folder
 from ml_backend.simulation.report.names import file_name
 from ml_backend.simulation.report.pictures import first_choices
-from ml_backend.simulation.running import work_folder
 
 CEAL = Contender.parse('ceal:{"threshold": 0.1}')
 PLAN = Plan(strategies=(Contender("full"), Contender("random"), Contender("cereals"), CEAL), seeds=(0, 1, 2))

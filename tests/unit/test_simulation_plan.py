@@ -16,7 +16,7 @@ from simulated_data import TINY, plan, shapes, write_dataset
 
 from ml_backend.datasets import Dataset, open_dataset
 from ml_backend.errors import ConfigurationError
-from ml_backend.simulation.opening import check, read, splits
+from ml_backend.simulation.checks import check, read, splits
 from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe
 from ml_backend.simulation.presets import plan_of
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml_backend.boxes import Box
+from ml_backend.annotations.boxes import Box
 from ml_backend.simulation.polygons import polygons, window_clicks
 
 Mask = NDArray[np.uint8]

@@ -13,8 +13,8 @@ import tiny_datasets
 
 from ml_backend.datasets import open_dataset
 from ml_backend.errors import ConfigurationError
+from ml_backend.simulation.checks import check, read
 from ml_backend.simulation.experiment import Experiment, choices_of
-from ml_backend.simulation.opening import check, read
 from ml_backend.simulation.plan import Amount, Contender, Plan
 from ml_backend.simulation.presets import PRESETS, plan_of
 from ml_backend.simulation.results import FULL, Row

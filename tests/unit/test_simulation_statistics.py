@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from simulated_rows import row, simulated
 
-from ml_backend.simulation import statistics
+from ml_backend.simulation.report import statistics
+from ml_backend.simulation.report.statistics import RANDOM, Curve, Effort
 from ml_backend.simulation.results import FULL, Row
-from ml_backend.simulation.statistics import RANDOM, Curve, Effort
 
 
 def curve(miou: list[float], clicks: list[float] | None = None, strategy: str = "s", seed: int = 0) -> Curve:

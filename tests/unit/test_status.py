@@ -10,8 +10,8 @@ import pytest
 from wiring import PROJECT, give_project, make_services, task_of
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.services import Services, model_number, ranking_number, webhook_secret
-from ml_backend.status import known_project, project_status
+from ml_backend.projects.services import Services, model_number, ranking_number, webhook_secret
+from ml_backend.projects.status import known_project, project_status
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from wiring import task_of
 
-from ml_backend.boxes import Box, Query
+from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import LeaseLost, StoreError
 from ml_backend.store import Decision, Event, Lease, Project, Store, Task
 

@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from ml_backend.boxes import Box, Query
+from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import StoreError
 from ml_backend.store import Store, Task
 from ml_backend.store.database import REVISION

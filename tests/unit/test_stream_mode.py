@@ -14,16 +14,17 @@ import pytest
 import torch
 from wiring import PROJECT, MemoryStudio, give_model, make_services, nothing, task_of
 
-from ml_backend import reconciler, training_process
-from ml_backend import stream as stream_module
-from ml_backend.connection import PASSED_TAB_TITLE, TAB_TITLE, Connection, passed_over_tab, tab_data
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, LeaseLost, TrainingError
-from ml_backend.pool import Candidate
-from ml_backend.reconciler import reconcile
-from ml_backend.services import Services
-from ml_backend.status import project_status
+from ml_backend.learning.training import process as training_process
+from ml_backend.projects.candidates import Candidate
+from ml_backend.projects.connection import PASSED_TAB_TITLE, TAB_TITLE, Connection, passed_over_tab, tab_data
+from ml_backend.projects.services import Services
+from ml_backend.projects.status import project_status
 from ml_backend.store import Store, Task
-from ml_backend.stream import CHUNK, MARKER, RETURNED, Observer, Stream, keep, stream_counts
+from ml_backend.worker import decide as stream_module
+from ml_backend.worker import reconcile as reconciler
+from ml_backend.worker.decide import CHUNK, MARKER, RETURNED, Observer, Stream, keep, stream_counts
+from ml_backend.worker.reconcile import reconcile
 from strategies import Observation
 from strategies.stream import StreamSelection
 

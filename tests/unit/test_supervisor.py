@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from wiring import make_settings
 
-from ml_backend import supervisor
-from ml_backend.supervisor import WorkerProcess
+from ml_backend.server import worker_process as supervisor
+from ml_backend.server.worker_process import WorkerProcess
 
 
 def is_alive(pid: int) -> bool:

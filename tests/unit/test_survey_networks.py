@@ -14,19 +14,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ml_backend.checkpoints import Checkpoints, VersionRecord
-from ml_backend.committee import load_ensemble, load_network, mc_dropout
 from ml_backend.errors import ConfigurationError
-from ml_backend.inference import fresh_predictor, load_predictor
-from ml_backend.networks import SegmentationNetwork, build, check_network, working_bytes
-from ml_backend.networks.architectures.dcan import differences
-from ml_backend.networks.architectures.fcn8s import Vgg16
-from ml_backend.networks.names import architectures
-from ml_backend.networks.weights import BUNDLED_ENCODER
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.networks import SegmentationNetwork, build, check_network, working_bytes
+from ml_backend.learning.networks.architectures.dcan import differences
+from ml_backend.learning.networks.architectures.fcn8s import Vgg16
+from ml_backend.learning.networks.names import architectures
+from ml_backend.learning.networks.weights import BUNDLED_ENCODER
+from ml_backend.learning.prediction.committees import load_ensemble, load_network, mc_dropout
+from ml_backend.learning.prediction.predictor import fresh_predictor, load_predictor
+from ml_backend.learning.training import Item, Job, train
+from ml_backend.learning.training.losses import cross_entropy_dice
+from ml_backend.learning.training.start import initial_network, rebuild
 from ml_backend.settings import Settings
-from ml_backend.training import Item, Job, train
-from ml_backend.training.losses import cross_entropy_dice
-from ml_backend.training.start import initial_network, rebuild
 
 NARROW = {"width": 0.0625}
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {

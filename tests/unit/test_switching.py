@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, region
 
-from ml_backend import training_process
-from ml_backend.checkpoints import Checkpoints, VersionRecord
+from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
-from ml_backend.masks import mask_from_png
-from ml_backend.model import NextmaskModel
-from ml_backend.reconciler import reconcile
-from ml_backend.services import Services
-from ml_backend.status import project_status
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.training import Job
+from ml_backend.learning.training import process as training_process
+from ml_backend.projects.services import Services
+from ml_backend.projects.status import project_status
+from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Project, Task
-from ml_backend.sync import is_held_out
-from ml_backend.trainer import changed_labels
-from ml_backend.training import Job
+from ml_backend.worker.reconcile import reconcile
+from ml_backend.worker.sync import is_held_out
+from ml_backend.worker.train import changed_labels
 
 URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "train_after": 3, "queue_window": 2, "held_out_share": 0.0}

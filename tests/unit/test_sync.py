@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, make_services, nothing, region
 
-from ml_backend import masks
+from ml_backend.annotations import masks
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import ImageError, LabelConfigError, LeaseLost
-from ml_backend.label_config import IGNORE_INDEX, LabelMap, parse_label_config
-from ml_backend.services import Services
+from ml_backend.projects.services import Services
 from ml_backend.store import Task
-from ml_backend.sync import Sync, Synced, is_held_out, remove_unused_masks
+from ml_backend.worker.sync import Sync, Synced, is_held_out, remove_unused_masks
 
 UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
 

@@ -17,14 +17,14 @@ import pytest
 import torch
 from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, make_services, nothing, task_of
 
-from ml_backend import training_process
-from ml_backend.checkpoints import Checkpoints, Version, VersionRecord
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
-from ml_backend.label_config import LabelMap, parse_label_config
-from ml_backend.services import Services
+from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
+from ml_backend.learning.training import Job, Progress
+from ml_backend.learning.training import process as training_process
+from ml_backend.projects.services import Services
 from ml_backend.store import Project, Task
-from ml_backend.trainer import RETRY_SECONDS, Trainer, changed_labels
-from ml_backend.training import Job, Progress
+from ml_backend.worker.train import RETRY_SECONDS, Trainer, changed_labels
 
 TRAIN_AFTER = 4
 

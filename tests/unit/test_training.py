@@ -15,16 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ml_backend.checkpoints import Checkpoints, Version
 from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
-from ml_backend.networks import build
-from ml_backend.training import Item, Job, Progress, train
-from ml_backend.training.data import Sample, Samples, augmentation, collate
-from ml_backend.training.gate import judge
-from ml_backend.training.loop import finite, parameter_groups, rate, seeded
-from ml_backend.training.losses import cross_entropy, cross_entropy_dice, dice
-from ml_backend.training.measures import confusion, measures
-from ml_backend.training.start import initial_network, rebuild
+from ml_backend.learning.checkpoints import Checkpoints, Version
+from ml_backend.learning.networks import build
+from ml_backend.learning.training import Item, Job, Progress, train
+from ml_backend.learning.training.data import Sample, Samples, augmentation, collate
+from ml_backend.learning.training.gate import judge
+from ml_backend.learning.training.loop import finite, parameter_groups, rate, seeded
+from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice
+from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.start import initial_network, rebuild
 
 CPU = torch.device("cpu")
 CLASSES = ("background", "disc")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from small_training import FOREVER, ROOT, children, is_alive, once_under_way, run, small_job, wait_for
 
-from ml_backend import training_process
-from ml_backend.checkpoints import Checkpoints
 from ml_backend.errors import LeaseLost, TrainingError
-from ml_backend.training import Progress
+from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.training import Progress
+from ml_backend.learning.training import process as training_process
 
 
 def test_it_trains(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_it_trains(tmp_path: Path) -> None:
 
 
 def test_the_parent_needs_no_torch() -> None:
-    code = "import sys, ml_backend.training_process; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = "import sys, ml_backend.learning.training.process as _; assert not {'torch', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -79,7 +79,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from ml_backend import training_process
-from ml_backend.training import Job
+from ml_backend.learning.training import Job
 job = Job.from_json(Path(sys.argv[1]).read_text())
 def progress(shown):
     print("under way", flush=True)
@@ -150,7 +150,7 @@ def test_running_out_of_memory_has_a_remedy(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("ml_backend.training.train", fail)
+    monkeypatch.setattr("ml_backend.learning.training.train", fail)
     messages: list[dict[str, Any]] = []
     assert training_process.serve(small_job(tmp_path).to_json(), messages.append) == 1
     assert messages[-1]["error"].startswith("Training ran out of memory")

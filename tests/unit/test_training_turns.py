@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ml_backend.errors import TrainingWaits
-from ml_backend.training_turns import TrainingTurns
+from ml_backend.learning.training.turns import TrainingTurns
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from wiring import PROJECT, MemoryStudio, make_services
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
-from ml_backend.services import Services, worker_seen
+from ml_backend.projects.services import Services, worker_seen
 from ml_backend.store import Project
-from ml_backend.worker import Worker
+from ml_backend.worker.worker import Worker
 
 
 class Studio(MemoryStudio):
@@ -288,7 +288,7 @@ def test_an_error_is_one_of_ours(services: Services, studio: Studio) -> None:
 def test_work_that_hangs_is_left_and_its_lease_given_back(
     services: Services, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.worker.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("ml_backend.worker.worker.STOP_SECONDS", 0.3)
     hangs, ends = threading.Event(), threading.Event()
 
     def hang() -> None:

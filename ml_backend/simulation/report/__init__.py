@@ -12,8 +12,8 @@ from ml_backend.simulation.report import tables
 from ml_backend.simulation.report.analysis import analyse
 from ml_backend.simulation.report.figures import curve_files
 from ml_backend.simulation.report.page import render
+from ml_backend.simulation.report.statistics import AXES, Axis
 from ml_backend.simulation.results import Row
-from ml_backend.simulation.statistics import AXES, Axis
 
 
 def write_report(

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ml_backend.simulation import statistics
+from ml_backend.simulation.report import statistics
+from ml_backend.simulation.report.statistics import AXES, RANDOM, Axis, Curve, Effort, Interval, Pair, Ratio, Reference
 from ml_backend.simulation.results import Row
-from ml_backend.simulation.statistics import AXES, RANDOM, Axis, Curve, Effort, Interval, Pair, Ratio, Reference
 
 MEASURES = {"dice": "Dice", "object_f1": "object F1", "object_dice": "object Dice"}
 """Measures beside mIoU, with their names for people."""

@@ -17,7 +17,7 @@ from ml_backend.settings import Settings
 from ml_backend.simulation.report.analysis import Analysis
 from ml_backend.simulation.report.findings import percent
 from ml_backend.simulation.report.names import file_name, short
-from ml_backend.simulation.statistics import AXES, RANDOM, Axis, Band, Interval, mean_curve
+from ml_backend.simulation.report.statistics import AXES, RANDOM, Axis, Band, Interval, mean_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

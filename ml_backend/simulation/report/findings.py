@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ml_backend.simulation.report.analysis import Analysis, EffortSummary, Standing
-from ml_backend.simulation.statistics import RANDOM, Interval, Ratio
+from ml_backend.simulation.report.statistics import RANDOM, Interval, Ratio
 
 UNKNOWN = "\N{EN DASH}"
 """In place of a number that is not known."""

@@ -12,7 +12,7 @@ from ml_backend.simulation.report import findings as texts
 from ml_backend.simulation.report.analysis import Analysis, Standing
 from ml_backend.simulation.report.figures import DARK, HIGHLIGHTED, LIGHT, curve_svg, description, narrow
 from ml_backend.simulation.report.pictures import Picture, data_address, first_choices
-from ml_backend.simulation.statistics import AXES, RANDOM, Axis
+from ml_backend.simulation.report.statistics import AXES, RANDOM, Axis
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from ml_backend.simulation.report.analysis import MEASURES, Analysis, Standing
 from ml_backend.simulation.report.findings import UNKNOWN, amount, findings, gain, miou, p_value, percent, ratio
-from ml_backend.simulation.statistics import AXES, Axis, Interval
+from ml_backend.simulation.report.statistics import AXES, Axis, Interval
 
 Cell = str | int | float | None
 

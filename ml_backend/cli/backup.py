@@ -1,0 +1,52 @@
+"""Commands about MODEL_DIR as a whole: backup, restore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ml_backend.cli.console import console, progress_bar
+from ml_backend.settings import load_settings
+
+commands = typer.Typer()
+
+
+@commands.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Archive to write: .tar.zst or .tar.gz.")],
+) -> None:
+    """Write database, model versions and masks into one archive; nextmask may run meanwhile."""
+    from ml_backend.store.backup import backup as write
+
+    with _bar("copying") as progress:
+        count = write(load_settings(), file, progress=progress)
+    size = file.stat().st_size / 1e6
+    console.print(f"{file}: {count} files, {size:,.1f} MB.", markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def restore(file: Annotated[Path, typer.Argument(metavar="FILE", help="Archive that backup has written.")]) -> None:
+    """Put a backup into MODEL_DIR, which has to be empty."""
+    from ml_backend.store.backup import restore as read
+
+    settings = load_settings()
+    with _bar("unpacking") as progress:
+        count = read(settings, file, progress=progress)
+    console.print(
+        f"{count} files are in MODEL_DIR = {settings.model_dir}. Start nextmask: it reads from Label Studio what was "
+        "labelled since.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    with progress_bar() as bar:
+        line = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total or None)

@@ -1,0 +1,95 @@
+"""Commands for trying things out: annotate, demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.cli.console import console, progress_bar
+from ml_backend.cli.projects import AsJson, ProjectId
+from ml_backend.errors import ConfigurationError, NextmaskError
+from ml_backend.projects.services import open_services
+from ml_backend.settings import load_settings
+
+commands = typer.Typer()
+
+
+@commands.command()
+def annotate(
+    project: ProjectId,
+    masks: Annotated[Path, typer.Option(help="Folder of true masks (PNG of class indices), beside a dataset.json.")],
+    count: Annotated[int, typer.Option(help="Tasks to label.", min=1)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Label tasks as a simulated annotator: ask Label Studio for the next task, submit its true mask."""
+    from ml_backend.datasets import open_truth
+    from ml_backend.demo.annotator import SimulatedAnnotator
+
+    services = open_services(load_settings())
+    truth = open_truth(masks)
+    known = services.store.project(project)
+    settings = services.settings.for_project(known.extra_params if known else None)
+    xml = str(services.client.project(project)["label_config"])
+    label_map = parse_label_config(xml, unpainted=settings.unpainted, query_control=settings.query_control)
+    annotator = SimulatedAnnotator(services.client, project, truth, label_map)
+    with progress_bar() as bar:
+        line = bar.add_task("labelling", total=count)
+        done = annotator.annotate(count, progress=lambda _: bar.advance(line))
+    good = [one for one in done if not one.error]
+    scores = [one.agreement for one in good if one.agreement is not None]
+    mean = sum(scores) / len(scores) if scores else None
+    if as_json:
+        rows = [{"task": one.task, "agreement": one.agreement, "error": one.error} for one in done]
+        typer.echo(json.dumps({"submitted": len(good), "agreement": mean, "tasks": rows}, indent=1))
+    else:
+        agreed = "" if mean is None else f", mean IoU of pre-annotation and mask {mean:.3f}"
+        console.print(f"Submitted {len(good)} of {count} masks{agreed}.")
+        if len(done) < count:
+            console.print("Label Studio has no task left.")
+    failed = [one for one in done if one.error]
+    if failed:
+        raise NextmaskError(f"{len(failed)} tasks could not be labelled; task {failed[0].task}: {failed[0].error}")
+
+
+@commands.command()
+def demo(
+    images: Annotated[Path | None, typer.Option(help="Folder of your own images.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of their masks (PNG of class indices).")] = None,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of labelling by the simulated annotator, after the first masks.", min=0)
+    ] = 0,
+    per_round: Annotated[int, typer.Option(help="Masks submitted per round.", min=1)] = 8,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop after the rounds.")] = False,
+    strategy: Annotated[str, typer.Option(help="Acquisition strategy.")] = "auto",
+    control: Annotated[str, typer.Option(help="BrushLabels, BitmaskLabels or PolygonLabels.")] = "BrushLabels",
+    folder: Annotated[Path | None, typer.Option(help="Where the demo keeps its state.")] = None,
+    label_studio: Annotated[Path | None, typer.Option(help="The label-studio program.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Project setting.")] = None,
+) -> None:
+    """Start Label Studio and nextmask with a sample project, label, train and rank, and let you go on by hand."""
+    from ml_backend.cli.projects import parse_settings
+    from ml_backend.datasets import open_folders, sample_dataset
+    from ml_backend.demo.label_studio import find_label_studio
+    from ml_backend.demo.run import Demo, DemoOptions
+
+    if (images is None) != (masks is None):
+        raise ConfigurationError("Give --images and --masks together, or neither for the sample data.")
+    if images is None or masks is None:
+        dataset = sample_dataset()
+    else:
+        with progress_bar() as bar:
+            line = bar.add_task("checking images and masks", total=None)
+            dataset = open_folders(images, masks, lambda done, total: bar.update(line, completed=done, total=total))
+    options = DemoOptions(
+        rounds=rounds,
+        per_round=per_round,
+        leave=leave,
+        control=control,
+        settings={"strategy": strategy, **parse_settings(setting or [])},
+    )
+    base = folder or Path(".nextmask") / "demo"
+    Demo(dataset, base.absolute(), find_label_studio(label_studio), options, console=console).run()

@@ -1,0 +1,128 @@
+"""Commands that run nextmask: serve, worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import SecretStr
+
+from ml_backend.errors import ConfigurationError
+from ml_backend.settings import Settings, load_settings
+from ml_backend.system.logs import configure, hide
+from ml_backend.system.memory import share_heaps
+
+commands = typer.Typer()
+_GRACE_SECONDS = 5
+_INTERRUPTED, _NOT_STARTED = 130, 3
+
+
+@commands.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (NEXTMASK_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (NEXTMASK_PORT).")] = None,
+    worker: Annotated[bool, typer.Option(help="Run a worker beside the server.")] = True,
+) -> None:
+    """Run the server that Label Studio talks to, and a worker beside it."""
+    import uvicorn
+
+    from ml_backend.learning.networks import check_network
+    from ml_backend.learning.ranking import make_strategy
+    from ml_backend.server.app import create_app
+    from ml_backend.server.worker_process import WorkerProcess
+
+    settings = load_settings(host=host, port=port)
+    configure_logging(settings)
+    share_heaps()
+    settings.check_serving()
+    if not settings.label_studio_api_key.get_secret_value():
+        raise ConfigurationError(
+            "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."
+        )
+    make_strategy(settings.strategy, settings.strategy_options)
+    check_network(settings.architecture, settings.encoder, settings.network_options)
+    _check_port(settings)
+    child = WorkerProcess(settings) if worker else None
+    application = create_app(settings, worker=child)
+
+    class Server(uvicorn.Server):
+        """Ends its worker and its long requests while it waits for the others, not afterwards."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            application.state.services.stopping.set()
+            if child is not None:  # in a thread: a signal may come in the middle of anything
+                threading.Thread(target=child.end, daemon=True).start()
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        ws="none",  # nothing here speaks WebSocket
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = Server(config)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        _end(_INTERRUPTED)
+    _end(0 if server.started else _NOT_STARTED)
+
+
+@commands.command()
+def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Reconcile projects: read labels, train, rank, publish the queue."""
+    from ml_backend.learning.training.process import die_with
+    from ml_backend.projects.services import open_services
+    from ml_backend.worker.worker import Worker
+
+    settings = load_settings()
+    configure_logging(settings)
+    share_heaps()
+    if parent is not None:
+        # Ctrl-C reaches the whole process group; the server decides when its worker ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        die_with(parent)
+    work = Worker(open_services(settings))
+    signal.signal(signal.SIGTERM, lambda *_: work.stop())
+    if parent is None:
+        signal.signal(signal.SIGINT, lambda *_: work.stop())
+    work.run()
+    _end(0)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process at once: what it had to do is done, and to take torch apart takes seconds on a busy machine.
+
+    It would also wait for a thread in which a prediction hangs, whose request was answered.
+    """
+    logging.shutdown()
+    os._exit(code)
+
+
+def _check_port(settings: Settings) -> None:
+    """Say it before a worker is started that a port cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"nextmask cannot listen on NEXTMASK_HOST = {settings.host!r}, NEXTMASK_PORT = {settings.port}"
+                f" ({error.strerror}): stop the program that uses the port, or choose another one with --port."
+            ) from None
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to standard error, one line per event."""
+    hide(*(value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)))
+    configure(settings.log_level, settings.log_format)

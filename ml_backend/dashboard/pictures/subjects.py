@@ -1,0 +1,101 @@
+"""What a picture is of: one task of a connected project, with what is needed to draw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
+from ml_backend.errors import LabelConfigError, NextmaskError
+from ml_backend.projects.services import Services, model_number, project_settings
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Task
+
+
+class NoPicture(NextmaskError):
+    """There is nothing to draw: the message says why, in words for people who look at the page."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a project as pictures show them.
+
+    Attributes:
+        colours: by class index.
+    """
+
+    label_map: LabelMap
+    colours: tuple[Colour, ...]
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """The classes that masks show, with their colours as web pages write them."""
+        painted = enumerate(zip(self.label_map.classes, self.colours, strict=True))
+        return [(name, hex_colour(one)) for index, (name, one) in painted if index != self.label_map.unpainted_index]
+
+    @property
+    def key(self) -> str:
+        """Changes with anything that changes how a mask looks."""
+        return f"{self.label_map.training_digest}{self.colours}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A task, its project, the project's settings and its classes."""
+
+    project: Project
+    settings: Settings
+    labels: Labels
+    task: Task
+
+
+class Subjects:
+    """Finds what pictures are of."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def find(self, project_id: int, task_id: int) -> Subject | None:
+        """Return a task of a connected project; None where there is none of these ids.
+
+        Raises:
+            NoPicture: the project's labelling configuration cannot be read.
+        """
+        project = self._services.store.project(project_id)
+        task = self._services.store.task(project_id, task_id)
+        if project is None or not project.managed or task is None:
+            return None
+        settings, _ = project_settings(self._services, project)
+        return Subject(project, settings, labels_of(project, settings), task)
+
+
+def labels_of(project: Project, settings: Settings) -> Labels:
+    """Return the classes of a project, with their colours.
+
+    Raises:
+        NoPicture: its labelling configuration cannot be read, or was not yet.
+    """
+    if not project.label_config:
+        raise NoPicture("The project's labelling configuration was not read yet; the worker does that first.")
+    try:
+        return _labels(project.label_config, settings.unpainted, settings.query_control)
+    except LabelConfigError as error:
+        raise NoPicture(f"The project's labels cannot be shown: {error}.") from error
+
+
+def serving_number(project: Project) -> int:
+    """Return the model that predicts what annotators are shown; 0 before the first."""
+    return model_number(project.published_version)
+
+
+def ranking_model(project: Project) -> int:
+    """Return the model that the stored ranking was made with; 0 where it was made without one."""
+    return model_number(project.ranking_version)
+
+
+@lru_cache(maxsize=64)
+def _labels(xml: str, unpainted: Any, query_control: str) -> Labels:
+    label_map = parse_label_config(xml, unpainted=unpainted, query_control=query_control)
+    return Labels(label_map, class_colours(xml, label_map))

@@ -1,0 +1,1 @@
+"""Images of tasks: fetched from where they are, decoded, and kept in a cache."""

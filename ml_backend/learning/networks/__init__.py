@@ -1,0 +1,25 @@
+"""Segmentation networks: configured names in, networks that take images of any size out.
+
+smp and timm take seconds to import, so they are imported when the first network is built.
+"""
+
+from ml_backend.learning.networks.build import build, check_network
+from ml_backend.learning.networks.devices import autocast, is_out_of_memory, place, resolve_device
+from ml_backend.learning.networks.geometry import fit_size, labels_at, pad_to, resize_image
+from ml_backend.learning.networks.memory import working_bytes
+from ml_backend.learning.networks.segmentation import SegmentationNetwork
+
+__all__ = [
+    "SegmentationNetwork",
+    "autocast",
+    "build",
+    "check_network",
+    "fit_size",
+    "is_out_of_memory",
+    "labels_at",
+    "pad_to",
+    "place",
+    "resize_image",
+    "resolve_device",
+    "working_bytes",
+]

@@ -1,0 +1,217 @@
+"""Committees: several opinions about each pixel, of one network with dropout or of several networks.
+
+Papers: Gal and Ghahramani, "Dropout as a Bayesian approximation", 2016 (arXiv 1506.02142), for MC dropout; Yang et al.,
+"Suggestive annotation", 2017 (arXiv 1706.04737), for the ensemble, which `training.committee` trains.
+
+Deviation: the dropout masks are drawn once, not anew for each image, so that what is said of an image does not depend
+on its batch, and is the same each time. A mask is one sample of the network; all images are seen by the same samples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ml_backend.errors import CheckpointError, ConfigurationError
+from ml_backend.learning.checkpoints import Checkpoints, Version
+from ml_backend.learning.networks import SegmentationNetwork, autocast, build, place
+
+_PROBE_SIDE = 64
+
+
+class Committee(ABC):
+    """Members that each say the class of every pixel.
+
+    Attributes:
+        members: how many, M.
+        classes: number of classes C that each tells apart.
+    """
+
+    members: int
+    classes: int
+
+    @abstractmethod
+    def opinions(
+        self, serving: SegmentationNetwork, images: Tensor, valid: Tensor | None = None, *, features: bool
+    ) -> tuple[Iterator[Tensor], Tensor | None]:
+        """Pass images through the members, one member at a time.
+
+        Args:
+            serving: the network whose descriptors are wanted.
+            images: (B,3,H,W) float in [0, 1].
+            valid: (B,H,W) bool, False on padding, which descriptors leave out; None: all valid.
+            features: whether descriptors are wanted.
+
+        Returns:
+            The logits (B,C,H,W) of each of the M members, computed when asked for; descriptors (B,D), or None.
+        """
+
+
+class Single(Committee):
+    """The serving network by itself."""
+
+    members = 1
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def opinions(
+        self, serving: SegmentationNetwork, images: Tensor, valid: Tensor | None = None, *, features: bool
+    ) -> tuple[Iterator[Tensor], Tensor | None]:
+        """Pass images through the network once; see `Committee.opinions`."""
+        logits, descriptors = serving.forward_with_features(images, valid)
+        return iter([logits]), descriptors if features else None
+
+
+class McDropout(Committee):
+    """The serving network with some of the decoder's channels left out, each member others.
+
+    Encoder and decoder run once; each member costs a run of the head.
+
+    Args:
+        masks: (M,K) float, 0 for a channel that is left out, 1 / (1 - p) for the others: what the dropout does while
+            training.
+        classes: number of classes.
+    """
+
+    def __init__(self, masks: Tensor, classes: int) -> None:
+        self.masks = masks
+        self.members, self.classes = len(masks), classes
+
+    def opinions(
+        self, serving: SegmentationNetwork, images: Tensor, valid: Tensor | None = None, *, features: bool
+    ) -> tuple[Iterator[Tensor], Tensor | None]:
+        """Decode images once, and run the head behind each mask; see `Committee.opinions`."""
+        height, width = images.shape[-2:]
+        decoded, descriptors = serving.decode(images, valid)  # (B,K,h,w), (B,D)
+        masks = self.masks.to(decoded)[:, None, :, None, None]  # (M,1,K,1,1)
+        opinions = (serving.classify(decoded * mask, height, width) for mask in masks)
+        return opinions, descriptors if features else None
+
+
+class Ensemble(Committee):
+    """Networks that were trained apart.
+
+    Args:
+        networks: of the same classes, in evaluation mode, on the device of the serving network.
+        classes: number of classes.
+    """
+
+    def __init__(self, networks: Sequence[SegmentationNetwork], classes: int) -> None:
+        self._networks = tuple(networks)
+        self.members, self.classes = len(self._networks), classes
+
+    def opinions(
+        self, serving: SegmentationNetwork, images: Tensor, valid: Tensor | None = None, *, features: bool
+    ) -> tuple[Iterator[Tensor], Tensor | None]:
+        """Pass images through one network after the other; see `Committee.opinions`."""
+        descriptors = serving.features(images, valid) if features else None
+        return (network(images) for network in self._networks), descriptors
+
+
+def mc_dropout(network: SegmentationNetwork, members: int, seed: int) -> McDropout:
+    """Make a committee of dropout masks out of a network.
+
+    Args:
+        network: in evaluation mode, on its device; how much is left out is what it was trained with.
+        members: T, how many masks are drawn.
+        seed: the same seed gives the same masks.
+
+    Raises:
+        ConfigurationError: fewer than two members, or members that are all the same.
+    """
+    _check_members(members)
+    rate = network.dropout.p
+    if rate == 0:
+        raise ConfigurationError(
+            f"NEXTMASK_DROPOUT = 0: without dropout the {members} members of NEXTMASK_COMMITTEE = 'mc_dropout' are the "
+            f"same network {members} times. {_REMEDY}"
+        )
+    probe = _probe(network)
+    with torch.no_grad():
+        decoded, _ = network.decode(probe)
+        channels, classes = decoded.shape[1], network.classify(decoded, *probe.shape[-2:]).shape[1]
+    kept = torch.rand(members, channels, generator=torch.Generator().manual_seed(seed)) >= rate  # (M,K)
+    committee = McDropout(kept.float() / (1 - rate), classes)
+    if _are_copies(committee, network):
+        raise ConfigurationError(
+            f"NEXTMASK_DROPOUT = {rate:g}: the {members} members of NEXTMASK_COMMITTEE = 'mc_dropout' say the same, "
+            f"since too few of the {channels} channels before the head are left out. {_REMEDY}"
+        )
+    return committee
+
+
+def load_ensemble(checkpoints: Checkpoints, version: Version, device: torch.device) -> Ensemble:
+    """Load the networks that were trained as the committee of a version.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or its members are copies of one network.
+    """
+    record, states = checkpoints.committees.record(version.number), checkpoints.committee(version.number)
+    if record is None or states is None:
+        raise CheckpointError(f"Version {version.number} has no committee: it was deleted or is damaged. Rank again.")
+    networks = [load_network(record["settings"], len(record["classes"]), state) for state in states]
+    for network in networks:
+        place(network.eval(), device)
+    committee = Ensemble(networks, len(record["classes"]))
+    if _are_copies(committee, networks[0]):
+        raise CheckpointError(
+            f"The {len(networks)} members of the committee of version {version.number} say the same. Train again."
+        )
+    return committee
+
+
+def load_network(settings: Mapping[str, Any], classes: int, state: dict[str, Tensor]) -> SegmentationNetwork:
+    """Build the network that a record's settings describe, with the state that it was trained to.
+
+    Raises:
+        KeyError: the record lacks a setting.
+        CheckpointError: the state is another network's.
+    """
+    architecture, encoder = str(settings["architecture"]), str(settings["encoder"])
+    network = build(
+        architecture,
+        encoder,
+        "none",
+        classes=classes,
+        dropout=float(str(settings["dropout"])),
+        options=settings.get("network_options", {}),  # versions of before there were any have none
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The weights are not those of {architecture} on {encoder} with {classes} classes: roll back or train "
+            f"again. {str(error)[:300]}"
+        ) from error
+    return network
+
+
+_REMEDY = (
+    "Set NEXTMASK_DROPOUT to 0.1 or more and train again (nextmask train), or set NEXTMASK_COMMITTEE to 'ensemble'."
+)
+
+
+def _check_members(members: int) -> None:
+    if members < 2:
+        raise ConfigurationError(f"NEXTMASK_MEMBERS = {members}: a committee needs at least 2 members.")
+
+
+def _probe(network: SegmentationNetwork) -> Tensor:
+    """Return an image of noise (1,3,H,W) of a size that needs no padding, where the network is."""
+    size = network.padded_size(_PROBE_SIDE, _PROBE_SIDE)
+    noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    return noise.to(network.mean.device)
+
+
+def _are_copies(committee: Committee, serving: SegmentationNetwork) -> bool:
+    """Say whether all members say the same of an image of noise, to the last bit."""
+    probe = _probe(serving)
+    with torch.no_grad(), autocast(probe.device):
+        opinions, _ = committee.opinions(serving, probe, features=False)
+        first = next(opinions)
+        return all(torch.equal(first, other) for other in opinions)

@@ -1,0 +1,304 @@
+"""Ranking: stream the pool through a strategy and return who comes first.
+
+The map step (`observe`) sees one batch at a time, so memory does not grow with the pool beyond the strategy's own
+small arrays; the reduce step (`rank`) orders them. What a strategy learns for itself (`prepare`) is kept in a file,
+so that a killed ranking goes on and the next round starts warm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_backend.annotations.boxes import Box, Query
+from ml_backend.errors import ConfigurationError, shown
+
+if TYPE_CHECKING:
+    from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
+
+logger = logging.getLogger(__name__)
+
+MOST_BOXES = 100
+"""Boxes that a task is shown with; the next ranking asks for others. An image of 10,000 x 8,000 pixels has room for
+thousands of windows of CEREALS, which neither the editor nor its user copes with."""
+_KEEP_SECONDS = 30.0
+"""How often what a strategy has learned so far is written down while it learns."""
+
+
+@dataclass(frozen=True)
+class PoolRanking:
+    """The order of a pool.
+
+    Attributes:
+        priorities: task id -> in (0, 1], higher = label sooner.
+        scored: how many of them by the strategy; the rest come after those, by chance.
+        queries: what is asked for, by task id, of those tasks of which not the whole image is.
+        pseudo_labels: tasks whose prediction may train the next version in place of a label.
+        information: task id -> what the strategy measured, of those that were scored. It says why a task is where it
+            is; the order need not be that of these numbers.
+    """
+
+    priorities: Mapping[int, float]
+    scored: int
+    queries: Mapping[int, Query] = field(default_factory=dict)
+    pseudo_labels: tuple[int, ...] = ()
+    information: Mapping[int, float] = field(default_factory=dict)
+
+
+Stream = Callable[[], "Iterable[Batch]"]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Streams of batches, each read anew by every call.
+
+    Attributes:
+        unlabelled, labelled: with what the network says.
+        unlabelled_images, labelled_images: the images alone, with their cost where it is known, for `prepare`.
+        asked: boxes of images that are labelled already, by id; nothing there is asked for again.
+    """
+
+    unlabelled: Stream
+    labelled: Stream
+    unlabelled_images: Stream
+    labelled_images: Stream
+    asked: Mapping[int, Sequence[Box]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a strategy may learn.
+
+    Attributes:
+        file: keeps what it has learned.
+        seconds: time after which it has to be ready.
+        progress: called with (steps done, steps in all); what it raises ends the ranking.
+    """
+
+    file: Path
+    seconds: float
+    progress: Callable[[int, int], None]
+
+
+def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
+    """Return a strategy by its registered name.
+
+    Args:
+        options: its options; `preset` stands for options that a paper gives, which the others are laid over.
+
+    Raises:
+        ConfigurationError: unknown name, option or preset; the message lists the valid ones.
+    """
+    from strategies import create
+
+    try:
+        return create(name, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: "
+            f"{str(error)[:1000]}"
+        ) from error
+
+
+def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
+    """Return where a strategy with these options keeps what it has learned."""
+    digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return folder / f"{name}-{digest}.pt"
+
+
+def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:
+    """Return the tasks in a random order that depends on the seed and the ids only."""
+    return sorted(task_ids, key=lambda task: hashlib.sha256(f"{seed}|{task}".encode()).digest())
+
+
+def within_time(batches: Iterable[Batch], *, seconds: float, at_least: int) -> Iterator[Batch]:
+    """Pass batches on until `seconds` are over, but at least so many images."""
+    deadline, passed = time.monotonic() + seconds, 0
+    for batch in batches:
+        yield batch
+        passed += len(batch.ids)
+        if passed >= at_least and time.monotonic() >= deadline:
+            return
+
+
+def rank_pool(
+    strategy: Strategy,
+    pools: Pools,
+    *,
+    budget: Budget,
+    seed: int,
+    round_number: int,
+    progress: Callable[[int], None],
+    preparation: Preparation | None = None,
+) -> PoolRanking:
+    """Score and order a pool; arguments as for `ranking_of`.
+
+    Returns:
+        Every image of the pool, strictly decreasing in the order of the ranking; none where there is no ranking.
+    """
+    ranked = ranking_of(
+        strategy,
+        pools,
+        budget=budget,
+        seed=seed,
+        round_number=round_number,
+        progress=progress,
+        preparation=preparation,
+    )
+    return PoolRanking({}, 0) if ranked is None else _as_pool_ranking(*ranked)
+
+
+def ranking_of(
+    strategy: Strategy,
+    pools: Pools,
+    *,
+    budget: Budget,
+    seed: int,
+    round_number: int,
+    progress: Callable[[int], None],
+    preparation: Preparation | None = None,
+) -> tuple[Ranking, Observation] | None:
+    """Let a strategy learn, observe a pool and order it.
+
+    Args:
+        budget: what is wanted; set-aware strategies are set-aware up to it.
+        round_number: how many rounds were ranked before.
+        progress: called with the number of images observed so far.
+        preparation: how the strategy learns; None: it learns as long as it wants, and nothing is kept.
+
+    Returns:
+        The ranking, and what the pool was observed to be; None where the pool is empty, or the strategy had nothing to
+        learn from.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    _prepare(strategy, pools, generator, preparation)
+    if _knows_nothing(strategy):
+        logger.warning("%s had nothing to learn from: the order is left to chance", strategy.name)
+        return None
+    pool = _observe(strategy, pools.unlabelled(), progress)
+    if pool is None:
+        return None
+    known = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
+    excluded = tuple(tuple(map(_region, pools.asked.get(int(one), ()))) for one in pool.ids)
+    ranking = strategy.rank(
+        replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
+    )
+    return ranking, pool
+
+
+def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:
+    """Put tasks that were not scored behind the scored ones, in the order given.
+
+    Scored priorities move to the upper half of the interval and keep their order; when nothing is left over they
+    stay as they are.
+    """
+    if not rest:
+        return ranking
+    upper = {task: 0.5 + value / 2 for task, value in ranking.priorities.items()}
+    lower = {task: 0.5 * (1 - (position + 1) / (len(rest) + 1)) for position, task in enumerate(rest)}
+    return replace(ranking, priorities=upper | lower)
+
+
+def _prepare(strategy: Strategy, pools: Pools, generator: Any, preparation: Preparation | None) -> None:
+    labelled, unlabelled = _Again(pools.labelled_images), _Again(pools.unlabelled_images)
+    if preparation is None:
+        strategy.prepare(labelled, unlabelled, generator=generator)
+        return
+    recall(strategy, preparation.file)
+    kept_at = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal kept_at
+        preparation.progress(done, total)
+        if time.monotonic() - kept_at > _KEEP_SECONDS:
+            _keep(strategy, preparation.file)
+            kept_at = time.monotonic()
+
+    deadline = time.monotonic() + preparation.seconds
+    strategy.prepare(labelled, unlabelled, generator=generator, progress=progress, deadline=deadline)
+    _keep(strategy, preparation.file)
+
+
+def sees_predictions(strategy: Strategy) -> bool:
+    """Whether a strategy looks at what the network says of an image."""
+    return bool(strategy.needs & {"probabilities", "committee", "features"})
+
+
+def _knows_nothing(strategy: Strategy) -> bool:
+    """Whether a strategy that sees only what it has learned has learned nothing: no label can be read (any more)."""
+    return "examples" in strategy.needs and not sees_predictions(strategy) and not strategy.state_dict()
+
+
+def recall(strategy: Strategy, file: Path) -> None:
+    """Give a strategy back what it had learned; what cannot be read is learned anew."""
+    import torch
+
+    if not file.exists():
+        return
+    try:
+        strategy.load_state_dict(torch.load(file, weights_only=True))
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        logger.warning("%s cannot be used, the strategy learns anew: %s", file.name, error)
+
+
+def _keep(strategy: Strategy, file: Path) -> None:
+    import torch
+
+    state = strategy.state_dict()
+    if not state:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(file)
+
+
+def _observe(strategy: Strategy, batches: Iterable[Batch], progress: Callable[[int], None]) -> Observation | None:
+    from strategies import Observation
+
+    parts, seen = [], 0
+    for batch in batches:
+        parts.append(strategy.observe(batch))
+        seen += len(batch.ids)
+        progress(seen)
+    return Observation.concatenate(parts) if parts else None
+
+
+def _as_pool_ranking(ranking: Ranking, pool: Observation) -> PoolRanking:
+    priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
+    queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
+    information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
+    pseudo_labels = tuple(map(int, ranking.pseudo_labels))
+    return PoolRanking(priorities, len(priorities), queries, pseudo_labels, information)
+
+
+def _query(regions: Sequence[Region]) -> Query:
+    regions = regions[:MOST_BOXES]  # the best come first
+    boxes = tuple(Box(one.left, one.top, one.width, one.height) for one in regions)
+    costs = [one.cost for one in regions if one.cost is not None]
+    return Query(boxes, sum(costs) if len(costs) == len(regions) else None)
+
+
+def _region(box: Box) -> Region:
+    from strategies import Region
+
+    return Region(top=box.top, left=box.left, height=box.height, width=box.width, score=0.0)
+
+
+class _Again:
+    """A stream that can be read any number of times."""
+
+    def __init__(self, make: Stream) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._make())

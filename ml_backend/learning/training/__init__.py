@@ -1,0 +1,43 @@
+"""Training of a version from labelled images; knows nothing of Label Studio.
+
+`job` says what is wanted, `data` reads and augments, `losses` and `measures` are the formulas, `start` finds the
+initial weights, `loop` trains, `gate` decides whether the result may be published, `committee` trains several networks
+on resamples of the same labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ml_backend.learning.training.job import Item, Job, Progress
+
+if TYPE_CHECKING:
+    from ml_backend.learning.checkpoints import Version
+
+__all__ = ["Item", "Job", "Progress", "train"]
+
+
+def train(job: Job, progress: Callable[[Progress], None] | None = None) -> Version:
+    """Train, measure and write a new version; which version serves is left to the caller (`Checkpoints.publish`).
+
+    A job with `committee_of` trains the committee of that version instead.
+
+    Args:
+        job: data, network and how to train it.
+        progress: called often; what it raises ends the training.
+
+    Returns:
+        the new version, or that which the committee is of. `record.accepted` is False when it is worse than the
+        parent by more than the tolerance.
+
+    Raises:
+        TrainingError: no usable label, or the loss is not finite any more.
+        ConfigurationError: the network cannot be built as configured.
+        CheckpointError: the parent is damaged, or the version cannot be written.
+    """
+    # torch is slow to import; jobs are also made where none is trained
+    from ml_backend.learning.training import committee, loop
+
+    run = loop.run if job.committee_of is None else committee.run
+    return run(job, progress or (lambda _: None))

@@ -1,0 +1,90 @@
+"""Ensembles: networks trained on bootstrap resamples of the labelled images, as a committee for a version.
+
+Paper: Yang et al., "Suggestive annotation: a deep active learning framework for biomedical image segmentation", 2017
+(arXiv 1706.04737), where 4 networks are each trained on another resample, drawn with replacement, of the annotated
+images.
+
+Every member starts from the encoder's initial weights with a head and a decoder of its own, takes as many steps as a
+version, and keeps its last weights: nothing is measured, so the held-out labels stay unseen by all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ml_backend.learning.checkpoints import Checkpoints, Version
+from ml_backend.learning.networks import resolve_device
+from ml_backend.learning.training.data import Samples
+from ml_backend.learning.training.job import Job, Progress
+from ml_backend.learning.training.loop import Data, Report, fit, read_data, seeded
+from ml_backend.learning.training.start import initial_network
+
+logger = logging.getLogger(__name__)
+
+
+def run(job: Job, report: Report) -> Version:
+    """Train the committee of the version `job.committee_of`; see `training.train`.
+
+    Each member is kept as soon as it is trained: the same job, run again after it was killed, trains the others.
+
+    Returns:
+        the version that has the committee now.
+    """
+    started = time.monotonic()
+    checkpoints = Checkpoints(job.folder)
+    version = checkpoints.get(job.committee_of or 0)
+    job = dataclasses.replace(job, items=tuple(item for item in job.items if not item.held_out), parent=None)
+    device = resolve_device(job.device)
+    data = read_data(job, report)
+    record = describe(job, data)
+    states = checkpoints.committees.parts(version.number, record)
+    for index in range(job.members):
+        if index not in states:
+            states[index] = train_member(job, data, index, device, report)
+            checkpoints.committees.keep_part(version.number, index, states[index], record)
+    checkpoints.put_committee(version.number, [states[index] for index in range(job.members)], record)
+    seconds = time.monotonic() - started
+    logger.info("committee of version %d trained in %.1f s: %d members", version.number, seconds, job.members)
+    return version
+
+
+def train_member(job: Job, data: Data, index: int, device: torch.device, report: Report) -> dict[str, Tensor]:
+    """Train one member on its resample; return its last weights."""
+    own = dataclasses.replace(job, seed=job.seed + 1 + index)  # none of them has the version's
+
+    def show(step: Progress) -> None:
+        report(dataclasses.replace(step, stage="training committee", member=index + 1, members=job.members))
+
+    with seeded(own.seed, device):
+        network = initial_network(own, Checkpoints(job.folder), None)
+        resample = Data(training=resampled(job, data, index), held_out=data.held_out)
+        return fit(network, resample, own, device, show, pretrained=job.encoder_weights != "none").state
+
+
+def resampled(job: Job, data: Data, index: int) -> Samples:
+    """Draw the resample of a member; the seed and its number decide it."""
+    return data.training.resampled(np.random.default_rng([job.seed, index]))
+
+
+def describe(job: Job, data: Data) -> dict[str, Any]:
+    """Write down what decides how the committee comes out."""
+    network = ("architecture", "encoder", "encoder_weights", "network_options", "dropout", "input_size")
+    effort = ("iterations", "batch_size", "learning_rate", "train_encoder", "seed")
+    settings = {name: getattr(job, name) for name in (*network, *effort)}
+    resamples = [[item.id for item in resampled(job, data, index).items] for index in range(job.members)]
+    return {
+        "classes": list(job.classes),
+        "label_map_digest": job.label_map_digest,
+        "data_digest": job.data_digest,
+        "labels": {item.id: item.digest for item in data.items},
+        "skipped": data.skipped(job),
+        "resamples": resamples,
+        "settings": settings,
+    }

@@ -1,0 +1,241 @@
+"""Labelled images: read, resized, kept in memory under a bound, drawn in batches and augmented."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.masks import mask_from_png
+from ml_backend.errors import ImageError, MaskError, TrainingError
+from ml_backend.images.cache import load_image
+from ml_backend.learning.networks import fit_size, pad_to, resize_image
+from ml_backend.learning.training.job import Item
+
+MEMORY_BYTES = 1 << 30
+_READERS = 4
+_ALIKE = 0.5
+"""Samples of which at least this part of the most is labelled are drawn alike."""
+
+Augmentation = Callable[[Any, Any], tuple[Tensor, Tensor]]
+"""Takes and gives `tv_tensors.Image` (3,h,w) uint8 and `tv_tensors.Mask` (h,w)."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image (3,h,w) uint8 RGB and its mask (h,w) uint8, both at the network's size."""
+
+    image: Tensor
+    mask: Tensor
+
+    @property
+    def labelled_share(self) -> float:
+        """Share of the pixels that are labelled, in [0, 1]."""
+        return float((self.mask != IGNORE_INDEX).float().mean())
+
+    @property
+    def size_in_bytes(self) -> int:
+        """Memory that it takes."""
+        return self.image.numel() + self.mask.numel()
+
+
+class Samples:
+    """The usable ones of some items, in their order.
+
+    Args:
+        classes: number of classes; a mask with another index (but 255) is not usable.
+        input_size: longest side of a sample, in pixels.
+        memory_bytes: samples beyond it are read from their files each time they are drawn.
+        report: called after each item.
+
+    Attributes:
+        problems: item id -> why it is not usable.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        classes: int,
+        input_size: int,
+        memory_bytes: int = MEMORY_BYTES,
+        report: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.items: list[Item] = []
+        self.problems: dict[str, str] = {}
+        self._classes, self._input_size = classes, input_size
+        self._kept: list[Sample | None] = []
+        self._shares: list[float] = []
+        for item, sample in zip(items, _ahead(self._read, items), strict=True):
+            if isinstance(sample, Sample):
+                memory_bytes -= sample.size_in_bytes
+                self.items.append(item)
+                self._shares.append(sample.labelled_share)
+                self._kept.append(sample if memory_bytes >= 0 or len(self.items) == 1 else None)
+            else:
+                self.problems[item.id] = sample
+            report()
+
+    @classmethod
+    def in_memory(cls, samples: Sequence[tuple[Item, Sample]]) -> Samples:
+        """Return samples that are there already; nothing is read from their items' files."""
+        made = cls([], classes=1, input_size=1)
+        made.items, made._kept = [item for item, _ in samples], [sample for _, sample in samples]
+        made._shares = [sample.labelled_share for _, sample in samples]
+        return made
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def batches(self, size: int, generator: torch.Generator) -> Generator[list[Sample], None, None]:
+        """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
+
+        Where some are labelled in small parts only, samples are drawn with replacement, by the share that is labelled:
+        a batch of a few windows would teach as much as one of whole images otherwise, and by chance.
+
+        A file that became unreadable since is passed over.
+
+        Raises:
+            TrainingError: every file became unreadable.
+        """
+        batch: list[Sample] = []
+        unread = 0
+        for sample in _ahead(self._sample, _drawn(self._shares, generator)):
+            if isinstance(sample, Sample):
+                batch.append(sample)
+                unread = 0
+            elif (unread := unread + 1) >= 2 * len(self.items):  # so many in a row hold each one at least once
+                raise TrainingError(f"None of the {len(self.items)} images can be read any more: {sample}")
+            if len(batch) == size:
+                yield batch
+                batch = []
+
+    def resampled(self, generator: np.random.Generator) -> Samples:
+        """Draw as many samples as there are, with replacement: some several times, some not at all.
+
+        What is in memory is shared with these samples, not copied.
+        """
+        drawn = generator.integers(len(self.items), size=len(self.items)).tolist()
+        resample = copy.copy(self)
+        resample.items = [self.items[index] for index in drawn]
+        resample._kept = [self._kept[index] for index in drawn]
+        resample._shares = [self._shares[index] for index in drawn]
+        return resample
+
+    def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
+        """Yield every sample's image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.
+
+        A file that became unreadable since is passed over.
+        """
+        pairs = _ahead(self._with_original_mask, range(len(self.items)))
+        return (pair for pair in pairs if pair is not None)
+
+    def _with_original_mask(self, index: int) -> tuple[Tensor, NDArray[np.uint8]] | None:
+        sample = self._sample(index)
+        if isinstance(sample, str):
+            return None
+        try:
+            return sample.image, _read_mask(self.items[index], self._classes)
+        except (MaskError, OSError):
+            return None
+
+    def _sample(self, index: int) -> Sample | str:
+        return self._kept[index] or self._read(self.items[index])
+
+    def _read(self, item: Item) -> Sample | str:
+        """Return the sample, or why it cannot be used."""
+        try:
+            image, mask = load_image(item.image), _read_mask(item, self._classes)
+        except (ImageError, MaskError, OSError) as error:
+            return str(error)
+        if image.shape[:2] != mask.shape:
+            return f"the mask is {mask.shape[1]}x{mask.shape[0]}, the image {image.shape[1]}x{image.shape[0]} pixels"
+        return Sample(resize_image(image, self._input_size), _resize_mask(mask, self._input_size))
+
+
+def augmentation() -> Augmentation:
+    """Light and label-preserving: flip, shift and scale by up to a fifth, colours. Uncovered pixels are not labelled.
+
+    Masks are interpolated to the nearest.
+    """
+    fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
+    bilinear = v2.InterpolationMode.BILINEAR
+    composed: Augmentation = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25), interpolation=bilinear, fill=fill),
+            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        ]
+    )
+    return composed
+
+
+def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation) -> tuple[Tensor, Tensor]:
+    """Augment on `device`, then pad to the largest of the batch.
+
+    Returns:
+        images (B,3,H,W) float in [0, 1], padded with pixels of their own, and masks (B,H,W) int64, padded with 255.
+    """
+    pairs = [augment(tv_tensors.Image(s.image.to(device)), tv_tensors.Mask(s.mask.to(device))) for s in batch]
+    height, width = (max(mask.shape[axis] for _, mask in pairs) for axis in (0, 1))
+    images = torch.stack([pad_to(image.as_subclass(Tensor) / 255, height, width) for image, _ in pairs])
+    masks = torch.full((len(pairs), height, width), IGNORE_INDEX, dtype=torch.int64, device=device)
+    for padded, (_, mask) in zip(masks, pairs, strict=True):
+        padded[: mask.shape[0], : mask.shape[1]] = mask
+    return images, masks
+
+
+def _read_mask(item: Item, classes: int) -> NDArray[np.uint8]:
+    """Read the mask (H,W) at its original size; MaskError when there is nothing in it to learn from."""
+    mask = mask_from_png(item.mask.read_bytes())
+    labelled = mask[mask != IGNORE_INDEX]
+    if not labelled.size:
+        raise MaskError("no pixel of the mask is labelled")
+    if (highest := int(labelled.max())) >= classes:
+        raise MaskError(f"the mask has class index {highest}, but there are {classes} classes")
+    return mask
+
+
+def _resize_mask(mask: NDArray[np.uint8], longest: int) -> Tensor:
+    """Shrink a mask (H,W) as `resize_image` shrinks its image, to the nearest pixel: (h,w)."""
+    size = fit_size(mask.shape[0], mask.shape[1], longest)
+    smaller: Tensor = functional.interpolate(torch.from_numpy(mask)[None, None], size=size, mode="nearest-exact")
+    return smaller[0, 0]
+
+
+def _drawn(shares: Sequence[float], generator: torch.Generator) -> Iterator[int]:
+    """Yield positions for ever; see `Samples.batches`."""
+    weights = torch.tensor(shares, dtype=torch.float64)
+    alike = bool((weights >= _ALIKE * weights.max()).all())
+    while True:
+        if alike:
+            yield from torch.randperm(len(shares), generator=generator).tolist()
+        else:
+            yield from torch.multinomial(weights, len(shares), replacement=True, generator=generator).tolist()
+
+
+def _ahead(function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
+    """Map in order on a few threads, which stay only a little ahead: decoding is what takes long."""
+    waiting = iter(arguments)
+    with ThreadPoolExecutor(_READERS) as pool:
+        pending = deque(pool.submit(function, argument) for argument in islice(waiting, 2 * _READERS))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(function, argument) for argument in islice(waiting, 1))
+            yield result

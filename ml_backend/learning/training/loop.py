@@ -1,0 +1,338 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ml_backend.errors import TrainingError
+from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
+from ml_backend.learning.networks import autocast, is_out_of_memory, place, resolve_device
+from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation, collate
+from ml_backend.learning.training.gate import Verdict, judge
+from ml_backend.learning.training.job import Item, Job, Progress
+from ml_backend.learning.training.losses import cross_entropy_dice
+from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.start import continues, initial_network, rebuild
+
+logger = logging.getLogger(__name__)
+_EVALUATIONS = 10
+_WARM_UP = 0.1  # share of the iterations
+_ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
+_FEWEST = 2  # images that batch normalisation needs
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What can be used of the job's items."""
+
+    training: Samples
+    held_out: Samples
+
+    @property
+    def items(self) -> list[Item]:
+        """The usable labels."""
+        return [item for item in [*self.training.items, *self.held_out.items] if not item.pseudo]
+
+    @property
+    def pseudo(self) -> list[Item]:
+        """The usable pseudo-labels."""
+        return [item for item in self.training.items if item.pseudo]
+
+    def skipped(self, job: Job) -> dict[str, str]:
+        """Item id -> why the label is not usable."""
+        problems = self.training.problems | self.held_out.problems
+        labels = [item for item in job.items if not item.pseudo and item.id in problems]
+        return {**job.unavailable, **{task: problems[item.id] for item in labels for task in item.labels}}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best weights found, their held-out measures (empty when nothing is held out), and where that was.
+
+    `images_at_once` is how many images of a batch went through the network together in the end: fewer than the batch
+    has where that did not fit into memory.
+    """
+
+    state: dict[str, Tensor]
+    measures: dict[str, Any]
+    iteration: int
+    iterations: int = 0
+    images_at_once: int = 0
+
+
+def run(job: Job, report: Report) -> Version:
+    """Train one version; see `training.train`."""
+    started = time.monotonic()
+    checkpoints = Checkpoints(job.folder)
+    parent = None if job.parent is None else checkpoints.get(job.parent)
+    device = resolve_device(job.device)
+    data = read_data(job, report)
+    with seeded(job.seed, device):
+        network = initial_network(job, checkpoints, parent)
+        pretrained = job.encoder_weights != "none" or (parent is not None and continues(job, parent))
+        fitted = fit(network, data, job, device, report, pretrained=pretrained)
+    parent_miou = None if parent is None else measure_parent(job, checkpoints, parent, data, device, report)
+    verdict = judge(
+        miou=fitted.measures.get("miou"),
+        parent_miou=parent_miou,
+        parent=job.parent,
+        held_out=len(data.held_out),
+        minimum=job.held_out_minimum,
+        tolerance=job.publish_tolerance,
+    )
+    record = describe(job, data, fitted, verdict, parent_miou, seconds=time.monotonic() - started)
+    version = checkpoints.create(record, fitted.state)
+    logger.info("version %d trained in %.1f s: %s", version.number, record.measures["seconds"], verdict.reason)
+    return version
+
+
+def read_data(job: Job, report: Report) -> Data:
+    """Read every item once.
+
+    Raises:
+        TrainingError: there is none to train on.
+    """
+    done = iter(range(1, len(job.items) + 1))
+    data = Data(
+        *(
+            Samples(
+                [item for item in job.items if item.held_out == held_out],
+                classes=len(job.classes),
+                input_size=job.input_size,
+                report=lambda: report(Progress("reading", next(done), len(job.items))),
+            )
+            for held_out in (False, True)
+        )
+    )
+    if len(data.training) == len(data.pseudo):
+        skipped = data.skipped(job)
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in list(skipped.items())[:3])
+        raise TrainingError(
+            f"There is nothing to train on: {len(data.items) + len(skipped)} labels, {len(data.held_out)} of them held "
+            f"out, {len(skipped)} not usable{f' ({reasons})' if reasons else ''}. Label more images."
+        )
+    return data
+
+
+def fit(
+    network: nn.Module,
+    data: Data,
+    job: Job,
+    device: torch.device,
+    report: Report,
+    *,
+    pretrained: bool,
+    augment: Augmentation | None = None,
+) -> Fitted:
+    """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
+
+    With nothing held out they are the last ones. A batch that does not fit into memory goes through the network in
+    parts, whose gradients are added up: see `Parts`.
+
+    Args:
+        pretrained: the encoder learns at a lower rate.
+        augment: changes an image and its mask each time they are drawn; None: `augmentation`.
+
+    Raises:
+        TrainingError: the loss is not finite any more, or two images do not fit into memory.
+    """
+    place(network, device)
+    frozen = [] if job.train_encoder else _encoders(network)
+    for encoder in frozen:
+        encoder.requires_grad_(False)
+    encoder_rate = _ENCODER_RATE if pretrained else 1.0
+    optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
+    interval = math.ceil(job.iterations / _EVALUATIONS)
+    augment, generator = augment or augmentation(), torch.Generator().manual_seed(job.seed)
+    best: Fitted | None = None
+    iteration = waited = 0
+    size = max(_FEWEST, job.batch_size)
+    parts = Parts(network, device, augment, size)
+    with closing(data.training.batches(size, generator)) as batches:
+        while iteration < job.iterations and waited < job.patience:
+            iteration += 1
+            network.train()
+            for encoder in frozen:
+                encoder.eval()  # the statistics of batch normalisation belong to its weights
+            loss = parts.backward(next(batches))
+            finite(loss, iteration)
+            optimizer.step()
+            schedule.step()
+            report(Progress("training", iteration, job.iterations, loss))
+            if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
+                found = measure(network, data.held_out, job, device, report)
+                waited += 1
+                if best is None or (found["miou"] or 0) > (best.measures["miou"] or 0):
+                    best, waited = Fitted(snapshot(network), found, iteration), 0
+    best = best or Fitted(snapshot(network), {}, iteration)
+    return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most)
+
+
+class Parts:
+    """Computes the gradients of batches, in parts where a whole one does not fit into memory.
+
+    Each part's loss counts by its share of the images, so that a step is as large as with the whole batch. It is not
+    the same to the last digit: batch normalisation sees a part, and Dice is that of the part. The first batch that
+    does not fit halves the parts for the rest of the training.
+
+    Args:
+        most: images that go through the network together, at first.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, augment: Augmentation, most: int) -> None:
+        self._network, self._device, self._augment, self.most = network, device, augment, most
+
+    def backward(self, batch: list[Sample]) -> float:
+        """Put the gradients of a batch's loss into the parameters; return the loss.
+
+        Raises:
+            TrainingError: two images do not fit into memory.
+        """
+        while True:
+            found = self._attempt(batch)
+            if found is not None:
+                return found
+            torch.cuda.empty_cache()  # out of the handler, whose traceback keeps the tensors alive
+            if self.most <= _FEWEST:
+                raise TrainingError(
+                    f"Training ran out of memory with {_FEWEST} images at a time on {self._device}: lower "
+                    "NEXTMASK_INPUT_SIZE, choose a smaller NEXTMASK_ENCODER, or give the machine more memory."
+                )
+            self.most = max(_FEWEST, self.most // 2)
+            logger.warning("a batch of %d does not fit into memory: %d at a time", len(batch), self.most)
+
+    def _attempt(self, batch: list[Sample]) -> float | None:
+        """Return the loss, or None where memory ran out."""
+        self._network.zero_grad()
+        total = 0.0
+        try:
+            for part in _parts(batch, self.most):
+                images, target = collate(part, self._device, self._augment)  # (B,3,H,W), (B,H,W)
+                with autocast(self._device):
+                    logits = self._network(images)  # (B,C,H,W)
+                loss = cross_entropy_dice(logits.float(), target) * (len(part) / len(batch))
+                torch.autograd.backward(loss)
+                total += loss.item()
+                del images, target, logits, loss  # before the next part, not after its first layer
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return total
+
+
+def _parts(batch: list[Sample], most: int) -> Iterator[list[Sample]]:
+    """Cut a batch into parts of at most so many (one more than two, where a single one would be left over)."""
+    count = max(1, min(math.ceil(len(batch) / most), len(batch) // _FEWEST))
+    bounds = [round(number * len(batch) / count) for number in range(count + 1)]
+    return (batch[start:end] for start, end in itertools.pairwise(bounds))
+
+
+def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> dict[str, Any]:
+    """Measure a network of the job's classes on held-out samples."""
+    total = len(held_out)
+    counts = confusion(
+        network,
+        held_out,
+        classes=len(job.classes),
+        device=device,
+        report=lambda done: report(Progress("measuring", done, total)),
+    )
+    return measures(counts, job.classes)
+
+
+def measure_parent(
+    job: Job, checkpoints: Checkpoints, parent: Version, data: Data, device: torch.device, report: Report
+) -> float | None:
+    """Measure the parent on this job's held-out labels: mIoU, or None with other classes or nothing held out."""
+    if parent.record.classes != job.classes or not len(data.held_out):
+        return None
+    held_out, size = data.held_out, int(parent.record.settings["input_size"])
+    if size != job.input_size:
+        held_out = Samples(held_out.items, classes=len(job.classes), input_size=size)
+    network = place(rebuild(checkpoints, parent), device)
+    miou: float | None = measure(network, held_out, job, device, report)["miou"]
+    return miou
+
+
+def describe(
+    job: Job, data: Data, fitted: Fitted, verdict: Verdict, parent_miou: float | None, *, seconds: float
+) -> VersionRecord:
+    """Write down what was trained, on what, and how good it is."""
+    skipped, trained = data.skipped(job), len(data.training) - len(data.pseudo)
+    counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
+    effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
+    effort |= {"images_at_once": fitted.images_at_once}
+    not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent"}
+    not_settings |= {"committee_of", "members"}
+    return VersionRecord(
+        classes=job.classes,
+        label_map_digest=job.label_map_digest,
+        data_digest=job.data_digest,
+        parent=job.parent,
+        labels={task: digest for item in data.items for task, digest in item.labels.items()},
+        skipped=skipped,
+        pseudo_labels=tuple(item.id for item in data.pseudo),
+        held_out=tuple(task for item in data.held_out.items for task in item.labels),
+        measures={"miou": None} | fitted.measures | {"parent_miou": parent_miou} | counts | effort,
+        settings={
+            field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name not in not_settings
+        },
+        accepted=verdict.accepted,
+        reason=verdict.reason,
+    )
+
+
+def _encoders(network: nn.Module) -> list[nn.Module]:
+    return [module for name, module in network.named_modules() if name.split(".")[-1] == "encoder"]
+
+
+def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+    """Split the parameters into those of the encoder and the rest, each with its peak rate."""
+    named = list(network.named_parameters())
+    encoder = [parameter for name, parameter in named if "encoder" in name.split(".")]
+    rest = [parameter for name, parameter in named if "encoder" not in name.split(".")]
+    return [{"params": encoder, "lr": learning_rate * encoder_rate}, {"params": rest, "lr": learning_rate}]
+
+
+def rate(step: int, iterations: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    warm_up = max(1, round(_WARM_UP * iterations))
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, iterations - warm_up)))
+
+
+def finite(loss: float, iteration: int) -> None:
+    """Refuse a loss that is no number: a network that has diverged must never be published."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss became {loss} at iteration {iteration}: lower NEXTMASK_LEARNING_RATE, or train from scratch."
+        )
+
+
+def snapshot(network: nn.Module) -> dict[str, Tensor]:
+    """Copy the network's state to the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Make torch's random numbers a function of the seed, and give the caller's state back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

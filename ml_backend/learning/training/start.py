@@ -1,0 +1,89 @@
+"""The network that a training starts from: the parent's weights where they fit, fresh ones elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ml_backend.learning.checkpoints import Checkpoints, Version
+from ml_backend.learning.networks import SegmentationNetwork, build
+from ml_backend.learning.training.job import Job
+
+
+def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) -> SegmentationNetwork:
+    """Build the job's network, with the parent's weights when the job asks for them and the network is of one kind.
+
+    Classes that stay keep their rows of the head, by name; new classes get fresh ones.
+    """
+    if parent is None or not continues(job, parent):
+        return _build(job, job.encoder_weights)
+    state = checkpoints.load_state(parent)
+    network = _build(job, "none")
+    if parent.record.classes == job.classes:
+        network.load_state_dict(state)
+    else:
+        _transfer(network, state, parent.record.classes, job)
+    return network
+
+
+def continues(job: Job, parent: Version) -> bool:
+    """Whether the training goes on from the parent's weights."""
+    settings = parent.record.settings
+    before = (settings["architecture"], settings["encoder"], settings.get("network_options", {}))
+    return before == (job.architecture, job.encoder, job.network_options) and job.train_from == "last"
+
+
+def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
+    """Build the network of a version, as it was trained."""
+    settings, classes = version.record.settings, len(version.record.classes)
+    network = build(
+        architecture=settings["architecture"],
+        encoder=settings["encoder"],
+        encoder_weights="none",
+        classes=classes,
+        dropout=settings["dropout"],
+        options=settings.get("network_options", {}),
+    )
+    network.load_state_dict(checkpoints.load_state(version))
+    return network
+
+
+def _build(job: Job, encoder_weights: str, classes: int | None = None) -> SegmentationNetwork:
+    return build(
+        architecture=job.architecture,
+        encoder=job.encoder,
+        encoder_weights=encoder_weights,
+        classes=classes or len(job.classes),
+        dropout=job.dropout,
+        options=job.network_options,
+    )
+
+
+def _transfer(network: SegmentationNetwork, state: Mapping[str, Tensor], before: Sequence[str], job: Job) -> None:
+    """Copy the parent's weights in place; of what depends on the number of classes, only the classes that stay."""
+    stay = [name for name in job.classes if name in before]
+    old, new = ([names.index(name) for name in stay] for names in (list(before), list(job.classes)))
+    axes = _class_axes(job)
+    with torch.no_grad():
+        for name, own in network.state_dict().items():
+            if axes[name]:
+                own[_block(own, axes[name], new)] = state[name][_block(state[name], axes[name], old)]
+            else:
+                own.copy_(state[name])
+
+
+def _class_axes(job: Job) -> dict[str, list[int]]:
+    """Find, for any architecture, the axes that follow the number of classes: build it with two and with three."""
+    two, three = (_build(job, "none", classes).state_dict() for classes in (2, 3))
+    return {
+        name: [axis for axis in range(tensor.ndim) if tensor.shape[axis] != three[name].shape[axis]]
+        for name, tensor in two.items()
+    }
+
+
+def _block(tensor: Tensor, axes: Sequence[int], chosen: Sequence[int]) -> tuple[Tensor, ...]:
+    """Index of the entries that belong to the `chosen` classes on each of `axes`."""
+    every = [torch.tensor(chosen if axis in axes else range(size)) for axis, size in enumerate(tensor.shape)]
+    return torch.meshgrid(*every, indexing="ij")

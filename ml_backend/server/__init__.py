@@ -1,0 +1,1 @@
+"""The HTTP server: what Label Studio calls."""

@@ -1,0 +1,155 @@
+"""/health and /ready: alive, and able to do the work.
+
+Alive is answered from the event loop and touches nothing. Ready looks at what the work needs: a state database and a
+folder that can be written, a worker that moves, models that can be read. Neither needs a password, since those who
+ask (containers, load balancers) have none: answers name settings and projects' numbers, and no path.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import sqlalchemy as sa
+from anyio import CapacityLimiter, move_on_after, to_thread
+from fastapi import FastAPI, Response, status
+from pydantic import BaseModel
+
+from ml_backend import __version__
+from ml_backend.errors import NextmaskError
+from ml_backend.projects.services import Services, model_number, worker_seen
+from ml_backend.server.model import NextmaskModel
+from ml_backend.system.disk import free_bytes
+
+ANSWER_SECONDS: Final = 3.0
+"""A database or a disk that hangs is not ready; who asks does not wait for it."""
+WORKER_SECONDS: Final = 30.0
+"""Without a sign of life for so long, a worker counts as stuck. It gives one every few seconds."""
+_REMEMBERED_SECONDS: Final = 1.0
+_THREADS: Final = 2
+
+WorkerPid = Callable[[], "int | None"]
+"""Returns the process id of the server's own worker; None while none runs."""
+
+
+class Readiness(BaseModel):
+    """Whether work can be done, and what is in its way.
+
+    Attributes:
+        status: READY or NOT READY.
+        reasons: what is wrong and what to do, by part: store, disk, worker, models. Empty when ready.
+    """
+
+    status: str
+    reasons: dict[str, str]
+
+
+def add_health(app: FastAPI, services: Services, *, worker_pid: WorkerPid | None = None) -> None:
+    """Add the two endpoints.
+
+    Args:
+        worker_pid: None where workers run elsewhere: then they are no reason for the server not to be asked.
+    """
+    probe = _Probe(services, worker_pid)
+    limiter = CapacityLimiter(_THREADS)
+
+    @app.get("/health", tags=["protocol"])
+    async def health() -> dict[str, str]:
+        """Tell that the server is up (no authentication)."""
+        return {"status": "UP", "model_class": NextmaskModel.__name__, "version": __version__}
+
+    @app.get("/ready", tags=["operations"], responses={503: {"model": Readiness}})
+    async def ready(response: Response) -> Readiness:
+        """Tell whether the work can be done: 200, or 503 with the reasons (no authentication)."""
+        reasons = {"store": f"State database or disk did not answer within {ANSWER_SECONDS:.0f} s."}
+        with move_on_after(ANSWER_SECONDS):
+            reasons = await to_thread.run_sync(probe.reasons, limiter=limiter, abandon_on_cancel=True)
+        if reasons:
+            response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return Readiness(status="NOT READY" if reasons else "READY", reasons=reasons)
+
+
+@dataclass
+class _Probe:
+    services: Services
+    worker_pid: WorkerPid | None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _last: tuple[float, dict[str, str]] = (-1e9, {})
+
+    def reasons(self) -> dict[str, str]:
+        """Look, or return what was found a moment ago: everybody may ask, and each look writes."""
+        with self._lock:
+            if time.monotonic() - self._last[0] > _REMEMBERED_SECONDS:
+                found = {"store": self._store(), "disk": self._disk(), "worker": self._worker(), "models": ""}
+                if not found["store"]:
+                    found["models"] = self._models()
+                self._last = (time.monotonic(), {part: why for part, why in found.items() if why})
+            return self._last[1]
+
+    def _store(self) -> str:
+        try:
+            self.services.store.set_note("ready_asked_at", str(time.time()))
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or type(error).__name__)
+            return f"The state database cannot be written ({reason}): is the disk full, or is it read-only?"
+        return ""
+
+    def _disk(self) -> str:
+        settings = self.services.settings
+        try:
+            with tempfile.TemporaryFile(dir=settings.model_dir) as file:
+                file.write(b"nextmask")
+                file.flush()
+            free = free_bytes(settings.model_dir)
+        except OSError as error:
+            return f"MODEL_DIR cannot be written ({error.strerror}): is the disk full, or is it read-only?"
+        if free < settings.minimum_free_bytes:
+            return (
+                f"{free:,} bytes are free in MODEL_DIR, fewer than NEXTMASK_MINIMUM_FREE_BYTES = "
+                f"{settings.minimum_free_bytes:,}: make room, or lower the setting."
+            )
+        return ""
+
+    def _worker(self) -> str:
+        if self.worker_pid is None:
+            return ""
+        if self.worker_pid() is None:
+            return "The worker process does not run; it is started again within 30 s. The log says why it ended."
+        try:
+            seen = worker_seen(self.services.store)
+        except sa.exc.SQLAlchemyError:
+            return ""  # which is a reason of its own
+        if seen is None:
+            return "The worker is starting."
+        age = abs(time.time() - seen)  # a clock that was set back is no sign of life, either
+        if age > WORKER_SECONDS:
+            return f"The worker gave no sign of life for {age:.0f} s; the log says what it does."
+        return ""
+
+    def _models(self) -> str:
+        """Projects with a queue whose model cannot be read, and a device that is not there."""
+        problems = [self._device()]
+        for project in self.services.store.projects():
+            number = model_number(project.published_version)
+            if number:
+                try:
+                    self.services.checkpoints(project.id).get(number)
+                except (NextmaskError, OSError) as error:
+                    problems.append(f"project {project.id}: {error}")
+        return "; ".join(filter(None, problems))
+
+    def _device(self) -> str:
+        device = self.services.settings.device
+        if device in {"auto", "cpu"}:
+            return ""  # which are always there, and need no torch to be found
+        from ml_backend.learning.networks import resolve_device
+
+        try:
+            resolve_device(device)
+        except NextmaskError as error:
+            return str(error)
+        return ""

@@ -1,0 +1,228 @@
+"""The LabelStudioMLBase subclass: predictions as Label Studio asks for them.
+
+The only module that imports label_studio_ml. Our own server calls it, and the stock label-studio-ml server can: the
+constructor fits the signatures of 1.0.9 and of 2.x, the class keeps no state of its own, and `fit` only wakes the
+worker, because training inside a request would be lost with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+
+from ml_backend.annotations.boxes import Query
+from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
+from ml_backend.images.references import as_imported
+from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.services import NO_VERSION, Services, model_number, open_services, project_settings
+from ml_backend.projects.shown_masks import Scorer, Shown
+from ml_backend.settings import load_settings
+from ml_backend.store import Project
+from ml_backend.worker.publish import score_of
+
+logger = logging.getLogger(__name__)
+
+_LAST = 1.0
+"""Score of a task that the ranking does not hold: served last."""
+
+
+class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml has no types
+    """Predicts masks with the version that is published in the task's project.
+
+    Args:
+        services: made from the environment when the stock server constructs the model.
+
+    Attributes:
+        failures: tasks of the last `predict` that got no mask because something failed.
+    """
+
+    def __init__(
+        self,
+        project_id: str | int | None = None,
+        label_config: str | None = None,
+        *,
+        services: Services | None = None,
+        **_host: Any,
+    ) -> None:
+        # The base class would read label_config eagerly, and keep the host's access token: we need neither.
+        self._project_id = _project_id(project_id)
+        self._label_config = label_config
+        self._services = services or _services_of_environment()
+        self.failures = 0
+
+    def predict(
+        self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_params: Any
+    ) -> list[dict[str, Any]]:
+        """Return one prediction per task, in order, whatever happens to single tasks.
+
+        A task that cannot be predicted gets an empty result and the score that is served last.
+
+        Args:
+            tasks: Label Studio tasks: `id`, `data`, `project`.
+            context: of interactive annotation; masks do not depend on it.
+        """
+        del context
+        started = time.monotonic()
+        project_id = self._project_id or next((_project_id(task.get("project")) for task in tasks), None)
+        project = None if project_id is None else self._services.store.project(project_id)
+        version = project.published_version if project and project.published_version else NO_VERSION
+        try:
+            predictions = self._predictions(tasks, project, version)
+        except (NextmaskError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, NextmaskError) and not _is_out_of_memory(error):
+                raise
+            logger.warning("project=%s version=%s no predictions: %s", project_id, version, error)
+            self.failures = len(tasks)
+            predictions = [_empty(version, _LAST) for _ in tasks]
+        seconds = time.monotonic() - started
+        logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
+        return predictions
+
+    def fit(self, *arguments: Any, **params: Any) -> dict[str, Any]:
+        """Wake the worker; it asks Label Studio itself what is new.
+
+        Args:
+            arguments: event and data in label-studio-ml 2.x; tasks in 1.0.9, which are not used.
+            params: `event` and `data` (the webhook's payload), from either line of label-studio-ml.
+        """
+        event, data = arguments if len(arguments) == 2 else (params.get("event"), params.get("data"))
+        project_id = self._project_id or payload_project(data if isinstance(data, Mapping) else {})
+        if project_id is not None:
+            self._services.store.wake(project_id, train=event == "START_TRAINING")
+        return {}
+
+    def _predictions(
+        self, tasks: Sequence[Mapping[str, Any]], project: Project | None, version: str
+    ) -> list[dict[str, Any]]:
+        number, scores = model_number(version), self._scores(tasks, project)
+        if project is None or not number:
+            return [_empty(version, score) for score in scores]
+        settings, _ = project_settings(self._services, project)
+        xml = self._label_config or project.label_config
+        label_map = _label_map(xml, settings.unpainted, settings.query_control)
+        model = self._model(project.id, number)
+        services = replace(self._services, settings=settings)
+        scorer = Scorer(services, project.id, model, label_map, stage=_ignore, check=_ignore)
+        deadline = time.monotonic() + self._services.settings.predict_seconds
+        # The host may resolve cloud URIs before it sends a task; the store knows images as they were imported.
+        references = [as_imported(label_map.image_reference(_data(task)) or "") for task in tasks]
+        shown = iter(scorer.show([reference for reference in references if reference], deadline=deadline))
+        answers = [next(shown) if reference else _no_image(label_map) for reference in references]
+        return self._answers(tasks, answers, scores, project.id, version, scorer)
+
+    def _model(self, project_id: int, number: int) -> Version:
+        """Return the version that is published; where it is damaged the last good one, until the worker has noticed.
+
+        Raises:
+            CheckpointError: there is no good one.
+        """
+        checkpoints = self._services.checkpoints(project_id)
+        try:
+            version = checkpoints.get(number)
+            self._services.predictors.get(checkpoints, number, self._services.settings.device)  # may be in memory
+        except CheckpointError as error:
+            current = checkpoints.current()
+            if current is None or current.number == number:
+                raise
+            logger.error("project=%s %s Version %s predicts in its place.", project_id, error, current.number)
+            return current
+        return version
+
+    def _answers(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        answers: Iterable[Shown | ImageError | None],
+        scores: Iterable[float],
+        project_id: int,
+        version: str,
+        scorer: Scorer,
+    ) -> list[dict[str, Any]]:
+        predictions, kept, asked = [], [], dict[int, Query]()
+        for task, answer, score in zip(tasks, answers, scores, strict=True):
+            prediction, task_id = _empty(version, score), _task_id(task)
+            if isinstance(answer, Shown):
+                query = None if task_id is None else scorer.queries.get(task_id)
+                prediction["result"] = scorer.regions(answer, query)
+                if task_id is not None:
+                    kept.append((task_id, score, answer.png))
+                    asked.update({task_id: query} if query else {})
+            elif answer is not None:
+                self.failures += 1
+                logger.warning("project=%s task=%s no prediction: %s", project_id, task_id, answer)
+                if isinstance(answer, OutOfMemory) and task_id is not None:
+                    self._services.store.set_task_error(project_id, task_id, str(answer))
+            predictions.append(prediction)
+        try:
+            # Kept so that what the annotator changes can be computed from it, and what was asked for is known.
+            self._services.store.put_queries(project_id, version, asked)
+            self._services.store.put_published(project_id, version, kept)
+        except DiskFull as error:  # a mask that nothing can be compared with later is better than none
+            logger.error("project=%s version=%s predictions are not kept: %s", project_id, version, error)
+        return predictions
+
+    def _scores(self, tasks: Sequence[Mapping[str, Any]], project: Project | None) -> list[float]:
+        """Return the tasks' scores by the stored ranking, so that no prediction on demand jumps the queue."""
+        ids = [_task_id(task) for task in tasks]
+        known = [task_id for task_id in ids if task_id is not None]
+        found = self._services.store.priorities(project.id, known) if project else {}
+        return [score_of(found[task_id]) if task_id in found else _LAST for task_id in ids]
+
+
+def payload_project(payload: Mapping[str, Any]) -> int | None:
+    """Return the project's id in a webhook payload, or None."""
+    project = payload.get("project")
+    return _project_id(project.get("id") if isinstance(project, Mapping) else project)
+
+
+def _project_id(value: object) -> int | None:
+    """Read a project's id: 3, "3", or "3.1700000000" as the host writes it in requests."""
+    return _number(str(value).partition(".")[0])
+
+
+def _task_id(task: Mapping[str, Any]) -> int | None:
+    return _number(str(task.get("id")))
+
+
+def _number(digits: str) -> int | None:
+    """Read a number as the host gives them to things; None for anything else, whatever was sent."""
+    return int(digits) or None if digits.isdecimal() and len(digits) < 12 else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from ml_backend.learning.networks import is_out_of_memory  # torch takes seconds to import
+
+    return is_out_of_memory(error)
+
+
+def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = task.get("data")
+    return data if isinstance(data, Mapping) else {}
+
+
+def _empty(version: str, score: float) -> dict[str, Any]:
+    return {"result": [], "score": score, "model_version": version}
+
+
+def _no_image(label_map: LabelMap) -> ImageError:
+    return ImageError(f"The task's data has no image under {label_map.image_variable!r}.")
+
+
+def _ignore(*_arguments: object) -> None:
+    """Progress that nobody looks at, and a check that needs no lease."""
+
+
+@lru_cache(maxsize=64)
+def _label_map(xml: str, unpainted: Any, query_control: str) -> LabelMap:
+    return parse_label_config(xml, unpainted=unpainted, query_control=query_control)
+
+
+@lru_cache(maxsize=1)
+def _services_of_environment() -> Services:
+    return open_services(load_settings())

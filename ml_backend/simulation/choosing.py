@@ -1,0 +1,181 @@
+"""Choosing the labels of a round: the ranking that production makes, cut off where the budget is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ml_backend.annotations.boxes import Box
+from ml_backend.learning.prediction.batches import Shrunk, image_batches
+from ml_backend.learning.prediction.predictor import Committee, Predictor
+from ml_backend.learning.ranking import Pools, Preparation, ranking_of, sample_order, sees_predictions
+from ml_backend.simulation.labels import Labels, Pick
+from ml_backend.simulation.material import Picture
+from ml_backend.simulation.plan import Recipe, Unit
+from strategies import Batch, Budget, Ranking, Strategy
+
+_PREPARE_SECONDS = 3600.0
+_SPARE = 1.5
+"""A ranking is asked for more than an average round takes, because what is chosen may be cheaper."""
+_SPARE_REGIONS = 6.0
+"""Parts of images differ more: some are nearly free."""
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """What a round may add: so much, in this unit."""
+
+    amount: int
+    unit: Unit
+
+    def spent(self, labels: Labels, pick: Pick) -> int | Fraction:
+        """Return what a pick takes of it; of an image, boxes take their part."""
+        if self.unit == "clicks":
+            return labels.cost(pick)
+        return (
+            labels.area(pick) if self.unit == "pixels" else Fraction(labels.area(pick), labels.area(Pick(pick.number)))
+        )
+
+    def planned(self, labels: Labels, *, regions: bool) -> Budget:
+        """Return what a strategy plans for.
+
+        Clicks are not known before they are made: what was labelled so far tells how many an image takes.
+        """
+        if self.unit == "images":
+            return Budget(images=self.amount)
+        if self.unit == "pixels":
+            return Budget(pixels=self.amount)
+        pixels_per_click = labels.pixels / max(1, labels.clicks)
+        if regions:  # those that are taken are the same however many are planned for
+            return Budget(pixels=max(1, round(_SPARE_REGIONS * self.amount * pixels_per_click)))
+        pixels = max(1, round(_SPARE * self.amount * pixels_per_click))
+        return Budget(images=max(1, round(pixels * len(labels) / max(1, labels.pixels))))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a round adds.
+
+    Attributes:
+        picks: to be labelled.
+        pseudo_labels: images whose prediction trains the next network.
+    """
+
+    picks: tuple[Pick, ...]
+    pseudo_labels: tuple[int, ...] = ()
+
+
+class Chooser:
+    """Chooses labels out of a pool for one strategy.
+
+    Args:
+        pictures: the pool, by number.
+        file: keeps what the strategy learns from round to round.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        pictures: Mapping[int, Picture],
+        recipe: Recipe,
+        *,
+        budget: Budgeted,
+        seed: int,
+        file: Path,
+    ) -> None:
+        self._strategy, self._pictures, self._recipe = strategy, pictures, recipe
+        self._budget, self._seed, self._file = budget, seed, file
+
+    def choose(self, labels: Labels, predictor: Predictor, committee: Committee | None, round_number: int) -> Choice:
+        """Rank the pool with the current network and take the best up to the budget.
+
+        Args:
+            committee: that the strategy needs; None for none.
+            round_number: rounds chosen before.
+        """
+        pool = [number for number in self._pictures if self._is_open(number, labels)]
+        ranked = ranking_of(
+            self._strategy,
+            self._pools(pool, labels, predictor, committee),
+            budget=self._budget.planned(labels, regions=self._strategy.asks_for_regions),
+            seed=self._seed + round_number,
+            round_number=round_number,
+            progress=lambda _: None,
+            preparation=Preparation(self._file, _PREPARE_SECONDS, lambda *_: None),
+        )
+        if ranked is None:
+            by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
+            return Choice(self._affordable(by_chance, labels))
+        ranking, _ = ranked
+        picks = self._affordable(_picks(ranking, whole_only=not self._strategy.asks_for_regions), labels)
+        asked = {pick.number for pick in picks}
+        pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)
+        return Choice(picks, pseudo)
+
+    def _is_open(self, number: int, labels: Labels) -> bool:
+        if self._strategy.asks_for_regions:
+            return not labels.is_whole(number)
+        return number not in labels
+
+    def _affordable(self, picks: Iterable[Pick], labels: Labels) -> tuple[Pick, ...]:
+        """Take picks until the budget is used up; the last one may exceed it. Boxes of an image are put together."""
+        taken: dict[int, list[Box]] = {}
+        spent: int | Fraction = 0
+        for pick in picks:
+            if spent >= self._budget.amount:
+                break
+            spent += self._budget.spent(labels, pick)
+            taken.setdefault(pick.number, []).extend(pick.boxes)
+        return tuple(Pick(number, tuple(boxes)) for number, boxes in taken.items())
+
+    def _pools(self, pool: Sequence[int], labels: Labels, predictor: Predictor, committee: Committee | None) -> Pools:
+        def predicted(numbers: Sequence[int]) -> Iterator[Batch]:
+            return predictor.batches(
+                self._items(numbers, labels),
+                features="features" in self._strategy.needs,
+                batch_size=self._recipe.score_size,
+                committee=committee,
+            )
+
+        def plain(numbers: Sequence[int]) -> Iterator[Batch]:
+            return image_batches(
+                self._items(numbers, labels),
+                input_size=self._recipe.input_size,
+                batch_size=self._recipe.score_size,
+                device=predictor.device,
+            )
+
+        known = [number for number in labels.numbers if number in self._pictures]
+        stream = predicted if sees_predictions(self._strategy) else plain
+        return Pools(
+            unlabelled=lambda: stream(pool),
+            labelled=lambda: stream(known),
+            unlabelled_images=lambda: plain(pool),
+            labelled_images=lambda: plain(known),
+            asked={number: labels.boxes(number) for number in pool},
+        )
+
+    def _items(self, numbers: Sequence[int], labels: Labels) -> Iterator[Shrunk]:
+        for number in numbers:
+            is_known = number in labels
+            known, cost = (labels.known(number), labels.effort(number)) if is_known else (None, None)
+            yield self._pictures[number].shrunk(known, cost)
+
+
+def _picks(ranking: Ranking, *, whole_only: bool) -> list[Pick]:
+    """Return what is asked for in its order: whole images, or windows by their score across images."""
+    if whole_only:
+        return [Pick(int(number)) for number in ranking.ids]
+    windows = [
+        (
+            -region.score,
+            position,
+            order,
+            Pick(int(number), (Box(region.left, region.top, region.width, region.height),)),
+        )
+        for position, number in enumerate(ranking.ids)
+        for order, region in enumerate(ranking.regions.get(number, ()))
+    ]
+    return [pick for *_, pick in sorted(windows, key=lambda one: one[:3])]

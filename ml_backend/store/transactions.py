@@ -1,0 +1,109 @@
+"""The database as the modules of its tables use it: transactions, notes, counts, and a clock that nobody can set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ml_backend.store.database import open_database
+from ml_backend.store.tables import META
+from ml_backend.system.clock import boot_id, boot_seconds
+from ml_backend.system.disk import naming_full_disk
+
+
+class Connections:
+    """An open database; see `Store`."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_database(url)
+        database = self._engine.url.database or ""
+        self._started_at: float | None = None
+        self._folder = Path(database).parent if self._engine.dialect.name == "sqlite" else None
+        self._insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+    def steady_time(self) -> float:
+        """Return the seconds since the epoch by a clock that goes on evenly when the machine's is set.
+
+        All processes agree on it until the machine is started anew: the first one to ask keeps the difference between
+        the machine's clock and the time since its start.
+        """
+        if self._started_at is None:
+            now = time.time() - boot_seconds()
+            self._started_at = float(self.secret(f"clock_{boot_id()}", repr(now)))
+        return self._started_at + boot_seconds()
+
+    # -- notes --------------------------------------------------------------------------------------------------------
+    def secret(self, key: str, make: str) -> str:
+        """Return the value kept under a key; `make` is kept when there is none yet."""
+        with self._write() as connection:
+            connection.execute(self._insert(META).values(key=key, value=make).on_conflict_do_nothing())
+            return str(connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar_one())
+
+    def note(self, key: str) -> str | None:
+        """Return a note of an earlier run, or None."""
+        with self._read() as connection:
+            return connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar()
+
+    def set_note(self, key: str, value: str) -> None:
+        """Keep a note for later runs."""
+        self._upsert(META, [{"key": key, "value": value}], keys=("key",))
+
+    def count(self, key: str) -> None:
+        """Count one more under a key, for good."""
+        more = sa.cast(sa.cast(META.c.value, sa.BigInteger) + 1, sa.Text)
+        statement = self._insert(META).values(key=f"count_{key}", value="1")
+        with self._write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": more}))
+
+    def counted(self, key: str) -> int:
+        """Return what was counted under a key."""
+        return int(self.note(f"count_{key}") or 0)
+
+    def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
+        if rows:
+            with self._write() as connection:
+                self._upsert_in(connection, table, rows, keys=keys)
+
+    def _upsert_in(
+        self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]
+    ) -> None:
+        if not rows:
+            return
+        statement = self._insert(table)
+        changes = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with self._naming_full_disk(), self._engine.connect() as connection:
+            yield connection
+
+    def _naming_full_disk(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._folder is None else naming_full_disk(self._folder)
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction that takes SQLite's write lock at once: an upgrade from a read lock could not wait for it."""
+        with (
+            self._naming_full_disk(),
+            self._engine.connect().execution_options(immediate=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+
+def chunks(values: list[int], size: int) -> Iterator[list[int]]:
+    """Cut a list into parts that fit into one statement."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -1,0 +1,1 @@
+"""The machine: disk, clock, memory, processes, files that are written whole, logs."""

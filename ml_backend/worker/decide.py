@@ -1,0 +1,342 @@
+"""Stream mode: each task that arrives is scored once, and joins the pool or is passed over.
+
+    decisions   in the store, each made once, together with the state of the selection that made it
+    statuses    of tasks without an annotation, "passed" or "unlabelled": follow from the decisions
+    markers     in Label Studio, an empty prediction of a version of its own on each task passed over: follow from both
+
+Each look compares the three, so one that is killed anywhere is finished by the next. A person takes a decision back
+by deleting the marker in Label Studio, or with `nextmask keep`; a label by a person always wins.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ml_backend.errors import ConfigurationError
+from ml_backend.label_studio import LabelStudio, import_for_present
+from ml_backend.projects.candidates import Candidate, candidates
+from ml_backend.settings import Settings
+from ml_backend.store import Decision, Store
+
+if TYPE_CHECKING:
+    from strategies import Observation
+    from strategies.stream import StreamSelection
+
+logger = logging.getLogger(__name__)
+
+MARKER: Final = "nextmask-passed-over"
+"""Version of the empty predictions that make passed-over tasks visible; never the one that is served."""
+RETURNED: Final = "nextmask-returned"
+"""What markers are renamed to that no longer hold. An editor that opens a passed-over task starts from its marker, and
+could not submit if that were deleted meanwhile: they go when no editor can have them open any more."""
+CHUNK: Final = 32
+"""Tasks decided in one transaction: what a run that is killed loses."""
+
+_MARKERS_PER_REQUEST = 10_000
+_RENAMED_PER_LOOK = 200
+"""The host renames one at a time, some ten a second."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """How arrivals are measured.
+
+    Attributes:
+        observe: yields observations of batches, in any order; tasks whose image cannot be had are noted and left out.
+        bounds: number of arrivals -> (most, least) to measure now, and seconds after which it ends once the least is
+            done.
+    """
+
+    observe: Callable[[Sequence[Candidate]], Iterator[Observation]]
+    bounds: Callable[[int], tuple[int, int, float]]
+
+
+MakeObserver = Callable[[], Observer | None]
+"""Returns None where the strategy has still to learn: then arrivals stay in the pool, and are decided about later."""
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What is kept of a stream from one look to the next.
+
+    Attributes:
+        baseline: highest task id when the stream was switched on; tasks up to it belong to the pool.
+        setup: rate, strategy and options that `state` belongs to: under others the selection starts over.
+        state: of the selection.
+        threshold: that the last task was held against; None where nothing would have been enough.
+    """
+
+    baseline: int
+    setup: list[Any] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class StreamCounts:
+    """A stream in numbers: tasks kept, passed over, and returned to the pool after that; see also `_Note`."""
+
+    kept: int
+    passed: int
+    returned: int
+    threshold: float | None
+
+
+class Stream:
+    """The stream of one project.
+
+    Args:
+        check: called before every write; raises LeaseLost when another worker took over.
+        progress: called with (tasks decided, tasks to decide).
+        show: makes sure that people find what is passed over; called before a task is marked.
+    """
+
+    def __init__(
+        self,
+        client: LabelStudio,
+        store: Store,
+        settings: Settings,
+        project_id: int,
+        *,
+        check: Callable[[], None],
+        progress: Callable[[int, int], None],
+        show: Callable[[], object],
+    ) -> None:
+        self._client, self._store, self._settings, self._id = client, store, settings, project_id
+        self._check, self._progress, self._show = check, progress, show
+        self._rate = settings.stream_rate
+        self._kept_passed: dict[int, Decision] | None = None
+
+    def run(self, make_observer: MakeObserver | None, *, most: int | None = None) -> set[int]:
+        """Take back what people took back, decide about arrivals, and make statuses and markers follow.
+
+        Args:
+            make_observer: called when there is an arrival; None before the first model.
+            most: how many tasks to decide about at most.
+
+        Returns:
+            Arrivals that wait for their decision; they belong to no pool yet.
+        """
+        if not self._rate and not self._is_left_over():
+            return set()
+        present = self._markers()
+        self._follow_people(present)
+        waiting = set[int]()
+        if not self._rate:
+            self._return(list(self._passed()), "stream mode was switched off")
+        elif make_observer is not None:
+            waiting = self._decide(make_observer, most)
+        self._set_statuses()
+        self._set_markers(present)
+        return waiting
+
+    def _is_left_over(self) -> bool:
+        notes = (self._store.note(key) for key in (_note_key(self._id), _returned_key(self._id)))
+        return any(notes) or bool(self._passed())
+
+    # -- what people took back ----------------------------------------------------------------------------------------
+    def _markers(self) -> set[int]:
+        """Return the tasks that carry the marker; listed only when their number tells that something changed."""
+        marked = {task for task, decision in self._passed().items() if decision.marked}
+        count = self._client.model_versions(self._id).get(MARKER, 0)
+        return marked if count == len(marked) else self._client.tasks_with_prediction(self._id, MARKER)
+
+    def _follow_people(self, present: set[int]) -> None:
+        passed = self._passed()
+        gone = [task for task, decision in passed.items() if decision.marked and task not in present]
+        there = [task for task, decision in passed.items() if not decision.marked and task in present]
+        self._return(gone, "their markers were deleted")
+        self._update(there, marked=True)  # a run died between the import and this
+
+    def _return(self, task_ids: Sequence[int], why: str) -> None:
+        self._check()
+        self._update(task_ids, returned=True)
+        if task_ids:
+            logger.info("project=%s returned to the pool=%s: %s", self._id, len(task_ids), why)
+
+    # -- arrivals -----------------------------------------------------------------------------------------------------
+    def _decide(self, make_observer: MakeObserver, limit: int | None) -> set[int]:
+        note = _note_of(self._store, self._id) or self._switch_on()
+        arrivals = self._arrivals(note.baseline)
+        observer = make_observer() if arrivals else None
+        if observer is None:
+            return set()
+        most, least, seconds = observer.bounds(len(arrivals))
+        most = min(most, limit or most)
+        deadline, done, note = time.monotonic() + seconds, 0, self._current(note)
+        selection = self._selection(note)
+        while done < most and (done < least or time.monotonic() < deadline):
+            self._progress(done, len(arrivals))
+            chunk = arrivals[done : min(done + CHUNK, most)]
+            note = self._decide_chunk(observer, selection, note, chunk)
+            done += len(chunk)
+        logger.info("project=%s arrived=%s decided=%s", self._id, len(arrivals), done)
+        return {arrival.task.task_id for arrival in arrivals[done:]}
+
+    def _switch_on(self) -> _Note:
+        """Leave to the pool what is there now."""
+        note = _Note(baseline=max((task.task_id for task in self._store.tasks(self._id)), default=0))
+        self._check()
+        self._store.set_note(_note_key(self._id), _text(note))
+        return note
+
+    def _arrivals(self, baseline: int) -> list[Candidate]:
+        """Return new tasks without a decision, by id; follow-ups of images that are labelled in part are none."""
+        decided = self._store.decisions(self._id)
+        waiting = candidates(self._store.tasks(self._id), in_parts=False)
+        new = [one for one in waiting if one.task.task_id > baseline and one.task.task_id not in decided]
+        return [one for one in new if not one.parts and not one.task.error]
+
+    def _current(self, note: _Note) -> _Note:
+        """Let the selection start over where its scores or its budget would be other ones."""
+        setup = [self._rate, self._settings.strategy, self._settings.strategy_options]
+        return note if note.setup == setup else replace(note, setup=setup, state={})
+
+    def _selection(self, note: _Note) -> StreamSelection:
+        from strategies.stream import StreamSelection
+
+        rate = max(self._rate, 1e-6)  # the selection's own lower bound
+        selection = StreamSelection(rate=rate, window=self._settings.stream_window)
+        if note.state:
+            selection.load_state_dict(note.state)
+        return selection
+
+    def _decide_chunk(
+        self, observer: Observer, selection: StreamSelection, note: _Note, chunk: Sequence[Candidate]
+    ) -> _Note:
+        measured = {int(one.ids[0]): one for found in observer.observe(chunk) for one in _singly(found)}
+        made = [selection.decide(measured[task]) for task in sorted(measured)]
+        thresholds = [one.threshold if math.isfinite(one.threshold) else None for one in made]
+        now = time.time()
+        decisions = [
+            Decision(int(one.id), keep=one.keep, score=one.score, threshold=threshold, decided_at=now)
+            for one, threshold in zip(made, thresholds, strict=True)
+        ]
+        last = thresholds[-1] if thresholds else note.threshold
+        note = replace(note, state=selection.state_dict(), threshold=last)
+        self._check()
+        self._store.put_decisions(self._id, decisions, note=(_note_key(self._id), _text(note)))
+        self._kept_passed = None
+        return note
+
+    # -- what follows from the decisions ------------------------------------------------------------------------------
+    def _set_statuses(self) -> None:
+        passed, tasks = self._passed(), self._store.tasks(self._id)
+        waiting = [task.task_id for task in tasks if task.status in ("unlabelled", "passed")]
+        self._check()
+        leaving = [task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in passed]
+        joining = [task.task_id for task in tasks if task.status == "passed" and task.task_id not in passed]
+        self._store.set_task_status(self._id, leaving, "passed")
+        self._store.set_task_status(self._id, joining, "unlabelled")
+        if self._store.priorities(self._id, [task for task in waiting if task in passed]):
+            # Ranked, and maybe published, before they could be decided about: only a new ranking takes them out.
+            self._store.update_project(self._id, ranking_key="")
+
+    def _set_markers(self, present: set[int]) -> None:
+        passed = self._passed()
+        missing = [task.task_id for task in self._store.tasks(self._id, status="passed")]
+        missing = [task for task in missing if task in passed and task not in present]
+        for start in range(0, len(missing), _MARKERS_PER_REQUEST):
+            self._show()
+            self._mark(missing[start : start + _MARKERS_PER_REQUEST])
+        strays = sorted(present - passed.keys())
+        _take_markers_off(self._client, self._store, self._id, strays[:_RENAMED_PER_LOOK], self._check)
+        if strays[_RENAMED_PER_LOOK:]:
+            self._store.wake(self._id)
+        elif not self._rate:
+            self._store.set_note(_note_key(self._id), "")
+        self._prune()
+
+    def _prune(self) -> None:
+        since = float(self._store.note(_returned_key(self._id)) or 0)
+        if since and self._store.steady_time() - since > self._settings.retire_hours * 3600:
+            self._check()
+            self._client.delete_model_version(self._id, RETURNED)
+            self._store.set_note(_returned_key(self._id), "")
+
+    def _mark(self, task_ids: Sequence[int]) -> None:
+        self._check()
+        rows = [{"task": task, "result": [], "score": 1.0, "model_version": MARKER} for task in task_ids]
+        created, rows = import_for_present(self._client, self._id, rows)
+        marked = {int(str(row["task"])) for row in rows}
+        if created != len(rows):
+            marked &= self._client.tasks_with_prediction(self._id, MARKER)
+        self._update(marked, marked=True)
+
+    def _passed(self) -> dict[int, Decision]:
+        """Return what is passed over, read anew after a change: it may be most of a large project."""
+        if self._kept_passed is None:
+            self._kept_passed = self._store.passed_over(self._id)
+        return self._kept_passed
+
+    def _update(self, task_ids: Collection[int], **fields: bool) -> None:
+        if task_ids:
+            self._store.update_decisions(self._id, task_ids, **fields)
+            self._kept_passed = None
+
+
+def keep(client: LabelStudio, store: Store, project_id: int, task_ids: Iterable[int]) -> None:
+    """Return passed-over tasks to the pool.
+
+    Raises:
+        ConfigurationError: one of the tasks is not passed over; then nothing is done.
+    """
+    wanted, passed = sorted(set(task_ids)), store.passed_over(project_id)
+    unknown = [task for task in wanted if task not in passed]
+    if unknown:
+        listed = ", ".join(map(str, unknown))
+        raise ConfigurationError(f"Not passed over in project {project_id}: task {listed}.")
+    # First the decision: a marker that a crash leaves as it is is renamed by the next look.
+    store.update_decisions(project_id, wanted, returned=True)
+    store.set_task_status(project_id, wanted, "unlabelled")
+    _take_markers_off(client, store, project_id, wanted, lambda: None)
+
+
+def stream_counts(store: Store, project_id: int) -> StreamCounts | None:
+    """Describe a stream; None for a project that never had one."""
+    counts, note = store.count_decisions(project_id), _note_of(store, project_id)
+    if note is None and not any(counts):
+        return None
+    return StreamCounts(*counts, note.threshold if note else None)
+
+
+def _take_markers_off(
+    client: LabelStudio, store: Store, project_id: int, task_ids: Iterable[int], check: Callable[[], None]
+) -> None:
+    for task in task_ids:
+        check()
+        store.set_note(_returned_key(project_id), str(store.steady_time()))
+        client.rename_predictions(task, MARKER, RETURNED)
+
+
+def _singly(observation: Observation) -> Iterator[Observation]:
+    """Split an observation; of each image only what a stream looks at."""
+    from strategies import Observation
+
+    information, size = observation.information.cpu(), observation.size.cpu()
+    for at, one in enumerate(observation.ids):
+        yield Observation(ids=(one,), information=information[at : at + 1], size=size[at : at + 1])
+
+
+def _note_key(project_id: int) -> str:
+    return f"stream_{project_id}"
+
+
+def _returned_key(project_id: int) -> str:
+    return f"stream_returned_{project_id}"
+
+
+def _note_of(store: Store, project_id: int) -> _Note | None:
+    text = store.note(_note_key(project_id))
+    found: Mapping[str, Any] | None = json.loads(text) if text else None
+    return None if found is None else _Note(**found)
+
+
+def _text(note: _Note) -> str:
+    return json.dumps(asdict(note))

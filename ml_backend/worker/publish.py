@@ -1,0 +1,199 @@
+"""The queue in Label Studio: the best-ranked tasks, published as predictions with masks.
+
+Label Studio serves the task with the lowest prediction score first, so the score is 1 - priority; this module is the
+only place where that sign is flipped. Only a window is published; it is filled up before annotators reach its end.
+Everything is derived from what the host holds now, so publishing again after a crash adds what is missing and nothing
+twice. A task can carry two predictions of one version all the same: one more that Label Studio asked for when the task
+was opened, or that an import left which nobody waited for any more. The newer ones are renamed then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.annotations.boxes import Query
+from ml_backend.errors import LabelStudioNotFound
+from ml_backend.label_studio import DUPLICATE, LabelStudio, import_for_present
+from ml_backend.store import Store, Task
+
+logger = logging.getLogger(__name__)
+
+REQUEST_BYTES = 32_000_000
+"""Largest import request; the host accepts 250 MB, smaller ones keep its memory and our retries small."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A task's mask, ready to be shown: Label Studio regions, and the index mask as PNG (None: no mask).
+
+    Attributes:
+        query: what is asked for, where its rectangles are among the regions.
+    """
+
+    task: Task
+    regions: Sequence[Mapping[str, Any]]
+    png: bytes | None
+    query: Query | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish did: rows imported, and unlabelled tasks of the window that now carry the version."""
+
+    created: int
+    in_queue: int
+
+
+Render = Callable[[Sequence[Task]], Iterable[Rendered]]
+
+
+def score_of(priority: float) -> float:
+    """Return the prediction score of a priority: the host serves the lowest score first."""
+    return min(1.0, max(0.0, 1.0 - priority))
+
+
+class PriorityQueue:
+    """Publishes one project's ranking.
+
+    Args:
+        check: called before every write to the host; raises LeaseLost when another worker took over.
+    """
+
+    def __init__(self, client: LabelStudio, store: Store, project_id: int, *, check: Callable[[], None]) -> None:
+        self._client, self._store, self._project_id, self._check = client, store, project_id, check
+
+    def publish(
+        self,
+        version: str,
+        ranked: Sequence[tuple[Task, float]],
+        render: Render,
+        *,
+        window: int,
+        refill: float,
+        progress: Callable[[int, int], None],
+    ) -> Published:
+        """Make the window of this version complete, then make the version the one that is served.
+
+        Args:
+            ranked: unlabelled tasks with priorities, best first.
+            refill: share of the window under which it is filled up.
+        """
+        present = self._client.tasks_with_prediction(self._project_id, version)
+        self._part(version, present)
+        waiting = sum(1 for task, _ in ranked if task.task_id in present)
+        target = min(window, len(ranked))
+        created = 0
+        if waiting < target and (waiting < refill * window or self._store_version() != version):
+            missing = [entry for entry in ranked if entry[0].task_id not in present][: target - waiting]
+            created = self._import(version, missing, render, progress)
+        if created or present:
+            self._switch_to(version)
+        return Published(created, waiting + created)
+
+    def _part(self, version: str, present: Collection[int]) -> None:
+        """Let tasks carry one prediction of a version: the host lists each version of a task once, but counts all."""
+        surplus = self._client.model_versions(self._project_id).get(version, 0) - len(present) if present else 0
+        for task_id in sorted(present):
+            if surplus <= 0:
+                return
+            self._check()
+            renamed = self._client.rename_predictions(task_id, version, version + DUPLICATE, keep=1)
+            surplus -= renamed
+            if renamed:
+                logger.warning("project=%s task=%s version=%s doubled", self._project_id, task_id, version)
+
+    def _store_version(self) -> str:
+        project = self._store.project(self._project_id)
+        return project.published_version if project else ""
+
+    def _import(
+        self,
+        version: str,
+        missing: Sequence[tuple[Task, float]],
+        render: Render,
+        progress: Callable[[int, int], None],
+    ) -> int:
+        scores = {task.task_id: score_of(priority) for task, priority in missing}
+        created = 0
+        for rows, kept, asked in _requests(render([task for task, _ in missing]), scores, version):
+            self._check()
+            # Kept first: a prediction that is shown but not kept could not be compared with what is submitted.
+            self._store.put_queries(self._project_id, version, asked)
+            self._store.put_published(self._project_id, version, kept)
+            created += self._import_rows(version, rows)
+            progress(created, len(missing))
+        return created
+
+    def _import_rows(self, version: str, rows: list[dict[str, Any]]) -> int:
+        created, rows = import_for_present(self._client, self._project_id, rows)
+        if created == len(rows):
+            return created
+        # The host drops predictions that it finds invalid and says nothing: find them, and publish their rank alone.
+        present = self._client.tasks_with_prediction(self._project_id, version)
+        dropped = [row for row in rows if row["task"] not in present]
+        logger.warning("project=%s version=%s predictions refused=%s", self._project_id, version, len(dropped))
+        for row in dropped:
+            message = "Label Studio refused the predicted mask; the task is queued without one."
+            self._store.set_task_error(self._project_id, row["task"], message)
+        self._store.drop_queries(self._project_id, version, [row["task"] for row in dropped])
+        retried = [row | {"result": []} for row in dropped]
+        return created + (self._client.import_predictions(self._project_id, retried) if retried else 0)
+
+    def _switch_to(self, version: str) -> None:
+        self._check()
+        if self._client.project(self._project_id).get("model_version") != version:
+            self._client.update_project(self._project_id, model_version=version)
+        if self._store_version() != version:
+            self._store.mark_published(self._project_id, version)
+            logger.info("project=%s version=%s published", self._project_id, version)
+
+    def prune(self, *, retire_seconds: float) -> list[str]:
+        """Delete predictions of versions that were replaced longer ago than any task can be open in an editor.
+
+        Sooner would make Submit and Skip fail in editors that show them.
+        """
+        pruned = list[str]()
+        retired = self._store.retired_versions(self._project_id, before=self._store.steady_time() - retire_seconds)
+        known = self._client.model_versions(self._project_id) if retired else {}
+        for version in retired:
+            self._check()
+            for name in (version, version + DUPLICATE):
+                self._delete(name, known)
+            self._store.forget_version(self._project_id, version)
+            pruned.append(version)
+        return pruned
+
+    def _delete(self, version: str, known: Container[str]) -> None:
+        try:
+            if version in known:
+                self._client.delete_model_version(self._project_id, version)
+        except LabelStudioNotFound:
+            logger.info("project=%s version=%s was pruned already", self._project_id, version)
+
+
+def _requests(
+    rendered: Iterable[Rendered], scores: Mapping[int, float], version: str
+) -> Iterator[tuple[list[dict[str, Any]], list[tuple[int, float, bytes | None]], dict[int, Query]]]:
+    """Group rows into requests bounded by bytes, each with what is to be kept of it: masks, and what is asked for."""
+    rows: list[dict[str, Any]] = []
+    kept: list[tuple[int, float, bytes | None]] = []
+    asked: dict[int, Query] = {}
+    size = 0
+    for item in rendered:
+        task_id = item.task.task_id
+        row = {"task": task_id, "result": list(item.regions), "score": scores[task_id], "model_version": version}
+        length = len(json.dumps(row))
+        if rows and size + length > REQUEST_BYTES:
+            yield rows, kept, asked
+            rows, kept, asked, size = [], [], {}, 0
+        rows.append(row)
+        kept.append((task_id, scores[task_id], item.png))
+        if item.query is not None:
+            asked[task_id] = item.query
+        size += length
+    if rows:
+        yield rows, kept, asked

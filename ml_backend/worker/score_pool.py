@@ -1,0 +1,302 @@
+"""Orders a project's pool: by the strategy once there is a model, as a diverse first batch before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_backend.annotations.effort import effort_map, read_points
+from ml_backend.annotations.label_map import LabelMap
+from ml_backend.errors import CheckpointError, ImageError, MaskError
+from ml_backend.images.cache import Array
+from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.ranking import (
+    PoolRanking,
+    Pools,
+    Preparation,
+    append_unscored,
+    make_strategy,
+    rank_pool,
+    recall,
+    sample_order,
+    sees_predictions,
+    state_file,
+    within_time,
+)
+from ml_backend.projects import candidates as pool
+from ml_backend.projects.candidates import Candidate
+from ml_backend.projects.services import Services
+from ml_backend.store import Task
+from ml_backend.worker.decide import Observer
+
+if TYPE_CHECKING:
+    from ml_backend.learning.prediction.predictor import Committee, Item, Predictor
+    from strategies import Batch, Budget, Observation, Strategy
+
+logger = logging.getLogger(__name__)
+
+_MakeStream = Callable[..., Callable[[], "Iterator[Batch]"]]
+
+WINDOWS_ALWAYS_SCORED = 10
+"""A pool of up to so many windows is scored whole, however long it takes."""
+COLD_START_SECONDS = 60.0
+"""Before the first labels annotators wait for a diverse first batch no longer than this."""
+
+
+class Ranker:
+    """Ranks one project's pool with one model version.
+
+    Args:
+        model: the version that predicts; None before the first training.
+        stage: shows progress: (name, done, total).
+        check: raises LeaseLost when this process must stop.
+        heartbeat: called now and then while a strategy learns; keeps annotators supplied.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        project_id: int,
+        model: Version | None,
+        label_map: LabelMap,
+        *,
+        stage: Callable[[str, int, int], None],
+        check: Callable[[], None],
+        heartbeat: Callable[[], None],
+    ) -> None:
+        self._services, self._settings, self._id = services, services.settings, project_id
+        self._model, self._label_map = model, label_map
+        self._stage, self._check, self._heartbeat = stage, check, heartbeat
+        self._failed: set[int] = set()
+
+    def rank(self, tasks: Sequence[Task], *, round_number: int) -> PoolRanking:
+        """Order the pool: scored tasks first, best first, then those that there was no time to score.
+
+        Tasks whose image cannot be had are noted and left out.
+
+        Args:
+            tasks: all tasks of the project, of any status.
+            round_number: how many rounds were ranked before.
+        """
+        if self._model is None:
+            return self._cold_start(tasks)
+        strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
+        in_parts = strategy.asks_for_regions and self._label_map.query_control is not None
+        found = {one.task.task_id: one for one in pool.candidates(tasks, in_parts=in_parts)}
+        order = sample_order(list(found), self._settings.seed)
+        limit, at_least, seconds = self._sample_bounds(len(order))
+        sample = [found[task_id] for task_id in order[:limit]]
+        labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
+        streams = self._pools(strategy, sample, labelled)
+        unlabelled, seen = _watched(streams.unlabelled, seconds=seconds, at_least=at_least)
+        ranking = rank_pool(
+            strategy,
+            replace(streams, unlabelled=unlabelled),
+            budget=self._budget(strategy, in_parts=in_parts),
+            seed=self._settings.seed + round_number,
+            round_number=round_number,
+            progress=lambda done: self._stage("ranking", done, len(sample)),
+            preparation=self._preparation(),
+        )
+        waiting = {one.task.task_id for one in found.values() if one.task.status == "unlabelled"}
+        done = seen | self._failed
+        rest = [task for task in order if task in waiting and task not in done]
+        return append_unscored(_wanted(ranking, waiting, in_parts=in_parts), rest)
+
+    def observer(self) -> Observer | None:
+        """Return how arriving tasks are measured: as the strategy observes a pool, with the current model.
+
+        None where the strategy sees nothing without what it learns at its first ranking.
+        """
+        strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
+        predicted = sees_predictions(strategy)
+        if "examples" in strategy.needs:
+            recall(strategy, self._state_file())
+            if not predicted and not strategy.state_dict():
+                return None
+        stream = self._streams(strategy)
+
+        def observe(arrivals: Sequence[Candidate]) -> Iterator[Observation]:
+            return map(strategy.observe, stream(arrivals, predicted=predicted)())
+
+        return Observer(observe, self._sample_bounds)
+
+    # -- before the first labels --------------------------------------------------------------------------------------
+    def _cold_start(self, tasks: Sequence[Task]) -> PoolRanking:
+        """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images."""
+        found = {one.task.task_id: one for one in pool.candidates(tasks, in_parts=False)}
+        order = sample_order(list(found), self._settings.seed)
+        nothing = PoolRanking({}, 0)
+        if self._settings.encoder_weights == "none" or len(order) < 2:
+            return append_unscored(nothing, order)  # an encoder that never saw an image tells nothing of likeness
+        from ml_backend.learning.prediction.predictor import fresh_predictor
+        from strategies import Budget
+
+        strategy = make_strategy("coreset", {})
+        predictor = fresh_predictor(self._settings, self._label_map.classes)
+
+        def stream() -> Iterator[Batch]:
+            items = self._items([found[task_id] for task_id in order])
+            return predictor.batches(items, features=True, batch_size=self._settings.batch_size)
+
+        unlabelled, seen = _watched(stream, seconds=COLD_START_SECONDS, at_least=0)
+        ranking = rank_pool(
+            strategy,
+            Pools(unlabelled, lambda: iter(()), lambda: iter(()), lambda: iter(())),
+            budget=Budget(images=self._settings.queue_window),
+            seed=self._settings.seed,
+            round_number=0,
+            progress=lambda done: self._stage("ranking", done, len(order)),
+        )
+        done = seen | self._failed
+        return append_unscored(ranking, [task for task in order if task not in done])
+
+    # -- what the strategy is given -----------------------------------------------------------------------------------
+    def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
+        stream, predicted = self._streams(strategy), sees_predictions(strategy)
+        return Pools(
+            unlabelled=stream(sample, predicted=predicted),
+            labelled=stream(labelled, predicted=predicted),
+            unlabelled_images=stream(sample, predicted=False),
+            labelled_images=stream(labelled, predicted=False),
+            asked={one.task.task_id: one.asked for one in sample if one.parts},
+        )
+
+    def _streams(self, strategy: Strategy) -> _MakeStream:
+        wanted = strategy.needs
+        committee = self._committee(strategy)
+
+        def stream(of: Sequence[Candidate], *, predicted: bool) -> Callable[[], Iterator[Batch]]:
+            def batches() -> Iterator[Batch]:
+                if not predicted:
+                    return self._plain_batches(of)
+                return self._predictor().batches(
+                    self._items(of),
+                    features="features" in wanted,
+                    batch_size=self._settings.batch_size,
+                    committee=committee,
+                    memory=self._settings.scoring_memory,
+                )
+
+            return batches
+
+        return stream
+
+    def _committee(self, strategy: Strategy) -> Committee | None:
+        if "committee" not in strategy.needs or self._model is None:
+            return None
+        from ml_backend.learning.prediction.predictor import make_committee
+
+        checkpoints = self._services.checkpoints(self._id)
+        return make_committee(self._predictor(), checkpoints, self._model, self._settings)
+
+    def _budget(self, strategy: Strategy, *, in_parts: bool) -> Budget:
+        """Return what to plan for: what is labelled before the next ranking, or all that the queue shows."""
+        from strategies import Budget
+
+        s = self._settings
+        if in_parts and s.query_images:
+            return Budget(images=s.query_images)
+        return Budget(images=s.train_after if strategy.plans_one_round else s.queue_window)
+
+    def _preparation(self) -> Preparation:
+        s = self._settings
+
+        def progress(done: int, total: int) -> None:
+            self._stage("preparing", done, total)
+            self._heartbeat()
+
+        return Preparation(self._state_file(), s.prepare_minutes * 60, progress)
+
+    def _state_file(self) -> Path:
+        s = self._settings
+        options = {**s.strategy_options, "cost_measure": s.cost_measure}  # what was learned in clicks is no seconds
+        return state_file(self._services.project_folder(self._id) / "strategy", s.strategy, options)
+
+    def _sample_bounds(self, size: int) -> tuple[int, int, float]:
+        """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""
+        if self._settings.pool_sample:
+            most = min(size, self._settings.pool_sample)
+            return most, most, 0.0
+        least = min(size, WINDOWS_ALWAYS_SCORED * self._settings.queue_window)
+        trained = self._model.record.measures.get("seconds", 0.0) if self._model else 0.0
+        return size, least, float(trained)
+
+    # -- images -------------------------------------------------------------------------------------------------------
+    def _plain_batches(self, of: Sequence[Candidate]) -> Iterator[Batch]:
+        from ml_backend.learning.networks import resolve_device
+        from ml_backend.learning.prediction.predictor import image_batches
+
+        s = self._settings
+        device = resolve_device(s.device)
+        return image_batches(self._items(of), input_size=s.input_size, batch_size=s.batch_size, device=device)
+
+    def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
+        """Fetch and decode images, in order; one that cannot be had is noted and left out."""
+        images = self._services.images_of(self._id).arrays([one.task.image for one in of])
+        for candidate, image in zip(of, images, strict=True):
+            self._check()
+            task = candidate.task
+            found = image if isinstance(image, ImageError) else _item(candidate, image)
+            if isinstance(found, ImageError):
+                self._failed.add(task.task_id)
+                self._services.store.set_task_error(self._id, task.task_id, str(found))
+                continue
+            if task.error and task.status == "unlabelled":
+                self._services.store.set_task_error(self._id, task.task_id, "")
+            yield found
+
+    def _predictor(self) -> Predictor:
+        if self._model is None:
+            raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
+        checkpoints = self._services.checkpoints(self._id)
+        return self._services.predictors.get(checkpoints, self._model.number, self._settings.device)
+
+
+def _watched(
+    stream: Callable[[], Iterable[Batch]], *, seconds: float, at_least: int
+) -> tuple[Callable[[], Iterator[Batch]], set[int]]:
+    """Bound a stream in time, and note the images that it got to: those fill the set while it is read."""
+    seen: set[int] = set()
+
+    def batches() -> Iterator[Batch]:
+        for batch in within_time(stream(), seconds=seconds, at_least=at_least):
+            seen.update(int(task_id) for task_id in batch.ids)
+            yield batch
+
+    return batches, seen
+
+
+def _item(candidate: Candidate, image: Array) -> Item | ImageError:
+    """Put what is labelled of an image, and what that cost, beside it."""
+    from ml_backend.learning.prediction.predictor import Item
+
+    size = (image.shape[0], image.shape[1])
+    try:
+        labelled = pool.labelled_pixels(candidate.parts) if candidate.parts else None
+        cost = _cost(candidate.parts, size)
+    except (MaskError, OSError, ValueError) as error:  # ValueError: a file of effort that is damaged
+        return ImageError(f"What is labelled of the image cannot be read: {error}")
+    if labelled is not None and labelled.shape != size:
+        return ImageError(f"The mask is {labelled.shape[1]}x{labelled.shape[0]}, the image {size[1]}x{size[0]} pixels.")
+    return Item(candidate.task.task_id, image, labelled, cost)
+
+
+def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Return the effort that the labels of an image took (H,W); None where none of them tells."""
+    files = [Path(part.effort_file) for part in parts if part.effort_file]
+    return effort_map(np.concatenate([read_points(file) for file in files]), size) if files else None
+
+
+def _wanted(ranking: PoolRanking, waiting: set[int], *, in_parts: bool) -> PoolRanking:
+    """Leave out labelled images of which nothing more is asked for, and boxes that could not be shown."""
+    queries: Mapping[int, object] = ranking.queries if in_parts else {}
+    stay = {task: value for task, value in ranking.priorities.items() if task in waiting or task in queries}
+    shown = {task: query for task, query in ranking.queries.items() if task in stay} if in_parts else {}
+    return replace(ranking, priorities=stay, scored=len(stay), queries=shown)
