@@ -38,7 +38,7 @@ from ml_backend.learning.prediction.predictors import load_predictor
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.services import Services, open_services, webhook_secret
 from ml_backend.settings import load_settings
-from strategies import available
+from strategies import available, catalogue
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 FIELDS = [
@@ -142,7 +142,7 @@ def project_of(
     title = f"{dataset.name} {strategy}"
     known = {str(row["title"]): int(row["id"]) for row in services.client.projects()}
     xml = label_config(dataset, "BitmaskLabels")
-    if strategy == "cereals":
+    if catalogue.entry(strategy).asks_for_regions:
         xml = with_query_control(xml, query_control=services.settings.query_control)
     if title not in known:
         known[title] = int(services.client.create_project(title=title, label_config=xml)["id"])

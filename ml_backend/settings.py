@@ -20,10 +20,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import ConfigurationError, few, shown
 from ml_backend.images.hosts import ImageHosts
+from strategies import catalogue
 
-ENSEMBLED = frozenset({"suggestive_annotation", "sa"})
-"""Strategies whose committee is an ensemble where nobody says otherwise."""
 _PREFIX = "NEXTMASK_"
+_ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ensemble)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     )
     committee: Literal["auto", "mc_dropout", "ensemble"] = Field(
         "auto",
-        description="Members that a method compares. auto: an ensemble for suggestive_annotation, else mc_dropout.",
+        description=f"Members that a method compares. auto: an ensemble for {_ENSEMBLED}, else mc_dropout.",
     )
     members: int = Field(
         0, ge=0, le=200, description="Members of the committee, at least 2. 0: 20 with mc_dropout, 4 in an ensemble."
@@ -256,7 +256,7 @@ class Settings(BaseSettings):
         """The committee of methods that need one."""
         if self.committee != "auto":
             return self.committee
-        return "ensemble" if self.strategy in ENSEMBLED else "mc_dropout"
+        return "ensemble" if catalogue.described(self.strategy).ensemble else "mc_dropout"
 
     @property
     def effective_members(self) -> int:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from ml_backend.settings import PROJECT_FIELDS, Settings
-from strategies import available
+from strategies.catalogue import ENTRIES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN = "<!-- made by scripts/make_configuration_docs.py: do not edit by hand -->"
@@ -74,7 +74,8 @@ def _default(field: FieldInfo) -> str:
 
 def _valid(name: str, field: FieldInfo) -> str:
     kind = field.annotation
-    choices = available() if name == "strategy" else get_args(kind) if get_origin(kind) is Literal else ()
+    own = tuple(entry.name for entry in ENTRIES)
+    choices = own if name == "strategy" else get_args(kind) if get_origin(kind) is Literal else ()
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     limits = (

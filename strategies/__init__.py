@@ -1,7 +1,8 @@
 """Active-learning strategies for semantic segmentation: tensors in, an order of images out.
 
 Stands alone: torch and numpy, no labelling tool, no particular network. A strategy observes the pool batch by
-batch and ranks what it has seen; higher = label sooner.
+batch and ranks what it has seen; higher = label sooner. Importing this package imports neither torch nor a method:
+what needs them is imported when it is used. `strategies.catalogue` has the facts of every method.
 
     >>> import torch
     >>> from strategies import Batch, Budget, Observation, available, create
@@ -23,70 +24,36 @@ batch and ranks what it has seen; higher = label sooner.
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from strategies.auto import Auto
-from strategies.bald import Bald
-from strategies.base import Batch, Budget, Observation, Ranking, Region, Strategy
-from strategies.ceal import Ceal
-from strategies.cereals import Cereals
-from strategies.class_balanced import ClassBalanced
-from strategies.coreset import Coreset
-from strategies.density import Density
-from strategies.entropy import Entropy
-from strategies.least_confidence import LeastConfidence
-from strategies.margin import Margin
-from strategies.power_noise import PowerNoise
-from strategies.random import Random
-from strategies.std import Std
-from strategies.suggestive_annotation import SuggestiveAnnotation
-from strategies.vaal import Vaal
-from strategies.vote_entropy import VoteEntropy
+from strategies.catalogue import available, create
+from strategies.entry import Entry, Words
 
-__all__ = ["Batch", "Budget", "Observation", "Ranking", "Region", "Strategy", "available", "create"]
+if TYPE_CHECKING:
+    from strategies.base import Batch, Budget, Observation, Ranking, Region, Strategy
 
-_CLASSES: tuple[type[Strategy], ...] = (
-    Auto,
-    Bald,
-    Ceal,
-    Cereals,
-    ClassBalanced,
-    Coreset,
-    Density,
-    Entropy,
-    LeastConfidence,
-    Margin,
-    PowerNoise,
-    Random,
-    Std,
-    SuggestiveAnnotation,
-    Vaal,
-    VoteEntropy,
-)
-_METHODS = {one.name: one for one in _CLASSES}
-_SHORT_NAMES = {"sa": "suggestive_annotation"}
+__all__ = [
+    "Batch",
+    "Budget",
+    "Entry",
+    "Observation",
+    "Ranking",
+    "Region",
+    "Strategy",
+    "Words",
+    "available",
+    "create",
+]
 
 
-def available() -> tuple[str, ...]:
-    """Return the names of all methods, sorted."""
-    return tuple(sorted(_METHODS))
+def __getattr__(name: str) -> Any:
+    """Return a class of `strategies.base`, which takes torch with it, when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module("strategies.base"), name)
+    return value
 
 
-def create(name: str, **options: Any) -> Strategy:
-    """Return the method of that name with these options; the method's class says which there are.
-
-    "sa" is accepted for "suggestive_annotation".
-
-    Raises:
-        ValueError: no such method, or no such option; it lists the valid ones.
-    """
-    name = _SHORT_NAMES.get(name, name)
-    if name not in _METHODS:
-        raise ValueError(f"unknown strategy {name!r}; available: {', '.join(available())}")
-    method = _METHODS[name]
-    valid = inspect.signature(method).parameters
-    unknown = sorted(set(options) - set(valid))
-    if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r} of strategy {name!r}; valid: {', '.join(valid) or 'none'}")
-    return method(**options)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,6 +34,17 @@ Order = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Lesson:
+    """What is learned from: the arguments of `Strategy.prepare`, whose documentation says what they are."""
+
+    labelled: Iterable[Batch]
+    unlabelled: Iterable[Batch]
+    generator: torch.Generator
+    progress: Progress | None
+    deadline: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Round:
     """What an order is made from: the arguments of `Strategy.rank`, whose documentation says what they are."""
 
@@ -51,7 +62,8 @@ class Strategy(ABC):
         name: what `strategies.create` knows it by; its module and its test module are named so, too.
         needs: what the caller has to compute for it, out of "probabilities" (a network's, M >= 1), "committee"
             (M >= 2 members that differ), "features" (one descriptor per image), "labelled" (the observations of the
-            labelled images in `rank`) and "examples" (batches of both pools in `prepare`). Options may change it.
+            labelled images in `rank`), "examples" (batches of both pools in `prepare`) and "background" (a first
+            class that is no object). Options may change it.
         asks_for_regions: whether its rankings name the regions of an image that are worth labelling.
         plans_one_round: whether its budget should be what is labelled before the next ranking, because what is beyond
             it is treated in another way (left to pseudo-labels, or for later regions), and not just of lower rank.
@@ -79,7 +91,13 @@ class Strategy(ABC):
             progress: told about long work.
             deadline: time on `time.monotonic`'s clock, in seconds, by which to be ready with what is there.
         """
-        del labelled, unlabelled, generator, progress, deadline
+        self._learn(
+            Lesson(labelled=labelled, unlabelled=unlabelled, generator=generator, progress=progress, deadline=deadline)
+        )
+
+    def _learn(self, lesson: Lesson) -> None:
+        """Train what the method needs to observe; by default nothing."""
+        del lesson
 
     @abstractmethod
     def observe(self, batch: Batch) -> Observation:
@@ -115,12 +133,15 @@ class Strategy(ABC):
         """
         if not unlabelled.ids:
             return Ranking.in_order((), np.zeros(0, dtype=np.int64))
-        now = Round(unlabelled=unlabelled, labelled=labelled, budget=budget, number=round, generator=generator)
-        order = self._order(now)
-        certain = self._pseudo_labels(now, order)
-        return replace(
-            Ranking.in_order(unlabelled.ids, order), pseudo_labels=tuple(unlabelled.ids[one] for one in certain)
+        return self._ranking(
+            Round(unlabelled=unlabelled, labelled=labelled, budget=budget, number=round, generator=generator)
         )
+
+    def _ranking(self, round: Round) -> Ranking:
+        """Return the ranking of a pool that is not empty; by default of whole images in their order."""
+        ids, order = round.unlabelled.ids, self._order(round)
+        certain = self._pseudo_labels(round, order)
+        return replace(Ranking.in_order(ids, order), pseudo_labels=tuple(ids[position] for position in certain))
 
     def _order(self, round: Round) -> Order:
         """Return the order of a pool that is not empty; by default by information alone, ties by id."""

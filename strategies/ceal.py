@@ -1,8 +1,9 @@
 """CEAL, cost-effective active learning: people label what is uncertain, the network itself what is certain.
 
 Paper: Wang et al., "Cost-effective active learning for deep image classification", 2017, arXiv 1701.03551; Gorriz
-et al., "Cost-effective active learning for melanoma segmentation", 2017, arXiv 1711.09168 (`MELANOMA`); Gu, "Active
-Learning and Its Application in Semantic Segmentation" (the survey), section III.A.1. The survey numbers no equation.
+et al., "Cost-effective active learning for melanoma segmentation", 2017, arXiv 1711.09168 (the preset `melanoma`);
+Gu, "Active Learning and Its Application in Semantic Segmentation" (the survey), section III.A.1. The survey numbers
+no equation.
 In round t the most uncertain images are asked for, and those whose entropy is below δ_t = δ_0 - t · decay (not below
 0) get their prediction as pseudo-label, until the next round finds out anew.
 
@@ -28,9 +29,8 @@ A certain image and two uncertain ones, of which one is asked for:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,18 +44,6 @@ from strategies.checks import check_choice, check_count, check_number
 from strategies.frames import extents
 from strategies.pixel_uncertainty import MeasuredUncertainty
 from strategies.segmentation import predicted_classes
-
-MELANOMA: Mapping[str, Any] = {
-    "measure": "var",
-    "weighting": "distance",
-    "groups": (10, 10, 15),
-    "threshold": 1.0,
-    "decay": 0.0,
-    "confident_from": 5,
-    "confident_most": 20,
-    "confident_growth": 20,
-}
-"""Options of the melanoma paper, for a budget of 35 images and a committee of 20: `create("ceal", **MELANOMA)`."""
 
 
 class Ceal(MeasuredUncertainty):
@@ -108,6 +96,8 @@ class Ceal(MeasuredUncertainty):
         self._shares = _shares(groups)
         self._background = background
         self._weighted = check_choice("weighting", weighting, ("none", "distance")) == "distance"
+        if self._weighted:
+            self.needs = self.needs | {"background"}
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:

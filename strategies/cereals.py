@@ -28,9 +28,8 @@ Two windows promise the same, the second for twice the effort of the first; a th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies import regions, training
-from strategies.base import Batch, Budget, Observation, Progress, Ranking
+from strategies.base import Batch, Lesson, Observation, Ranking, Round
 from strategies.checks import check_choice, check_count, check_number
 from strategies.cost_network import CostNetwork, Crop, crops, poisson_loss, stacked
 from strategies.frames import extents
@@ -96,7 +95,7 @@ class _Trained:
     run: training.Run
 
 
-class Cereals(MeasuredUncertainty):
+class Cereals(training.Learner[_Trained], MeasuredUncertainty):
     """Asks for windows of images by their information and cost.
 
     Args:
@@ -140,39 +139,32 @@ class Cereals(MeasuredUncertainty):
         self._fusion: Fusion = fusion if callable(fusion) else FUSIONS[check_choice("fusion", fusion, FUSIONS)]
         self._cost_width, self._blur = cost_width, float(blur)
         self._iterations, self._learning_rate = iterations, learning_rate
-        self._trained: _Trained | None = None
 
-    def prepare(
-        self,
-        labelled: Iterable[Batch],
-        unlabelled: Iterable[Batch],
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
-        deadline: float | None = None,
-    ) -> None:
+    def _learn(self, lesson: Lesson) -> None:
         """Train the cost network on the labelled pixels of the images that have a cost map.
 
         Called again with the same images it goes on where it stopped, at once or from a loaded state; with others it
         starts over. The order of the images and their batches do not matter. Without effort on record, or when cost is
         left out of account, nothing is trained.
         """
-        del unlabelled
         if self._fusion is information_alone:
             return
-        parts = crops(training.before(deadline, labelled), self._blur)
+        parts = crops(training.before(lesson.deadline, lesson.labelled), self._blur)
         effort = sum(float(part.effort.double().sum()) for part in parts)
         if effort == 0:
-            self._trained = None
+            self._learned = None
             return
         data = training.digest(value for part in parts for value in (part.pixels, part.effort, part.known))
-        if self._trained is None or self._trained.run.data != data:
-            self._trained = self._start(training.draw_seed(generator), data)
-            self._trained.network.scale.fill_(effort / sum(int(part.known.sum()) for part in parts))
-        trained = self._trained
+        if self._learned is None or self._learned.run.data != data:
+            self._learned = self._start(training.draw_seed(lesson.generator), data)
+            self._learned.network.scale.fill_(effort / sum(int(part.known.sum()) for part in parts))
+        trained = self._learned
         trained.run.to(parts[0].pixels.device)
         trained.run.until(
-            self._iterations, lambda chance: _step(trained, parts, chance), progress=progress, deadline=deadline
+            self._iterations,
+            lambda chance: _step(trained, parts, chance),
+            progress=lesson.progress,
+            deadline=lesson.deadline,
         )
 
     @torch.no_grad()
@@ -196,38 +188,15 @@ class Cereals(MeasuredUncertainty):
             grids.append(torch.stack([self._windows.sums(one, size) for one in both]))
         return replace(Observation.from_batch(batch, information=information), regions=tuple(grids))
 
-    def rank(
-        self,
-        unlabelled: Observation,
-        labelled: Observation | None,
-        *,
-        budget: Budget,
-        round: int = 0,
-        generator: torch.Generator,
-    ) -> Ranking:
+    def _ranking(self, round: Round) -> Ranking:
         """Choose windows up to the budget; the images they are in come first, in the order of their best window."""
-        del labelled, round, generator
-        grids = unlabelled.regions or ()
-        if len(grids) != len(unlabelled.ids):
+        pool = round.unlabelled
+        grids = pool.regions or ()
+        if len(grids) != len(pool.ids):
             raise ValueError("Observation.regions: expected the window sums that cereals observes, received None")
         # The length of boundaries, which stands for the cost before there is effort to learn from, is no effort.
-        costs = [grid[1].double().cpu().numpy() for grid in grids] if self._trained is not None else None
-        return regions.rank(unlabelled, self._scores(grids), self._windows, budget, costs)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the cost network, its optimiser and how far it is; empty when nothing is trained."""
-        return {} if self._trained is None else self._trained.run.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned of a CEREALS with the same options.
-
-        Raises:
-            ValueError: the state is another method's, or of other options.
-        """
-        trained = self._start(0, "") if state else None
-        if trained is not None:
-            trained.run.load_state_dict(state)
-        self._trained = trained
+        costs = [grid[1].double().cpu().numpy() for grid in grids] if self._learned is not None else None
+        return regions.rank(pool, self._scores(grids), self._windows, round.budget, costs)
 
     def _start(self, seed: int, data: str) -> _Trained:
         network = training.drawn(lambda: CostNetwork(self._cost_width), seed)
@@ -243,10 +212,10 @@ class Cereals(MeasuredUncertainty):
 
     def _cost(self, image: Tensor, classes: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the expected cost of an image (3,h,w) by itself, predicted as classes (h,w): (h,w)."""
-        if self._trained is None:
+        if self._learned is None:
             return boundary_length(classes, size)
-        self._trained.run.to(image.device)
-        return self._trained.network.effort(image[None].float())[0]
+        self._learned.run.to(image.device)
+        return self._learned.network.effort(image[None].float())[0]
 
     def _scores(self, grids: Sequence[Tensor]) -> list[Values]:
         information, cost = (

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import heapq
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from strategies.base import Progress
+from strategies.base import Progress, Strategy
 
 _Value = TypeVar("_Value")
+_Learned = TypeVar("_Learned", bound="Learned")
 _Build = TypeVar("_Build", bound=nn.Module)
 _FIELDS = {"kind", "settings", "seed", "data", "step", "restarts", "modules", "optimizers"}
 
@@ -163,6 +165,39 @@ class Run:
     def _train(self, mode: bool) -> None:
         for module in self._modules:
             module.train(mode)
+
+
+class Learned(Protocol):
+    """Networks of a method with the run that trains them."""
+
+    @property
+    def run(self) -> Run:
+        """Where their training stands."""
+
+
+class Learner(Strategy, Generic[_Learned]):
+    """A method with networks of its own, whose state is the run that trains them."""
+
+    _learned: _Learned | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the networks, their optimisers and how far they are; empty before anything is trained."""
+        return {} if self._learned is None else self._learned.run.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned of the same method with the same options.
+
+        Raises:
+            ValueError: the state is another method's, or of other options.
+        """
+        learned = self._start(0, "") if state else None
+        if learned is not None:
+            learned.run.load_state_dict(state)
+        self._learned = learned
+
+    @abstractmethod
+    def _start(self, seed: int, data: str) -> _Learned:
+        """Return new networks whose weights follow from the seed, to be trained on the data of that digest."""
 
 
 def stable_hash(key: str) -> int:

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ from torch.nn import functional
 
 from strategies import training
 from strategies.autoencoder import Autoencoder, latents_drawn, negative_elbo
-from strategies.base import Batch, Observation, Progress, Strategy
+from strategies.base import Batch, Lesson, Observation
 from strategies.checks import check_count, check_number
 from strategies.frames import extents
 
@@ -55,7 +54,7 @@ class _Networks:
     run: training.Run
 
 
-class Vaal(Strategy):
+class Vaal(training.Learner[_Networks]):
     """Ranks images by how little a discriminator in the latent space of a β-VAE takes them for labelled.
 
     Args:
@@ -106,41 +105,32 @@ class Vaal(Strategy):
         self._image_size, self._latent, self._width = image_size, latent, width
         self._epochs, self._warm_epochs, self._batch_size = epochs, warm_epochs, batch_size
         self._rates: dict[str, float] = rates
-        self._networks: _Networks | None = None
 
-    def prepare(
-        self,
-        labelled: Iterable[Batch],
-        unlabelled: Iterable[Batch],
-        *,
-        generator: torch.Generator,
-        progress: Progress | None = None,
-        deadline: float | None = None,
-    ) -> None:
+    def _learn(self, lesson: Lesson) -> None:
         """Train VAE and discriminator on the device of the images.
 
         Called again with the same images it goes on where it stopped, at once or from a loaded state; with others it
         starts from the VAE that it has, and trains for `warm_epochs`. The order of the images and their
         batches do not matter. Without images of both kinds there is nothing to tell apart, and nothing is trained.
         """
-        known = self._thumbnails(training.before(deadline, labelled))
-        pool = self._thumbnails(training.before(deadline, unlabelled))
+        known = self._thumbnails(training.before(lesson.deadline, lesson.labelled))
+        pool = self._thumbnails(training.before(lesson.deadline, lesson.unlabelled))
         if not known or not pool:
-            self._networks = None
+            self._learned = None
             return
         data = training.digest([*known, torch.zeros(0), *pool])
-        if self._networks is None:
-            self._networks = self._start(training.draw_seed(generator), data)
-        elif self._networks.run.data != data:
-            self._restart(self._networks, training.draw_seed(generator), data)
-        networks = self._networks
+        if self._learned is None:
+            self._learned = self._start(training.draw_seed(lesson.generator), data)
+        elif self._learned.run.data != data:
+            self._restart(self._learned, training.draw_seed(lesson.generator), data)
+        networks = self._learned
         networks.run.to(known[0].device)
         epochs = self._warm_epochs if networks.run.restarts else self._epochs
         networks.run.until(
             epochs * -(-len(pool) // self._batch_size),
             lambda chance: self._step(networks, known, pool, chance),
-            progress=progress,
-            deadline=deadline,
+            progress=lesson.progress,
+            deadline=lesson.deadline,
         )
 
     @torch.no_grad()
@@ -150,29 +140,14 @@ class Vaal(Strategy):
         Raises:
             ValueError: `prepare` has not been given labelled and unlabelled images.
         """
-        if self._networks is None:
+        if self._learned is None:
             raise ValueError("vaal is not trained: expected prepare() with labelled and unlabelled images before")
-        self._networks.run.to(batch.images.device)
+        self._learned.run.to(batch.images.device)
         information = torch.zeros(len(batch.ids), dtype=torch.float64, device=batch.images.device)
         for position, thumbnail in enumerate(self._shrunk(batch)):
-            mean, _ = self._networks.autoencoder.encode(_as_images([thumbnail]))
-            information[position] = -self._networks.discriminator(mean)[0, 0]
+            mean, _ = self._learned.autoencoder.encode(_as_images([thumbnail]))
+            information[position] = -self._learned.discriminator(mean)[0, 0]
         return Observation.from_batch(batch, information=information)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the networks, their optimisers and how far they are; empty before anything is trained."""
-        return {} if self._networks is None else self._networks.run.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned of a VAAL with the same options.
-
-        Raises:
-            ValueError: the state is another method's, or of other options.
-        """
-        networks = self._start(0, "") if state else None
-        if networks is not None:
-            networks.run.load_state_dict(state)
-        self._networks = networks
 
     def _start(self, seed: int, data: str) -> _Networks:
         autoencoder = training.drawn(lambda: Autoencoder(self._latent, self._width, self._image_size), seed)

@@ -215,9 +215,9 @@ def _plan(preset: str | None, values: dict[str, Any], recipe: dict[str, Any]) ->
 
 def _named(strategies: list[str]) -> list[str]:
     """Put all strategies in the place of "all"."""
-    from strategies import available
+    from strategies.catalogue import importable
 
-    return [name for one in strategies for name in (("full", *available()) if one == "all" else (one,))]
+    return [name for given in strategies for name in (("full", *importable()) if given == "all" else (given,))]
 
 
 def _amount(option: str, text: str | None) -> Any:

@@ -13,12 +13,12 @@ from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_addr
 from ml_backend.dashboard.pictures import NoPicture, Pictures, Subject, hex_colour
 from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.dashboard.strategy_words import StrategyWords, words_of
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry
+from strategies import Words, catalogue
 
 PAGE: Final = 12
 """Tasks on a page."""
@@ -80,7 +80,7 @@ def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None
             pager=pager,
             cards=_cards(services, pictures, found, settings, labels, pager),
             legend=labels.legend if labels else [],
-            words=words_of(settings.strategy),
+            words=catalogue.described(settings.strategy).words,
             strategy=settings.strategy,
             counts=services.store.count_tasks(project),
             train_after=settings.train_after,
@@ -118,11 +118,10 @@ def _card(
 ) -> Card:
     subject = None if labels is None else Subject(project, settings, labels, entry.task)
     failure = pictures.failure(subject) if subject else None
+    words = catalogue.described(settings.strategy).words
     return Card(
         entry=entry,
-        why=reason(
-            entry, below.get(entry.task.task_id), words_of(settings.strategy), model_number(project.ranking_version)
-        ),
+        why=reason(entry, below.get(entry.task.task_id), words, model_number(project.ranking_version)),
         classes=_classes(pictures, subject) if subject else (),
         regions=len(boxes_from_text(entry.asked)),
         effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[settings.cost_measure]}",
@@ -131,7 +130,7 @@ def _card(
     )
 
 
-def reason(entry: QueueEntry, below: float | None, words: StrategyWords, model: int) -> str:
+def reason(entry: QueueEntry, below: float | None, words: Words, model: int) -> str:
     """Say why a task has its place.
 
     Args:

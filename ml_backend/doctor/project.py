@@ -19,10 +19,10 @@ from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
 from ml_backend.images.references import in_project, shown
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.registration import SECRET_HEADER, UNCERTAINTY_SAMPLING, WEBHOOK_ACTIONS, is_ours, same_address
-from ml_backend.projects.status import ASKS_FOR_REGIONS
 from ml_backend.projects.tabs import TAB_TITLE, title_of
 from ml_backend.settings import Settings
 from ml_backend.store import Project
+from strategies import catalogue
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -315,7 +315,7 @@ def _judge_labels(facts: Facts) -> Iterator[Finding]:
     if bare:
         found = "Labels have no colour of their own (attribute background)"
         yield warning("colours", found, "Label Studio paints them alike: classes cannot be told apart.", facts.mend)
-    if settings.strategy in ASKS_FOR_REGIONS and label_map.query_control is None:
+    if catalogue.described(settings.strategy).asks_for_regions and label_map.query_control is None:
         found = f"Strategy {settings.strategy} asks for regions, and no control {settings.query_control!r} shows them"
         yield warning("regions", found, "Whole images are asked for.", f"{facts.mend} --add-query-control")
     yield ok("labels", f"{len(label_map.classes)} classes: {', '.join(label_map.classes[:8])}")

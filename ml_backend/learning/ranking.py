@@ -99,25 +99,12 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
     from strategies import create
 
     try:
-        return create(name, **_with_preset(name, options))
+        return create(name, **options)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: "
             f"{str(error)[:1000]}"
         ) from error
-
-
-def _with_preset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    from strategies.ceal import MELANOMA
-
-    presets = {("ceal", "melanoma"): MELANOMA}
-    if "preset" not in options:
-        return dict(options)
-    found = presets.get((name, options["preset"]))
-    if found is None:
-        valid = ", ".join(preset for strategy, preset in presets if strategy == name) or "none"
-        raise ValueError(f"unknown preset {options['preset']!r}; valid: {valid}")
-    return {**found, **{key: value for key, value in options.items() if key != "preset"}}
 
 
 def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:

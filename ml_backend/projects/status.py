@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from ml_backend.annotations.label_map import label_map_of
 from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigError
@@ -18,9 +18,7 @@ from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
-
-ASKS_FOR_REGIONS: Final = frozenset({"cereals"})
-"""Names of strategies that ask for regions: known here, since asking the strategies takes seconds to import."""
+from strategies import catalogue
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def gone_text(services: Services, project: Project) -> str:
 
 
 def _hints(project: Project, settings: Settings) -> list[str]:
-    if settings.strategy not in ASKS_FOR_REGIONS or not project.label_config:
+    if not catalogue.described(settings.strategy).asks_for_regions or not project.label_config:
         return []
     try:
         label_map = label_map_of(project.label_config, settings)

@@ -9,10 +9,10 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, Sample
 from ml_backend.errors import ConfigurationError
 from ml_backend.learning.networks import build, resolve_device
-from ml_backend.settings import ENSEMBLED
 from ml_backend.simulation.material import Material, background_of, load
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.results import FULL
+from strategies import catalogue
 
 _VALIDATION_SHARE = 5
 """Where there is no split for validation, one of so many training images is taken for it."""
@@ -68,13 +68,13 @@ def check(plan: Plan, dataset: Dataset) -> None:
 def _check_strategy(contender: Contender, plan: Plan, dataset: Dataset) -> None:
     """Find what would stop a strategy after its first training."""
     strategy = contender.make()
-    if "committee" in strategy.needs and strategy.name not in ENSEMBLED and plan.recipe.dropout == 0:
+    from_dropout = "committee" in strategy.needs and not catalogue.described(strategy.name).ensemble
+    if from_dropout and plan.recipe.dropout == 0:
         raise ConfigurationError(
             f"{strategy.name} compares the members of a committee, and without dropout they are all the same network. "
             "Give --dropout 0.1 or another share."
         )
-    detects = contender.options.get("preset") == "melanoma" or contender.options.get("weighting") == "distance"
-    if strategy.name == "ceal" and detects and background_of(dataset) is None:
+    if "background" in strategy.needs and background_of(dataset) is None:
         raise ConfigurationError(
             f"{contender.label} looks for objects on a background, but the first class of {dataset.name!r} is "
             f"{dataset.classes[0]!r}. Leave these options out."

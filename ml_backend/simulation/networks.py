@@ -26,13 +26,12 @@ from ml_backend.learning.training.data import Augmentation, Sample, Samples, aug
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.loop import Data, fit, seeded
 from ml_backend.learning.training.start import initial_network
-from ml_backend.settings import ENSEMBLED
 from ml_backend.simulation.evaluation import Measured, by_image, evaluate
 from ml_backend.simulation.frozen_encoder import MapMemory, freeze_encoder
 from ml_backend.simulation.labels import Labels
 from ml_backend.simulation.material import Material, Picture
 from ml_backend.simulation.plan import Plan
-from strategies import Strategy
+from strategies import Strategy, catalogue
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ class Networks:
         """Make the committee that a strategy needs, as production does; None where it needs none."""
         if "committee" not in strategy.needs:
             return None
-        if strategy.name not in ENSEMBLED:
+        if not catalogue.described(strategy.name).ensemble:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
         networks = [
             self._fitted(self._resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()

@@ -15,11 +15,8 @@ from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training import Job
 from ml_backend.simulation.results import FULL
-from strategies import Strategy
+from strategies import Strategy, catalogue
 
-WINDOWED = frozenset({"cereals"})
-"""Strategies that ask for windows of images."""
-_WINDOW_SHARE = 128 / 2048
 _LEAST_WINDOW = 8
 
 Unit = Literal["images", "pixels", "clicks"]
@@ -142,12 +139,13 @@ class Contender:
         """Return the strategy.
 
         Args:
-            width: of the images, in pixels. Windows whose size is not given get the part of it that CEREALS found
-                best, 128 of 2,048 pixels, and a stride of a third of that.
+            width: of the images, in pixels. Windows whose size is not given get the part of it that the catalogue
+                says, and a stride of a third of that.
         """
         options = dict(self.options)
-        if width is not None and self.name in WINDOWED and "window" not in options:
-            options["window"] = max(_LEAST_WINDOW, round(width * _WINDOW_SHARE))
+        share = catalogue.described(self.name).window_share
+        if width is not None and share is not None and "window" not in options:
+            options["window"] = max(_LEAST_WINDOW, round(width * share))
             options.setdefault("stride", max(1, options["window"] // 3))
         return make_strategy(self.name, options)
 

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from strategies import Batch, Budget, Observation, create
-from strategies.ceal import MELANOMA, depth, weighted_means
+from strategies.ceal import depth, weighted_means
 
 
 def pool(entropies, *, information=None, background=None, labelled=None, ids=None):
@@ -120,7 +120,7 @@ def melanoma_pool(count=200):
 
 def test_groups_are_disjoint_and_complete():
     seen = melanoma_pool()
-    ranking = ranked(create("ceal", **MELANOMA), seen, 35, round=6)
+    ranking = ranked(create("ceal", preset="melanoma"), seen, 35, round=6)
     asked = ranking.ids[:35]
     undetected, uncertain, chance = asked[:10], asked[10:20], asked[20:]
     assert len(set(asked)) == 35
@@ -142,7 +142,7 @@ def test_groups_are_disjoint_where_nothing_detected_is_the_most_uncertain():
 def test_an_image_where_nothing_is_detected_is_no_pseudo_label():
     # its weighted uncertainty is 0, which passes for certainty
     seen = pool([0.5, 0.001, 0.01, 0.9, 0.002], background=[0.5, 1.0, 0.5, 0.5, 1.0])
-    options = dict(MELANOMA) | {"confident_from": 0, "groups": (1, 1, 0)}
+    options = {"preset": "melanoma", "confident_from": 0, "groups": (1, 1, 0)}
     ranking = ranked(create("ceal", **options), seen, 1)
     assert ranking.ids[0] == 4
     assert ranking.pseudo_labels[0] == 2

@@ -1,4 +1,7 @@
-"""What every registered method has to do, whatever it is; a new method is tested here without a word added."""
+"""What every registered method has to do, whatever it is; a new method is tested here without a word added.
+
+So is one that another package registers: install it beside nextmask and run this file with -k NAME.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,17 @@ import pkgutil
 from dataclasses import fields, replace
 from pathlib import Path
 
+import grimp
 import pytest
 import torch
 
 import strategies
 from strategies import Batch, Budget, Observation, Ranking, Strategy, available, create
+from strategies.catalogue import ENTRIES, entry
+from strategies.entry import PRESET
 
 BUDGET = Budget(images=2)
-NEEDS = {"probabilities", "committee", "features", "labelled", "examples"}
+OWN = [own.name for own in ENTRIES]
 
 
 def seeded(seed=0):
@@ -82,27 +88,52 @@ def assert_complete(ranking: Ranking, ids) -> None:
 # what a method is
 
 
-def test_has_a_module_and_a_test_module_of_its_own(name):
-    assert type(create(name)).__module__ == f"strategies.{name}"
+@pytest.mark.parametrize("name", OWN)
+def test_our_methods_have_a_module_and_a_test_module_of_their_own(name):
+    method = entry(name).load()
+    assert method.__module__ == f"strategies.{name}"
     tests = Path(__file__).with_name(f"test_{name}.py")
     assert tests.exists(), f"write tests/strategies/test_{name}.py"
     assert f'create("{name}"' in tests.read_text(), f"test {name} in tests/strategies/test_{name}.py"
 
 
-def test_every_method_in_the_package_is_registered():
-    modules = [importlib.import_module(f"strategies.{one.name}") for one in pkgutil.iter_modules(strategies.__path__)]
-    classes = {one for module in modules for one in vars(module).values() if inspect.isclass(one)}
-    methods = {one for one in classes if issubclass(one, Strategy) and hasattr(one, "name")}
-    assert {one.name for one in methods} == set(available())
-
-
-def test_says_what_it_is(strategy, name):
-    assert strategy.name == name
-    assert strategy.needs <= NEEDS
-    documentation = inspect.getmodule(type(strategy)).__doc__
+@pytest.mark.parametrize("name", OWN)
+def test_our_methods_cite_their_paper(name):
+    documentation = inspect.getmodule(entry(name).load()).__doc__
     assert "Paper:" in documentation
     assert "Deviations:" in documentation
     assert ">>>" in documentation, "a hand-computed example"
+
+
+def test_every_method_in_the_package_is_in_the_catalogue():
+    modules = [importlib.import_module(f"strategies.{one.name}") for one in pkgutil.iter_modules(strategies.__path__)]
+    classes = {one for module in modules for one in vars(module).values() if inspect.isclass(one)}
+    methods = {one for one in classes if issubclass(one, Strategy) and hasattr(one, "name")}
+    assert {one.name for one in methods} == set(OWN)
+
+
+def test_our_methods_never_import_each_other():
+    modules = [entry(name).load().__module__ for name in OWN]
+    imports = grimp.build_graph("strategies", cache_dir=None)
+    for importer in modules:
+        others = imports.find_upstream_modules(importer) & set(modules)
+        assert not others, f"{importer} imports {', '.join(others)}: what both need belongs into a module of its own"
+
+
+def test_class_and_catalogue_say_the_same(strategy, name):
+    facts = entry(name)
+    assert strategy.name == facts.name == name
+    assert create(name).needs == facts.needs
+    assert strategy.asks_for_regions == facts.asks_for_regions
+    if facts.window_share is not None:
+        assert {"window", "stride"} <= facts.options().keys()
+
+
+def test_presets_are_options(name):
+    assert PRESET not in entry(name).options()
+    for preset, options in entry(name).presets.items():
+        assert options.keys() <= entry(name).options().keys()
+        assert create(name, preset=preset).name == name
 
 
 def test_options_are_keywords_with_defaults(name):

@@ -20,7 +20,6 @@ from shapes import make_shapes
 from support import wait_for
 from wiring import PROJECT, XML, make_services, task_of
 
-import strategies
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.dashboard.pictures import comparisons as comparison
@@ -28,10 +27,10 @@ from ml_backend.dashboard.pictures import hex_colour
 from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, reason
 from ml_backend.dashboard.static import FOLDER
-from ml_backend.dashboard.strategy_words import WORDS, words_of
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
+from strategies.catalogue import described
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -125,17 +124,12 @@ def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Servi
 
 def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:
     entry = QueueEntry(task_of(1), 1, 0.4, None, "", None, False)
-    assert "no model yet" in reason(entry, None, words_of("entropy"), 0)
-    assert "no time" in reason(entry, None, words_of("entropy"), 3)
+    assert "no model yet" in reason(entry, None, described("entropy").words, 0)
+    assert "no time" in reason(entry, None, described("entropy").words, 3)
     looked = replace(entry, information=0.0)
-    assert "by itself it has no value" in reason(looked, 0.0, words_of("coreset"), 3)
-    assert "Not only this value decides." in reason(looked, 0.5, words_of("auto"), 3)
-    assert "Not only" not in reason(looked, 0.5, words_of("sa"), 3) or not words_of("sa").alone
-
-
-def test_every_strategy_is_described() -> None:
-    assert set(WORDS) == set(strategies.available())
-    assert "zebra" in words_of("zebra").order
+    assert "by itself it has no value" in reason(looked, 0.0, described("coreset").words, 3)
+    assert "Not only this value decides." in reason(looked, 0.5, described("sa").words, 3)
+    assert "Not only" not in reason(looked, 0.5, described("entropy").words, 3)
 
 
 def test_layers_are_chosen_without_a_script_and_kept_on_the_next_page(client: TestClient) -> None:

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from ml_backend.cli import app
-from strategies import available
+from strategies.catalogue import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -33,7 +33,7 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
 def test_the_readme_names_every_strategy() -> None:
     rows = [line.split("|")[1] for line in page("README.md").splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == set(available())
+    assert named == {entry.name for entry in ENTRIES}
 
 
 def test_every_setting_that_the_pages_name_exists() -> None:

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from wiring import PROJECT, give_project, make_services, task_of
 
-import strategies
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import model_number, ranking_number
-from ml_backend.learning.ranking import make_strategy
 from ml_backend.projects.services import Services, webhook_secret
-from ml_backend.projects.status import ASKS_FOR_REGIONS, known_project, project_status
+from ml_backend.projects.status import known_project, project_status
 
 
 @pytest.fixture
@@ -92,11 +90,6 @@ def test_scripts_get_what_the_documentation_promises(services: Services) -> None
     shown = project_status(services, PROJECT).as_json()
     assert promised | {"skipped", "errors"} <= shown.keys()
     assert json.loads(json.dumps(shown)) == shown
-
-
-def test_strategies_that_ask_for_regions_are_known_by_name() -> None:
-    made = {name: make_strategy(name, {}) for name in strategies.available()}
-    assert {name for name, strategy in made.items() if strategy.asks_for_regions} == ASKS_FOR_REGIONS
 
 
 def test_an_unknown_project_says_how_to_connect_it(services: Services) -> None:

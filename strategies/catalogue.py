@@ -1,0 +1,141 @@
+"""The methods and their facts: the only place that knows them by name. Imports no torch.
+
+What a method computes is in its module, `strategies.<name>`; what a name, a person or a program has to know before
+that is imported is here. The contract test compares both. Packages of others register methods beside these: see
+`strategies.registry`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from strategies.entry import Entry, Words
+from strategies.registry import Registry
+
+__all__ = ["ENTRIES", "available", "create", "described", "entry", "importable"]
+
+ENTRIES: Final = (
+    Entry(
+        name="auto",
+        method="strategies.auto:Auto",
+        words=Words("images of every class in turn, drawn so that uncertain and cheap ones come sooner", "uncertainty"),
+        needs=frozenset({"probabilities", "labelled"}),
+    ),
+    Entry(
+        name="bald",
+        method="strategies.bald:Bald",
+        words=Words(
+            "images on which networks that are sure of themselves contradict each other", "disagreement", alone=True
+        ),
+        needs=frozenset({"committee"}),
+    ),
+    Entry(
+        name="ceal",
+        method="strategies.ceal:Ceal",
+        words=Words("images that the model is unsure of; it labels those that it is sure of itself", "uncertainty"),
+        needs=frozenset({"probabilities"}),
+        presets={
+            # Gorriz et al. 2017 (arXiv 1711.09168), for a budget of 35 images and a committee of 20.
+            "melanoma": {
+                "measure": "var",
+                "weighting": "distance",
+                "groups": (10, 10, 15),
+                "threshold": 1.0,
+                "decay": 0.0,
+                "confident_from": 5,
+                "confident_most": 20,
+                "confident_growth": 20,
+            }
+        },
+    ),
+    Entry(
+        name="cereals",
+        method="strategies.cereals:Cereals",
+        words=Words("the regions that promise most for the effort that they cost", "uncertainty"),
+        needs=frozenset({"probabilities", "examples"}),
+        asks_for_regions=True,
+        window_share=128 / 2048,  # the paper's best on Cityscapes
+    ),
+    Entry(
+        name="class_balanced",
+        method="strategies.class_balanced:ClassBalanced",
+        words=Words("images that give each predicted class its share"),
+        needs=frozenset({"probabilities"}),
+    ),
+    Entry(
+        name="coreset",
+        method="strategies.coreset:Coreset",
+        words=Words("images that are unlike all that are labelled"),
+        needs=frozenset({"features", "labelled"}),
+    ),
+    Entry(
+        name="density",
+        method="strategies.density:Density",
+        words=Words("images that are uncertain and like many others", "uncertainty"),
+        needs=frozenset({"probabilities", "features"}),
+    ),
+    Entry(
+        name="entropy",
+        method="strategies.entropy:Entropy",
+        words=Words("images whose pixels have the most uncertain class probabilities", "uncertainty", alone=True),
+        needs=frozenset({"probabilities"}),
+    ),
+    Entry(
+        name="least_confidence",
+        method="strategies.least_confidence:LeastConfidence",
+        words=Words("images whose likeliest class is the least likely", "uncertainty", alone=True),
+        needs=frozenset({"probabilities"}),
+    ),
+    Entry(
+        name="margin",
+        method="strategies.margin:Margin",
+        words=Words("images whose two likeliest classes are closest", "uncertainty", alone=True),
+        needs=frozenset({"probabilities"}),
+    ),
+    Entry(
+        name="power_noise",
+        method="strategies.power_noise:PowerNoise",
+        words=Words("uncertain images, with some chance, so that they differ", "uncertainty"),
+        needs=frozenset({"probabilities"}),
+    ),
+    Entry(
+        name="random",
+        method="strategies.random:Random",
+        words=Words("images drawn by chance"),
+        needs=frozenset(),
+    ),
+    Entry(
+        name="std",
+        method="strategies.std:Std",
+        words=Words("images on which a committee of networks spreads most", "disagreement", alone=True),
+        needs=frozenset({"committee"}),
+    ),
+    Entry(
+        name="suggestive_annotation",
+        method="strategies.suggestive_annotation:SuggestiveAnnotation",
+        words=Words("those of the most disputed images that stand for the others best", "disagreement"),
+        needs=frozenset({"committee", "features"}),
+        ensemble=True,
+    ),
+    Entry(
+        name="vaal",
+        method="strategies.vaal:Vaal",
+        words=Words("images that a discriminator finds unlike the labelled ones", "unlikeness", alone=True),
+        needs=frozenset({"examples"}),
+    ),
+    Entry(
+        name="vote_entropy",
+        method="strategies.vote_entropy:VoteEntropy",
+        words=Words("images on which a committee of networks votes most differently", "disagreement", alone=True),
+        needs=frozenset({"committee"}),
+    ),
+)
+"""The methods of this package."""
+
+_REGISTRY: Final = Registry(ENTRIES, other_names={"sa": "suggestive_annotation"})
+
+available = _REGISTRY.available
+importable = _REGISTRY.importable
+entry = _REGISTRY.entry
+described = _REGISTRY.described
+create = _REGISTRY.create
