@@ -210,13 +210,13 @@ class Trainer:
 
     # -- committees that failed ---------------------------------------------------------------------------------------
     def _refuse_soon_again(self, attempt: str) -> None:
-        failed = json.loads(self._store.note(self._failure_key) or "{}")
+        failed = json.loads(self._store.value(self._failure_key) or "{}")
         if failed.get("attempt") == attempt and _is_paused(failed["retry_at"]):
             raise TrainingError(failed["error"])
 
     def _note_failure(self, attempt: str, error: TrainingError) -> None:
         failed = {"attempt": attempt, "retry_at": time.time() + RETRY_SECONDS, "error": str(error)}
-        self._store.set_note(self._failure_key, json.dumps(failed))
+        self._store.set_value(self._failure_key, json.dumps(failed))
         self._look.tell("training_failed", f"Committee: {error}", level="error")
 
     @property
@@ -241,7 +241,7 @@ class Trainer:
         self._run(replace(job, parent=None, committee_of=version.number, members=self._settings.effective_members))
 
     def _run(self, job: Job) -> int:
-        if full := shortage(self._settings.model_dir, int(self._store.note(self._room_key) or 0)):
+        if full := shortage(self._settings.model_dir, int(self._store.value(self._room_key) or 0)):
             raise full
         try:
             return training_process.run(
@@ -257,7 +257,7 @@ class Trainer:
         """Keep how much a version takes, so that the next training does not end in vain as well."""
         latest, folder = self._checkpoints.latest(), self._settings.model_dir
         needed = max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(folder))
-        self._store.set_note(self._room_key, str(needed))
+        self._store.set_value(self._room_key, str(needed))
         return disk_full(folder, needed)
 
     @property

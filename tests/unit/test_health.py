@@ -141,4 +141,4 @@ def test_a_look_is_remembered_for_a_moment(services: Services, monkeypatch: pyte
     with services.store._engine.connect() as connection:
         found = connection.execute(sa.text("SELECT value FROM meta WHERE key = 'ready_asked_at'")).scalar()
     assert reasons(asked) == {}
-    assert services.store.note("ready_asked_at") == found
+    assert services.store.value("ready_asked_at") == found
