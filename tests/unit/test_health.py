@@ -124,7 +124,7 @@ def test_a_database_that_hangs_is_not_waited_for_and_leaves_health_alone(
         hangs.set()
         ends.wait(60)
 
-    monkeypatch.setattr(Store, "set_note", hang)
+    monkeypatch.setattr(Store, "set_value", hang)
     monkeypatch.setattr(health, "ANSWER_SECONDS", 0.2)
     with client(services) as asked:
         for _ in range(4):  # more than there are threads
