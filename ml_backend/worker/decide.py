@@ -53,7 +53,7 @@ MakeObserver = Callable[[], Observer | None]
 
 
 def decide(look: Look) -> None:
-    """In stream mode: keep or pass over the tasks that arrived; where time runs out, the rest waits for the next look."""
+    """In stream mode: keep or pass over the tasks that arrived; those there is no time for wait for the next look."""
     model = look.checkpoints.current()
     look.undecided = Arrivals(look).run(partial(_observer, look, model) if model else None)
 
