@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # As the command line does, and before torch is imported: threads that spin while they wait starve each other.
@@ -16,6 +17,8 @@ import pytest
 from ml_backend.demo.host import find_label_studio
 from ml_backend.settings import Settings, _environment_name
 
+# torch, hypothesis and thousands of tests are objects that stay: the collector need not look through them so often.
+gc.set_threshold(50_000)
 pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures"]
 
 # How long an example takes says how busy the machine is, and nothing of the code.
@@ -47,6 +50,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests = Counter(item.path for item in items)
     slow = {Path(__file__).with_name(name) for name in ("live", "browser")}
     items.sort(key=lambda item: (slow.isdisjoint(item.path.parents), -tests[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
