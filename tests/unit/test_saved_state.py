@@ -10,12 +10,15 @@ import hashlib
 import html
 import io
 import json
+import logging
 import re
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +41,10 @@ RELEASES = sorted(folder.name for folder in RECORDED.iterdir() if folder.is_dir(
 PROJECTS = [CELLS, PARTS]
 WAKING = {"wakes", "wakes_handled", "dirty_since", "reconciled_at", "stage_since"}
 """Columns of a project that every look changes."""
-OF_THIS_LOOK = ("clock_", "host_clock_", "images_retried_", "schema")
+OF_THIS_LOOK = ("host_clock_", "images_retried_", "schema")
 """Beginnings of the keys whose values belong to a machine, a moment or a release."""
+OF_THIS_START = re.compile(r"clock_[0-9a-f-]{36}")
+"""A key that each start of a machine has of its own."""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -122,7 +127,7 @@ def at_rest(rows: Rows) -> Rows:
     """Leave out what every look changes."""
     projects = [{name: value for name, value in row.items() if name not in WAKING} for row in rows["projects"]]
     meta = [{**row, "value": ""} if row["key"].startswith(OF_THIS_LOOK) else row for row in rows["meta"]]
-    return {**rows, "projects": projects, "meta": [row for row in meta if not row["key"].startswith("clock_")]}
+    return {**rows, "projects": projects, "meta": [row for row in meta if not OF_THIS_START.fullmatch(row["key"])]}
 
 
 def recorded_part(rows: Rows, before: Rows) -> Rows:
@@ -157,6 +162,22 @@ def test_a_look_reads_trains_ranks_and_publishes_nothing_anew(project: int, inst
     assert set(studio.fetched) <= {"/data/upload/gone.png"}  # which failed, and is asked for again now and then
     assert studio.fields["model_version"] == installation.recorded(project)["status"]["version"]
     assert studio.queue() == installation.recorded(project)["queue"]
+
+
+def test_a_training_that_was_done_already_is_not_done_again(installation: Installation) -> None:
+    """A worker may have died right after a training: the request for it is still there, and so is the version."""
+    studio, services = installation.studios[CELLS], installation.open(CELLS)
+    newest = services.checkpoints(CELLS).history()[-1]
+    for row in labels(rows_of(installation.folder), CELLS):
+        if str(row["task_id"]) not in newest.labels:  # what was labelled since is deleted, too
+            studio.items[row["task_id"]] |= {"annotations": [], "updated_at": "2026-01-01T00:59:59.000000Z"}
+    asked_at = datetime.fromisoformat(newest.created_at).timestamp() - 10
+    services.store.update_project(CELLS, train_requested_at=asked_at)
+    look(services, CELLS)
+    (row,) = (row for row in rows_of(installation.folder)["projects"] if row["id"] == CELLS)
+    assert row["train_requested_at"] is None
+    assert services.store.count_tasks(CELLS)["labelled"] == len(newest.labels)
+    assert services.checkpoints(CELLS).history()[-1] == newest
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -275,6 +296,13 @@ def test_versions_and_committees_load(installation: Installation) -> None:
         assert all(set(one) == names[0] for one in [*names, *members])
 
 
+def test_the_number_of_a_version_that_was_removed_is_not_given_again(installation: Installation) -> None:
+    checkpoints = installation.open(CELLS).checkpoints(CELLS)
+    *_, before, last = checkpoints.versions()
+    shutil.rmtree(last.path)
+    assert checkpoints.create(before.record, checkpoints.load_state(before)).number == last.number + 1
+
+
 # -- work goes on ----------------------------------------------------------------------------------------------------
 def test_back_to_an_earlier_version_and_its_committee(installation: Installation) -> None:
     """What was trained is used, and what is written is written under the names of before."""
@@ -292,7 +320,9 @@ def test_back_to_an_earlier_version_and_its_committee(installation: Installation
     assert {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]} == keys
 
 
-def test_a_new_order_is_made_with_what_the_strategy_learned(installation: Installation) -> None:
+def test_a_new_order_is_made_with_what_the_strategy_learned(
+    installation: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
     studio, services = installation.studios[PARTS], installation.open(PARTS)
     names = set(files_of(installation.folder))
     number, ranking = installation.recorded(PARTS)["status"]["version"].removeprefix("nextmask-").split(".")
@@ -302,6 +332,7 @@ def test_a_new_order_is_made_with_what_the_strategy_learned(installation: Instal
     assert studio.fields["model_version"] == f"nextmask-{number}.{int(ranking) + 1}"
     assert all(query.cost for query in services.store.ranked_queries(PARTS).values())
     assert set(files_of(installation.folder)) == names  # no second file of what is learned
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []  # it was readable
 
 
 def test_label_studio_still_gets_in(installation: Installation) -> None:
