@@ -27,12 +27,12 @@ from fastapi.testclient import TestClient
 from saved_installation import CELLS, MODEL_DIR, PARTS, RECORDED, SECRET, RecordedStudio
 from wiring import Json, disc, make_services, make_settings, nothing, region
 
-from ml_backend.app import create_app
-from ml_backend.backup import backup
-from ml_backend.connection import Connection
-from ml_backend.services import Services
-from ml_backend.status import project_status
-from ml_backend.worker import Worker
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services
+from ml_backend.projects.status import project_status
+from ml_backend.server.app import create_app
+from ml_backend.store.backup import backup
+from ml_backend.worker.worker import Worker
 
 ENVIRONMENT = {
     "NEXTMASK_ARCHITECTURE": "drn",

@@ -30,12 +30,12 @@ from PIL import Image
 from saved_installation import CELLS, MODEL_DIR, PARTS, RECORDED, SECRET, RecordedStudio, Rows, read_json, rows_of
 from wiring import Json, disc, make_services, make_settings, nothing
 
-from ml_backend.app import create_app
-from ml_backend.backup import restore
-from ml_backend.connection import Connection
-from ml_backend.services import Services, roll_back
-from ml_backend.status import project_status
-from ml_backend.worker import Worker
+from ml_backend.projects.connection import Connection
+from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.status import project_status
+from ml_backend.server.app import create_app
+from ml_backend.store.backup import restore
+from ml_backend.worker.worker import Worker
 
 RELEASES = sorted(folder.name for folder in RECORDED.iterdir() if folder.is_dir())
 PROJECTS = [CELLS, PARTS]
