@@ -42,4 +42,4 @@ def is_ours(row: Mapping[str, Any]) -> bool:
 def webhook_secret(settings: Settings, store: Store) -> str:
     """Return the secret of our webhooks: the setting, or the one made at the first start."""
     given = settings.webhook_secret.get_secret_value()
-    return given or store.secret("webhook_secret", secrets.token_urlsafe(32))
+    return given or store.set_default("webhook_secret", secrets.token_urlsafe(32))

@@ -54,7 +54,7 @@ def is_news(store: Store, project: Project, text: str) -> bool:
     Args:
         text: the settings, in the form of `params_text`.
     """
-    return project.extra_params != text and text not in json.loads(store.note(_registered_key(project.id)) or "[]")
+    return project.extra_params != text and text not in json.loads(store.value(_registered_key(project.id)) or "[]")
 
 
 def project_settings(settings: Settings, store: Store, project: Project) -> tuple[Settings, ConfigurationError | None]:
@@ -67,7 +67,7 @@ def project_settings(settings: Settings, store: Store, project: Project) -> tupl
 
 def last_good_settings(settings: Settings, store: Store, project_id: int) -> Settings | None:
     """Return the settings that a project was last looked at with; None where it never had good ones."""
-    kept = store.note(_good_key(project_id))
+    kept = store.value(_good_key(project_id))
     try:
         return None if kept is None else settings.for_project(kept)
     except ConfigurationError:  # they were good for another release
@@ -76,8 +76,8 @@ def last_good_settings(settings: Settings, store: Store, project_id: int) -> Set
 
 def keep_good_settings(store: Store, project: Project) -> None:
     """Keep a project's settings, which are valid, for a time when what is entered is not."""
-    if store.note(_good_key(project.id)) != project.extra_params:
-        store.set_note(_good_key(project.id), project.extra_params)
+    if store.value(_good_key(project.id)) != project.extra_params:
+        store.set_value(_good_key(project.id), project.extra_params)
 
 
 def _settings_in(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
@@ -89,9 +89,9 @@ def _settings_in(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
 def _keep_registered(store: Store, project_id: int, texts: set[str], *, doubled: bool) -> None:
     """Keep the settings of several registrations; tell of it once where nextmask itself is registered twice."""
     kept = json.dumps(sorted(texts)) if len(texts) > 1 else ""
-    if kept == (store.note(_registered_key(project_id)) or ""):
+    if kept == (store.value(_registered_key(project_id)) or ""):
         return
-    store.set_note(_registered_key(project_id), kept)
+    store.set_value(_registered_key(project_id), kept)
     if kept and doubled:
         text = "nextmask is registered twice in this project, with different settings; those of the first one count."
         remedy = f"`nextmask connect {project_id}` removes the other one."

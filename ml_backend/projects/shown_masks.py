@@ -20,7 +20,7 @@ from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.errors import ImageError, MaskError, OutOfMemory
 from ml_backend.images.cache import ProjectImages
 from ml_backend.images.decoding import Array
-from ml_backend.images.references import shown as shown_reference
+from ml_backend.images.references import shown_reference
 from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task

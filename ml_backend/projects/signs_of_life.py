@@ -12,10 +12,10 @@ _KEY: Final = "worker_seen_at"
 
 def give_sign(store: Store) -> None:
     """Give a sign of life of this process, a worker."""
-    store.set_note(_KEY, str(time.time()))
+    store.set_value(_KEY, str(time.time()))
 
 
 def last_sign(store: Store) -> float | None:
     """Return when a worker gave its last sign of life (seconds since the epoch); None where none ever did."""
-    kept = store.note(_KEY)
+    kept = store.value(_KEY)
     return None if kept is None else float(kept)
