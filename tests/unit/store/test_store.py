@@ -21,7 +21,7 @@ from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import LeaseLost, StoreError
 from ml_backend.store import Decision, Event, Lease, Project, Store, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECONDS = 30.0  # of a lease here: longer than any test
 INTERVAL = 3600.0
 

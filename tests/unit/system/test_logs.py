@@ -18,7 +18,7 @@ from ml_backend.server.request_log import REQUEST_ID, RequestLog
 from ml_backend.system import logs
 from ml_backend.system.logs import Format
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 logger = logging.getLogger("ml_backend.anything")
 
 

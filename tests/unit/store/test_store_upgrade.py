@@ -23,8 +23,8 @@ from ml_backend.store.database import REVISION
 from ml_backend.store.migrate import configuration
 from ml_backend.store.tables import METADATA
 
-SCHEMAS = Path(__file__).parents[1] / "schemas"
-ROOT = Path(__file__).parents[2]
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+ROOT = Path(__file__).parents[3]
 Rows = dict[str, list[dict[str, Any]]]
 
 
