@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "architecture.md"
 PRODUCT = ROOT / "ml_backend"
 LINK = re.compile(r"\[`?([^`\]]+)`?\]\(([^)\s]+)\)")
