@@ -109,9 +109,9 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
         found = project_of(services, project)
         pair = _pair(services.checkpoints(project).versions(), 0, a, b)
         if pair is None or a is None or b is None:
-            raise HTTPException(404, "There are no such two versions to compare.")
+            raise HTTPException(404, "A comparison takes two versions: choose both.")
         if not comparisons.start(found, pair, comparisons.basis(found)):
-            raise HTTPException(429, "Several comparisons wait already: try again when they are done.")
+            raise HTTPException(429, "Too many comparisons are waiting: try again when some are done.")
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}/projects/{project}/compare?a={a}&b={b}", status_code=303)
 

@@ -27,8 +27,8 @@ PAIRS: Final = 400
 SILENT_SECONDS: Final = 60.0
 """After which a project that waits for a worker, and has none, says so."""
 _ASKED: Final = {
-    "train": "A training was asked for. It starts when the worker looks next, within seconds, if there is a label.",
-    "rank": "A new order was asked for. It starts when the worker looks next, within seconds.",
+    "train": "Training requested. It starts within seconds, if a worker is running and an image is labelled.",
+    "rank": "Ranking requested. It starts within seconds, if a worker is running.",
 }
 
 

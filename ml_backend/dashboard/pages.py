@@ -64,16 +64,21 @@ class PageRoute(APIRoute):
             try:
                 return await answer(request)
             except RequestValidationError:
-                return error_page(request, 404, "There is no such page: its address holds something unexpected.")
+                return error_page(request, 404, "There is no such page: part of the address is not valid.")
             except HTTPException as error:
                 return error_page(request, error.status_code, str(error.detail))
             except NextmaskError as error:
                 return error_page(request, 503, str(error))
             except Exception as error:
                 logger.exception("path=%r failed", request.url.path)
-                return error_page(request, 500, f"Internal error ({type(error).__name__}); nextmask's log has more.")
+                return error_page(request, 500, internal_error(error))
 
         return guarded
+
+
+def internal_error(error: Exception) -> str:
+    """Return what visitors are told of an error that nobody expected: its type, and where the rest is."""
+    return f"Internal error ({type(error).__name__}). nextmask's log has the details."
 
 
 def error_page(request: Request, status_code: int, message: str) -> Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
-from ml_backend.dashboard.pages import MAX_ID, ProjectId
+from ml_backend.dashboard.pages import MAX_ID, ProjectId, internal_error
 from ml_backend.dashboard.pictures import Drawing, NoPicture, Picture, Pictures, Subject, Subjects, placeholder
 from ml_backend.projects.services import Services
 from ml_backend.system.memory import give_back
@@ -92,7 +92,7 @@ class _Answers:
             raise
         except Exception as error:
             logger.exception("project=%s task=%s no picture", project, task)
-            return _instead(f"Internal error ({type(error).__name__}); nextmask's log has more.")
+            return _instead(internal_error(error))
         finally:
             give_back()
         return _sent(picture, headers)

@@ -138,15 +138,15 @@ def reason(entry: QueueEntry, below: float | None, words: Words, model: int) -> 
         model: number of the version that ranked; 0: none.
     """
     if not model:
-        return "There is no model yet: images that differ from each other come first, the others by chance."
+        return "There is no model yet: images that differ most from each other come first, the others in random order."
     if entry.information is None or below is None:
-        return "There was no time to look at it: its place among those is left to chance."
+        return "There was no time to score it: images without a score are in random order."
     if not words.value:
-        return "Its place comes from what is beside it in the order: by itself it has no value."
-    more = "" if words.alone else " Not only this value decides."
+        return "It has no score of its own: its place depends on the other images."
+    more = "" if words.alone else " Its place does not depend on this alone."
     share = f"{below * 100:.0f}\N{NO-BREAK SPACE}%"
     value = f"{entry.information:#.3g}".rstrip(".")  # as many digits on every card
-    return f"Its {words.value} is {value}, more than that of {share} of the images.{more}"
+    return f"Its {words.value} is {value}, higher than in {share} of the scored images.{more}"
 
 
 def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:

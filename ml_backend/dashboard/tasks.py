@@ -48,9 +48,9 @@ def why(task: Task, decision: Decision | None) -> str:
     if task.error:
         return task.error
     if task.status == "skipped":
-        return "An annotator skipped it. It comes back when the skip is withdrawn in Label Studio."
+        return "Skipped by an annotator. It returns to the queue once the skip is cancelled in Label Studio."
     if decision is None:
-        return "The stream passed it over."
-    if decision.threshold is None:
-        return f"The stream passed it over: information {decision.score:.4g}; nothing would have been enough."
-    return f"The stream passed it over: information {decision.score:.4g}, where {decision.threshold:.4g} was needed."
+        return "Passed over by stream mode."
+    threshold = decision.threshold
+    limit = "and no value would have been enough" if threshold is None else f"below the threshold of {threshold:.4g}"
+    return f"Passed over by stream mode: information {decision.score:.4g}, {limit}."

@@ -118,5 +118,5 @@ def roll_back(services: Services, project_id: int, number: int | None = None) ->
     version = checkpoints.rollback(number)
     latest = checkpoints.latest()
     services.store.wake(project_id, decided_model=latest.number if latest else version.number)
-    services.store.add_event(project_id, "rolled_back", f"Version {version.number} serves again, as was asked for.")
+    services.store.add_event(project_id, "rolled_back", f"Version {version.number} serves again, as requested.")
     return version

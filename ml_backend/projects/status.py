@@ -207,7 +207,7 @@ def _hints(project: Project, settings: Settings) -> list[str]:
     if label_map.query_control is not None:
         return []
     return [
-        f"Strategy {settings.strategy} asks for regions, and the labelling configuration has no control"
-        f" {settings.query_control!r} that shows them: whole images are asked for."
-        f" To add one: nextmask connect {project.id} --add-query-control"
+        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
+        f" {settings.query_control!r} to show them, so whole images are asked for."
+        f" To add it: nextmask connect {project.id} --add-query-control"
     ]

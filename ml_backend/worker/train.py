@@ -118,7 +118,7 @@ class Trainer:
             self._checkpoints.publish(latest.number)
         logger.info("project=%s model=%s accepted=%s", self._id, latest.number, latest.record.accepted)
         self._store.update_project(self._id, decided_model=latest.number)
-        decided = "serves" if latest.record.accepted else "is kept back"
+        decided = "now serves" if latest.record.accepted else "was kept back"
         reason = f" ({latest.record.reason.rstrip('.')})" if latest.record.reason else ""
         text = f"Version {latest.number} {decided}{reason}."
         level = "info" if latest.record.accepted else "warning"

@@ -235,17 +235,17 @@ def test_without_scripts_pages_are_read_and_a_version_is_rolled_back(
     with visit(java_script_enabled=False) as found:
         page: Page = found.page
         found.go(f"/projects/{PROJECT}")
-        page.get_by_text("The same as a table").first.click()
+        page.get_by_text("Show as a table").first.click()
         expect(page.get_by_role("region", name="Learning curve as a table")).to_contain_text("0.500")
         expect(page.locator("canvas").first).to_be_hidden()
         page.get_by_role("button", name="Train now").click()
-        expect(page.get_by_text("A training was asked for")).to_be_visible()
+        expect(page.get_by_text("Training requested")).to_be_visible()
         page.get_by_role("link", name="Tasks", exact=True).click()
         page.get_by_role("link", name="Next", exact=True).click()
         expect(page.get_by_text("Page 2 of 2")).to_be_visible()
         page.get_by_role("link", name="Versions").click()
         page.get_by_role("link", name="Roll back to version 1").click()
-        page.get_by_role("button", name="Let version 1 serve").click()
+        page.get_by_role("button", name="Roll back to version 1").click()
         expect(page.get_by_text("Version 1 serves again")).to_be_visible()
     current = services.checkpoints(PROJECT).current()
     assert current is not None

@@ -147,13 +147,13 @@ def test_the_mask_on_the_screen_is_the_published_one_in_the_colours_of_the_label
 
 def test_two_versions_are_measured_while_the_page_looks_on(opened: Open) -> None:
     with opened(COMPARE) as page:
-        expect(page.get_by_text("not measured on the same labels")).to_be_visible()
+        expect(page.get_by_text("measured on different labels")).to_be_visible()
         page.get_by_role("button", name="Measure both on these labels").click()
         expect(page.get_by_text("Both versions on the same 3 labels")).to_be_visible()  # by htmx, without a click
         loaded(page)
         assert page.locator(".comparisons figure").count() == 3 * 4
         differs = [float(text.split(" %")[0].split()[-1]) for text in page.locator(".comparisons h3").all_inner_texts()]
         assert differs == sorted(differs, reverse=True)
-        page.get_by_label("version 2 is worse").check()
+        page.get_by_label("loss of version 2").check()
         page.get_by_role("button", name="Sort").click()
-        expect(page.get_by_label("version 2 is worse")).to_be_checked()
+        expect(page.get_by_label("loss of version 2")).to_be_checked()

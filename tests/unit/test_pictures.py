@@ -165,7 +165,7 @@ def test_true_mask_and_differences(drawer: Pictures, subject: Callable[[int], Su
     file = tmp_path / "mask.png"
     file.write_bytes(png(disc(1)[1]))
     one = subject(1)
-    with pytest.raises(NoPicture, match="Nobody labelled"):
+    with pytest.raises(NoPicture, match="not labelled"):
         drawer.truth(one)
     labelled = replace(one, task=replace(one.task, mask_file=str(file), label_digest="d"))
     assert ((rgba(drawer.truth(labelled).draw())[..., 3] > 0) == (disc(1)[1] == 1)).all()

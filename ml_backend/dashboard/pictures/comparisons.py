@@ -193,7 +193,7 @@ class Comparisons:
             return str(error)
         except Exception as error:
             logger.exception("project=%s a comparison failed", job.project.id)
-            return f"Unexpected {type(error).__name__}; the log has the details."
+            return f"Internal error ({type(error).__name__}). nextmask's log has the details."
         return None
 
     def _compare(self, job: _Job) -> Result:
@@ -213,7 +213,8 @@ class Comparisons:
                 images.append(compared(task, truth, first, second, len(classes)))
             job.done += 1
         if not images:
-            raise NoPicture(f"None of {len(failed)} labels can be measured: {next(iter(failed.values()), 'no label')}")
+            reason = next(iter(failed.values()), "no label")
+            raise NoPicture(f"None of the {len(failed)} labels can be measured: {reason}")
         import torch
 
         named = (*classes, "")  # the last one: what is predicted to be none of them
@@ -229,7 +230,7 @@ class Comparisons:
                 truth = masks.mask_from_png(Path(task.mask_file).read_bytes())
                 first, second = self._pictures.judged(subject, [version.number for version in job.versions])
                 if truth.shape != first.shape:
-                    raise NoPicture(f"The mask is {truth.shape}, the image {first.shape} pixels.")
+                    raise NoPicture(f"The mask is {_size(truth)} pixels, the image {_size(first)}.")
                 yield task.task_id, (truth, first, second)
             except (NoPicture, MaskError, OSError) as error:
                 yield task.task_id, str(error)
@@ -254,6 +255,10 @@ def same_labels(first: Version, second: Version) -> bool:
     """Tell whether the stored measures of two versions are of the same labels."""
     sets = [{task: version.record.labels.get(task) for task in version.record.held_out} for version in (first, second)]
     return sets[0] == sets[1]
+
+
+def _size(mask: Mask) -> str:
+    return f"{mask.shape[0]} x {mask.shape[1]}"
 
 
 def _no_counts(classes: int) -> Counts:

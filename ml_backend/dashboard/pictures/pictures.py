@@ -101,7 +101,7 @@ class Pictures:
         """The mask that a person drew."""
         file = subject.task.mask_file
         if not file:
-            raise NoPicture("Nobody labelled this image.")
+            raise NoPicture("This image is not labelled.")
         key = key_of(_FORMAT, "png", file, subject.task.label_digest)
         return self._painted(subject, key, lambda: Path(file).read_bytes())
 
@@ -274,7 +274,7 @@ class Pictures:
     # -- predictions --------------------------------------------------------------------------------------------------
     def _version(self, subject: Subject, number: int) -> Version:
         if not number:
-            raise NoPicture("No model yet: the first version is trained when enough is labelled.")
+            raise NoPicture("No model yet: the first version is trained once enough images are labelled.")
         try:
             return self._services.checkpoints(subject.project.id).get(number)
         except CheckpointError as error:

@@ -78,7 +78,7 @@ def labels_of(project: Project, settings: Settings) -> Labels:
         NoPicture: its labelling configuration cannot be read, or was not yet.
     """
     if not project.label_config:
-        raise NoPicture("The project's labelling configuration was not read yet; the worker does that first.")
+        raise NoPicture("The worker has not read the project's labelling configuration yet.")
     try:
         label_map = label_map_of(project.label_config, settings)
         return Labels(label_map, class_colours(project.label_config, label_map))

@@ -97,7 +97,7 @@
       },
       options: options({
         plugins: { legend: { display: false }, title: { display: true, text: given.title, color: style("--pico-color"), font: { weight: "600" } }, tooltip: { callbacks: { title: (items) => `labels ${items[0].label}` } } },
-        scales: { x: axis("labels, in their order"), y: axis("", { beginAtZero: true, max: given.max }) },
+        scales: { x: axis("labels, oldest first"), y: axis("", { beginAtZero: true, max: given.max }) },
       }),
     }));
   }
@@ -109,8 +109,8 @@
       type: "scatter",
       data: {
         datasets: [
-          { label: "regions", data: given.pairs.map(([x, y]) => ({ x, y })), backgroundColor: `${colour(0)}99` },
-          { label: "as predicted", type: "line", data: [{ x: 0, y: 0 }, { x: most, y: most }], borderColor: style("--pico-muted-color"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0 },
+          { label: "tasks with regions", data: given.pairs.map(([x, y]) => ({ x, y })), backgroundColor: `${colour(0)}99` },
+          { label: "predicted = actual", type: "line", data: [{ x: 0, y: 0 }, { x: most, y: most }], borderColor: style("--pico-muted-color"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0 },
         ],
       },
       options: options({
