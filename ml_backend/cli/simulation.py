@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 _SAMPLE = "sample"
-_NONE = "none"
 _TARGET = 0.95
 _OUT = Path(".nextmask/simulation")
 _labelling = partial(typer.Option, rich_help_panel="What is labelled, and by which strategy")
@@ -103,39 +100,36 @@ def simulate(
     The strategy "full" is training on all labels. Stopped or killed, the same command goes on.
     """
     from ml_backend.simulation import results
+    from ml_backend.simulation.options import Options
     from ml_backend.simulation.processes import RESULTS
 
     _check_writable(out)
     name = None
     if dataset is not None:
-        plan = _plan(
-            preset,
-            {
-                "strategies": strategy,
-                "seeds": seeds,
-                "start": start,
-                "step": step,
-                "rounds": rounds,
-                "unit": _choice("--unit", unit, ("images", "pixels", "clicks")),
-                "measure_on": _choice("--measure-on", measure_on, ("test", "validation")),
-                "measure_at": _choice("--measure-at", measure_at, ("original", "network")),
-                "object_class": object_class,
-                "device": device,
-            },
-            {
-                "architecture": architecture,
-                "encoder": encoder,
-                "encoder_weights": encoder_weights,
-                "network_options": _json("--network-options", network_options),
-                "train_encoder": train_encoder,
-                "dropout": dropout,
-                "input_size": input_size,
-                "iterations": iterations,
-                "batch_size": batch_size,
-                "learning_rate": learning_rate,
-                "members": members,
-            },
-        )
+        plan = Options(
+            preset=preset,
+            strategy=strategy,
+            seeds=seeds,
+            start=start,
+            step=step,
+            rounds=rounds,
+            unit=unit,
+            architecture=architecture,
+            encoder=encoder,
+            encoder_weights=encoder_weights,
+            network_options=network_options,
+            train_encoder=train_encoder,
+            dropout=dropout,
+            input_size=input_size,
+            iterations=iterations,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            members=members,
+            measure_on=measure_on,
+            measure_at=measure_at,
+            object_class=object_class,
+            device=device,
+        ).plan()
         name = _run(plan, dataset, out, jobs)
     rows = results.read(out / RESULTS)
     if dataset is None and not (report and rows):
@@ -191,60 +185,6 @@ def _summarise(rows: list[Any]) -> None:
 
     for analysis in analyse(rows, _TARGET, "clicks"):
         console.print(summary(analysis))
-
-
-# -- options -----------------------------------------------------------------------------------------------------------
-def _plan(preset: str | None, values: dict[str, Any], recipe: dict[str, Any]) -> Plan:
-    """Read the options of the plan, as they were given, and lay them over a preset."""
-    from ml_backend.simulation.plan import Contender
-    from ml_backend.simulation.presets import plan_of
-
-    named = values["strategies"]
-    if named:
-        contenders = map(Contender.parse, _named(named))
-        values["strategies"] = tuple({one.label: one for one in contenders}.values())
-    else:
-        values["strategies"] = None
-    if values["seeds"] is not None:
-        values["seeds"] = tuple(range(values["seeds"]))
-    for option in ("start", "step"):
-        values[option] = _amount(f"--{option}", values[option])
-    plan = plan_of(preset, values, recipe)
-    return dataclasses.replace(plan, object_class=None) if values["object_class"] == _NONE else plan
-
-
-def _named(strategies: list[str]) -> list[str]:
-    """Put all strategies in the place of "all"."""
-    from strategies.catalogue import importable
-
-    return [name for given in strategies for name in (("full", *importable()) if given == "all" else (given,))]
-
-
-def _amount(option: str, text: str | None) -> Any:
-    from ml_backend.simulation.plan import Amount
-
-    try:
-        return None if text is None else Amount.parse(text)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{option} {error}") from None
-
-
-def _choice(option: str, value: str | None, valid: tuple[str, ...]) -> str | None:
-    if value is not None and value not in valid:
-        raise ConfigurationError(f"{option} {value!r} is unknown: use {', '.join(valid)}.")
-    return value
-
-
-def _json(option: str, text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{option} {text!r} is no JSON object such as '{{\"width\": 0.25}}'.")
-    return values
 
 
 def _check_writable(out: Path) -> None:

@@ -20,6 +20,8 @@ from strategies import Strategy, catalogue
 _LEAST_WINDOW = 8
 
 Unit = Literal["images", "pixels", "clicks"]
+MeasureOn = Literal["test", "validation"]
+MeasureAt = Literal["original", "network"]
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,8 @@ class Plan:
     rounds: int = 6
     unit: Unit = "images"
     recipe: Recipe = field(default_factory=Recipe)
-    measure_on: Literal["test", "validation"] = "test"
-    measure_at: Literal["original", "network"] = "original"
+    measure_on: MeasureOn = "test"
+    measure_at: MeasureAt = "original"
     object_class: str | None = None
     device: str = "auto"
 

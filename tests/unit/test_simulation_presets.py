@@ -15,6 +15,7 @@ from ml_backend.datasets import open_dataset
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.checks import check, read
 from ml_backend.simulation.experiment import Experiment, choices_of
+from ml_backend.simulation.options import Options
 from ml_backend.simulation.plan import Amount, Contender, Plan
 from ml_backend.simulation.presets import PRESETS, plan_of
 from ml_backend.simulation.results import FULL, Row
@@ -123,3 +124,52 @@ def test_without_a_preset_the_settings_of_production_are_simulated(monkeypatch: 
 def test_an_unknown_preset() -> None:
     with pytest.raises(ConfigurationError, match=r"--preset 'fast' is unknown: use quick, cereals, "):
         plan_of("fast", {}, {})
+
+
+# -- options as they are given -----------------------------------------------------------------------------------------
+def test_options_are_read() -> None:
+    plan = Options(
+        preset="quick",
+        strategy=["entropy", "random", "entropy:{}"],
+        seeds=2,
+        start="12",
+        step="5%",
+        network_options='{"decoder_segmentation_channels": 64}',
+        object_class="disc",
+    ).plan()
+    quick = PRESETS["quick"]
+    assert plan == dataclasses.replace(
+        quick,
+        strategies=(Contender("entropy"), Contender("random")),
+        seeds=(0, 1),
+        start=Amount(12),
+        step=Amount(0.05, True),
+        object_class="disc",
+        recipe=dataclasses.replace(quick.recipe, network_options={"decoder_segmentation_channels": 64}),
+    )
+
+
+def test_without_options_the_preset_stays() -> None:
+    assert Options(preset="quick").plan() == PRESETS["quick"]
+
+
+def test_no_class_takes_back_that_of_a_preset() -> None:
+    assert PRESETS["suggestive_annotation"].object_class == "gland"
+    assert Options(preset="suggestive_annotation", object_class="none").plan().object_class is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(start="0"), "--start '0' is no amount"),
+        (Options(step="few"), "--step 'few' is no amount"),
+        (Options(unit="minutes"), "--unit 'minutes' is unknown: use images, pixels, clicks"),
+        (Options(measure_on="train"), "--measure-on 'train' is unknown: use test, validation"),
+        (Options(measure_at="half"), "--measure-at 'half' is unknown: use original, network"),
+        (Options(network_options="[1]"), "--network-options '.1.' is no JSON object"),
+        (Options(strategy=["entropi"]), "--strategy 'entropi'"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_named(options: Options, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        options.plan()
