@@ -11,7 +11,7 @@ from ml_backend.doctor.project.facts import Facts
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ImageError, LabelConfigError
 from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
-from ml_backend.images.references import in_project, shown
+from ml_backend.images.references import in_project, shown_reference
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
 
@@ -61,7 +61,7 @@ def _fetch_beginning(client: LabelStudio, reference: str) -> None:
             start += chunk
             if len(start) >= SNIFFED_BYTES:
                 break
-    kind_of(start[:SNIFFED_BYTES], shown(reference))
+    kind_of(start[:SNIFFED_BYTES], shown_reference(reference))
 
 
 def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:
