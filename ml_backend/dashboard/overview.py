@@ -1,4 +1,4 @@
-"""A project's first page: what goes on, what labelling brings, what it takes, and what is wrong."""
+"""A project's first page: its state, learning curve, labelling effort, latest events, and what is wrong."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ml_backend.dashboard.curves import learning_curve
-from ml_backend.dashboard.labelling_time import labelling
+from ml_backend.dashboard.labelling_time import labelling_time
+from ml_backend.dashboard.learning_curve import learning_curve
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.services import Services
@@ -21,11 +21,11 @@ from ml_backend.store import Project
 EVENTS: Final = 5
 """How many of the last events are shown."""
 ERRORS: Final = 5
-"""How many of the tasks with errors are shown; the page of tasks has all."""
+"""How many problems are shown; the page of tasks has those of all tasks."""
 PAIRS: Final = 400
-"""How many answered queries are drawn, the last ones."""
+"""How many tasks with regions are drawn, the last ones."""
 SILENT_SECONDS: Final = 60.0
-"""After which a project that waits for a worker, and has none, says so."""
+"""How long work waits for a worker before the page says that there is none."""
 _ASKED: Final = {
     "train": "Training requested. It starts within seconds, if a worker is running and an image is labelled.",
     "rank": "Ranking requested. It starts within seconds, if a worker is running.",
@@ -37,11 +37,11 @@ class Live:
     """What changes from one second to the next.
 
     Attributes:
-        doing: what is going on, in words; empty at rest.
-        share: how far that is, in [0, 1]; None where it cannot be told.
-        elapsed: seconds since it began.
-        is_busy: ask again soon.
-        is_silent: there is work, and no worker that does it.
+        doing: what the worker is doing, in words; empty at rest.
+        share: how much of that is done, in [0, 1]; None where that is not known.
+        elapsed: seconds since it began; None at rest.
+        is_busy: whether a worker is working on the project: the page asks again sooner.
+        is_silent: whether work is waiting and no worker picks it up.
     """
 
     status: Status
@@ -53,58 +53,58 @@ class Live:
 
 
 def add_pages(router: APIRouter, services: Services) -> None:
-    """Add `/projects/{project}`, its live part, and what its buttons ask for."""
+    """Add `/projects/{project_id}`, its live part, and what its buttons request."""
+    store = services.store
 
-    @router.get("/projects/{project}")
+    @router.get("/projects/{project_id}")
     def overview(
-        request: Request, project: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
+        request: Request, project_id: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
     ) -> Response:
-        found = project_of(services, project)
-        settings, _ = project_settings(services, found)
-        labels = services.store.labels(project)
-        records = services.checkpoints(project).history()
-        efforts = answered_efforts(services.store, project)
-        state = project_state(services, project)
+        project = project_of(store, project_id)
+        settings, _ = project_settings(services, project)
+        labels = store.labels(project_id)
+        records = services.checkpoints(project_id).history()
+        efforts = answered_efforts(store, project_id)
+        state = project_state(services, project_id)
         status = in_full(services, state, records=records, labels=labels, efforts=efforts)
         errors = {where: error for where, error in status.errors.items() if where != "project"}
         return render(
             request,
             "overview.html",
-            project=found,
+            project=project,
             tab="overview",
-            live=live(found, status),
+            live=live(project, status),
             curve=learning_curve(records, labels),
-            labelling=labelling(labels),
+            labelling=labelling_time(labels),
             pairs=efforts[-PAIRS:],
             errors=dict(list(errors.items())[:ERRORS]),
-            error_count=len(errors),
-            events=services.store.events(project, limit=EVENTS),
+            events=store.events(project_id, limit=EVENTS),
             asked=_ASKED.get(asked, ""),
             label_studio=services.settings.effective_label_studio_public_url,
             train_after=settings.train_after,
             held_out_share=settings.held_out_share,
         )
 
-    @router.get("/projects/{project}/live")
-    def live_part(request: Request, project: ProjectId, version: str = "") -> Response:
-        found = project_of(services, project)
-        now = live(found, project_state(services, project))
-        is_newer = found.published_version != version
-        return render(request, "live.html", project=found, live=now, shown=version, is_newer=is_newer)
+    @router.get("/projects/{project_id}/live")
+    def live_part(request: Request, project_id: ProjectId, version: str = "") -> Response:
+        project = project_of(store, project_id)
+        now = live(project, project_state(services, project_id))
+        is_newer = project.published_version != version
+        return render(request, "live.html", project=project, live=now, shown=version, is_newer=is_newer)
 
-    @router.post("/projects/{project}/train")
-    def train(request: Request, project: ProjectId) -> Response:
-        services.store.wake(project_of(services, project).id, train=True)
-        return _back(request, project, "train")
+    @router.post("/projects/{project_id}/train")
+    def train(request: Request, project_id: ProjectId) -> Response:
+        store.wake(project_of(store, project_id).id, train=True)
+        return _back(request, project_id, "train")
 
-    @router.post("/projects/{project}/rank")
-    def rank(request: Request, project: ProjectId) -> Response:
-        services.store.wake(project_of(services, project).id, ranking_key="")
-        return _back(request, project, "rank")
+    @router.post("/projects/{project_id}/rank")
+    def rank(request: Request, project_id: ProjectId) -> Response:
+        store.wake(project_of(store, project_id).id, ranking_key="")
+        return _back(request, project_id, "rank")
 
 
 def live(project: Project, status: Status) -> Live:
-    """Tell what goes on."""
+    """Describe what the worker is doing for a project."""
     now = time.time()
     is_held = project.lease_owner is not None and (project.lease_expires or 0) > now
     is_busy = is_held and bool(status.stage)

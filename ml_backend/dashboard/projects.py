@@ -1,4 +1,4 @@
-"""The first page: all connected projects."""
+"""The first page: all connected projects, failed ones first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ml_backend.store import Event, Project
 
 @dataclass(frozen=True)
 class Summary:
-    """One project in the list.
+    """A project in the list.
 
     Attributes:
-        labels, pool: labelled and unlabelled tasks. queue: published ones among the unlabelled.
-        miou: held-out mIoU of the version that serves; None where none was measured.
-        event: the last one.
+        labels, pool: numbers of labelled and unlabelled tasks. queue: of published ones among the unlabelled.
+        miou: held-out mIoU of the version that serves, in [0, 1]; None where it was not measured.
+        event: the latest; None before the first.
     """
 
     project: Project
@@ -32,11 +32,12 @@ class Summary:
 
 def add_pages(router: APIRouter, services: Services) -> None:
     """Add `/`."""
+    store = services.store
 
     @router.get("/")
     def projects(request: Request) -> Response:
-        summaries = [summarise(services, project) for project in services.store.projects()]
-        gone = [gone_text(services, project) for project in services.store.gone_projects()]
+        summaries = [summarise(services, project) for project in store.projects()]
+        gone = [gone_text(services, project) for project in store.gone_projects()]
         return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency), gone=gone)
 
 

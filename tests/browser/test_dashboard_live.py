@@ -54,7 +54,7 @@ def test_a_training_is_watched_and_its_version_rolled_back(
     assert label_studio.project(project)["model_version"] == status.version
 
     page.get_by_role("link", name="Events").click()
-    said = page.get_by_role("region", name="Events").inner_text()
-    assert "rolled back" in said
-    assert said.count("published") >= 2
+    events = page.get_by_role("region", name="Events").inner_text()
+    assert "rolled back" in events
+    assert events.count("published") >= 2
     context.close()

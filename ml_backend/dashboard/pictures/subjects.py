@@ -15,7 +15,7 @@ from ml_backend.store import Project, Task
 
 
 class NoPicture(NextmaskError):
-    """There is nothing to draw: the message says why, in words for people who look at the page."""
+    """There is nothing to draw; the message says why, for people who look at the page."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Labels:
     """The classes of a project as pictures show them.
 
     Attributes:
-        colours: by class index.
+        label_map: the classes. colours: (red, green, blue) of each, by class index.
     """
 
     label_map: LabelMap
@@ -31,13 +31,15 @@ class Labels:
 
     @property
     def legend(self) -> list[tuple[str, str]]:
-        """The classes that masks show, with their colours as web pages write them."""
+        """Name and colour, as web pages write it, of each class that masks show."""
         painted = enumerate(zip(self.label_map.classes, self.colours, strict=True))
-        return [(name, hex_colour(one)) for index, (name, one) in painted if index != self.label_map.unpainted_index]
+        return [
+            (name, hex_colour(colour)) for index, (name, colour) in painted if index != self.label_map.unpainted_index
+        ]
 
     @property
     def key(self) -> str:
-        """Changes with anything that changes how a mask looks."""
+        """A text that changes when masks look different."""
         return f"{self.label_map.training_digest}{self.colours}"
 
 
@@ -52,7 +54,7 @@ class Subject:
 
 
 class Subjects:
-    """Finds what pictures are of."""
+    """Looks up the subjects of pictures by their ids."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -75,7 +77,7 @@ def labels_of(project: Project, settings: Settings) -> Labels:
     """Return the classes of a project, with their colours.
 
     Raises:
-        NoPicture: its labelling configuration cannot be read, or was not yet.
+        NoPicture: its labelling configuration cannot be read, or has not been read yet.
     """
     if not project.label_config:
         raise NoPicture("The worker has not read the project's labelling configuration yet.")
@@ -87,10 +89,10 @@ def labels_of(project: Project, settings: Settings) -> Labels:
 
 
 def serving_number(project: Project) -> int:
-    """Return the model that predicts what annotators are shown; 0 before the first."""
+    """Return the number of the version that predicts what annotators see; 0 before the first."""
     return model_number(project.published_version)
 
 
-def ranking_model(project: Project) -> int:
-    """Return the model that the stored ranking was made with; 0 where it was made without one."""
+def ranking_number(project: Project) -> int:
+    """Return the number of the version that the stored ranking was made with; 0 where it was made without one."""
     return model_number(project.ranking_version)

@@ -22,8 +22,8 @@ from wiring import PROJECT, XML, make_services, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
-from ml_backend.dashboard.pictures import comparisons as comparison
 from ml_backend.dashboard.pictures import hex_colour
+from ml_backend.dashboard.pictures.comparisons import compared_image, confusion
 from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, reason
 from ml_backend.dashboard.static import FOLDER
@@ -52,9 +52,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def services(tmp_path: Path, filled: Path) -> Iterator[Services]:
     shutil.copytree(filled, tmp_path / "state")
-    found = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
-    yield found
-    found.store.close()
+    services = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
+    yield services
+    services.store.close()
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def client(services: Services) -> Iterator[TestClient]:
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[tuple[Services, TestClient]]:
     """A project of which nothing is known yet."""
-    found = make_services(tmp_path / "empty")
-    found.store.wake(PROJECT, title="Empty", label_config=XML)
-    with TestClient(create_app(found.settings), raise_server_exceptions=False) as opened:
-        yield found, opened
-    found.store.close()
+    services = make_services(tmp_path / "empty")
+    services.store.wake(PROJECT, title="Empty", label_config=XML)
+    with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
+        yield services, opened
+    services.store.close()
 
 
 def page(client: TestClient, path: str, status: int = 200) -> str:
@@ -297,7 +297,7 @@ def test_pages_and_health_are_answered_while_many_pictures_are_made(client: Test
         waiting = [pool.submit(client.get, path) for path in paths]
         assert client.get("/health").status_code == 200
         assert client.get("/").status_code == 200
-        assert {one.result().headers["content-type"] for one in waiting} == {"image/png"}
+        assert {answer.result().headers["content-type"] for answer in waiting} == {"image/png"}
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
@@ -330,9 +330,9 @@ def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, s
     differences = {}
     for task in (7, 8, 9):
         truth = np.asarray(Image.open(mask_of(services, task)))
-        found = services.store.task(PROJECT, task)
-        assert found
-        image = services.images.load(found.image)
+        row = services.store.task(PROJECT, task)
+        assert row
+        image = services.images.load(row.image)
         predicted = [
             services.predictors.get(services.checkpoints(PROJECT), number, "cpu").predict([image])[0].mask
             for number in (1, 2)
@@ -340,10 +340,10 @@ def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, s
         for total, mask in zip(counts, predicted, strict=True):
             np.add.at(total, (truth, mask), 1)
         differences[task] = float((predicted[0] != predicted[1]).mean())
-    iou = [one.diagonal() / (one.sum(axis=0) + one.sum(axis=1) - one.diagonal()) for one in counts]
+    iou = [total.diagonal() / (total.sum(axis=0) + total.sum(axis=1) - total.diagonal()) for total in counts]
     cells = re.findall(r">([^<>\s]+)</td>", after[after.index("All classes") :])
     shown = [float(cell) for cell in cells[:2]]
-    assert shown == pytest.approx([float(one.mean()) for one in iou], abs=2e-3)
+    assert shown == pytest.approx([float(total.mean()) for total in iou], abs=2e-3)
     listed = [int(task) for task in re.findall(r"<h3>Task (\d+)", text)]
     assert listed == sorted(differences, key=lambda task: (-round(differences[task], 6), task))
     worse = [int(task) for task in re.findall(r"<h3>Task (\d+)", page(client, f"{path}&order=worse"))]
@@ -401,8 +401,8 @@ def test_another_site_cannot_start_a_comparison(client: TestClient) -> None:
 def test_pixels_are_counted_by_truth_and_prediction() -> None:
     truth = np.array([[0, 0, 1, 255]], np.uint8)
     predicted = np.array([[0, 1, 255, 1]], np.uint8)
-    assert comparison.confusion(truth, predicted, 2).tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
-    one = comparison.compared(5, truth, predicted, truth, 2)
-    assert one.second == 1.0
-    assert one.first == pytest.approx(1 / 2 / 2)  # class 0: 1 of 2; class 1: 0, of what is known in both
-    assert one.differs == pytest.approx(2 / 3)
+    assert confusion(truth, predicted, 2).tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+    image = compared_image(5, truth, predicted, truth, classes=2)
+    assert image.second == 1.0
+    assert image.first == pytest.approx(1 / 2 / 2)  # class 0: 1 of 2; class 1: 0, of what is known in both
+    assert image.differs == pytest.approx(2 / 3)

@@ -1,8 +1,11 @@
-"""Two versions side by side: their measures, and their masks on the same images."""
+"""The page that compares two versions: their measures, and their masks on the same images.
+
+What is measured here and now is measured by `pictures.comparisons`, in the background.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -10,7 +13,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ml_backend.dashboard.pages import MAX_ID, PageNumber, Pager, ProjectId, editor_address, project_of
-from ml_backend.dashboard.pictures import Basis, Compared, Comparisons, NoPicture, Result, same_labels
+from ml_backend.dashboard.pictures import ComparedImage, ComparedLabels, Comparison, Comparisons, NoPicture, same_labels
 from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
@@ -18,6 +21,7 @@ from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
+from ml_backend.settings import Settings
 from ml_backend.store import Project
 
 PAGE: Final = 6
@@ -25,11 +29,21 @@ PAGE: Final = 6
 
 Order = Literal["difference", "better", "worse", "task"]
 Number = Annotated[int | None, Query(ge=1, le=MAX_ID)]
+_KEYS: Final[dict[Order, Callable[[ComparedImage], float]]] = {
+    "difference": lambda image: -image.differs,
+    "better": lambda image: -image.gain,
+    "worse": lambda image: image.gain,
+    "task": lambda image: image.task,
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measure of two versions; None where one has none."""
+    """A measure of two versions, in [0, 1]; None where a version has none.
+
+    Attributes:
+        name: of the class.
+    """
 
     name: str
     first: float | None
@@ -37,37 +51,44 @@ class Row:
 
     @property
     def change(self) -> float | None:
-        """How much larger the second is."""
+        """The second minus the first; None where one of them is missing."""
         return None if self.first is None or self.second is None else self.second - self.first
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of the page; `compared` is None where it was not measured."""
+    """An image of the page.
+
+    Attributes:
+        task: id. editor: address of the task in Label Studio.
+        compared: None where the versions were not measured on it.
+    """
 
     task: int
     editor: str
-    compared: Compared | None
+    compared: ComparedImage | None
 
 
 def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -> None:
-    """Add `/projects/{project}/compare`."""
+    """Add `/projects/{project_id}/compare`."""
+    store = services.store
 
-    @router.get("/projects/{project}/compare")
+    @router.get("/projects/{project_id}/compare")
     def compare(
         request: Request,
-        project: ProjectId,
+        project_id: ProjectId,
         a: Number = None,
         b: Number = None,
         order: Order = "difference",
         page: PageNumber = 1,
         strength: Strength = "60",
     ) -> Response:
-        found = project_of(services, project)
-        versions = services.checkpoints(project).versions()
-        pair = _pair(versions, model_number(found.published_version), a, b)
+        project = project_of(store, project_id)
+        settings, _ = project_settings(services, project)
+        versions = services.checkpoints(project_id).versions()
+        pair = _pair(versions, model_number(project.published_version), a, b)
         frame: dict[str, Any] = {
-            "project": found,
+            "project": project,
             "tab": "compare",
             "versions": versions[::-1],
             "order": order,
@@ -75,15 +96,15 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
         }
         if pair is None:
             return render(request, "compare.html", pair=None, **frame)
-        basis = comparisons.basis(found)
+        labels = comparisons.labels(project)
         try:
-            result, progress, failure = _measured(comparisons, found, pair, basis)
-            legend = labels_of(found, project_settings(services, found)[0]).legend
+            comparison, progress, failure = _measured(comparisons, project, pair, labels)
+            legend = labels_of(project, settings).legend
         except NoPicture as error:
-            result, progress, failure, legend = None, None, str(error), []
+            comparison, progress, failure, legend = None, None, str(error), []
         if request.headers.get("HX-Request") and progress is None:  # the page waited for this
             return Response(headers={"HX-Refresh": "true"})
-        pager = Pager.of(page, len(basis.tasks), PAGE)
+        pager = Pager.of(page, len(labels.tasks), PAGE)
         return render(
             request,
             "compare.html",
@@ -92,35 +113,35 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
             same_labels=same_labels(*pair),
             common=len(set(pair[0].record.held_out) & set(pair[1].record.held_out)),
             parent_miou=_parent_miou(*pair),
-            trained=[_trained(version, basis) for version in pair],
-            basis=basis,
-            result=result,
-            measured=_rows(result.first, result.second) if result else [],
+            trained=[_trained(version, labels) for version in pair],
+            labels=labels,
+            comparison=comparison,
+            measured=_rows(comparison.first, comparison.second) if comparison else [],
             progress=progress,
             failure=failure,
             legend=legend,
             pager=pager,
-            images=_images(services, found, basis, result, order, pager),
+            images=_images(settings, labels, comparison, order, pager),
             **frame,
         )
 
-    @router.post("/projects/{project}/compare")
-    def measure(request: Request, project: ProjectId, a: Number = None, b: Number = None) -> Response:
-        found = project_of(services, project)
-        pair = _pair(services.checkpoints(project).versions(), 0, a, b)
+    @router.post("/projects/{project_id}/compare")
+    def measure(request: Request, project_id: ProjectId, a: Number = None, b: Number = None) -> Response:
+        project = project_of(store, project_id)
+        pair = _pair(services.checkpoints(project_id).versions(), 0, a, b)
         if pair is None or a is None or b is None:
             raise HTTPException(404, "A comparison takes two versions: choose both.")
-        if not comparisons.start(found, pair, comparisons.basis(found)):
+        if not comparisons.start(project, pair, comparisons.labels(project)):
             raise HTTPException(429, "Too many comparisons are waiting: try again when some are done.")
         root = request.scope.get("root_path", "")
-        return RedirectResponse(f"{root}/projects/{project}/compare?a={a}&b={b}", status_code=303)
+        return RedirectResponse(f"{root}/projects/{project_id}/compare?a={a}&b={b}", status_code=303)
 
 
 def _pair(versions: Sequence[Version], serving: int, a: int | None, b: int | None) -> tuple[Version, Version] | None:
-    """Return the versions to compare: those asked for, else the one that serves with its parent; None without two.
+    """Return the versions to compare: `a` and `b`, else the one that serves with its parent; None without two.
 
     Raises:
-        HTTPException: 404, one that was asked for is not there.
+        HTTPException: 404, a version of that number is not there.
     """
     known = {version.number: version for version in versions}
     for number in (a, b):
@@ -137,31 +158,32 @@ def _pair(versions: Sequence[Version], serving: int, a: int | None, b: int | Non
 
 
 def _measured(
-    comparisons: Comparisons, project: Project, pair: tuple[Version, Version], basis: Basis
-) -> tuple[Result | None, tuple[int, int] | None, str | None]:
+    comparisons: Comparisons, project: Project, pair: tuple[Version, Version], labels: ComparedLabels
+) -> tuple[Comparison | None, tuple[int, int] | None, str | None]:
+    """Return the result, or how far it is, or why there is none."""
     return (
-        comparisons.result(project, pair, basis),
-        comparisons.progress(project, pair, basis),
-        comparisons.failure(project, pair, basis),
+        comparisons.result(project, pair, labels),
+        comparisons.progress(project, pair, labels),
+        comparisons.failure(project, pair, labels),
     )
 
 
 def _parent_miou(first: Version, second: Version) -> float | None:
     """Return the mIoU of the first version on the labels of the second, where that was its parent."""
     is_parent = second.record.parent == first.number
-    found: float | None = second.record.measures.get("parent_miou") if is_parent else None
-    return found
+    miou: float | None = second.record.measures.get("parent_miou") if is_parent else None
+    return miou
 
 
-def _trained(version: Version, basis: Basis) -> int:
-    """Count the labels of the basis that a version was trained on."""
+def _trained(version: Version, labels: ComparedLabels) -> int:
+    """Count those of the labels that a version was trained on."""
     record = version.record
     used = {task for key in record.labels.keys() - set(record.held_out) for task in key.split("+")}
-    return sum(str(task.task_id) in used for task in basis.tasks)
+    return sum(str(task.task_id) in used for task in labels.tasks)
 
 
 def _rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[Row, Row]]:
-    """Return IoU and Dice of all classes, and of each; classes that only one of them knows are there, too."""
+    """Return IoU and Dice of all classes together, then of each class that one of the versions knows."""
     names = list(dict.fromkeys([*(first.get("iou") or {}), *(second.get("iou") or {})]))
     total = (
         Row("All classes", first.get("miou"), second.get("miou")),
@@ -175,18 +197,14 @@ def _rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[Row
 
 
 def _images(
-    services: Services, project: Project, basis: Basis, result: Result | None, order: Order, pager: Pager
+    settings: Settings, labels: ComparedLabels, comparison: Comparison | None, order: Order, pager: Pager
 ) -> list[Shown]:
-    measured = {one.task: one for one in result.images} if result else {}
-    keys = {
-        "difference": lambda one: -one.differs,
-        "better": lambda one: -one.gain,
-        "worse": lambda one: one.gain,
-        "task": lambda one: one.task,
-    }
-    ordered = [one.task for one in sorted(measured.values(), key=lambda one: (keys[order](one), one.task))]
-    rest = [task.task_id for task in basis.tasks if task.task_id not in measured]
+    """Return the images of a page: those that were measured in the order wanted, then the others by task."""
+    measured = {image.task: image for image in comparison.images} if comparison else {}
+    tasks = {task.task_id: task for task in labels.tasks}
+    ordered = [image.task for image in sorted(measured.values(), key=lambda image: (_KEYS[order](image), image.task))]
+    rest = [task for task in tasks if task not in measured]
     return [
-        Shown(task, editor_address(services, project.id, task), measured.get(task))
+        Shown(task, editor_address(settings, tasks[task]), measured.get(task))
         for task in [*ordered, *rest][pager.start : pager.start + PAGE]
     ]
