@@ -30,17 +30,15 @@ __all__ = ["add_dashboard"]
 
 def add_dashboard(app: FastAPI, services: Services) -> None:
     """Add the pages and their static files to an application."""
-    store, settings = services.store, services.settings
+    settings, store = services.settings, services.store
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
     cache = PictureCache(settings.model_dir / "pictures", max_bytes=settings.picture_cache_bytes)
     pictures = Pictures(services, cache)
-    projects.add_pages(router, services)
-    overview.add_pages(router, services)
-    versions.add_pages(router, services)
-    tasks.add_pages(router, store, settings)
+    for page in (projects, overview, versions, tasks):
+        page.add_pages(router, settings, store)
     events.add_pages(router, store)
-    picture_routes.add_pages(router, store, Subjects(services), pictures)
-    queue.add_pages(router, services, pictures)
-    compare.add_pages(router, services, Comparisons(services, pictures, cache))
+    picture_routes.add_pages(router, store, Subjects(settings, store), pictures)
+    queue.add_pages(router, settings, store, pictures)
+    compare.add_pages(router, settings, store, Comparisons(settings, store, pictures, cache))
     app.include_router(router)
     app.mount("/static", static_files(), name="static")

@@ -19,10 +19,10 @@ from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.services import Services
+from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import Project
+from ml_backend.store import Project, Store
 
 PAGE: Final = 6
 """Images on a page."""
@@ -69,9 +69,8 @@ class Shown:
     compared: ComparedImage | None
 
 
-def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -> None:
+def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: Comparisons) -> None:
     """Add `/projects/{project_id}/compare`."""
-    store = services.store
 
     @router.get("/projects/{project_id}/compare")
     def compare(
@@ -84,8 +83,7 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
         strength: Strength = "60",
     ) -> Response:
         project = project_of(store, project_id)
-        settings, _ = project_settings(services, project)
-        versions = services.checkpoints(project_id).versions()
+        versions = checkpoints_of(settings, project_id).versions()
         pair = _pair(versions, model_number(project.published_version), a, b)
         frame: dict[str, Any] = {
             "project": project,
@@ -99,7 +97,7 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
         labels = comparisons.labels(project)
         try:
             comparison, progress, failure = _measured(comparisons, project, pair, labels)
-            legend = labels_of(project, settings).legend
+            legend = labels_of(project, project_settings(settings, store, project)[0]).legend
         except NoPicture as error:
             comparison, progress, failure, legend = None, None, str(error), []
         if request.headers.get("HX-Request") and progress is None:  # the page waited for this
@@ -128,7 +126,7 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
     @router.post("/projects/{project_id}/compare")
     def measure(request: Request, project_id: ProjectId, a: Number = None, b: Number = None) -> Response:
         project = project_of(store, project_id)
-        pair = _pair(services.checkpoints(project_id).versions(), 0, a, b)
+        pair = _pair(checkpoints_of(settings, project_id).versions(), 0, a, b)
         if pair is None or a is None or b is None:
             raise HTTPException(404, "A comparison takes two versions: choose both.")
         if not comparisons.start(project, pair, comparisons.labels(project)):

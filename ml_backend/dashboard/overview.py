@@ -13,10 +13,11 @@ from ml_backend.dashboard.labelling_time import labelling_time
 from ml_backend.dashboard.learning_curve import learning_curve
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.projects.services import Services
+from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
-from ml_backend.store import Project
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store
 
 EVENTS: Final = 5
 """How many of the last events are shown."""
@@ -52,21 +53,20 @@ class Live:
     is_silent: bool
 
 
-def add_pages(router: APIRouter, services: Services) -> None:
+def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     """Add `/projects/{project_id}`, its live part, and what its buttons request."""
-    store = services.store
 
     @router.get("/projects/{project_id}")
     def overview(
         request: Request, project_id: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
     ) -> Response:
         project = project_of(store, project_id)
-        settings, _ = project_settings(services, project)
+        own_settings, _ = project_settings(settings, store, project)
         labels = store.labels(project_id)
-        records = services.checkpoints(project_id).history()
+        records = checkpoints_of(settings, project_id).history()
         efforts = answered_efforts(store, project_id)
-        state = project_state(services, project_id)
-        status = in_full(services, state, records=records, labels=labels, efforts=efforts)
+        state = project_state(settings, store, project_id)
+        status = in_full(settings, store, state, records=records, labels=labels, efforts=efforts)
         errors = {where: error for where, error in status.errors.items() if where != "project"}
         return render(
             request,
@@ -80,15 +80,15 @@ def add_pages(router: APIRouter, services: Services) -> None:
             errors=dict(list(errors.items())[:ERRORS]),
             events=store.events(project_id, limit=EVENTS),
             asked=_ASKED.get(asked, ""),
-            label_studio=services.settings.effective_label_studio_public_url,
-            train_after=settings.train_after,
-            held_out_share=settings.held_out_share,
+            label_studio=settings.effective_label_studio_public_url,
+            train_after=own_settings.train_after,
+            held_out_share=own_settings.held_out_share,
         )
 
     @router.get("/projects/{project_id}/live")
     def live_part(request: Request, project_id: ProjectId, version: str = "") -> Response:
         project = project_of(store, project_id)
-        now = live(project, project_state(services, project_id))
+        now = live(project, project_state(settings, store, project_id))
         is_newer = project.published_version != version
         return render(request, "live.html", project=project, live=now, shown=version, is_newer=is_newer)
 

@@ -15,7 +15,6 @@ from ml_backend.dashboard.pictures import NoPicture, Pictures, Subject, hex_colo
 from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry, Store
@@ -65,19 +64,18 @@ class Card:
     editor: str
 
 
-def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None:
+def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pictures) -> None:
     """Add `/projects/{project_id}/queue`."""
-    store = services.store
 
     @router.get("/projects/{project_id}/queue")
     def queue(
         request: Request, project_id: ProjectId, page: PageNumber = 1, layer: Layer = "mask", strength: Strength = "60"
     ) -> Response:
         project = project_of(store, project_id)
-        settings, _ = project_settings(services, project)
+        own_settings, _ = project_settings(settings, store, project)
         pager = Pager.of(page, store.count_ranked(project_id), PAGE)
         entries = store.queue_page(project_id, project.published_version, offset=pager.start, limit=PAGE)
-        cards = _Cards(pictures, project, settings)
+        cards = _Cards(pictures, project, own_settings)
         return render(
             request,
             "queue.html",
@@ -86,10 +84,10 @@ def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None
             pager=pager,
             cards=cards.of(entries, _shares_below(store, project_id, entries)),
             legend=cards.legend,
-            words=catalogue.described(settings.strategy).words,
-            strategy=settings.strategy,
+            words=catalogue.described(own_settings.strategy).words,
+            strategy=own_settings.strategy,
             counts=store.count_tasks(project_id),
-            train_after=settings.train_after,
+            train_after=own_settings.train_after,
             ranked_by_model=model_number(project.ranking_version),
             layer=layer,
             strength=strength,

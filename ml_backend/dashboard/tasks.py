@@ -15,7 +15,7 @@ PER_PAGE: Final = 50
 Reason = Literal["all", "failed", "skipped", "passed"]
 
 
-def add_pages(router: APIRouter, store: Store, settings: Settings) -> None:
+def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     """Add `/projects/{project_id}/tasks`."""
 
     @router.get("/projects/{project_id}/tasks")

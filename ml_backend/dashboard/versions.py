@@ -12,18 +12,21 @@ from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.folders import checkpoints_of
+from ml_backend.projects.serving import roll_back
+from ml_backend.settings import Settings
+from ml_backend.store import Store
 
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 
-def add_pages(router: APIRouter, services: Services) -> None:
+def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     """Add `/projects/{project_id}/versions`, the question whether to roll back, and the answer."""
 
     @router.get("/projects/{project_id}/versions")
     def versions(request: Request, project_id: ProjectId, back: Annotated[int, Query(ge=0, le=MAX_ID)] = 0) -> Response:
-        project = project_of(services.store, project_id)
-        checkpoints = services.checkpoints(project_id)
+        project = project_of(store, project_id)
+        checkpoints = checkpoints_of(settings, project_id)
         serving = checkpoints.current()
         return render(
             request,
@@ -40,16 +43,16 @@ def add_pages(router: APIRouter, services: Services) -> None:
 
     @router.get("/projects/{project_id}/versions/{number}/serve")
     def ask(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
-        project = project_of(services.store, project_id)
-        version = _version(services, project_id, number)
-        serving = services.checkpoints(project_id).current()
+        project = project_of(store, project_id)
+        version = _version(settings, project_id, number)
+        serving = checkpoints_of(settings, project_id).current()
         return render(request, "roll_back.html", project=project, tab="versions", version=version, serving=serving)
 
     @router.post("/projects/{project_id}/versions/{number}/serve")
     def serve(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
-        project_of(services.store, project_id)
-        _version(services, project_id, number)
-        roll_back(services, project_id, number)
+        project_of(store, project_id)
+        _version(settings, project_id, number)
+        roll_back(settings, store, project_id, number)
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}/projects/{project_id}/versions?back={number}", 303)
 
@@ -62,13 +65,13 @@ def trained_at(record: VersionRecord) -> float | None:
         return None
 
 
-def _version(services: Services, project_id: int, number: int) -> Version:
+def _version(settings: Settings, project_id: int, number: int) -> Version:
     """Return a version that can be served.
 
     Raises:
         HTTPException: 404, it is not there, or it is damaged.
     """
     try:
-        return services.checkpoints(project_id).get(number)
+        return checkpoints_of(settings, project_id).get(number)
     except CheckpointError as error:
         raise HTTPException(404, str(error)) from None

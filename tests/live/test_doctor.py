@@ -22,8 +22,9 @@ from ml_backend.doctor.project.facts import read_facts
 from ml_backend.doctor.project.images import check_images
 from ml_backend.doctor.project.summary import check_project, missing_project
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.registration import SECRET_HEADER
-from ml_backend.projects.services import open_services, webhook_secret, worker_seen
+from ml_backend.projects.registration import SECRET_HEADER, webhook_secret
+from ml_backend.projects.services import open_services
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings, load_settings
 from ml_backend.worker.worker import Worker
 
@@ -46,7 +47,7 @@ class Connected:
     def findings(self) -> list[Finding]:
         store, settings = self.nextmask.services.store, self.nextmask.settings
         facts = read_facts(self.client, self.id, store.project(self.id), settings)
-        secret = webhook_secret(self.nextmask.services)
+        secret = webhook_secret(self.nextmask.services.settings, self.nextmask.services.store)
         return list(check_project(facts, settings, secret, fast_import=True))
 
     def faults(self) -> list[tuple[str, str]]:
@@ -351,7 +352,7 @@ def test_the_release_that_is_tested(studio: Studio) -> None:
 # -- the server ------------------------------------------------------------------------------------------------------
 def server_finding(nextmask: Nextmask, **changes: Any) -> Finding:
     settings: Settings = nextmask.settings.model_copy(update=changes)
-    secret = webhook_secret(nextmask.services)
+    secret = webhook_secret(nextmask.services.settings, nextmask.services.store)
     findings = list(check_server(settings, nextmask.services.store, secret, patience=30))
     return findings[0]
 
@@ -369,14 +370,14 @@ def test_a_server_of_another_installation(connected: Connected, serving: Nextmas
 
 def test_without_a_worker_that_is_said(connected: Connected, serving: Nextmask) -> None:
     alone, store = connected.nextmask.services.store, serving.services.store
-    finding = check_worker(alone.projects(), worker_seen(alone))
+    finding = check_worker(alone.projects(), last_sign(alone))
     assert finding.level == "problem"
     assert "No worker has run yet" in finding.message
 
-    def address_finding() -> Finding:
-        return check_worker(store.projects(), worker_seen(store))
+    def judged() -> Finding:
+        return check_worker(store.projects(), last_sign(store))
 
-    wait_for(lambda: address_finding().level == "ok", name="a sign of life")
+    wait_for(lambda: judged().level == "ok", name="a sign of life")
 
 
 def test_a_nextmask_that_is_down_or_has_another_password(connected: Connected) -> None:

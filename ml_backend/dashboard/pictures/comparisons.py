@@ -29,9 +29,9 @@ from ml_backend.dashboard.pictures.subjects import Labels, NoPicture, Subject, l
 from ml_backend.errors import MaskError, NextmaskError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.parts import supervising
-from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
-from ml_backend.store import Project, Task
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store, Task
 
 logger = logging.getLogger(__name__)
 
@@ -123,15 +123,15 @@ class Comparisons:
         cache: where results are kept, beside the pictures.
     """
 
-    def __init__(self, services: Services, pictures: Pictures, cache: PictureCache) -> None:
-        self._services, self._pictures, self._cache = services, pictures, cache
+    def __init__(self, settings: Settings, store: Store, pictures: Pictures, cache: PictureCache) -> None:
+        self._settings, self._store, self._pictures, self._cache = settings, store, pictures, cache
         self._lock = threading.Lock()
         self._jobs: deque[_Job] = deque()  # the first is under way
         self._failed: dict[str, str] = {}
 
     def labels(self, project: Project) -> ComparedLabels:
         """Return the labels that are held out now, or all where none is."""
-        labelled = [task for task in self._services.store.tasks(project.id, status="labelled") if task.mask_file]
+        labelled = [task for task in self._store.tasks(project.id, status="labelled") if task.mask_file]
         labelled = supervising(labelled)
         held_out = [task for task in labelled if task.held_out]
         usable = held_out or labelled
@@ -173,7 +173,7 @@ class Comparisons:
         return True
 
     def _classes(self, project: Project) -> Labels:
-        return labels_of(project, project_settings(self._services, project)[0])
+        return labels_of(project, project_settings(self._settings, self._store, project)[0])
 
     def _key(self, project: Project, versions: Sequence[Version], labels: ComparedLabels) -> str:
         weights = [version.sha256 for version in versions]
@@ -234,7 +234,7 @@ class Comparisons:
 
     def _masks(self, job: _Job) -> Iterator[tuple[int, tuple[Mask, Mask, Mask] | str]]:
         """Yield task ids with the true mask and those of both versions, or why there are none."""
-        settings, _ = project_settings(self._services, job.project)
+        settings, _ = project_settings(self._settings, self._store, job.project)
         for task in job.compared.tasks:
             subject = Subject(job.project, settings, job.classes, task)
             try:

@@ -8,10 +8,9 @@ from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
 from ml_backend.errors import LabelConfigError, NextmaskError
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import Project, Task
+from ml_backend.store import Project, Store, Task
 
 
 class NoPicture(NextmaskError):
@@ -56,8 +55,8 @@ class Subject:
 class Subjects:
     """Looks up the subjects of pictures by their ids."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
 
     def find(self, project_id: int, task_id: int) -> Subject | None:
         """Return a task of a connected project; None where there is none of these ids.
@@ -65,11 +64,11 @@ class Subjects:
         Raises:
             NoPicture: the project's labelling configuration cannot be read.
         """
-        project = self._services.store.project(project_id)
-        task = self._services.store.task(project_id, task_id)
+        project = self._store.project(project_id)
+        task = self._store.task(project_id, task_id)
         if project is None or not project.managed or task is None:
             return None
-        settings, _ = project_settings(self._services, project)
+        settings, _ = project_settings(self._settings, self._store, project)
         return Subject(project, settings, labels_of(project, settings), task)
 
 

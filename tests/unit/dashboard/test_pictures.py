@@ -70,7 +70,7 @@ def drawer(services: Services, tmp_path: Path) -> Pictures:
 @pytest.fixture
 def subject(services: Services) -> Callable[[int], Subject]:
     def find(task_id: int) -> Subject:
-        subject = Subjects(services).find(PROJECT, task_id)
+        subject = Subjects(services.settings, services.store).find(PROJECT, task_id)
         assert subject is not None
         return subject
 
@@ -327,7 +327,7 @@ def test_no_model_no_labels_and_lost_files_are_reasons(
 
 
 def test_tasks_of_other_projects_and_projects_that_are_gone_have_no_pictures(services: Services) -> None:
-    subjects = Subjects(services)
+    subjects = Subjects(services.settings, services.store)
     services.store.put_tasks([Task(PROJECT + 1, 100, "/data/upload/1.png")])
     assert subjects.find(PROJECT, 100) is None
     assert subjects.find(PROJECT + 1, 100) is None  # of a project that was never connected
