@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.serving import serving_record
-from ml_backend.projects.status import gone_text
+from ml_backend.projects.status import gone_text, shown_state
 from ml_backend.settings import Settings
 from ml_backend.store import Event, Project, Store
 
@@ -18,12 +18,14 @@ class Summary:
     """A project in the list.
 
     Attributes:
+        state: as `Status.state`.
         labels, pool: numbers of labelled and unlabelled tasks. queue: of published ones among the unlabelled.
         miou: held-out mIoU of the version that serves, in [0, 1]; None where it was not measured.
         event: the latest; None before the first.
     """
 
     project: Project
+    state: str
     labels: int
     pool: int
     queue: int
@@ -48,6 +50,7 @@ def summarise(settings: Settings, store: Store, project: Project) -> Summary:
     events = store.events(project.id, limit=1)
     return Summary(
         project=project,
+        state=shown_state(project),
         labels=counts.get("labelled", 0),
         pool=counts.get("unlabelled", 0),
         queue=store.queue_length(project.id, project.published_version),

@@ -150,8 +150,9 @@ def reason(entry: QueueEntry, below: float | None, words: Words, model: int) -> 
         return "It has no score of its own: its place depends on the other images."
     more = "" if words.alone else " Its place does not depend on this alone."
     share = f"{below * 100:.0f}\N{NO-BREAK SPACE}%"
+    compared = f"higher than in {share} of the scored images" if below else "the lowest of the scored images"
     value = f"{entry.information:#.3g}".rstrip(".")  # as many digits on every card
-    return f"Its {words.value} is {value}, higher than in {share} of the scored images.{more}"
+    return f"Its {words.value} is {value}, {compared}.{more}"
 
 
 def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:

@@ -13,9 +13,9 @@
   const colour = (index) => COLOURS[theme()][index % 8];
   const dash = (index) => DASHES[Math.floor(index / 8) % 4];
 
-  function axis(title, more) {
+  function axis(title, more, ticks) {
     const grid = style("--pico-muted-border-color"), text = style("--pico-muted-color");
-    return { title: { display: Boolean(title), text: title, color: text }, ticks: { color: text, maxRotation: 0, autoSkipPadding: 16 }, grid: { color: grid }, border: { color: grid }, ...more };
+    return { title: { display: Boolean(title), text: title, color: text }, ticks: { color: text, maxRotation: 0, autoSkipPadding: 16, ...ticks }, grid: { color: grid }, border: { color: grid }, ...more };
   }
 
   function options(more) {
@@ -71,7 +71,7 @@
         options: options({
           plugins: { legend: legend(true), tooltip },
           scales: {
-            x: axis(x === "hours" ? "hours of labelling" : "labels", { type: "linear", grace: "3%" }),
+            x: axis(x === "hours" ? "hours of labelling" : "labels", { type: "linear", grace: "3%" }, x === "labels" ? { precision: 0 } : {}),
             y: axis("", { min: floor(points, byClass, measure), max: 1 }),
           },
         }),

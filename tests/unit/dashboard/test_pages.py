@@ -56,6 +56,7 @@ def test_projects_are_listed_the_failed_ones_first(client: TestClient, services:
     text = page(client, "/")
     assert text.index("Broken") < text.index("Cells")
     assert "No disk." in text
+    assert text.count('<span class="state idle">') == 1  # the worker has not looked at it yet
     row = text[text.index(">Cells<") :]
     numbers = re.findall(r'class="number">([^<]*)<', row)
     miou = services.checkpoints(PROJECT).get(1).record.measures["miou"]

@@ -128,6 +128,7 @@ def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:
     assert "no time" in reason(entry, None, described("entropy").words, 3)
     looked = replace(entry, information=0.0)
     assert "has no score of its own" in reason(looked, 0.0, described("coreset").words, 3)
+    assert "the lowest of the scored images." in reason(looked, 0.0, described("entropy").words, 3)
     assert "does not depend on this alone" in reason(looked, 0.5, described("sa").words, 3)
     assert "not depend on this alone" not in reason(looked, 0.5, described("entropy").words, 3)
 
