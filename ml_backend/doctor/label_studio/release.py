@@ -8,10 +8,10 @@ from typing import Final
 from ml_backend.doctor.findings import Finding, note, ok, warning
 from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
-from ml_backend.label_studio.client import VERSION
+from ml_backend.label_studio.client import TESTED_RELEASE
 
-OLDEST_TESTED: Final = VERSION
-NEWEST_TESTED: Final = VERSION
+OLDEST_TESTED: Final = TESTED_RELEASE
+NEWEST_TESTED: Final = TESTED_RELEASE
 FAST_IMPORT_FLAG: Final = "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short"
 LARGE_PROJECT: Final = 5000
 """Number of tasks from which on imports without that flag take seconds."""
