@@ -11,7 +11,7 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.learning.prediction.batches import Shrunk, image_batches
 from ml_backend.learning.prediction.committees import Committee
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.ranking import Pools, Preparation, ranking_of, sample_order, sees_predictions
+from ml_backend.learning.ranking import Pools, Preparation, rank_pool, sample_order, sees_predictions
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
 from ml_backend.simulation.plan import Recipe, Unit
@@ -97,7 +97,7 @@ class Chooser:
             round_number: rounds chosen before.
         """
         pool = [number for number in self._pictures if self._is_open(number, labels)]
-        ranked = ranking_of(
+        ranked = rank_pool(
             self._strategy,
             self._pools(pool, labels, predictor, committee),
             budget=self._budget.planned(labels, regions=self._strategy.asks_for_regions),
@@ -109,7 +109,7 @@ class Chooser:
         if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
             return Choice(self._affordable(by_chance, labels))
-        ranking, _ = ranked
+        ranking = ranked.ranking
         picks = self._affordable(_picks(ranking, whole_only=not self._strategy.asks_for_regions), labels)
         asked = {pick.number for pick in picks}
         pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)
@@ -149,10 +149,10 @@ class Chooser:
             )
 
         known = [number for number in labels.numbers if number in self._pictures]
-        stream = predicted if sees_predictions(self._strategy) else plain
+        observed = predicted if sees_predictions(self._strategy) else plain
         return Pools(
-            unlabelled=lambda: stream(pool),
-            labelled=lambda: stream(known),
+            unlabelled=lambda: observed(pool),
+            labelled=lambda: observed(known),
             unlabelled_images=lambda: plain(pool),
             labelled_images=lambda: plain(known),
             asked={number: labels.boxes(number) for number in pool},
