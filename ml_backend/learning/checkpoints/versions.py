@@ -281,16 +281,6 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"Old versions in {self.folder} cannot be removed: {error}.") from error
 
-    # -- committees --------------------------------------------------------------------------------------------------
-
-    def put_committee(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
-        """Write the networks that were trained as the committee of a version; see `Committees.put`."""
-        return self.committees.put(number, states, record)
-
-    def committee(self, number: int) -> list[dict[str, Tensor]] | None:
-        """Return the states of a version's committee, or None where there is none that is whole."""
-        return self.committees.load(number)
-
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _scan(self) -> dict[int, Version | str]:

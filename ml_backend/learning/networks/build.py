@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ml_backend.errors import ConfigurationError
+from ml_backend.errors import CheckpointError, ConfigurationError
 from ml_backend.learning.networks import weights as initial
 from ml_backend.learning.networks.architectures import ARCHITECTURES
 from ml_backend.learning.networks.names import TIMM_PREFIX, check_pair
@@ -104,6 +104,37 @@ def build(
         initial.load_bundled(network.model.get_submodule("encoder"))
         return _wrap(architecture, network.model, initial.LITE, dropout)
     return _pretrained(plan, encoder_weights, dropout)
+
+
+def load_network(settings: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> SegmentationNetwork:
+    """Build the network that a version's settings describe, on the CPU, with its weights.
+
+    Args:
+        settings: of a version's record; `architecture`, `encoder`, `dropout` and `network_options` are read.
+        classes: number of classes C.
+        state: name -> tensor, the network's `state_dict()`.
+
+    Raises:
+        KeyError: a setting is missing.
+        CheckpointError: the weights are another network's.
+    """
+    architecture, encoder = str(settings["architecture"]), str(settings["encoder"])
+    network = build(
+        architecture,
+        encoder,
+        initial.NONE,
+        classes=classes,
+        dropout=float(settings["dropout"]),
+        options=settings.get("network_options", {}),  # records of the first versions have none
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The weights are not those of {architecture} on {encoder} with {classes} classes: roll back or train "
+            f"again. {str(error)[:300]}"
+        ) from error
+    return network
 
 
 def check_network(architecture: str, encoder: str, options: Mapping[str, Any] | None = None) -> None:

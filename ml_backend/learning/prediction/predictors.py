@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import build, resolve_device
-from ml_backend.learning.prediction.committees import Committee, load_ensemble, load_network, mc_dropout
+from ml_backend.learning.networks import build, load_network, resolve_device
+from ml_backend.learning.prediction.committees import Committee, load_ensemble, mc_dropout
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.settings import Settings
 

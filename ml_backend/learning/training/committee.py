@@ -49,7 +49,7 @@ def run(job: Job, report: Report) -> Version:
         if index not in states:
             states[index] = train_member(job, data, index, device, report)
             checkpoints.committees.keep_part(version.number, index, states[index], record)
-    checkpoints.put_committee(version.number, [states[index] for index in range(job.members)], record)
+    checkpoints.committees.put(version.number, [states[index] for index in range(job.members)], record)
     seconds = time.monotonic() - started
     logger.info("committee of version %d trained in %.1f s: %d members", version.number, seconds, job.members)
     return version

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import SegmentationNetwork, build
+from ml_backend.learning.networks import SegmentationNetwork, build, load_network
 from ml_backend.learning.training.job import Job
 
 
@@ -37,17 +37,8 @@ def continues(job: Job, parent: Version) -> bool:
 
 def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
     """Build the network of a version, as it was trained."""
-    settings, classes = version.record.settings, len(version.record.classes)
-    network = build(
-        architecture=settings["architecture"],
-        encoder=settings["encoder"],
-        encoder_weights="none",
-        classes=classes,
-        dropout=settings["dropout"],
-        options=settings.get("network_options", {}),
-    )
-    network.load_state_dict(checkpoints.load_state(version))
-    return network
+    record = version.record
+    return load_network(record.settings, len(record.classes), checkpoints.load_state(version))
 
 
 def _build(job: Job, encoder_weights: str, classes: int | None = None) -> SegmentationNetwork:
