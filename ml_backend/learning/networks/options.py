@@ -1,4 +1,4 @@
-"""Options of networks: which there are, and what is said about unknown ones."""
+"""Options of networks: their names, and the error for an unknown option."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def valid_options(architecture: str, encoder: str) -> list[str]:
     from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING  # seconds of imports
 
     parameters = inspect.signature(MODEL_ARCHITECTURES_MAPPING[architecture]).parameters.values()
-    return [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name not in _SET_ELSEWHERE]
+    named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    return [name for name in named if name not in _SET_ELSEWHERE]
 
 
 def check_options(architecture: str, encoder: str, options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Committees: several opinions about each pixel, of one network with dropout or of several networks.
+"""Committees: several predictions for each pixel, by a network with dropout or by several networks.
 
 Papers: Gal and Ghahramani, "Dropout as a Bayesian approximation", 2016 (arXiv 1506.02142), for MC dropout; Yang et al.,
 "Suggestive annotation", 2017 (arXiv 1706.04737), for the ensemble, which `training.committee` trains.
@@ -110,7 +110,7 @@ class Ensemble(Committee):
     def opinions(
         self, serving: SegmentationNetwork, images: Tensor, valid: Tensor | None = None, *, features: bool
     ) -> tuple[Iterator[Tensor], Tensor | None]:
-        """Pass images through one network after the other; see `Committee.opinions`."""
+        """Pass images through the networks, one at a time; see `Committee.opinions`."""
         descriptors = serving.features(images, valid) if features else None
         return (network(images) for network in self._networks), descriptors
 

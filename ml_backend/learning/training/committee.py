@@ -35,7 +35,7 @@ def run(job: Job, report: Report) -> Version:
     Each member is kept as soon as it is trained: the same job, run again after it was killed, trains the others.
 
     Returns:
-        the version that has the committee now.
+        the version of the committee.
     """
     started = time.monotonic()
     checkpoints = Checkpoints(job.folder)
@@ -56,8 +56,8 @@ def run(job: Job, report: Report) -> Version:
 
 
 def train_member(job: Job, data: Data, index: int, device: torch.device, report: Report) -> dict[str, Tensor]:
-    """Train one member on its resample; return its last weights."""
-    own = dataclasses.replace(job, seed=job.seed + 1 + index)  # none of them has the version's
+    """Train a member on its resample; return its last weights."""
+    own = dataclasses.replace(job, seed=job.seed + 1 + index)  # no member has the version's seed
 
     def show(step: Progress) -> None:
         report(dataclasses.replace(step, stage="training committee", member=index + 1, members=job.members))
@@ -74,7 +74,7 @@ def resampled(job: Job, data: Data, index: int) -> Samples:
 
 
 def describe(job: Job, data: Data) -> dict[str, Any]:
-    """Write down what decides how the committee comes out."""
+    """Return the committee's record: all that its weights depend on, as JSON values."""
     network = ("architecture", "encoder", "encoder_weights", "network_options", "dropout", "input_size")
     effort = ("iterations", "batch_size", "learning_rate", "train_encoder", "seed")
     settings = {name: getattr(job, name) for name in (*network, *effort)}

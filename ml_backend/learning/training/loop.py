@@ -43,12 +43,12 @@ class Data:
 
     @property
     def items(self) -> list[Item]:
-        """The usable labels."""
+        """The items of usable labels, drawn by people."""
         return [item for item in [*self.training.items, *self.held_out.items] if not item.pseudo]
 
     @property
     def pseudo(self) -> list[Item]:
-        """The usable pseudo-labels."""
+        """The items of usable pseudo-labels."""
         return [item for item in self.training.items if item.pseudo]
 
     def skipped(self, job: Job) -> dict[str, str]:
@@ -60,10 +60,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best weights found, their held-out measures (empty when nothing is held out), and where that was.
+    """The best weights, their held-out measures (empty when nothing is held out), and the iteration they are of.
 
-    `images_at_once` is how many images of a batch went through the network together in the end: fewer than the batch
-    has where that did not fit into memory.
+    `images_at_once` is the number of images that went through the network together at the end: fewer than a batch has
+    where a batch did not fit into memory.
     """
 
     state: dict[str, Tensor]
@@ -74,7 +74,7 @@ class Fitted:
 
 
 def run(job: Job, report: Report) -> Version:
-    """Train one version; see `training.train`."""
+    """Train a version; see `training.train`."""
     started = time.monotonic()
     checkpoints = Checkpoints(job.folder)
     parent = None if job.parent is None else checkpoints.get(job.parent)
@@ -103,7 +103,7 @@ def read_data(job: Job, report: Report) -> Data:
     """Read every item once.
 
     Raises:
-        TrainingError: there is none to train on.
+        TrainingError: there is nothing to train on.
     """
     done = iter(range(1, len(job.items) + 1))
     data = Data(
@@ -139,7 +139,7 @@ def fit(
 ) -> Fitted:
     """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
 
-    With nothing held out they are the last ones. A batch that does not fit into memory goes through the network in
+    With nothing held out they are the last weights. A batch that does not fit into memory goes through the network in
     parts, whose gradients are added up: see `Parts`.
 
     Args:
@@ -174,16 +174,16 @@ def fit(
             schedule.step()
             report(Progress("training", iteration, job.iterations, loss))
             if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
-                found = measure(network, data.held_out, job, device, report)
+                measured = measure(network, data.held_out, job, device, report)
                 waited += 1
-                if best is None or (found["miou"] or 0) > (best.measures["miou"] or 0):
-                    best, waited = Fitted(snapshot(network), found, iteration), 0
+                if best is None or (measured["miou"] or 0) > (best.measures["miou"] or 0):
+                    best, waited = Fitted(snapshot(network), measured, iteration), 0
     best = best or Fitted(snapshot(network), {}, iteration)
     return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most)
 
 
 class Parts:
-    """Computes the gradients of batches, in parts where a whole one does not fit into memory.
+    """Computes the gradients of batches, in parts where a whole batch does not fit into memory.
 
     Each part's loss counts by its share of the images, so that a step is as large as with the whole batch. It is not
     the same to the last digit: batch normalisation sees a part, and Dice is that of the part. The first batch that
@@ -203,9 +203,9 @@ class Parts:
             TrainingError: two images do not fit into memory.
         """
         while True:
-            found = self._attempt(batch)
-            if found is not None:
-                return found
+            loss = self._attempt(batch)
+            if loss is not None:
+                return loss
             torch.cuda.empty_cache()  # out of the handler, whose traceback keeps the tensors alive
             if self.most <= _FEWEST:
                 raise TrainingError(
@@ -236,7 +236,7 @@ class Parts:
 
 
 def _parts(batch: list[Sample], most: int) -> Iterator[list[Sample]]:
-    """Cut a batch into parts of at most so many (one more than two, where a single one would be left over)."""
+    """Cut a batch into parts of at most `most` images (of three, where a single image would be left over)."""
     count = max(1, min(math.ceil(len(batch) / most), len(batch) // _FEWEST))
     bounds = [round(number * len(batch) / count) for number in range(count + 1)]
     return (batch[start:end] for start, end in itertools.pairwise(bounds))
@@ -272,7 +272,7 @@ def measure_parent(
 def describe(
     job: Job, data: Data, fitted: Fitted, verdict: Verdict, parent_miou: float | None, *, seconds: float
 ) -> VersionRecord:
-    """Write down what was trained, on what, and how good it is."""
+    """Return the record of a trained version: what it was trained on and how, and its measures."""
     skipped, trained = data.skipped(job), len(data.training) - len(data.pseudo)
     counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
     effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}

@@ -1,4 +1,4 @@
-"""The network that a training starts from: the parent's weights where they fit, fresh ones elsewhere."""
+"""The network that a training starts from: with the parent's weights where they fit, initial weights elsewhere."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ml_backend.learning.training.job import Job
 
 
 def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) -> SegmentationNetwork:
-    """Build the job's network, with the parent's weights when the job asks for them and the network is of one kind.
+    """Build the job's network, with the parent's weights when the job asks for them and the architecture is the same.
 
-    Classes that stay keep their rows of the head, by name; new classes get fresh ones.
+    Classes that stay keep their rows of the head, by name; rows of new classes are drawn.
     """
     if parent is None or not continues(job, parent):
         return _build(job, job.encoder_weights)
@@ -53,7 +53,7 @@ def _build(job: Job, encoder_weights: str, classes: int | None = None) -> Segmen
 
 
 def _transfer(network: SegmentationNetwork, state: Mapping[str, Tensor], before: Sequence[str], job: Job) -> None:
-    """Copy the parent's weights in place; of what depends on the number of classes, only the classes that stay."""
+    """Copy the parent's weights in place; of tensors whose size depends on the classes, only the classes that stay."""
     stay = [name for name in job.classes if name in before]
     old, new = ([names.index(name) for name in stay] for names in (list(before), list(job.classes)))
     axes = _class_axes(job)
