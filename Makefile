@@ -18,22 +18,34 @@ TESTS ?=
 # Some tests: one after the other, so that -s shows what they print, and without the bound for coverage.
 JOBS ?= $(if $(TESTS),0,2)
 
-.PHONY: demo test check format fuzz audit load clean
+.PHONY: demo test ready check lint types imports containers format fuzz audit load clean
 
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
 
-test: check $(STUDIO)/.installed $(OLDER)/.installed $(CLOUD)/.installed
+test:
+	$(MAKE) --jobs=2 --output-sync ready
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report $(if $(TESTS),--fail-under=0)
 
-check: $(VENV)/.installed-dev
+# Downloads and types take minutes the first time, and one core each.
+ready: check $(STUDIO)/.installed $(OLDER)/.installed $(CLOUD)/.installed
+
+check: types lint imports containers
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
+
+containers: $(VENV)/.installed-dev
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 

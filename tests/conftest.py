@@ -7,6 +7,7 @@ import os
 # As the command line does, and before torch is imported: threads that spin while they wait starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -37,6 +38,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--projects", type=int, default=4, help="how many tests/live/test_many_projects.py has at once")
     group.addoption("--seed", type=int, help="seed of tests that draw their moments at random; printed by each run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the files, let them begin with the long ones, so that all end at the same time."""
+    if not hasattr(config, "workerinput"):
+        return
+    tests = Counter(item.path for item in items)
+    slow = {Path(__file__).with_name(name) for name in ("live", "browser")}
+    items.sort(key=lambda item: (slow.isdisjoint(item.path.parents), -tests[item.path]))
 
 
 @pytest.fixture(autouse=True, scope="session")

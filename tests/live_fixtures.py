@@ -8,45 +8,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prepared_studio import Account, host_on
 from shapes import make_shapes
 from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset, label_config, sample_dataset
-from ml_backend.demo.label_studio import LabelStudioHost, free_port
 from ml_backend.label_studio import LabelStudio
 
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
 FAST = {"input_size": 64, "iterations": 6, "train_after": 4, "held_out_share": 0.0}
 """Settings with which a training takes seconds. Nothing is held out: chance must not take all of four labels away."""
 
 
 @pytest.fixture(scope="session")
+def first_starts(pytestconfig: pytest.Config) -> Path:
+    """Folder that keeps what Label Studio writes at its first start, for all runs."""
+    return pytestconfig.cache.mkdir("label-studio")
+
+
+@pytest.fixture(scope="session")
 def studio(
-    request: pytest.FixtureRequest, label_studio_command: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    label_studio_command: Path,
+    first_starts: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Studio]:
     option = request.config.getoption
+    account = Account(str(option("--studio-user")), str(option("--studio-password")))
     if option("--studio-url"):
-        url, token = str(option("--studio-url")), str(option("--studio-token"))
-        yield Studio(url, token, str(option("--studio-user")), str(option("--studio-password")))
+        yield Studio(str(option("--studio-url")), str(option("--studio-token")), account.user, account.password)
         return
-    user, password = str(option("--studio-user")), str(option("--studio-password"))
-    with _studio(label_studio_command, tmp_path_factory.mktemp("label-studio"), user, password) as started:
-        yield started
+    folder = tmp_path_factory.mktemp("label-studio") / "data"
+    with host_on(label_studio_command, folder, first_starts, account=account).running() as host:
+        yield Studio(host.url, account.token, account.user, account.password)
 
 
 @pytest.fixture(scope="module")
-def older_studio(older_label_studio_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def older_studio(
+    older_label_studio_command: Path, first_starts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Studio]:
     """A release before the oldest that nextmask is tested with."""
-    folder = tmp_path_factory.mktemp("older-label-studio")
-    with _studio(older_label_studio_command, folder, "admin@nextmask.local", "nextmask-password") as started:
-        yield started
-
-
-@contextmanager
-def _studio(command: Path, folder: Path, user: str, password: str) -> Iterator[Studio]:
-    host = LabelStudioHost(command, folder / "data", free_port(), folder, username=user, password=password, token=TOKEN)
-    with host.running():
-        yield Studio(host.url, TOKEN, user, password)
+    account = Account()
+    folder = tmp_path_factory.mktemp("older-label-studio") / "data"
+    with host_on(older_label_studio_command, folder, first_starts, account=account).running() as host:
+        yield Studio(host.url, account.token, account.user, account.password)
 
 
 @pytest.fixture(scope="session")

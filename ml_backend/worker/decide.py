@@ -31,9 +31,9 @@ from ml_backend.projects.passed_over import (
 )
 from ml_backend.projects.tabs import show_passed_over
 from ml_backend.store import Decision
+from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.look import Look
 from ml_backend.worker.score_pool import Observer, PoolScorer
-from ml_backend.worker.train import Trainer
 
 if TYPE_CHECKING:
     from strategies import Observation
@@ -48,31 +48,30 @@ _MARKERS_PER_REQUEST = 10_000
 _RENAMED_PER_LOOK = 200
 """The host renames one at a time, some ten a second."""
 
-
 MakeObserver = Callable[[], Observer | None]
 """Returns None where the strategy has still to learn: then arrivals stay in the pool, and are decided about later."""
 
 
 def decide(look: Look) -> None:
-    """In stream mode: keep or pass over what arrived. What there is no time for waits for the next look."""
+    """In stream mode: keep or pass over the tasks that arrived; those there is no time for wait for the next look."""
     model = look.checkpoints.current()
     look.undecided = Arrivals(look).run(partial(_observer, look, model) if model else None)
 
 
 def _observer(look: Look, model: Version) -> Observer | None:
-    Trainer(look).ensure_committee(model, look.store.tasks(look.project_id, status="labelled"))
+    ensure_committee(look, model, look.store.tasks(look.project_id, status="labelled"))
     return PoolScorer(look, model).observer()
 
 
 def decide_meanwhile(look: Look) -> None:
-    """The same while a training runs: a few at a time, and only with the committee that is there."""
+    """Decide while a training runs: about a few tasks at a time, and only with a committee that is ready."""
     model = look.checkpoints.current()
     with look.quietly():
         Arrivals(look).run(PoolScorer(look, model).observer if model else None, most=CHUNK)
 
 
 class Arrivals:
-    """The stream of one project."""
+    """The tasks that arrive in one project in stream mode."""
 
     def __init__(self, look: Look) -> None:
         self._look, self._client, self._store = look, look.client, look.store
@@ -81,7 +80,7 @@ class Arrivals:
         self._kept_passed: dict[int, Decision] | None = None
 
     def run(self, make_observer: MakeObserver | None, *, most: int | None = None) -> set[int]:
-        """Take back what people took back, decide about arrivals, and make statuses and markers follow.
+        """Follow what people took back, decide about arrivals, and make statuses and markers follow.
 
         Args:
             make_observer: called when there is an arrival; None before the first model.
@@ -104,8 +103,8 @@ class Arrivals:
         return waiting
 
     def _is_left_over(self) -> bool:
-        notes = (self._store.note(key) for key in (state_key(self._id), returned_key(self._id)))
-        return any(notes) or bool(self._passed())
+        keys = (state_key(self._id), returned_key(self._id))
+        return any(self._store.note(key) for key in keys) or bool(self._passed())
 
     # -- what people took back ----------------------------------------------------------------------------------------
     def _markers(self) -> set[int]:
@@ -129,68 +128,79 @@ class Arrivals:
 
     # -- arrivals -----------------------------------------------------------------------------------------------------
     def _decide(self, make_observer: MakeObserver, limit: int | None) -> set[int]:
-        note = kept_state(self._store, self._id) or self._switch_on()
-        arrivals = self._arrivals(note.baseline)
+        state = kept_state(self._store, self._id) or self._switch_on()
+        arrivals = self._arrivals(state.baseline)
         observer = make_observer() if arrivals else None
         if observer is None:
             return set()
         most, least, seconds = observer.bounds(len(arrivals))
         most = min(most, limit or most)
-        deadline, done, note = time.monotonic() + seconds, 0, self._current(note)
-        selection = self._selection(note)
+        deadline, done, state = time.monotonic() + seconds, 0, self._current(state)
+        selection = self._selection(state)
         while done < most and (done < least or time.monotonic() < deadline):
             self._look.stage("ranking", done, len(arrivals))
             chunk = arrivals[done : min(done + CHUNK, most)]
-            note = self._decide_chunk(observer, selection, note, chunk)
+            state = self._decide_chunk(observer, selection, state, chunk)
             done += len(chunk)
         logger.info("project=%s arrived=%s decided=%s", self._id, len(arrivals), done)
         return {arrival.task.task_id for arrival in arrivals[done:]}
 
     def _switch_on(self) -> StreamState:
         """Leave to the pool what is there now."""
-        note = StreamState(baseline=max((task.task_id for task in self._store.tasks(self._id)), default=0))
+        state = StreamState(baseline=max((task.task_id for task in self._store.tasks(self._id)), default=0))
         self._look.check()
-        self._store.set_note(state_key(self._id), state_text(note))
-        return note
+        self._store.set_note(state_key(self._id), state_text(state))
+        return state
 
     def _arrivals(self, baseline: int) -> list[Candidate]:
         """Return new tasks without a decision, by id; follow-ups of images that are labelled in part are none."""
         decided = self._store.decisions(self._id)
         waiting = candidates(self._store.tasks(self._id), in_parts=False)
-        new = [one for one in waiting if one.task.task_id > baseline and one.task.task_id not in decided]
-        return [one for one in new if not one.parts and not one.task.error]
+        return [
+            candidate
+            for candidate in waiting
+            if candidate.task.task_id > baseline
+            and candidate.task.task_id not in decided
+            and not candidate.parts
+            and not candidate.task.error
+        ]
 
-    def _current(self, note: StreamState) -> StreamState:
+    def _current(self, state: StreamState) -> StreamState:
         """Let the selection start over where its scores or its budget would be other ones."""
         setup = [self._rate, self._settings.strategy, self._settings.strategy_options]
-        return note if note.setup == setup else replace(note, setup=setup, state={})
+        return state if state.setup == setup else replace(state, setup=setup, state={})
 
-    def _selection(self, note: StreamState) -> StreamSelection:
+    def _selection(self, state: StreamState) -> StreamSelection:
         from strategies.stream import StreamSelection
 
         rate = max(self._rate, 1e-6)  # the selection's own lower bound
         selection = StreamSelection(rate=rate, window=self._settings.stream_window)
-        if note.state:
-            selection.load_state_dict(note.state)
+        if state.state:
+            selection.load_state_dict(state.state)
         return selection
 
     def _decide_chunk(
-        self, observer: Observer, selection: StreamSelection, note: StreamState, chunk: Sequence[Candidate]
+        self, observer: Observer, selection: StreamSelection, state: StreamState, chunk: Sequence[Candidate]
     ) -> StreamState:
-        measured = {int(one.ids[0]): one for found in observer.observe(chunk) for one in _singly(found)}
-        made = [selection.decide(measured[task]) for task in sorted(measured)]
-        thresholds = [one.threshold if math.isfinite(one.threshold) else None for one in made]
+        observations = {int(image.ids[0]): image for batch in observer.observe(chunk) for image in _images(batch)}
+        selected = [selection.decide(observations[task]) for task in sorted(observations)]
         now = time.time()
         decisions = [
-            Decision(int(one.id), keep=one.keep, score=one.score, threshold=threshold, decided_at=now)
-            for one, threshold in zip(made, thresholds, strict=True)
+            Decision(
+                int(choice.id),
+                keep=choice.keep,
+                score=choice.score,
+                threshold=choice.threshold if math.isfinite(choice.threshold) else None,
+                decided_at=now,
+            )
+            for choice in selected
         ]
-        last = thresholds[-1] if thresholds else note.threshold
-        note = replace(note, state=selection.state_dict(), threshold=last)
+        threshold = decisions[-1].threshold if decisions else state.threshold
+        state = replace(state, state=selection.state_dict(), threshold=threshold)
         self._look.check()
-        self._store.put_decisions(self._id, decisions, note=(state_key(self._id), state_text(note)))
+        self._store.put_decisions(self._id, decisions, note=(state_key(self._id), state_text(state)))
         self._kept_passed = None
-        return note
+        return state
 
     # -- what follows from the decisions ------------------------------------------------------------------------------
     def _set_statuses(self) -> None:
@@ -248,10 +258,10 @@ class Arrivals:
             self._kept_passed = None
 
 
-def _singly(observation: Observation) -> Iterator[Observation]:
-    """Split an observation; of each image only what a stream looks at."""
+def _images(observation: Observation) -> Iterator[Observation]:
+    """Split the observation of a batch into those of its images, with what a stream looks at."""
     from strategies import Observation
 
     information, size = observation.information.cpu(), observation.size.cpu()
-    for at, one in enumerate(observation.ids):
-        yield Observation(ids=(one,), information=information[at : at + 1], size=size[at : at + 1])
+    for at, image in enumerate(observation.ids):
+        yield Observation(ids=(image,), information=information[at : at + 1], size=size[at : at + 1])

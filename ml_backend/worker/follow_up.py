@@ -1,4 +1,4 @@
-"""Follow-up tasks: more of an image is asked for than the task labelled of which it was shown with.
+"""follow up: make another task of an image where more of it is asked for than its first task labelled.
 
 Label Studio serves a task once. Where the ranking asks for further boxes of an image that is labelled in part, a task
 with the same data takes the labelled one's place in the ranking. What is missing is derived anew each time: a run that
@@ -55,24 +55,24 @@ def pending(tasks: Iterable[Task], asked: Mapping[int, Query], published: Collec
         published: the tasks that were shown with a query of this ranking.
     """
     by_image: dict[str, list[Task]] = defaultdict(list)
-    known = {}
+    by_id: dict[int, Task] = {}
     for task in tasks:
         by_image[task.image].append(task)
-        known[task.task_id] = task
-    found: dict[str, Pending] = {}
+        by_id[task.task_id] = task
+    waiting: dict[str, Pending] = {}
     for task_id, query in sorted(asked.items()):
-        named = known.get(task_id)
+        named = by_id.get(task_id)
         if named is None or named.status != "labelled" or task_id in published:
             continue
         same = by_image[named.image]
-        if named.image not in found and _is_open(same, query, asked):
-            waiting = next((task for task in same if task.status == "unlabelled"), None)
-            found[named.image] = Pending(named, min(task.task_id for task in same), waiting)
-    return list(found.values())
+        if named.image not in waiting and _is_open(same, query, asked):
+            unlabelled = next((task for task in same if task.status == "unlabelled"), None)
+            waiting[named.image] = Pending(named, min(task.task_id for task in same), unlabelled)
+    return list(waiting.values())
 
 
 def _is_open(same: Sequence[Task], query: Query, asked: Mapping[int, Query]) -> bool:
-    """Whether a query of an image, whose tasks these are, is neither answered nor in vain nor asked elsewhere."""
+    """Whether a query of an image with these tasks is neither answered, nor in vain, nor asked in another task."""
     parts = parts_of(same)
     is_whole = any(task.status == "labelled" and not task.boxes for task in same)
     if not parts or is_whole or any(task.status in ("skipped", "broken") for task in same):
@@ -115,7 +115,7 @@ class FollowUps:
         self._client, self._store, self._id, self._check = client, store, project_id, check
 
     def pending(self, tasks: Iterable[Task], version: str) -> list[Pending]:
-        """Return the queries of the ranking, whose version that is, that wait for a follow-up task."""
+        """Return the queries of the ranking of this version that wait for a follow-up task."""
         asked = self._store.ranked_queries(self._id)
         if not asked:
             return []
@@ -133,39 +133,40 @@ class FollowUps:
         wanted = self._within(window, self.pending(tasks, version), tasks)
         if not wanted:
             return 0
-        existing = {one.task.task_id: one.waiting.task_id for one in wanted if one.waiting is not None}
-        new = self._imported([one for one in wanted if one.waiting is None])
-        moves = existing | {old: task.task_id for old, task in new.items()}
+        existing = {query.task.task_id: query.waiting.task_id for query in wanted if query.waiting is not None}
+        new = self._imported([query for query in wanted if query.waiting is None])
+        moves = existing | {labelled: task.task_id for labelled, task in new.items()}
         self._check()
         self._store.move_ranking(self._id, moves, new.values())
         logger.info("project=%s version=%s follow-ups=%s", self._id, version, len(new))
         return len(new)
 
-    def _within(self, window: int, found: Sequence[Pending], tasks: Iterable[Task]) -> list[Pending]:
+    def _within(self, window: int, queries: Sequence[Pending], tasks: Iterable[Task]) -> list[Pending]:
+        """Return those queries that are among the best `window` of all that are asked for."""
         asked = self._store.ranked_queries(self._id)
-        open_ones = {task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in asked}
-        competing = open_ones | {one.task.task_id for one in found}
+        shown = {task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in asked}
+        competing = shown | {query.task.task_id for query in queries}
         priorities = self._store.priorities(self._id, list(competing))
         best = sorted(competing, key=lambda task_id: (-priorities.get(task_id, 0.0), task_id))
         within = set(best[:window])
-        return [one for one in found if one.task.task_id in within]
+        return [query for query in queries if query.task.task_id in within]
 
     def _imported(self, wanted: Sequence[Pending]) -> dict[int, Task]:
-        """Create tasks with the data of others; return ours of them by id of those."""
-        data = self._data([one.task.task_id for one in wanted])
-        rows = [(one, data[one.task.task_id]) for one in wanted if one.task.task_id in data]
+        """Create tasks with the data of labelled ones; return the new tasks by id of the labelled ones."""
+        data = self._data([query.task.task_id for query in wanted])
+        rows = [(query, data[query.task.task_id]) for query in wanted if query.task.task_id in data]
         if not rows:
             return {}
         self._check()
-        created = self._client.import_tasks(self._id, [{"data": {**old, DATA_KEY: one.first}} for one, old in rows])
+        created = self._client.import_tasks(self._id, [{"data": {**old, DATA_KEY: query.first}} for query, old in rows])
         if len(created) != len(rows):  # the next sync reads those that there are
             logger.warning("project=%s the host made %s of %s follow-up tasks", self._id, len(created), len(rows))
             return {}
         tasks = (
-            Task(self._id, task_id, one.task.image, group_key=one.task.group_key)
-            for (one, _), task_id in zip(rows, created, strict=True)
+            Task(self._id, task_id, query.task.image, group_key=query.task.group_key)
+            for (query, _), task_id in zip(rows, created, strict=True)
         )
-        return {one.task.task_id: task for (one, _), task in zip(rows, tasks, strict=True)}
+        return {query.task.task_id: task for (query, _), task in zip(rows, tasks, strict=True)}
 
     def _data(self, task_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         return {int(item["id"]): dict(item["data"]) for item in self._client.tasks(self._id, task_ids)}

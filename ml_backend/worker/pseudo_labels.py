@@ -62,11 +62,11 @@ def eligible(task_ids: Iterable[int], tasks: Iterable[Task], settings: Settings)
     for task in tasks:
         by_image[task.image].append(task)
     by_id = {task.task_id: task for same in by_image.values() for task in same}
-    found: dict[str, Task] = {}
-    for task in (by_id[one] for one in task_ids if one in by_id):
-        if task.image not in found and all(_is_untouched(same, settings) for same in by_image[task.image]):
-            found[task.image] = task
-    return list(found.values())
+    by_name: dict[str, Task] = {}
+    for task in (by_id[task_id] for task_id in task_ids if task_id in by_id):
+        if task.image not in by_name and all(_is_untouched(same, settings) for same in by_image[task.image]):
+            by_name[task.image] = task
+    return list(by_name.values())
 
 
 def _is_untouched(task: Task, settings: Settings) -> bool:
@@ -120,11 +120,11 @@ class PseudoLabels:
             self._look.attend()
             self._look.stage("predicting pseudo-labels", done, len(tasks))
             try:
-                found = self._masks(model, chunk)
+                predicted = self._masks(model, chunk)
             except (CheckpointError, ConfigurationError) as error:
                 logger.warning("project=%s training without pseudo-labels: %s", self._id, error)
                 return
-            for task, mask in zip(chunk, found, strict=True):
+            for task, mask in zip(chunk, predicted, strict=True):
                 yield self._item(task, mask, folder) if mask is not None else None
             done += len(chunk)
 

@@ -1,10 +1,9 @@
-"""The queue in Label Studio: the best-ranked tasks, published as predictions with masks.
+"""publish: keep the queue in Label Studio filled: the best-ranked tasks, as predictions with masks.
 
-Label Studio serves the task with the lowest prediction score first, so the score is 1 - priority; this module is the
-only place where that sign is flipped. Only a window is published; it is filled up before annotators reach its end.
+Only a window is published; it is filled up before annotators reach its end.
 Everything is derived from what the host holds now, so publishing again after a crash adds what is missing and nothing
-twice. A task can carry two predictions of one version all the same: one more that Label Studio asked for when the task
-was opened, or that an import left which nobody waited for any more. The newer ones are renamed then.
+twice. A task can carry two predictions of a version all the same: Label Studio asked for a second one when the task was
+opened, or an import went on that nobody waited for any more. The newer ones are renamed then.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from ml_backend.label_studio.predictions import model_number, ranking_number, version_name
 from ml_backend.learning.checkpoints import Version
 from ml_backend.store import Task
+from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.follow_up import follow_ups_of
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import proposal_text
 from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer
-from ml_backend.worker.train import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def rank(look: Look) -> None:
 def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: str) -> None:
     started = time.monotonic()
     if model is not None:
-        Trainer(look).ensure_committee(model, [task for task in tasks if task.status == "labelled"])
+        ensure_committee(look, model, [task for task in tasks if task.status == "labelled"])
     number = _next_ranking_number(look)
     ranking = PoolScorer(look, model).rank(tasks, round_number=model.number - 1 if model else 0)
     version = version_name(model.number if model else 0, number)

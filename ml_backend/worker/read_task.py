@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,23 @@ from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
 from ml_backend.system.whole_files import write_once
 
-_Parents = Mapping[int, Mapping[str, Any]]
+_Predictions = Mapping[int, Mapping[str, Any]]
 """Predictions that annotations of a task started from, by id."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What an annotator started from.
+
+    Attributes:
+        version: of the prediction; empty where none is known.
+        prediction: as the host has it; None where it has none (any more).
+        mask: that was shown, a PNG of class indices, where it is kept.
+    """
+
+    version: str
+    prediction: Mapping[str, Any] | None
+    mask: bytes | None
 
 
 class TaskReader:
@@ -52,7 +67,7 @@ class TaskReader:
         self._passed: Collection[int] | None = None
 
     def read(self, project_id: int, item: Mapping[str, Any]) -> Task:
-        """Turn one of the host's tasks into ours; what cannot be read is said in `error`, never raised."""
+        """Turn a task of the host into one of the store; what cannot be read is told in its `error`, never raised."""
         data = item.get("data") or {}
         image = self._label_map.image_reference(data)
         task = Task(project_id, int(item["id"]), printable(image or ""), updated_at=str(item["updated_at"]))
@@ -69,7 +84,7 @@ class TaskReader:
         if self._config_change is not None:
             self._config_change.count(task.task_id, regions_of(counting[0]))
         try:
-            return self._read_annotations(task, counting, _parents_of(item))
+            return self._read_annotations(task, counting, _predictions_of(item))
         except (MaskError, ImageError) as error:
             return replace(task, status="broken", annotation_id=int(counting[0]["id"]), error=str(error))
 
@@ -79,60 +94,57 @@ class TaskReader:
             self._passed = self._store.passed_over(project_id)
         return self._passed
 
-    def _read_annotations(self, task: Task, counting: Sequence[Annotation], parents: _Parents) -> Task:
-        """Read the newest annotation, and lay the vote of all over it; one that cannot be read does not vote."""
+    def _read_annotations(self, task: Task, counting: Sequence[Annotation], predictions: _Predictions) -> Task:
+        """Read the newest annotation, with the vote of all as its mask; those that cannot be read do not vote."""
         if len(counting) == 1:
-            return self._read_annotation(task, counting[0], parents)
+            return self._read_annotation(task, counting[0], predictions)
         read, problems = [], []
         for annotation in counting:
             try:
-                read.append(self._read_annotation(task, annotation, parents))
+                read.append(self._read_annotation(task, annotation, predictions))
             except (MaskError, ImageError) as error:
                 problems.append(str(error))
         if not read:
             raise MaskError("; ".join(problems))
         png, boxes = _vote(read)
-        said = "; ".join(filter(None, [read[0].error, *problems]))
-        return replace(read[0], **self._kept(task, png), boxes=boxes, error=said)
+        problems = [read[0].error, *problems]
+        return replace(read[0], **self._keep(task, png), boxes=boxes, error="; ".join(filter(None, problems)))
 
-    def _read_annotation(self, task: Task, annotation: Mapping[str, Any], parents: _Parents) -> Task:
+    def _read_annotation(self, task: Task, annotation: Mapping[str, Any], predictions: _Predictions) -> Task:
         result = regions_of(annotation)
         reading = masks.read_result(result, self._label_map, size=self._size(result, task.image))
-        if reading.regions == 0 and (
-            reading.problems or self._label_map.unpainted_index >= len(self._label_map.classes)
-        ):
+        ignores_unpainted = self._label_map.unpainted_index >= len(self._label_map.classes)
+        if reading.regions == 0 and (reading.problems or ignores_unpainted):
             why = "; ".join(few(reading.problems)) or "it has no region, and unpainted pixels are ignored"
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
-        parent = parents.get(int(annotation.get("parent_prediction") or 0))
-        shown = self._shown_version(task, annotation, parent)
+        shown = self._shown(task, annotation, predictions)
         size = (reading.mask.shape[0], reading.mask.shape[1])
         try:
-            asked = partial(self._was_asked, task, shown, parent)
+            asked = partial(self._was_asked, task, shown)
             rectangles = labelled_boxes(result, self._label_map, size, was_asked=asked)
         except MaskError as error:
             raise MaskError(f"Annotation {annotation['id']} is not used: {error}") from error
         mask = inside_boxes(reading.mask, rectangles.boxes)
         if rectangles.boxes and (mask == IGNORE_INDEX).all():
             raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
-        before = self._store.published_mask(task.project_id, shown, task.task_id) if shown else None
         task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
-        task = self._with_effort(task, annotation, shown, before, rectangles.boxes, size)
+        task = self._with_effort(task, annotation, shown, rectangles.boxes, size)
         return replace(
             task,
             status="labelled",
             error="; ".join([*few(reading.problems), *rectangles.problems]),
             annotation_id=int(annotation["id"]),
-            **self._kept(task, masks.png_bytes(mask)),
+            **self._keep(task, masks.png_bytes(mask)),
             held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
             lead_time=lead_time_of(annotation.get("lead_time")),
             regions=reading.regions,
             vertices=reading.vertices,
-            shown_version=shown,
-            agreement=agreement_with(before, mask, self._label_map),
+            shown_version=shown.version,
+            agreement=agreement_with(shown.mask, mask, self._label_map),
         )
 
-    def _kept(self, task: Task, png: bytes) -> dict[str, Any]:
-        """Write a mask to its file; return the columns that tell of it."""
+    def _keep(self, task: Task, png: bytes) -> dict[str, Any]:
+        """Write a mask to its file; return the columns of the task that name it."""
         digest = hashlib.sha256(png).hexdigest()
         file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
         return {"label_digest": digest, "mask_file": file}
@@ -143,35 +155,40 @@ class TaskReader:
             return None
         return stated_size(result, self._label_map) or self._size_of(image)
 
-    def _shown_version(self, task: Task, annotation: Annotation, parent: Mapping[str, Any] | None) -> str:
-        """Return the version that the annotator started from; the host forgets it when the prediction is pruned."""
-        if parent is not None and parent.get("model_version"):
-            return printable(parent["model_version"]).removesuffix(DUPLICATE)
-        before = self._store.task(task.project_id, task.task_id)
-        return before.shown_version if before and before.annotation_id == annotation["id"] else ""
+    def _shown(self, task: Task, annotation: Annotation, predictions: _Predictions) -> _Shown:
+        prediction = predictions.get(int(annotation.get("parent_prediction") or 0))
+        if prediction is not None and prediction.get("model_version"):
+            version = printable(prediction["model_version"]).removesuffix(DUPLICATE)
+        else:  # the host forgets it when the prediction is pruned
+            before = self._store.task(task.project_id, task.task_id)
+            version = before.shown_version if before and before.annotation_id == annotation["id"] else ""
+        mask = self._store.published_mask(task.project_id, version, task.task_id) if version else None
+        return _Shown(version, prediction, mask)
 
-    def _was_asked(self, task: Task, shown: str, parent: Mapping[str, Any] | None) -> bool:
+    def _was_asked(self, task: Task, shown: _Shown) -> bool:
         """Whether the annotator was shown rectangles; where it is not known what was shown, whether one ever was.
 
         The host's own prediction tells, too: what is kept here may have been lost.
         """
-        if parent is not None and any(is_query(region, self._label_map) for region in regions_of(parent)):
+        regions = [] if shown.prediction is None else regions_of(shown.prediction)
+        if any(is_query(region, self._label_map) for region in regions):
             return True
         asked = self._store.published_queries(task.project_id, task.task_id)
-        return (task.task_id, shown) in asked if shown else bool(asked)
+        return (task.task_id, shown.version) in asked if shown.version else bool(asked)
 
     def _with_effort(
         self,
         task: Task,
         annotation: Annotation,
-        shown: str,
-        before: bytes | None,
+        shown: _Shown,
         boxes: Sequence[Box],
         size: tuple[int, int],
     ) -> Task:
-        """Put down what the label took, where that can be told."""
-        was_masked = shows_masks(shown) if shown else None
-        started_from = starting_mask(annotation, before, was_masked=was_masked, size=size, label_map=self._label_map)
+        """Put down the effort that the label took, where that can be told."""
+        was_masked = shows_masks(shown.version) if shown.version else None
+        started_from = starting_mask(
+            annotation, shown.mask, was_masked=was_masked, size=size, label_map=self._label_map
+        )
         if started_from is None:
             return task
         s = self._settings
@@ -202,7 +219,7 @@ def printable(value: object) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def _parents_of(item: Mapping[str, Any]) -> _Parents:
+def _predictions_of(item: Mapping[str, Any]) -> _Predictions:
     return {int(row["id"]): row for row in item.get("predictions") or []}
 
 

@@ -1,4 +1,4 @@
-"""Orders a project's pool: by the strategy once there is a model, as a diverse first batch before."""
+"""Puts a project's pool in order: by the strategy once there is a model, as a diverse first batch before."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Observer:
     """How arrivals are measured.
 
     Attributes:
-        observe: yields observations of batches, in any order; tasks whose image cannot be had are noted and left out.
+        observe: yields observations of batches, in any order; tasks whose image cannot be had are left out.
         bounds: number of arrivals -> (most, least) to measure now, and seconds after which it ends once the least is
             done.
     """
@@ -74,12 +74,12 @@ class PoolScorer:
     def __init__(self, look: Look, model: Version | None) -> None:
         self._look, self._model, self._label_map = look, model, look.label_map
         self._settings, self._id = look.settings, look.project_id
-        self._failed: set[int] = set()
+        self._failed = set[int]()
 
     def rank(self, tasks: Sequence[Task], *, round_number: int) -> PoolRanking:
         """Order the pool: scored tasks first, best first, then those that there was no time to score.
 
-        Tasks whose image cannot be had are noted and left out.
+        Tasks whose image cannot be had are left out, and their error says why.
 
         Args:
             tasks: all tasks of the project, of any status.
@@ -89,10 +89,10 @@ class PoolScorer:
             return self._cold_start(tasks)
         strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
         in_parts = strategy.asks_for_regions and self._label_map.query_control is not None
-        found = {one.task.task_id: one for one in candidates(tasks, in_parts=in_parts)}
-        order = sample_order(list(found), self._settings.seed)
+        pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=in_parts)}
+        order = sample_order(list(pool), self._settings.seed)
         limit, at_least, seconds = self._sample_bounds(len(order))
-        sample = [found[task_id] for task_id in order[:limit]]
+        sample = [pool[task_id] for task_id in order[:limit]]
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
         pools = self._pools(strategy, sample, labelled)
         unlabelled, seen = _watched(pools.unlabelled, seconds=seconds, at_least=at_least)
@@ -105,7 +105,7 @@ class PoolScorer:
             progress=lambda done: self._look.stage("ranking", done, len(sample)),
             preparation=self._preparation(),
         )
-        waiting = {one.task.task_id for one in found.values() if one.task.status == "unlabelled"}
+        waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
         done = seen | self._failed
         rest = [task for task in order if task in waiting and task not in done]
         return append_unscored(_wanted(PoolRanking.of(ranked), waiting, in_parts=in_parts), rest)
@@ -131,8 +131,8 @@ class PoolScorer:
     # -- before the first labels --------------------------------------------------------------------------------------
     def _cold_start(self, tasks: Sequence[Task]) -> PoolRanking:
         """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images."""
-        found = {one.task.task_id: one for one in candidates(tasks, in_parts=False)}
-        order = sample_order(list(found), self._settings.seed)
+        pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=False)}
+        order = sample_order(list(pool), self._settings.seed)
         nothing = PoolRanking({}, 0)
         if self._settings.encoder_weights == "none" or len(order) < 2:
             return append_unscored(nothing, order)  # an encoder that never saw an image tells nothing of likeness
@@ -143,7 +143,7 @@ class PoolScorer:
         predictor = fresh_predictor(self._settings, self._label_map.classes)
 
         def batches() -> Iterator[Batch]:
-            items = self._items([found[task_id] for task_id in order])
+            items = self._items([pool[task_id] for task_id in order])
             return predictor.batches(items, features=True, batch_size=self._settings.batch_size)
 
         unlabelled, seen = _watched(batches, seconds=COLD_START_SECONDS, at_least=0)
@@ -166,7 +166,7 @@ class PoolScorer:
             labelled=batches_of(labelled, predicted=predicted),
             unlabelled_images=batches_of(sample, predicted=False),
             labelled_images=batches_of(labelled, predicted=False),
-            asked={one.task.task_id: one.asked for one in sample if one.parts},
+            asked={candidate.task.task_id: candidate.asked for candidate in sample if candidate.parts},
         )
 
     def _batches_of(self, strategy: Strategy) -> _MakeBatches:
@@ -239,19 +239,19 @@ class PoolScorer:
         return image_batches(self._items(of), input_size=s.input_size, batch_size=s.batch_size, device=device)
 
     def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
-        """Fetch and decode images, in order; one that cannot be had is noted and left out."""
-        images = self._look.images.arrays([one.task.image for one in of])
+        """Fetch and decode images, in order; where that fails, the task's error says why, and the image is left out."""
+        images = self._look.images.arrays([candidate.task.image for candidate in of])
         for candidate, image in zip(of, images, strict=True):
             self._look.check()
             task = candidate.task
-            found = image if isinstance(image, ImageError) else _item(candidate, image)
-            if isinstance(found, ImageError):
+            item = image if isinstance(image, ImageError) else _item(candidate, image)
+            if isinstance(item, ImageError):
                 self._failed.add(task.task_id)
-                self._look.store.set_task_error(self._id, task.task_id, str(found))
+                self._look.store.set_task_error(self._id, task.task_id, str(item))
                 continue
             if task.error and task.status == "unlabelled":
                 self._look.store.set_task_error(self._id, task.task_id, "")
-            yield found
+            yield item
 
     def _predictor(self) -> Predictor:
         if self._model is None:

@@ -28,22 +28,20 @@ from ml_backend.system.clock import boot_id, boot_seconds
 from ml_backend.worker.look import Look
 from ml_backend.worker.read_task import TaskReader, printable
 
-_Read = Callable[[int, Mapping[str, Any]], Task]
-
 logger = logging.getLogger(__name__)
 
 RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
 _BATCH = 50
 _STEP_SECONDS = 5.0
-"""Clocks drift, and answers take their time: a step is more than that."""
+"""Clocks drift, and answers take their time: a clock that was set moved by more than that."""
+_Read = Callable[[int, Mapping[str, Any]], Task]
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What a sync saw: the project as the host describes it, its labels, and how many tasks changed."""
+    """What a sync saw: the project's classes, and how many tasks changed."""
 
-    host: Mapping[str, Any]
     label_map: LabelMap
     changed: int
 
@@ -84,7 +82,7 @@ def size_of(images: ProjectImages, reference: str) -> tuple[int, int]:
 
 
 class Sync:
-    """Reads one project."""
+    """Reads what changed in the project that is looked at."""
 
     def __init__(self, look: Look) -> None:
         self._look, self._client, self._store, self._settings = look, look.client, look.store, look.settings
@@ -108,7 +106,7 @@ class Sync:
             labels_digest=digest,
             cursor=cursor or project.cursor,
         )
-        return Synced(host, label_map, changed)
+        return Synced(label_map, changed)
 
     def _reader(self, label_map: LabelMap, change: ConfigChange | None) -> TaskReader:
         return TaskReader(
@@ -130,11 +128,9 @@ class Sync:
         """Return what a changed configuration means, where there are labels that it could matter to."""
         counts = self._store.count_tasks(project.id)
         is_labelled = counts.get("labelled", 0) + counts.get("broken", 0) > 0
-        return (
-            config_change(project.label_config, label_map, partial(label_map_of, settings=self._settings))
-            if is_labelled
-            else None
-        )
+        if not is_labelled:
+            return None
+        return config_change(project.label_config, label_map, partial(label_map_of, settings=self._settings))
 
     def _notice(self, project: Project, change: ConfigChange | None) -> dict[str, str]:
         if change is None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import requests
-from live_fixtures import TOKEN
+from prepared_studio import PASSWORD, TOKEN, USER, host_on
 from support import Studio
 
-from ml_backend.demo.label_studio import LabelStudioHost, free_port
+from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.doctor import Finding
 from ml_backend.doctor import label_studio as host
 from ml_backend.errors import LabelStudioError
@@ -28,7 +28,6 @@ from ml_backend.settings import load_settings
 
 pytestmark = pytest.mark.live
 
-USER, PASSWORD = "admin@nextmask.local", "nextmask-password"
 BACKEND = "http://127.0.0.1:9090"
 BOTH = ("ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")
 
@@ -59,18 +58,10 @@ def signed_in(url: str, page: str = "/user/login/", user: str = USER, password: 
     return Browser(url, session)
 
 
-def start(command: Path, folder: Path, protections: tuple[str, ...]) -> LabelStudioHost:
-    environment = dict.fromkeys(protections, "true") | {"LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "false"}
-    return LabelStudioHost(
-        command,
-        folder,
-        free_port(),
-        folder.parent,
-        username=USER,
-        password=PASSWORD,
-        token=TOKEN,
-        environment=environment | {name: "false" for name in BOTH if name not in protections},
-    )
+def host_with(command: Path, folder: Path, first_starts: Path, protections: tuple[str, ...]) -> LabelStudioHost:
+    environment = {name: "true" if name in protections else "false" for name in BOTH}
+    environment["LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN"] = "false"
+    return host_on(command, folder, first_starts, environment=environment)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def protected(label_studio_command: Path, folder: Path) -> Iterator[LabelStudioHost]:
-    with start(label_studio_command, folder, BOTH).running() as found:
-        yield found
+def protected(label_studio_command: Path, folder: Path, first_starts: Path) -> Iterator[LabelStudioHost]:
+    with host_with(label_studio_command, folder, first_starts, BOTH).running() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +200,11 @@ def test_the_fast_import_is_told_to_personal_tokens_only(
 
 
 @pytest.mark.parametrize("protection", BOTH)
-def test_one_protection(label_studio_command: Path, folder: Path, protected: LabelStudioHost, protection: str) -> None:
+def test_one_protection(
+    label_studio_command: Path, folder: Path, first_starts: Path, protected: LabelStudioHost, protection: str
+) -> None:
     """Last: each stops the Label Studio of this module and starts it again otherwise, on the same data."""
     protected.stop()
-    with start(label_studio_command, folder, (protection,)).running() as other:
+    with host_with(label_studio_command, folder, first_starts, (protection,)).running() as other:
         now = int(time.time())
         check_blocked(other.url, signed(folder, iat=now, exp=now + 3600), (protection,))

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from invariants import assert_serves, assert_whole, labelled, trained_on, wait_until_healthy
-from live_fixtures import FAST, TOKEN
+from live_fixtures import FAST
+from prepared_studio import TOKEN, host_on
 from steps import label
 from support import Nextmask, Studio, wait_for
 
 from ml_backend.datasets import Dataset, label_config
-from ml_backend.demo.label_studio import LabelStudioHost, free_port
+from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1800)]
@@ -28,20 +29,10 @@ PATIENCE = 600.0
 
 
 @pytest.fixture
-def host(label_studio_command: Path, tmp_path: Path) -> Iterator[LabelStudioHost]:
+def host(label_studio_command: Path, first_starts: Path, tmp_path: Path) -> Iterator[LabelStudioHost]:
     """A Label Studio of its own: the others' must not go down."""
-    found = LabelStudioHost(
-        label_studio_command,
-        tmp_path / "label-studio",
-        free_port(),
-        tmp_path,
-        username="admin@nextmask.local",
-        password="nextmask-password",
-        token=TOKEN,
-    )
-    with found.running():
-        yield found
-        found.stop()
+    with host_on(label_studio_command, tmp_path / "label-studio", first_starts).running() as running:
+        yield running
 
 
 def test_label_studio_hangs_dies_and_comes_back(

@@ -20,7 +20,7 @@ from ml_backend.label_studio.tokens import PersonalToken
 from ml_backend.projects.services import Services
 from ml_backend.store import Store
 from ml_backend.worker.publish import PriorityQueue
-from ml_backend.worker.train import RETRY_SECONDS, _is_paused
+from ml_backend.worker.train import RETRY_SECONDS, is_paused
 from ml_backend.worker.worker import Worker
 
 HOUR, YEAR = 3600.0, 365 * 86400.0
@@ -98,11 +98,11 @@ def test_a_worker_goes_on_with_what_it_is_at(
 # -- trainings ---------------------------------------------------------------------------------------------------------
 def test_the_pause_after_a_failed_training_is_never_longer_than_it_was_made(set_clock: Callable[[float], None]) -> None:
     retry_at = time.time() + RETRY_SECONDS
-    assert _is_paused(retry_at)
+    assert is_paused(retry_at)
     for step in (-YEAR, -HOUR, HOUR, YEAR):
         set_clock(step)
-        assert not _is_paused(retry_at)
-    assert not _is_paused(None)
+        assert not is_paused(retry_at)
+    assert not is_paused(None)
 
 
 # -- pruning -----------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_a_child_process_logs_as_its_parent_does(capsys: pytest.CaptureFixture[s
     with logs.belonging_to(project=7):
         handed = logs.handed_on()
     code = (
-        "import sys, logging; from ml_backend import logs; logs.take_over(sys.argv[1]);"
+        "import sys, logging; from ml_backend.system import logs; logs.take_over(sys.argv[1]);"
         "logging.info('unseen'); logging.warning('seen')"
     )
     run = subprocess.run([sys.executable, "-c", code, handed], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -46,7 +46,7 @@ torch.set_num_threads(1)
 TRAINS = (
     LIMITED
     + """
-from ml_backend import training_process
+from ml_backend.learning.training import process as training_process
 from ml_backend.learning.training import Job, loop
 job = Job.from_json(sys.stdin.read())
 fit = loop.fit

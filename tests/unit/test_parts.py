@@ -39,7 +39,8 @@ from ml_backend.worker.look import Look
 from ml_backend.worker.publish import PriorityQueue
 from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.sync import Sync
-from ml_backend.worker.train import Trainer, changed_labels
+from ml_backend.worker.train import changed_labels, train_if_wanted
+from ml_backend.worker.training_run import TrainingRun
 
 PARTS_XML = with_query_control(XML)
 PARTS = parse_label_config(PARTS_XML)
@@ -367,8 +368,8 @@ def test_known_parts_are_laid_over_the_prediction(services: Services, studio: Me
 
 
 # -- training --------------------------------------------------------------------------------------------------------
-def trainer(services: Services) -> Trainer:
-    return Trainer(Look(services, PROJECT, PARTS))
+def train(services: Services) -> bool:
+    return train_if_wanted(Look(services, PROJECT, PARTS))
 
 
 def labelled(services: Services, studio: MemoryStudio) -> list[Task]:
@@ -383,7 +384,7 @@ def labelled(services: Services, studio: MemoryStudio) -> list[Task]:
 
 def test_parts_of_an_image_are_one_item_to_learn_from(services: Services, studio: MemoryStudio) -> None:
     tasks = labelled(services, studio)
-    items, unavailable = trainer(services)._items(tasks)
+    items, unavailable = TrainingRun(Look(services, PROJECT, PARTS), tasks, PARTS, "digest").items(tasks)
     assert unavailable == {}
     whole, parts = sorted(items, key=lambda item: "+" in item.id)
     assert (whole.id, parts.id) == ("2", "1+5")
@@ -414,7 +415,7 @@ def test_the_newest_part_lies_on_top(tmp_path: Path) -> None:
 def test_parts_that_do_not_merge_are_left_out_and_said(services: Services, studio: MemoryStudio) -> None:
     tasks = labelled(services, studio)
     Path(tasks[0].mask_file).write_bytes(b"damaged")
-    items, unavailable = trainer(services)._items(tasks)
+    items, unavailable = TrainingRun(Look(services, PROJECT, PARTS), tasks, PARTS, "digest").items(tasks)
     assert [item.id for item in items] == ["2"]
     assert set(unavailable) == {"1", "5"}
     assert "parts of one image, do not merge" in task(services, 5).error
@@ -430,7 +431,7 @@ def test_a_label_of_the_whole_image_stands_alone(services: Services, studio: Mem
 def test_a_new_part_is_one_changed_label(services: Services, studio: MemoryStudio) -> None:
     known = services.checkpoints(PROJECT).get(1)
     tasks = labelled(services, studio)
-    items, _ = trainer(services)._items(tasks)
+    items, _ = TrainingRun(Look(services, PROJECT, PARTS), tasks, PARTS, "digest").items(tasks)
     labels = {key: digest for item in items for key, digest in item.labels.items()}
     version = replace(known, record=replace(known.record, labels=labels, skipped={}))
     assert changed_labels(version, tasks) == 0
@@ -445,7 +446,7 @@ def test_a_real_training_records_the_parts(services: Services, studio: MemoryStu
     labelled(services, studio)
     services.store.wake(PROJECT, train=True)
     quick = services.settings.for_project({"iterations": 2, "batch_size": 2, "input_size": 32})
-    assert Trainer(Look(replace(services, settings=quick), PROJECT, PARTS)).run()
+    assert train_if_wanted(Look(replace(services, settings=quick), PROJECT, PARTS))
     latest = services.checkpoints(PROJECT).latest()
     assert latest is not None
     assert latest.record.labels.keys() == {"1", "2", "5"}

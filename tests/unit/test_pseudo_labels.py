@@ -39,7 +39,7 @@ from ml_backend.store import Project
 from ml_backend.worker.pseudo_labels import PseudoLabels, eligible, proposal_text, proposed
 from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.reconcile import reconcile
-from ml_backend.worker.train import Trainer, changed_labels
+from ml_backend.worker.train import changed_labels, train_if_wanted
 from strategies import Batch, Budget
 
 OPTIONS = {"threshold": 1.0, "decay": 0}
@@ -267,14 +267,14 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return given
 
 
-def trainer(services: Services) -> Trainer:
-    return Trainer(look_at(services))
+def train_project(services: Services) -> bool:
+    return train_if_wanted(look_at(services))
 
 
 @pytest.mark.usefixtures("model")
 def test_a_training_uses_them_and_records_them_apart(services: Services, jobs: list[Job]) -> None:
     give_tasks(services, 1, 2, proposal=(5, 6))
-    assert trainer(services).run()
+    assert train_project(services)
     assert [(item.id, item.pseudo) for item in jobs[0].items] == [("1", False), ("2", False), ("5", True), ("6", True)]
     record = services.checkpoints(PROJECT).get(2).record
     assert record.pseudo_labels == ("5", "6")
@@ -289,23 +289,23 @@ def test_a_training_uses_them_and_records_them_apart(services: Services, jobs: l
 @pytest.mark.usefixtures("model")
 def test_they_are_no_reason_to_train(services: Services, jobs: list[Job]) -> None:
     give_tasks(services, 1, 2, proposal=(5, 6))
-    trainer(services).run()
+    train_project(services)
     version = services.checkpoints(PROJECT).get(2)
     assert changed_labels(version, services.store.tasks(PROJECT, status="labelled")) == 0
     give_tasks(services, 1, 2, proposal=(3, 4, 5, 6, 7, 8))  # others, and more
-    assert not trainer(services).run()
+    assert not train_project(services)
     give_tasks(services, proposal=(3, 4))  # no label at all, but a wish to train
     services.store.wake(PROJECT, train=True)
-    assert not trainer(services).run()
+    assert not train_project(services)
     assert len(jobs) == 1
 
 
 @pytest.mark.usefixtures("model")
 def test_a_label_takes_the_place_of_its_pseudo_label(services: Services, jobs: list[Job]) -> None:
     give_tasks(services, 1, 2, proposal=(5, 6))
-    trainer(services).run()
+    train_project(services)
     give_tasks(services, 1, 2, 5, 6, proposal=(5, 6, 7))
-    assert trainer(services).run()  # two new labels
+    assert train_project(services)  # two new labels
     assert [(item.id, item.pseudo) for item in jobs[1].items][2:] == [("5", False), ("6", False), ("7", True)]
 
 
@@ -317,7 +317,7 @@ def test_a_network_is_never_trained_on_its_own_predictions_alone(
     for index in (0, 1):
         del studio.files[f"/data/upload/{index}.png"]
     with pytest.raises(TrainingError, match="nothing to train on: 2 labels, 0 of them held out, 2 not usable"):
-        trainer(services).run()
+        train_project(services)
     assert [job.items for job in jobs] == [()]
 
 

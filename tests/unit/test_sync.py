@@ -320,14 +320,14 @@ def test_a_sync_that_is_stopped_is_done_by_the_next_one(
 
 
 def test_masks_that_no_task_uses_are_removed(
-    tmp_path: Path, services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
+    services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
 ) -> None:
     task_id = studio.add_task(0)
     studio.label(task_id)
     sync()
     studio.annotate(task_id, [region(disc(1)[1])])
     sync()
-    folder = tmp_path / "masks"
+    folder = services.project_folder(PROJECT) / "masks"
     assert len(list(folder.iterdir())) == 4  # of each annotation the mask and the effort
     tasks, used = services.store.tasks(PROJECT), services.store.label_files(PROJECT)
     (folder / "tmp1234.part").write_bytes(b"what a killed process was writing")

@@ -24,7 +24,8 @@ from ml_backend.learning.training import Job, Progress
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
 from ml_backend.store import Project, Task
-from ml_backend.worker.train import RETRY_SECONDS, Trainer, changed_labels
+from ml_backend.worker.committee import ensure_committee
+from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
 
 TRAIN_AFTER = 4
 
@@ -95,7 +96,7 @@ def run(services: Services, trainings: Trainings) -> Run:
 
     def go(label_map: LabelMap = LABEL_MAP, *, check: Any = nothing, stages: Any = None, **settings: Any) -> bool:
         look = look_at(services, label_map=label_map, settings=settings, check=check, stages=stages)
-        return Trainer(look).run()
+        return train_if_wanted(look)
 
     return go
 
@@ -480,7 +481,7 @@ def test_a_rollback_is_not_undone(services: Services, run: Run) -> None:
 
 
 def test_an_unknown_project_trains_nothing(services: Services, trainings: Trainings) -> None:
-    assert not Trainer(look_at(services, 999)).run()
+    assert not train_if_wanted(look_at(services, 999))
     assert trainings.jobs == []
 
 
@@ -523,7 +524,7 @@ def ensure(services: Services, trained: None) -> Ensure:
         version = services.checkpoints(PROJECT).current()
         assert version is not None
         labelled = services.store.tasks(PROJECT, status="labelled")
-        Trainer(look_at(services, settings=usual | settings, stages=stages)).ensure_committee(version, labelled)
+        ensure_committee(look_at(services, settings=usual | settings, stages=stages), version, labelled)
 
     return go
 

@@ -78,7 +78,7 @@ def test_a_lost_lease_ends_the_child(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from ml_backend import training_process
+from ml_backend.learning.training import process as training_process
 from ml_backend.learning.training import Job
 job = Job.from_json(Path(sys.argv[1]).read_text())
 def progress(shown):
@@ -102,9 +102,9 @@ def test_the_child_dies_with_its_parent(tmp_path: Path, how: signal.Signals) -> 
 
 WATCHED = """
 import os, subprocess, sys, time
-from ml_backend import training_process
+from ml_backend.system.processes import die_with
 sys.platform = "elsewhere"  # no order to the kernel, only the watch
-training_process.die_with(os.getppid())
+die_with(os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(600)
 """

@@ -112,7 +112,8 @@ def make_committee(predictor: Predictor, checkpoints: Checkpoints, version: Vers
 
     Raises:
         ConfigurationError: dropout that leaves all members the same.
-        CheckpointError: the version has no ensemble (`Trainer.ensure_committee` trains it), or it is damaged.
+        CheckpointError: the version has no ensemble, which the worker trains for strategies that ask for one, or a
+            damaged one.
     """
     if settings.effective_committee == "ensemble":
         return load_ensemble(checkpoints, version, predictor.device)

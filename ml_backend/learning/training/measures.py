@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
+from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.learning.networks import autocast, labels_at
 from ml_backend.learning.training.data import Samples
@@ -23,16 +24,16 @@ def confusion(
         network: left in evaluation mode.
         report: called with the number of images done.
     """
-    matrix = MulticlassConfusionMatrix(max(2, classes), ignore_index=IGNORE_INDEX, validate_args=False)
+    counts = np.zeros((classes, classes), np.int64)
     network.eval()
     with torch.inference_mode(), autocast(device):
         for done, (image, truth) in enumerate(samples.with_original_masks(), start=1):
             logits = network(image.to(device)[None] / 255)[0]  # (C,h,w)
-            predicted = torch.from_numpy(labels_at(logits, *truth.shape))  # (H,W)
-            matrix.update(predicted.long(), torch.from_numpy(truth).long())
+            predicted = labels_at(logits, *truth.shape)  # (H,W)
+            labelled = truth != IGNORE_INDEX
+            counts += masks.confusion(truth[labelled], predicted[labelled], classes)
             report(done)
-    counts: Tensor = matrix.compute()
-    return counts[:classes, :classes]
+    return torch.from_numpy(counts)
 
 
 def measures(counts: Tensor, classes: Sequence[str]) -> dict[str, Any]:

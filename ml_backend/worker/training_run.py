@@ -1,0 +1,156 @@
+"""One training of a project: fetches images, merges labels, and waits for the process that trains."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ml_backend.annotations.label_map import LabelMap
+from ml_backend.errors import DiskFull, ImageError, MaskError
+from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.training import process as training_process
+from ml_backend.projects.parts import MergedLabel, parts_of
+from ml_backend.store import Task
+from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
+from ml_backend.worker.look import Look
+from ml_backend.worker.pseudo_labels import PseudoLabels
+
+if TYPE_CHECKING:
+    from ml_backend.learning.training import Item, Job, Progress
+
+TRAINING_SETTINGS = (
+    "train_from",
+    "architecture",
+    "encoder",
+    "encoder_weights",
+    "network_options",
+    "dropout",
+    "input_size",
+    "iterations",
+    "batch_size",
+    "learning_rate",
+    "train_encoder",
+    "patience",
+    "publish_tolerance",
+    "held_out_minimum",
+    "seed",
+)
+"""Names of the settings that a network depends on."""
+
+
+class TrainingRun:
+    """Trains on the labels of one project; waits for the project's turn.
+
+    Args:
+        labelled: the tasks whose labels train or measure.
+        label_map: the classes.
+        digest: of the labels, kept with what is trained.
+    """
+
+    def __init__(self, look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> None:
+        self._look, self._settings, self._store = look, look.settings, look.store
+        self._labelled, self._label_map, self._digest = labelled, label_map, digest
+
+    def train_version(self) -> int:
+        """Train the next version and return its number.
+
+        Raises:
+            TrainingError: it did not end with a version.
+            TrainingWaits: another project trains.
+            DiskFull: there is too little room for a version.
+        """
+        with self._look.services.turns.take(self._look.project_id, self._store.wake):
+            self._look.stage("training")
+            items, unavailable = self.items(self._labelled)
+            job = replace(self._job(items), unavailable=unavailable)
+            if all(item.held_out for item in items):
+                return self._run(job)  # it fails, and says why: a network is not trained on its own predictions alone
+            with PseudoLabels(self._look).items(self._look.checkpoints.current()) as predicted:
+                return self._run(replace(job, items=(*items, *predicted)))
+
+    def train_committee(self, version: Version) -> None:
+        """Train the ensemble that goes with a version; raises as `train_version`."""
+        with self._look.services.turns.take(self._look.project_id, self._store.wake):
+            self._look.stage("training committee")
+            items, _ = self.items([task for task in self._labelled if not task.held_out])
+            members = self._settings.effective_members
+            self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members))
+
+    # -- the data -----------------------------------------------------------------------------------------------------
+    def items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
+        """Fetch the labelled images and merge their labels.
+
+        Returns:
+            What can be trained on, and by task id why the rest cannot; the store is told as well.
+        """
+        from ml_backend.learning.training import Item
+
+        by_image: dict[str, list[Task]] = defaultdict(list)
+        for task in labelled:
+            by_image[task.image].append(task)
+        items: list[Item] = []
+        unavailable: dict[str, str] = {}
+        for done, (reference, image) in enumerate(self._look.images.prefetch(list(by_image)), start=1):
+            self._look.stage("fetching images", done, len(by_image))
+            for label in self._labels(by_image[reference]):
+                if isinstance(image, ImageError) or isinstance(label.mask, MaskError):
+                    error = image if isinstance(image, ImageError) else label.mask
+                    unavailable.update({str(task.task_id): str(error) for task in label.tasks})
+                else:
+                    items.append(Item(label.key, image, label.mask, label.held_out, label.digest))
+        if unavailable:
+            self._look.client.whoami()  # raises where the host is away: then it is not the images' fault
+        for task_id, message in unavailable.items():
+            self._store.set_task_error(self._look.project_id, int(task_id), message)
+        return items, unavailable
+
+    def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
+        """Yield the labels of one image: those of the whole image each by itself, those of parts merged into one."""
+        parts = parts_of(tasks)
+        yield from (MergedLabel.of_whole(task) for task in tasks if not task.boxes)
+        if parts:
+            yield MergedLabel.of_parts(parts, self._look.masks)
+
+    def _job(self, items: Sequence[Item]) -> Job:
+        from ml_backend.learning.training import Job
+
+        checkpoints = self._look.checkpoints
+        current = checkpoints.current()
+        return Job(
+            items=tuple(items),
+            classes=self._label_map.classes,
+            label_map_digest=self._label_map.training_digest,
+            data_digest=self._digest,
+            folder=checkpoints.folder,
+            parent=current.number if current else None,
+            device=self._settings.device,
+            **{name: getattr(self._settings, name) for name in TRAINING_SETTINGS},
+        )
+
+    # -- the process --------------------------------------------------------------------------------------------------
+    def _run(self, job: Job) -> int:
+        room_key = f"room_for_training_{self._look.project_id}"
+        if full := shortage(self._settings.model_dir, int(self._store.note(room_key) or 0)):
+            raise full
+        try:
+            return training_process.run(
+                job,
+                progress=self._show,
+                heartbeat=self._look.attend,
+                timeout=self._settings.training_minutes * 60,
+            )
+        except DiskFull as error:
+            # Kept, so that the next training does not end in vain as well.
+            needed = self._room_for_version()
+            self._store.set_note(room_key, str(needed))
+            raise disk_full(self._settings.model_dir, needed) from error
+
+    def _room_for_version(self) -> int:
+        """Return how many bytes a training should find free."""
+        latest = self._look.checkpoints.latest()
+        return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.model_dir))
+
+    def _show(self, progress: Progress) -> None:
+        self._look.stage(progress.label, progress.done, progress.total)
