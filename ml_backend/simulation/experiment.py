@@ -19,9 +19,9 @@ from ml_backend.learning.ranking import sample_order
 from ml_backend.simulation.choosing import Budgeted, Choice, Chooser
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material
-from ml_backend.simulation.networks import Networks, Trained
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.results import FULL, Row
+from ml_backend.simulation.training.trainer import Trained, Trainer
 
 
 class Experiment:
@@ -37,7 +37,7 @@ class Experiment:
     def __init__(self, plan: Plan, material: Material, folder: Path, commit: str) -> None:
         self._plan, self._material, self._folder, self._commit = plan, material, folder, commit
         folder.mkdir(parents=True, exist_ok=True)
-        self._networks = Networks(plan, material, folder)
+        self._trainer = Trainer(plan, material, folder)
         widths = sorted(picture.size[1] for picture in material.pool.values())
         self._width = widths[len(widths) // 2]
 
@@ -51,7 +51,7 @@ class Experiment:
             labels = Labels(self._material.pool, self._material.background)
             labels.add([Pick(number) for number in self._material.pool])
             if not done:
-                yield self._row(contender, seed, 0, labels, self._networks.train(labels, seed), 0.0)
+                yield self._row(contender, seed, 0, labels, self._trainer.train(labels, seed), 0.0)
             return
         yield from self._rounds(contender, seed, done)
 
@@ -82,11 +82,11 @@ class Experiment:
             if number == self._plan.rounds:
                 return
             started = time.monotonic()
-            committee = self._networks.committee(strategy, trained, labels, seed)
+            committee = self._trainer.committee(strategy, trained, labels, seed)
             choice = chooser.choose(labels, trained.predictor, committee, number)
             seconds = time.monotonic() - started
             if choice.pseudo_labels:
-                _keep_pseudo_labels(file, number + 1, self._networks.masks(trained, choice.pseudo_labels))
+                _keep_pseudo_labels(file, number + 1, self._trainer.masks(trained, choice.pseudo_labels))
             choices.append(choice)
             _write(file, choices)
             if not choice.picks:
@@ -94,8 +94,8 @@ class Experiment:
 
     def _train(self, number: int, labels: Labels, seed: int, pseudo_labels: dict[int, Tensor]) -> Trained:
         if number == 0:
-            return self._networks.first(labels, seed)
-        return self._networks.train(labels, seed, pseudo_labels)
+            return self._trainer.first(labels, seed)
+        return self._trainer.train(labels, seed, pseudo_labels)
 
     def _initial(self, seed: int) -> tuple[Pick, ...]:
         """Draw the initial set of a seed: the same for all strategies."""

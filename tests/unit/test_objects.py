@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ml_backend.simulation.objects import ObjectScores, instances_of, object_dice, object_f1, object_scores
+from ml_backend.simulation.training.objects import ObjectScores, instances_of, object_dice, object_f1, object_scores
 
 MAPS = arrays(np.int64, (5, 6), elements=st.integers(0, 4))
 

@@ -31,11 +31,11 @@ from ml_backend.simulation.checks import read
 from ml_backend.simulation.experiment import Experiment, choices_of
 from ml_backend.simulation.labels import Labels
 from ml_backend.simulation.material import Material
-from ml_backend.simulation.networks import Networks, Trained
 from ml_backend.simulation.plan import Amount, Contender, Plan
 from ml_backend.simulation.presets import plan_of
 from ml_backend.simulation.processes import RESULTS, Run, missing, run
 from ml_backend.simulation.results import Row
+from ml_backend.simulation.training.trainer import Trained, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,13 +146,13 @@ def test_pseudo_labels_train_the_next_network_only(
 ) -> None:
     """All that is not asked for is certain enough: of eight images four are labelled, then six."""
     trained: list[int] = []
-    train = Networks.train
+    train = Trainer.train
 
-    def counted(self: Networks, labels: Labels, seed: int, pseudo_labels: dict[int, Any] | None = None) -> Trained:
+    def counted(self: Trainer, labels: Labels, seed: int, pseudo_labels: dict[int, Any] | None = None) -> Trained:
         trained.append(len(pseudo_labels or {}))
         return train(self, labels, seed, pseudo_labels)
 
-    monkeypatch.setattr(Networks, "train", counted)
+    monkeypatch.setattr(Trainer, "train", counted)
     rows = rows_of(plan(CERTAIN), data, tmp_path / "ceal", CERTAIN)
     assert trained == [0, 4, 2]
     assert [one.images for one in rows] == [2, 4, 6]

@@ -14,7 +14,7 @@ from ml_backend.learning.networks import labels_at
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.training.measures import measures
 from ml_backend.simulation.material import Picture
-from ml_backend.simulation.objects import ObjectScores, instances_of, object_scores
+from ml_backend.simulation.training.objects import ObjectScores, instances_of, object_scores
 from strategies import Batch
 
 _SPECK = 20

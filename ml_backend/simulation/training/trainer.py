@@ -26,11 +26,11 @@ from ml_backend.learning.training.data import Augmentation, Sample, Samples, aug
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.loop import Data, fit, seeded
 from ml_backend.learning.training.start import initial_network
-from ml_backend.simulation.evaluation import Measured, by_image, evaluate
-from ml_backend.simulation.frozen_encoder import MapMemory, freeze_encoder
 from ml_backend.simulation.labels import Labels
 from ml_backend.simulation.material import Material, Picture
 from ml_backend.simulation.plan import Plan
+from ml_backend.simulation.training.evaluation import Measured, by_image, evaluate
+from ml_backend.simulation.training.frozen_encoder import MapMemory, freeze_encoder
 from strategies import Strategy, catalogue
 
 
@@ -43,7 +43,7 @@ class Trained:
     seconds: float
 
 
-class Networks:
+class Trainer:
     """Makes the networks of a simulation.
 
     Args:
