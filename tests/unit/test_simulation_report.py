@@ -19,7 +19,7 @@ from simulated_rows import SETTINGS, row, simulated
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.report import figures, write_report
-from ml_backend.simulation.report.analysis import Analysis, analyse
+from ml_backend.simulation.report.analysis import Analysis, Seconds, analyse
 from ml_backend.simulation.report.findings import findings
 from ml_backend.simulation.report.names import file_name
 from ml_backend.simulation.results import FULL, Row
@@ -241,6 +241,19 @@ def test_a_ratio_that_flatters_is_called_so() -> None:
     assert effort is not None
     assert effort.ratio is not None
     assert effort.ratio.random_reached == 0
+
+
+def test_seconds_and_runs_per_hour() -> None:
+    rows = [
+        row("s", seed, number, 0.5, seconds_train=40.0, seconds_select=20.0 if number else 0.0)
+        for seed, rounds in enumerate((4, 4, 1))
+        for number in range(rounds)
+    ]
+    (analysis,) = analyse(rows, 0.95, "clicks")
+    # a run of four rounds takes 4 * 40 + 3 * 20 = 220 s
+    assert analysis.standings[0].seconds == Seconds(40, 20, pytest.approx(3600 / 220))
+    (first,) = analyse([row("s", 0, 0, 0.5, seconds_train=0.0)], 0.95, "clicks")
+    assert first.standings[0].seconds == Seconds(0, None, None)
 
 
 # -- while a simulation runs -------------------------------------------------------------------------------------------
