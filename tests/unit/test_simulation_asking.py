@@ -85,7 +85,7 @@ def labelled(pool: Mapping[int, Picture], *picks: Pick) -> Labels:
 def choose(
     strategy: Strategy, labels: Labels, predictor: Predictor, file: Path, budget: Budgeted, *, round_number: int = 0
 ) -> Choice:
-    pictures = labels._pictures
+    pictures = labels.pictures
     chooser = Chooser(strategy, pictures, TINY, budget=budget, seed=3, file=file)
     return chooser.choose(labels, predictor, None, round_number)
 
