@@ -43,7 +43,7 @@ def fill(services: Services, tasks: int, labels: int, versions: int) -> None:
     services.store.put_tasks(
         Task(PROJECT, one, f"/{one}.png", status="passed" if one in passed else "unlabelled") for one in rest
     )
-    services.store.put_decisions(PROJECT, (Decision(one, False, 0.2, 0.5, 1.0) for one in passed), note=("stream", ""))
+    services.store.put_decisions(PROJECT, (Decision(one, False, 0.2, 0.5, 1.0) for one in passed), state=("stream", ""))
     services.store.put_published(PROJECT, version, ((one, 0.1, b"x" * 2000) for one in list(rest)[:200]))
     for number in range(1, versions + 1):
         measures = {name: dict.fromkeys(CLASSES, number / (number + 3)) for name in ("iou", "dice")}

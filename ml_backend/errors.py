@@ -145,10 +145,10 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
-def few(problems: Sequence[str]) -> tuple[str, ...]:
-    """Return problems as messages list them: five at most, and how many more there are.
+def first_few(problems: Sequence[str]) -> tuple[str, ...]:
+    """Return at most five problems, and how many more there are, as messages list them.
 
-    >>> few(list("abcdefg"))
+    >>> first_few(list("abcdefg"))
     ('a', 'b', 'c', 'd', 'e', 'and 2 more')
     """
     rest = len(problems) - _SHOWN_PROBLEMS

@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ml_backend.errors import ConfigurationError, few, shown
+from ml_backend.errors import ConfigurationError, first_few, shown
 from ml_backend.images.hosts import ImageHosts
 from strategies import catalogue
 
@@ -387,7 +387,7 @@ def _explain(error: ValidationError, origin: str) -> str:
         secret = "api_key" in name or "pass" in name or "secret" in name
         value = "(hidden)" if secret else shown(item["input"])
         parts.append(f"{_environment_name(name.lower())} = {value}: {item['msg']}")
-    return f"Invalid setting in the {origin}: " + "; ".join(few(parts))
+    return f"Invalid setting in the {origin}: " + "; ".join(first_few(parts))
 
 
 def _environment_name(field: str) -> str:

@@ -141,7 +141,7 @@ def label_parts(studio: RecordedStudio) -> None:
 
 def connected(studio: RecordedStudio, params: Json, **options: bool) -> Services:
     services = make_services(MODEL_DIR, studio)
-    secret = services.store.secret("webhook_secret", SECRET)
+    secret = services.store.set_default("webhook_secret", SECRET)
     connection = Connection(services.client, services.store, services.settings, studio.id, secret=secret)
     connection.connect(params, **options)
     return services

@@ -65,8 +65,8 @@ def boxes_from_text(text: str) -> tuple[Box, ...]:
     return tuple(Box(*numbers) for numbers in json.loads(text)) if text else ()
 
 
-def inside(boxes: Iterable[Box], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return (H,W) bool, True at the pixels of an image of that size (height, width) that a box covers."""
+def covered_pixels(boxes: Iterable[Box], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return (H,W) bool: True at the pixels that a box covers, in an image of `size` (height, width)."""
     covered = np.zeros(size, dtype=np.bool_)
     for box in boxes:
         covered[box.slices] = True

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations import masks, shapes
-from ml_backend.annotations.boxes import Box, inside
+from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.effort import Points, as_points, spread
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import Mask
@@ -86,7 +86,7 @@ def annotation_effort(
     if boxes and len(points):
         columns = points[:, 0].clip(0, width - 1).astype(np.intp)
         rows = points[:, 1].clip(0, height - 1).astype(np.intp)
-        points = points[inside(boxes, (height, width))[rows, columns]]
+        points = points[covered_pixels(boxes, (height, width))[rows, columns]]
     if measure == "clicks":
         return points
     seconds = annotation.get("lead_time")

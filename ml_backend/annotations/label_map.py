@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
 from ml_backend.annotations.config_xml import Element, folded, read_elements
-from ml_backend.errors import LabelConfigError, few, shown
+from ml_backend.errors import LabelConfigError, first_few, shown
 from ml_backend.settings import Settings
 
 IGNORE_INDEX: Final = 255
@@ -208,7 +208,7 @@ def _nothing_found(elements: list[Element], query_control: str) -> str:
     wanted = ", ".join(f"<{tag}>" for tag in _READABLE.values() if tag != "Labels")
     return (
         "the labelling configuration has no control that holds a segmentation mask; "
-        f"found: {', '.join(few(found)) or 'none'}. Wanted: {wanted} with <Label> tags inside "
+        f"found: {', '.join(first_few(found)) or 'none'}. Wanted: {wanted} with <Label> tags inside "
         "and toName pointing to an <Image>; predictions need BrushLabels, BitmaskLabels or PolygonLabels"
     )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ml_backend.annotations import brush, outlines, shapes
 from ml_backend.annotations.label_map import IGNORE_INDEX, Control, LabelMap
-from ml_backend.errors import MaskError, few, shown
+from ml_backend.errors import MaskError, first_few, shown
 
 MAXIMUM_PIXELS: Final = 100_000_000
 
@@ -229,7 +229,7 @@ def _size(regions: Sequence[_Value], size: tuple[int, int] | None) -> tuple[int,
             sizes.setdefault((int(height), int(width)), f"region {shown(region.get('id'))}")
     if not sizes:
         raise MaskError("nothing says the size of the image: no region has original_width and original_height")
-    described = ", ".join(few([f"{width} x {height} ({source})" for (height, width), source in sizes.items()]))
+    described = ", ".join(first_few([f"{width} x {height} ({source})" for (height, width), source in sizes.items()]))
     if len(sizes) > 1:
         raise MaskError(f"sizes disagree: {described}; was the image replaced after it was labelled?")
     (height, width) = next(iter(sizes))

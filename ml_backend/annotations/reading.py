@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import Box, inside
+from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.voting import Annotation
 
@@ -39,7 +39,7 @@ def agreement_with(before: bytes | None, mask: masks.Mask, label_map: LabelMap) 
 def inside_boxes(mask: masks.Mask, boxes: Sequence[Box]) -> masks.Mask:
     """Take what is outside of the boxes out of a mask; without boxes it stays as it is."""
     size = (mask.shape[0], mask.shape[1])
-    return np.where(inside(boxes, size), mask, IGNORE_INDEX).astype(np.uint8) if boxes else mask
+    return np.where(covered_pixels(boxes, size), mask, IGNORE_INDEX).astype(np.uint8) if boxes else mask
 
 
 def starting_mask(

@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from ml_backend.dashboard.pages import MAX_ID, ProjectId
 from ml_backend.dashboard.pictures import Drawing, NoPicture, Picture, Pictures, Subject, Subjects, placeholder
 from ml_backend.projects.services import Services
-from ml_backend.system.memory import give_back
+from ml_backend.system.memory import release_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class _Answers:
             logger.exception("project=%s task=%s no picture", project, task)
             return _instead(f"Internal error ({type(error).__name__}); nextmask's log has more.")
         finally:
-            give_back()
+            release_freed_memory()
         return _sent(picture, headers)
 
 

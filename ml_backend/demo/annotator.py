@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.annotations.boxes import inside
+from ml_backend.annotations.boxes import covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.annotations.query_regions import is_query, read_rectangles
@@ -129,7 +129,7 @@ class SimulatedAnnotator:
         """Returns (H, W) bool, what is to be labelled: inside of the rectangles, everything where there are none."""
         height, width = true_mask.shape
         boxes = read_rectangles(shown, self._label_map, (height, width)).boxes
-        return inside(boxes, (height, width)) if boxes else np.ones((height, width), dtype=np.bool_)
+        return covered_pixels(boxes, (height, width)) if boxes else np.ones((height, width), dtype=np.bool_)
 
     def _result(self, mask: Mask, shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Returns the regions of a mask as the editor would submit them, and the rectangles that were shown."""

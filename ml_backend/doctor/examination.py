@@ -98,7 +98,7 @@ class _Examination:
         """Return the webhooks' secret without making one."""
         given = self._settings.webhook_secret.get_secret_value()
         store = self._store_if_any()
-        return given or (store.note("webhook_secret") or "" if store else "")
+        return given or (store.value("webhook_secret") or "" if store else "")
 
     def _secrets(self) -> set[str]:
         settings = self._settings

@@ -16,7 +16,7 @@ from ml_backend.doctor.label_studio import FAST_IMPORT_FLAG, LARGE_PROJECT
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, NextmaskError
 from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
-from ml_backend.images.references import in_project, shown
+from ml_backend.images.references import in_project, shown_reference
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.registration import SECRET_HEADER, UNCERTAINTY_SAMPLING, WEBHOOK_ACTIONS, is_ours, same_address
 from ml_backend.projects.tabs import TAB_TITLE, title_of
@@ -373,7 +373,7 @@ def _fetch_beginning(client: LabelStudio, reference: str) -> None:
             start += chunk
             if len(start) >= SNIFFED_BYTES:
                 break
-    kind_of(start[:SNIFFED_BYTES], shown(reference))
+    kind_of(start[:SNIFFED_BYTES], shown_reference(reference))
 
 
 def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:

@@ -31,7 +31,7 @@ from urllib.parse import unquote_to_bytes
 from ml_backend.errors import DiskFull, ImageError
 from ml_backend.images import headers as image_headers
 from ml_backend.images.decoding import DECODING_ERRORS, Array, check_header, decoded, load_image, open_image, reason_of
-from ml_backend.images.references import in_project, shown
+from ml_backend.images.references import in_project, shown_reference
 from ml_backend.system.bounded_folder import BoundedFolder, touch
 from ml_backend.system.disk import disk_full, is_full
 
@@ -174,7 +174,7 @@ class ImageCache:
             if is_full(error):
                 raise disk_full(folder.parent) from error
             raise ImageError(
-                f"Image {shown(reference)} cannot be kept in {folder}: {error.strerror or error}."
+                f"Image {shown_reference(reference)} cannot be kept in {folder}: {error.strerror or error}."
             ) from error
 
     def _download(self, reference: str, target: IO[bytes]) -> None:
@@ -188,7 +188,7 @@ class ImageCache:
 
     def _too_large(self, reference: str) -> ImageError:
         return ImageError(
-            f"Image {shown(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
+            f"Image {shown_reference(reference)} is larger than {self._max_image_bytes} bytes, the limit set by "
             "NEXTMASK_MAX_IMAGE_BYTES."
         )
 
@@ -208,21 +208,21 @@ class ImageCache:
         opened.seek(0)
         try:
             check_header(opened)
-            image = open_image(opened, shown(reference))
+            image = open_image(opened, shown_reference(reference))
             width, height = image.size
             if width * height > self._max_pixels:
                 raise ImageError(
-                    f"Image {shown(reference)} has {width} x {height} pixels, more than the {self._max_pixels} "
-                    "set by NEXTMASK_MAX_PIXELS."
+                    f"Image {shown_reference(reference)} has {width} x {height} pixels, more than the "
+                    f"{self._max_pixels} set by NEXTMASK_MAX_PIXELS."
                 )
             if max(width, height) > image_headers.MAXIMUM_SIDE:
                 raise ImageError(
-                    f"Image {shown(reference)} has {width} x {height} pixels; no side may be longer than "
+                    f"Image {shown_reference(reference)} has {width} x {height} pixels; no side may be longer than "
                     f"{image_headers.MAXIMUM_SIDE}."
                 )
             return decoded(image)
         except DECODING_ERRORS as error:
-            raise ImageError(f"Image {shown(reference)} cannot be decoded: {reason_of(error)}.") from error
+            raise ImageError(f"Image {shown_reference(reference)} cannot be decoded: {reason_of(error)}.") from error
 
     # -- room ---------------------------------------------------------------------------------------------------------
     def _in_use(self) -> set[str]:
@@ -287,11 +287,11 @@ def _outcome(future: Future[Path]) -> Path | ImageError | DiskFull:
 def _data_bytes(reference: str) -> bytes:
     header, comma, body = reference.partition(",")
     if not comma:
-        raise ImageError(f"Image {shown(reference)} is a data: URI without a comma, hence without data.")
+        raise ImageError(f"Image {shown_reference(reference)} is a data: URI without a comma, hence without data.")
     data = unquote_to_bytes(body)
     if not header.lower().endswith(";base64"):
         return data
     try:
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise ImageError(f"Image {shown(reference)} is a data: URI with invalid base64: {error}.") from error
+        raise ImageError(f"Image {shown_reference(reference)} is a data: URI with invalid base64: {error}.") from error

@@ -55,8 +55,8 @@ def in_project(reference: str, project_id: int) -> str:
     return f"/projects/{project_id}/resolve/?fileuri={base64.urlsafe_b64encode(uri.encode()).decode()}"
 
 
-def shown(reference: str) -> str:
-    """A reference as messages may show it: no data, no password, no query that may be a signature, not endless."""
+def shown_reference(reference: str) -> str:
+    """Return a reference as messages may show it: shortened, without data, password, or a query (it may be signed)."""
     reference = as_imported(reference)
     if reference[:5].lower() == "data:":
         return f"{reference[:30]}…"

@@ -18,7 +18,7 @@ from urllib3.util import parse_url
 
 from ml_backend.errors import ImageError, LabelStudioError
 from ml_backend.images.hosts import ImageHosts, entry_for
-from ml_backend.images.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown
+from ml_backend.images.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown_reference
 from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
 from ml_backend.label_studio.guard import Errand, NotAllowed, TooLate
 from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
@@ -76,7 +76,7 @@ class Files:
         Raises:
             ImageError: with the reason; also while the chunks are read.
         """
-        name, url = shown(reference), self._address(reference)
+        name, url = shown_reference(reference), self._address(reference)
         with Errand(self._hosts, self._home, self._seconds) as errand:
             try:
                 response = self._followed(url, errand)
@@ -177,7 +177,7 @@ class Files:
 
     # -- words --------------------------------------------------------------------------------------------------------
     def _address(self, reference: str) -> str:
-        scheme, name = scheme_of(reference), shown(reference)
+        scheme, name = scheme_of(reference), shown_reference(reference)
         if scheme is None and not reference.startswith("//"):
             prefix = parse_url(self._url).path or ""
             root = self._url.removesuffix(prefix) if prefix and reference.startswith(f"{prefix}/") else self._url

@@ -26,7 +26,7 @@ from ml_backend.errors import (
     LabelStudioUnavailable,
 )
 from ml_backend.images.hosts import ImageHosts
-from ml_backend.images.references import shown
+from ml_backend.images.references import shown_reference
 from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
 from ml_backend.label_studio.files import Files
 from ml_backend.label_studio.guard import GuardedAdapter
@@ -202,7 +202,7 @@ class Transport:
         if not response.ok:
             raise self._error(response, call)
         if response.is_redirect:
-            target = shown(response.headers.get("Location", ""))
+            target = shown_reference(response.headers.get("Location", ""))
             raise LabelStudioError(
                 f"Label Studio at {self.url} redirects {call} to {target}. Set LABEL_STUDIO_URL to the address it is "
                 "really served at.",

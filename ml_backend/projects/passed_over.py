@@ -71,7 +71,7 @@ def take_markers_off(
     """Rename the markers of tasks; they are deleted when no editor can have them open any more."""
     for task in task_ids:
         check()
-        store.set_note(returned_key(project_id), str(store.steady_time()))
+        store.set_value(returned_key(project_id), str(store.steady_time()))
         client.rename_predictions(task, MARKER, RETURNED)
 
 
@@ -87,7 +87,7 @@ def returned_key(project_id: int) -> str:
 
 def kept_state(store: Store, project_id: int) -> StreamState | None:
     """Return a stream's state; None where stream mode is off."""
-    text = store.note(state_key(project_id))
+    text = store.value(state_key(project_id))
     return StreamState(**json.loads(text)) if text else None
 
 

@@ -93,19 +93,19 @@ def label_studio_of(settings: Settings) -> LabelStudio:
 
 def show_worker(store: Store) -> None:
     """Give a sign of life of this process, a worker."""
-    store.set_note(_WORKER_SEEN, str(time.time()))
+    store.set_value(_WORKER_SEEN, str(time.time()))
 
 
 def worker_seen(store: Store) -> float | None:
     """Return when a worker gave its last sign of life (seconds since the epoch); None where none ever did."""
-    noted = store.note(_WORKER_SEEN)
+    noted = store.value(_WORKER_SEEN)
     return None if noted is None else float(noted)
 
 
 def webhook_secret(services: Services) -> str:
     """Return the secret of our webhooks: the setting, or the one made at the first start."""
     given = services.settings.webhook_secret.get_secret_value()
-    return given or services.store.secret("webhook_secret", secrets.token_urlsafe(32))
+    return given or services.store.set_default("webhook_secret", secrets.token_urlsafe(32))
 
 
 def roll_back(services: Services, project_id: int, number: int | None = None) -> Version:

@@ -41,7 +41,7 @@ def read_settings(services: Services, project: Project) -> str:
 
 def is_news(store: Store, project: Project, text: str) -> bool:
     """Whether settings that `/setup` brings are neither those that count nor another registration's."""
-    return project.extra_params != text and text not in json.loads(store.note(_noted(project.id)) or "[]")
+    return project.extra_params != text and text not in json.loads(store.value(_noted(project.id)) or "[]")
 
 
 def _settings_of(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
@@ -52,9 +52,9 @@ def _settings_of(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
 
 def _note(store: Store, project_id: int, texts: set[str], *, doubled: bool) -> None:
     noted = json.dumps(sorted(texts)) if len(texts) > 1 else ""
-    if noted == (store.note(_noted(project_id)) or ""):
+    if noted == (store.value(_noted(project_id)) or ""):
         return
-    store.set_note(_noted(project_id), noted)
+    store.set_value(_noted(project_id), noted)
     if noted and doubled:
         text = "nextmask is registered twice in this project, with different settings; those of the first one count."
         remedy = f"`nextmask connect {project_id}` removes the other one."
@@ -75,7 +75,7 @@ def project_settings(services: Services, project: Project) -> tuple[Settings, Co
 
 def last_good_settings(services: Services, project_id: int) -> Settings | None:
     """Return the settings that a project was last looked at with; None where it never had good ones."""
-    kept = services.store.note(_good_params(project_id))
+    kept = services.store.value(_good_params(project_id))
     try:
         return None if kept is None else services.settings.for_project(kept)
     except ConfigurationError:  # they were good for another release
@@ -84,8 +84,8 @@ def last_good_settings(services: Services, project_id: int) -> Settings | None:
 
 def keep_good_settings(services: Services, project: Project) -> None:
     """Keep a project's settings, which are valid, for a time when what is entered is not."""
-    if services.store.note(_good_params(project.id)) != project.extra_params:
-        services.store.set_note(_good_params(project.id), project.extra_params)
+    if services.store.value(_good_params(project.id)) != project.extra_params:
+        services.store.set_value(_good_params(project.id), project.extra_params)
 
 
 def _good_params(project_id: int) -> str:

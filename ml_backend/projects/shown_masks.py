@@ -19,7 +19,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.errors import CheckpointError, ImageError, MaskError, OutOfMemory
 from ml_backend.images.decoding import Array
-from ml_backend.images.references import shown as shown_reference
+from ml_backend.images.references import shown_reference
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.projects.services import Services

@@ -31,7 +31,7 @@ from ml_backend.server.protocol import add_protocol
 from ml_backend.server.request_bodies import RequestBodies
 from ml_backend.server.request_log import REQUEST_ID, RequestLog
 from ml_backend.settings import Settings
-from ml_backend.system.logs import hide, noted
+from ml_backend.system import logs
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
     protect(app, settings, secret)
     add_metrics(app, metrics)
     app.add_middleware(RequestLog)  # the outermost: what the others refuse is logged and counted, too
-    hide(secret, settings.basic_auth_pass.get_secret_value(), settings.label_studio_api_key.get_secret_value())
+    logs.hide(secret, settings.basic_auth_pass.get_secret_value(), settings.label_studio_api_key.get_secret_value())
     app.state.services = services
     add_health(app, services, worker_pid=worker_pid)
     add_protocol(app, services, metrics)
@@ -145,5 +145,5 @@ async def _expected(_: Request, error: Exception) -> Response:
 async def _unexpected(_: Request, error: Exception) -> Response:
     # The log has the traceback (uvicorn writes it); clients get none.
     body = {"detail": f"Internal error ({type(error).__name__}); see nextmask's log."}
-    headers = {REQUEST_ID: str(noted().get("request", ""))}
+    headers = {REQUEST_ID: str(logs.fields().get("request", ""))}
     return JSONResponse(body, status_code=500, headers=headers)

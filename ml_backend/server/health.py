@@ -93,7 +93,7 @@ class _Probe:
 
     def _store(self) -> str:
         try:
-            self.services.store.set_note("ready_asked_at", str(time.time()))
+            self.services.store.set_value("ready_asked_at", str(time.time()))
         except (sa.exc.SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or type(error).__name__)
             return f"The state database cannot be written ({reason}): is the disk full, or is it read-only?"

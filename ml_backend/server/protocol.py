@@ -20,8 +20,8 @@ from ml_backend.server.model import NextmaskModel, payload_project
 from ml_backend.settings import params_text
 from ml_backend.store import Store
 from ml_backend.store.tables import DISCONNECTING
-from ml_backend.system.logs import note
-from ml_backend.system.memory import give_back
+from ml_backend.system import logs
+from ml_backend.system.memory import release_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     def setup(body: SetupRequest) -> dict[str, str]:
         """Say which version predicts; the worker looks at the project when this is news."""
         project_id = payload_project({"project": body.project})
-        note(project=project_id)
+        logs.add_fields(project=project_id)
         if project_id is not None:
             _take_setup(services.store, project_id, body.extra_params)
         return {"model_version": version_of(services, body.project)}
@@ -124,7 +124,7 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     @app.post("/predict", tags=["protocol"])
     async def predict(body: PredictRequest) -> PredictResponse:
         """Predict masks: one answer per task, in order."""
-        note(project=payload_project({"project": body.project}))
+        logs.add_fields(project=payload_project({"project": body.project}))
         model, started = NextmaskModel(body.project, body.label_config, services=services), time.perf_counter()
         context = (body.params or {}).get("context")
         results = await to_thread.run_sync(_predict, model, body.tasks, context, limiter=predictions)
@@ -158,7 +158,7 @@ def _predict(model: NextmaskModel, tasks: list[dict[str, Any]], context: Any) ->
     try:
         return model.predict(tasks, context=context)
     finally:
-        give_back()
+        release_freed_memory()
 
 
 def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
@@ -197,7 +197,7 @@ def _take_event(services: Services, body: bytes, metrics: Metrics) -> dict[str, 
     project_id = payload_project(payload) if isinstance(payload, dict) else None
     if not isinstance(action, str) or project_id is None:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "A webhook body needs an action and a project with an id.")
-    note(project=project_id)
+    logs.add_fields(project=project_id)
     metrics.webhook(action)
     NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
     logger.info("project=%s event=%.40r", project_id, action)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml_backend.annotations.boxes import Box, inside
+from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.learning.prediction.batches import resize_mask
 from ml_backend.simulation.material import Picture
@@ -101,7 +101,7 @@ class Labels:
             return torch.zeros(size, dtype=torch.bool)
         if self.is_whole(number):
             return torch.ones(size, dtype=torch.bool)
-        return resize_mask(inside(self.boxes(number), picture.size), size)
+        return resize_mask(covered_pixels(self.boxes(number), picture.size), size)
 
     def mask(self, number: int) -> Tensor:
         """Return the labelled part (h,w) uint8 of a mask, 255 elsewhere."""

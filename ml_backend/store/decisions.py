@@ -13,12 +13,17 @@ from ml_backend.store.transactions import Connections, chunks
 class Decisions(Connections):
     """Reads and writes of a stream's decisions."""
 
-    def put_decisions(self, project_id: int, decisions: Iterable[Decision], *, note: tuple[str, str]) -> None:
-        """Keep decisions, and the state of the stream that made them as a note (key, value), in one transaction."""
+    def put_decisions(self, project_id: int, decisions: Iterable[Decision], *, state: tuple[str, str]) -> None:
+        """Store decisions, and the state of the stream that made them, in one transaction.
+
+        Args:
+            decisions: of tasks of the project; each replaces an earlier one of its task.
+            state: key and value; see `value`.
+        """
         rows = [{"project_id": project_id, **vars(decision)} for decision in decisions]
         with self._write() as connection:
             self._upsert_in(connection, DECISIONS, rows, keys=("project_id", "task_id"))
-            self._upsert_in(connection, META, [{"key": note[0], "value": note[1]}], keys=("key",))
+            self._upsert_in(connection, META, [{"key": state[0], "value": state[1]}], keys=("key",))
 
     def decisions(self, project_id: int) -> dict[int, Decision]:
         """Return what was decided, by task id."""

@@ -1,4 +1,4 @@
-"""The database as the modules of its tables use it: transactions, notes, counts, and a clock that nobody can set."""
+"""Transactions on the database, values and counters by key, and a clock that changes of the machine's do not move."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ class Connections:
         """
         if self._started_at is None:
             now = time.time() - boot_seconds()
-            self._started_at = float(self.secret(f"clock_{boot_id()}", repr(now)))
+            self._started_at = float(self.set_default(f"clock_{boot_id()}", repr(now)))
         return self._started_at + boot_seconds()
 
-    # -- notes --------------------------------------------------------------------------------------------------------
-    def secret(self, key: str, make: str) -> str:
-        """Return the value kept under a key; `make` is kept when there is none yet."""
+    # -- values by key ------------------------------------------------------------------------------------------------
+    def set_default(self, key: str, value: str) -> str:
+        """Return the value stored under a key, after storing `value` there when the key has none."""
         with self._write() as connection:
-            connection.execute(self._insert(META).values(key=key, value=make).on_conflict_do_nothing())
+            connection.execute(self._insert(META).values(key=key, value=value).on_conflict_do_nothing())
             return str(connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar_one())
 
-    def note(self, key: str) -> str | None:
-        """Return a note of an earlier run, or None."""
+    def value(self, key: str) -> str | None:
+        """Return the value stored under a key; None when the key has none."""
         with self._read() as connection:
             return connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar()
 
-    def set_note(self, key: str, value: str) -> None:
-        """Keep a note for later runs."""
+    def set_value(self, key: str, value: str) -> None:
+        """Store a value under a key; it replaces an earlier value."""
         self._upsert(META, [{"key": key, "value": value}], keys=("key",))
 
     def count(self, key: str) -> None:
-        """Count one more under a key, for good."""
+        """Add 1 to the counter of a key. Counters are never reset."""
         more = sa.cast(sa.cast(META.c.value, sa.BigInteger) + 1, sa.Text)
         statement = self._insert(META).values(key=f"count_{key}", value="1")
         with self._write() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": more}))
 
     def counted(self, key: str) -> int:
-        """Return what was counted under a key."""
-        return int(self.note(f"count_{key}") or 0)
+        """Return the counter of a key; 0 when nothing was counted."""
+        return int(self.value(f"count_{key}") or 0)
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
         if rows:

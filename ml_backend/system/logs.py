@@ -58,15 +58,15 @@ def begin(**fields: Any) -> None:
     _context.set(fields)
 
 
-def note(**fields: Any) -> None:
-    """Add fields to what surrounds this code; without a context, nothing happens."""
+def add_fields(**fields: Any) -> None:
+    """Let the lines of the current context carry these fields, too; None is left out. No effect without a context."""
     context = _context.get()
     if context is not None:
         context.update({name: value for name, value in fields.items() if value is not None})
 
 
-def noted() -> dict[str, Any]:
-    """Return what lines carry here."""
+def fields() -> dict[str, Any]:
+    """Return a copy of the fields that lines carry here."""
     return dict(_context.get() or {})
 
 
@@ -95,16 +95,16 @@ def configure(level: str, form: Format) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def handed_on() -> str:
-    """Return what a child process needs to log as this one does; see `take_over`."""
+def child_options() -> str:
+    """Return level, format and context of this process's log as text, for `configure_child` in a child process."""
     root = logging.getLogger()
     is_json = any(isinstance(handler.formatter, _Json) for handler in root.handlers)
     form: Format = "json" if is_json else "text"
-    return json.dumps({"level": logging.getLevelName(root.level), "form": form, "context": noted()})
+    return json.dumps({"level": logging.getLevelName(root.level), "form": form, "context": fields()})
 
 
-def take_over(options: str) -> None:
-    """Log as the parent process does, in the context that it started this one in."""
+def configure_child(options: str) -> None:
+    """Log as the parent process does, with the context in which it called `child_options`."""
     given = json.loads(options)
     configure(given["level"], given["form"])
     _context.set(given["context"])
@@ -116,7 +116,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
-        told = [f"{name}={value}" for name, value in noted().items()]
+        told = [f"{name}={value}" for name, value in fields().items()]
         record.context = "".join(f" {one}" for one in told if one not in message.split())
         return redacted(super().format(record))
 
@@ -132,7 +132,7 @@ class _Json(JsonFormatter):
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         log_data.pop("color_message", None)  # uvicorn's, for terminals
-        return super().process_log_record({**log_data, "pid": os.getpid(), **noted()})
+        return super().process_log_record({**log_data, "pid": os.getpid(), **fields()})
 
     def format(self, record: logging.LogRecord) -> str:
         return redacted(super().format(record))

@@ -28,8 +28,8 @@ def share_heaps() -> None:
         found(_M_ARENA_MAX, _ARENAS)
 
 
-def give_back() -> bool:
-    """Return freed memory to the system, if that was not done just now; tell whether it was done."""
+def release_freed_memory() -> bool:
+    """Return freed memory to the system, at most every SECONDS; return whether it was done this time."""
     global _given_back
     trim = _function("malloc_trim")
     if trim is None or not _lock.acquire(blocking=False):  # another thread is at it

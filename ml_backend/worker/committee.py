@@ -47,14 +47,14 @@ def ensure_committee(look: Look, version: Version, labelled: Sequence[Task]) -> 
 
 
 def _refuse_soon_again(look: Look, attempt: str) -> None:
-    failed = json.loads(look.store.note(_failure_key(look)) or "{}")
+    failed = json.loads(look.store.value(_failure_key(look)) or "{}")
     if failed.get("attempt") == attempt and is_paused(failed["retry_at"]):
         raise TrainingError(failed["error"])
 
 
 def _keep_failure(look: Look, attempt: str, error: TrainingError) -> None:
     failed = {"attempt": attempt, "retry_at": time.time() + RETRY_SECONDS, "error": str(error)}
-    look.store.set_note(_failure_key(look), json.dumps(failed))
+    look.store.set_value(_failure_key(look), json.dumps(failed))
     look.tell("training_failed", f"Committee: {error}", level="error")
 
 

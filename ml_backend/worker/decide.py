@@ -104,7 +104,7 @@ class Arrivals:
 
     def _is_left_over(self) -> bool:
         keys = (state_key(self._id), returned_key(self._id))
-        return any(self._store.note(key) for key in keys) or bool(self._passed())
+        return any(self._store.value(key) for key in keys) or bool(self._passed())
 
     # -- what people took back ----------------------------------------------------------------------------------------
     def _markers(self) -> set[int]:
@@ -149,7 +149,7 @@ class Arrivals:
         """Leave to the pool what is there now."""
         state = StreamState(baseline=max((task.task_id for task in self._store.tasks(self._id)), default=0))
         self._look.check()
-        self._store.set_note(state_key(self._id), state_text(state))
+        self._store.set_value(state_key(self._id), state_text(state))
         return state
 
     def _arrivals(self, baseline: int) -> list[Candidate]:
@@ -198,7 +198,7 @@ class Arrivals:
         threshold = decisions[-1].threshold if decisions else state.threshold
         state = replace(state, state=selection.state_dict(), threshold=threshold)
         self._look.check()
-        self._store.put_decisions(self._id, decisions, note=(state_key(self._id), state_text(state)))
+        self._store.put_decisions(self._id, decisions, state=(state_key(self._id), state_text(state)))
         self._kept_passed = None
         return state
 
@@ -227,15 +227,15 @@ class Arrivals:
         if strays[_RENAMED_PER_LOOK:]:
             self._store.wake(self._id)
         elif not self._rate:
-            self._store.set_note(state_key(self._id), "")
+            self._store.set_value(state_key(self._id), "")
         self._prune()
 
     def _prune(self) -> None:
-        since = float(self._store.note(returned_key(self._id)) or 0)
+        since = float(self._store.value(returned_key(self._id)) or 0)
         if since and self._store.steady_time() - since > self._settings.retire_hours * 3600:
             self._look.check()
             self._client.delete_model_version(self._id, RETURNED)
-            self._store.set_note(returned_key(self._id), "")
+            self._store.set_value(returned_key(self._id), "")
 
     def _mark(self, task_ids: Sequence[int]) -> None:
         self._look.check()

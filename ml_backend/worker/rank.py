@@ -39,7 +39,7 @@ def rank(look: Look) -> None:
     look.stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
     _put_ranking(look, model, tasks, key)
     # Afterwards: a run that is killed in between ranks once more, and none waits for a change in vain.
-    look.store.set_note(_answers_key(look), _answers(tasks))
+    look.store.set_value(_answers_key(look), _answers(tasks))
 
 
 def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: str) -> None:
@@ -120,7 +120,7 @@ def _is_answered(look: Look, tasks: Sequence[Task]) -> bool:
         return False
     if follow_ups_of(look).pending(tasks, look.project.ranking_version):
         return False
-    return look.store.note(_answers_key(look)) != _answers(tasks)
+    return look.store.value(_answers_key(look)) != _answers(tasks)
 
 
 def _answers(tasks: Iterable[Task]) -> str:

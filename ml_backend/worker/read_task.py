@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxes_to_text, inside
+from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxes_to_text, covered_pixels
 from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
@@ -18,7 +18,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes, stated_size
 from ml_backend.annotations.reading import agreement_with, inside_boxes, lead_time_of, regions_of, starting_mask
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
-from ml_backend.errors import ImageError, MaskError, few, shown
+from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, shows_masks
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
@@ -115,7 +115,7 @@ class TaskReader:
         reading = masks.read_result(result, self._label_map, size=self._size(result, task.image))
         ignores_unpainted = self._label_map.unpainted_index >= len(self._label_map.classes)
         if reading.regions == 0 and (reading.problems or ignores_unpainted):
-            why = "; ".join(few(reading.problems)) or "it has no region, and unpainted pixels are ignored"
+            why = "; ".join(first_few(reading.problems)) or "it has no region, and unpainted pixels are ignored"
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
         shown = self._shown(task, annotation, predictions)
         size = (reading.mask.shape[0], reading.mask.shape[1])
@@ -132,7 +132,7 @@ class TaskReader:
         return replace(
             task,
             status="labelled",
-            error="; ".join([*few(reading.problems), *rectangles.problems]),
+            error="; ".join([*first_few(reading.problems), *rectangles.problems]),
             annotation_id=int(annotation["id"]),
             **self._keep(task, masks.png_bytes(mask)),
             held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
@@ -238,6 +238,6 @@ def _vote(read: Sequence[Task]) -> tuple[bytes, str]:
     drawn = [masks.mask_from_png(Path(task.mask_file).read_bytes()) for task in read]
     asked = [boxes_from_text(task.boxes) for task in read]
     sizes = [(mask.shape[0], mask.shape[1]) for mask in drawn]
-    votes = [inside(boxes, size) if boxes else None for boxes, size in zip(asked, sizes, strict=True)]
+    votes = [covered_pixels(boxes, size) if boxes else None for boxes, size in zip(asked, sizes, strict=True)]
     together = dict.fromkeys(box for boxes in asked for box in boxes)
     return masks.png_bytes(majority(drawn, votes)), boxes_to_text(together) if all(asked) else WHOLE_IMAGE

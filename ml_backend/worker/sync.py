@@ -64,7 +64,7 @@ def retry_images(look: Look) -> None:
     """Ask again for images that failed: their host may be back, their link mended."""
     failed = [task for task in look.store.tasks(look.project_id, status="unlabelled") if task.error]
     key = f"images_retried_{look.project_id}"
-    last = float(look.store.note(key) or 0)
+    last = float(look.store.value(key) or 0)
     if not failed or 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
         return
     images = look.images.prefetch([task.image for task in failed])
@@ -72,7 +72,7 @@ def retry_images(look: Look) -> None:
         look.check()
         if not isinstance(path, ImageError):
             look.store.set_task_error(look.project_id, task.task_id, "")
-    look.store.set_note(key, str(time.time()))
+    look.store.set_value(key, str(time.time()))
 
 
 def size_of(images: ProjectImages, reference: str) -> tuple[int, int]:
@@ -163,10 +163,10 @@ class Sync:
         """
         ahead = _moment(settled).timestamp() - boot_seconds()
         key = f"host_clock_{project_id}"
-        boot, before = json.loads(self._store.note(key) or '["", 0]')
+        boot, before = json.loads(self._store.value(key) or '["", 0]')
         back = max(0.0, before - ahead) if boot == boot_id() else 0.0
         if boot != boot_id() or abs(before - ahead) > _STEP_SECONDS:
-            self._store.set_note(key, json.dumps([boot_id(), ahead]))
+            self._store.set_value(key, json.dumps([boot_id(), ahead]))
         if since is None or (back <= _STEP_SECONDS and since <= settled):
             return since
         logger.warning("project=%s the clock of Label Studio was set back: changes are read again", project_id)

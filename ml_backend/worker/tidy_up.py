@@ -73,9 +73,9 @@ def _tell_failed_tasks(look: Look, before: Container[int]) -> None:
 def tell_damaged_version(look: Look) -> None:
     """Tell once that a version is damaged, and which one serves in its place."""
     told, key = look.checkpoints.stand_in(), f"stand_in_{look.project_id}"
-    if told == (look.store.note(key) or ""):
+    if told == (look.store.value(key) or ""):
         return
-    look.store.set_note(key, told)
+    look.store.set_value(key, told)
     if told:
         logger.error("project=%s %s", look.project_id, told)
         look.tell("failed", told, level="error")

@@ -132,7 +132,7 @@ class TrainingRun:
     # -- the process --------------------------------------------------------------------------------------------------
     def _run(self, job: Job) -> int:
         room_key = f"room_for_training_{self._look.project_id}"
-        if full := shortage(self._settings.model_dir, int(self._store.note(room_key) or 0)):
+        if full := shortage(self._settings.model_dir, int(self._store.value(room_key) or 0)):
             raise full
         try:
             return training_process.run(
@@ -144,7 +144,7 @@ class TrainingRun:
         except DiskFull as error:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()
-            self._store.set_note(room_key, str(needed))
+            self._store.set_value(room_key, str(needed))
             raise disk_full(self._settings.model_dir, needed) from error
 
     def _room_for_version(self) -> int:

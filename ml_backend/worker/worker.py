@@ -22,7 +22,7 @@ from ml_backend.projects.services import Services, show_worker
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.logs import begin, belonging_to
-from ml_backend.system.memory import give_back
+from ml_backend.system.memory import release_freed_memory
 from ml_backend.worker.reconcile import reconcile
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class Worker:
                 error = self._work(lease)
         finally:
             self._leases.discard(lease)
-            give_back()
+            release_freed_memory()
         seconds = time.monotonic() - started
         logger.debug("project=%s reconciled seconds=%.2f", lease.project_id, seconds)
         if error is not None and only is not None:

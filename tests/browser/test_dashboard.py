@@ -71,7 +71,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     store.put_tasks(task_of(one, annotation_id=one, agreement=one / 10, **done) for one in range(1, 9))
     store.put_tasks([task_of(20, status="broken", error=HOSTILE), task_of(21, status="skipped")])
     store.put_tasks([task_of(22, status="passed"), *(task_of(one, status="skipped") for one in range(100, 170))])
-    store.put_decisions(PROJECT, [Decision(22, False, 0.25, 0.5, 1.0)], note=("stream", "{}"))
+    store.put_decisions(PROJECT, [Decision(22, False, 0.25, 0.5, 1.0)], state=("stream", "{}"))
     for level in ("info", "warning", "error"):
         store.add_event(PROJECT, HOSTILE, HOSTILE, level=level)
     yield found

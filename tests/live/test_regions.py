@@ -15,7 +15,7 @@ import pytest
 from steps import label_map_of, predictions, true_mask
 from support import Nextmask
 
-from ml_backend.annotations.boxes import Box, boxes_from_text, inside
+from ml_backend.annotations.boxes import Box, boxes_from_text, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import mask_from_png, read_result, write_result
 from ml_backend.annotations.query_regions import is_query, overlap, read_rectangles, write_rectangles
@@ -102,17 +102,17 @@ def test_only_what_is_inside_the_returned_rectangles_is_a_label(
 
     task = task_of(serving, project, first)
     assert set(boxes_from_text(task.boxes)) == {*kept, ADDED}
-    assert (labelled_pixels(task) == inside([*kept, ADDED], SIZE)).all()
+    assert (labelled_pixels(task) == covered_pixels([*kept, ADDED], SIZE)).all()
     emptied = task_of(serving, project, second)
     assert (emptied.status, emptied.mask_file) == ("broken", "")
     assert f"task {second}" in status.errors
     for one in submitted:
         asked = boxes_of(rows[one.task], label_studio, project)
         label = task_of(serving, project, one.task)
-        assert (labelled_pixels(label) == inside(asked, SIZE)).all()
+        assert (labelled_pixels(label) == covered_pixels(asked, SIZE)).all()
         true = true_mask(label_studio, project, one.task, dataset, label_map)
         mine = mask_from_png(Path(label.mask_file).read_bytes())
-        assert (mine[inside(asked, SIZE)] == true[inside(asked, SIZE)]).all()
+        assert (mine[covered_pixels(asked, SIZE)] == true[covered_pixels(asked, SIZE)]).all()
 
 
 def test_further_regions_of_an_image_become_follow_up_tasks(

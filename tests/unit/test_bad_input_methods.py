@@ -33,7 +33,7 @@ from wiring import (
 )
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, inside
+from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, covered_pixels
 from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.annotations.query_regions import overlap
@@ -422,7 +422,7 @@ def test_large_images_are_ranked_and_shown_within_bounds(
     own = replace(services, images=ImageCache(folder / "large", studio.fetch, **limits))
     done = Box(0, 0, 5_000, 8_000)
     mask, points = folder / "large-mask.png", folder / "large.npy"
-    mask.write_bytes(masks.png_bytes(np.where(inside([done], LARGE), 1, IGNORE_INDEX).astype(np.uint8)))
+    mask.write_bytes(masks.png_bytes(np.where(covered_pixels([done], LARGE), 1, IGNORE_INDEX).astype(np.uint8)))
     places = np.random.default_rng(0).random((50_000, 2)) * (5_000, 8_000)
     np.save(points, np.column_stack([places, np.ones(len(places))]).astype(np.float32))
     known = {"boxes": boxes_to_text([done]), "mask_file": str(mask), "effort_file": str(points), "effort": 5e4}

@@ -78,7 +78,7 @@ def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[
 def _child(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Lines]]:
     """Start the child and hand it the job; whatever happens, it is gone at the end."""
     start = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
-    command = [sys.executable, "-c", start, str(os.getpid()), logs.handed_on()]
+    command = [sys.executable, "-c", start, str(os.getpid()), logs.child_options()]
     lines: Lines = queue.SimpleQueue()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # noqa: S603 (no shell, our own interpreter)
         logger.info("training process %d started", child.pid)
@@ -150,7 +150,7 @@ def main() -> None:
     """Train the job on standard input; arguments: the parent's process id, and how it logs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     die_with(int(sys.argv[1]))
-    logs.take_over(sys.argv[2])
+    logs.configure_child(sys.argv[2])
     os.nice(_NICENESS)
     # OpenMP's threads spin while they wait: on a machine that also serves, a step then takes several times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -24,7 +24,7 @@ from wiring import (
 )
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import Box, boxes_to_text, inside
+from ml_backend.annotations.boxes import Box, boxes_to_text, covered_pixels
 from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.errors import ConfigurationError, LeaseLost
@@ -105,7 +105,7 @@ def labelled(folder: Path, number: int, *boxes: Box, effort: float | None = None
     """A disc with its true mask, in these boxes only when some are given; effort at its upper left pixel."""
     mask = disc(number)[1]
     if boxes:
-        mask = np.where(inside(boxes, SHAPE), mask, IGNORE_INDEX).astype(np.uint8)
+        mask = np.where(covered_pixels(boxes, SHAPE), mask, IGNORE_INDEX).astype(np.uint8)
     file, points = folder / f"{number}.png", ""
     file.write_bytes(masks.png_bytes(mask))
     if effort is not None:

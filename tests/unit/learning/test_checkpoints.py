@@ -235,7 +235,7 @@ while True:
 
 
 def test_a_writer_killed_anywhere_leaves_only_whole_versions(checkpoints: Checkpoints) -> None:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     numbers: list[int] = []
     for delay in (0.05, 0.11):
         command = [sys.executable, "-c", WRITER, str(checkpoints.folder)]
@@ -300,7 +300,7 @@ def test_reading_records_needs_no_torch(checkpoints: Checkpoints) -> None:
         "assert 'torch' not in sys.modules and 'safetensors' not in sys.modules"
     )
     command = [sys.executable, "-c", code, str(checkpoints.folder)]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[3])
 
 
 # -- old versions ----------------------------------------------------------------------------------------------------

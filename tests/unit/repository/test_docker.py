@@ -12,7 +12,7 @@ from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.label_studio.client import VERSION
 from ml_backend.settings import Settings
 
-DOCKER = Path(__file__).resolve().parents[2] / "docker"
+DOCKER = Path(__file__).resolve().parents[3] / "docker"
 TEXT = (DOCKER / "compose.yaml").read_text()
 SERVICES = yaml.safe_load(TEXT)["services"]
 

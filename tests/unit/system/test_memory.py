@@ -12,13 +12,13 @@ from ml_backend.system import memory as heap
 
 HOLES = """
 import psutil
-from ml_backend.system.memory import give_back, share_heaps
+from ml_backend.system.memory import release_freed_memory, share_heaps
 share_heaps()
 blocks = [bytearray(3000) for _ in range(100_000)]  # too large for Python's own pools, too small for mmap
 last = bytearray(3000)  # above them: the heap cannot shrink from its end
 del blocks
 before = psutil.Process().memory_info().rss
-assert give_back()
+assert release_freed_memory()
 print(before - psutil.Process().memory_info().rss)
 """
 
@@ -35,13 +35,13 @@ def test_it_is_done_every_few_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(heap, "_function", lambda _: calls.append)
     monkeypatch.setattr(heap, "_given_back", 0.0)
     monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
-    assert [heap.give_back(), heap.give_back()] == [True, False]
+    assert [heap.release_freed_memory(), heap.release_freed_memory()] == [True, False]
     now[0] += heap.SECONDS
-    assert heap.give_back()
+    assert heap.release_freed_memory()
     assert len(calls) == 2
 
 
 def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "_function", lambda _: None)
     heap.share_heaps()
-    assert not heap.give_back()
+    assert not heap.release_freed_memory()

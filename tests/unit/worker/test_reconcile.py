@@ -304,10 +304,10 @@ def test_a_broken_image_is_noted_and_comes_back_when_it_is_mended(
     ]
 
     studio.files[reference] = content
-    services.store.set_note(f"images_retried_{PROJECT}", str(time.time()))
+    services.store.set_value(f"images_retried_{PROJECT}", str(time.time()))
     reconcile(services, PROJECT, nothing)
     assert project(services).published_version == "nextmask-1.1"  # not asked again at once
-    services.store.set_note(f"images_retried_{PROJECT}", str(time.time() - RETRY_IMAGES_SECONDS - 1))
+    services.store.set_value(f"images_retried_{PROJECT}", str(time.time() - RETRY_IMAGES_SECONDS - 1))
     reconcile(services, PROJECT, nothing)
     assert 3 in [task.task_id for task, _ in services.store.ranked(PROJECT)]
     mended = services.store.task(PROJECT, 3)

@@ -17,7 +17,7 @@ from strategies.stream import StreamSelection
 from strategies.training import Learner
 from strategies.uncertainty import COMMITTEE_MEASURES, MEASURES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "strategies.md").read_text()
 PICTURES = ROOT / "docs" / "images" / "strategies"
 STREAM = "Images that arrive one at a time"

@@ -23,7 +23,7 @@ from http_host import Answer, Host
 
 from ml_backend.errors import ImageError
 from ml_backend.images.hosts import ImageHosts
-from ml_backend.images.references import as_imported, in_project, shown
+from ml_backend.images.references import as_imported, in_project, shown_reference
 from ml_backend.label_studio import LabelStudio
 
 KEY = "5ec2e7" * 6 + "abcd"
@@ -305,7 +305,7 @@ class TestReferences:
         ],
     )
     def test_what_messages_show(self, reference: str, text: str) -> None:
-        assert shown(reference) == text
+        assert shown_reference(reference) == text
 
 
 class TestLimits:

@@ -448,7 +448,7 @@ def test_keep_returns_tasks_that_a_stream_passed_over(run: Run, hosted: Services
     store.put_tasks([task_of(1), task_of(2, status="passed"), task_of(3, status="passed")])
     passed = [Decision(task, keep=False, score=0.5, threshold=0.7, decided_at=0.0) for task in (2, 3)]
     kept = Decision(1, keep=True, score=0.9, threshold=None, decided_at=0.0)
-    store.put_decisions(PROJECT, [kept, *passed], note=(f"stream_{PROJECT}", '{"baseline": 0, "threshold": 0.7}'))
+    store.put_decisions(PROJECT, [kept, *passed], state=(f"stream_{PROJECT}", '{"baseline": 0, "threshold": 0.7}'))
     assert "kept 1, passed over 2, returned 0, threshold 0.7" in run("status", PROJECT).out
     refused = run("keep", PROJECT, 2, 1)
     assert (refused.code, f"Not passed over in project {PROJECT}: task 1." in refused.err) == (2, True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from simulated_data import CLASSES, TINY, picture, plan, shapes, with_mask
 
-from ml_backend.annotations.boxes import Box, inside
+from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.ranking import make_strategy, sample_order
 from ml_backend.simulation.choosing import Budgeted, Choice, Chooser
@@ -239,7 +239,7 @@ def test_no_window_overlaps_an_earlier_one(
         labels.add(choice.picks)
     for number in labels.numbers[2:]:
         boxes = labels.boxes(number)
-        assert inside(boxes, (40, 48)).sum() == sum(box.area for box in boxes)
+        assert covered_pixels(boxes, (40, 48)).sum() == sum(box.area for box in boxes)
 
 
 # -- chance and pseudo-labels ------------------------------------------------------------------------------------------

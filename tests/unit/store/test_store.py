@@ -21,7 +21,7 @@ from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import LeaseLost, StoreError
 from ml_backend.store import Decision, Event, Lease, Project, Store, Task
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECONDS = 30.0  # of a lease here: longer than any test
 INTERVAL = 3600.0
 
@@ -280,7 +280,7 @@ def test_first_starts_at_the_same_time_make_one_database(tmp_path: Path) -> None
     url = f"sqlite:///{tmp_path / 'new' / 'state.sqlite3'}"
     with ThreadPoolExecutor(6) as pool:
         stores = list(pool.map(Store, [url] * 6))
-    secrets = {store.secret("webhook_secret", f"made by {number}") for number, store in enumerate(stores)}
+    secrets = {store.set_default("webhook_secret", f"made by {number}") for number, store in enumerate(stores)}
     for one in stores:
         one.close()
     assert len(secrets) == 1
@@ -414,11 +414,11 @@ def test_a_version_that_was_imported_and_never_served_is_pruned_as_well(store: S
 
 
 def test_notes_and_secrets(store: Store) -> None:
-    assert store.note("when") is None
-    store.set_note("when", "1")
-    store.set_note("when", "2")
-    assert store.note("when") == "2"
-    assert (store.secret("key", "first"), store.secret("key", "second")) == ("first", "first")
+    assert store.value("when") is None
+    store.set_value("when", "1")
+    store.set_value("when", "2")
+    assert store.value("when") == "2"
+    assert (store.set_default("key", "first"), store.set_default("key", "second")) == ("first", "first")
 
 
 # -- databases that cannot be used -----------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ def test_the_state_survives_a_restart(store: Store, url: str) -> None:
 
 
 def test_a_database_that_is_none_of_ours_is_refused_and_left_alone(store: Store, url: str) -> None:
-    store.set_note("schema", "none of ours")
+    store.set_value("schema", "none of ours")
     store.close()
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
         connection.execute("DROP TABLE alembic_version")
@@ -535,14 +535,14 @@ def test_a_task_takes_the_place_of_another_in_the_ranking(store: Store) -> None:
 def test_decisions_are_kept_with_the_stream_that_made_them(store: Store) -> None:
     passed = Decision(5, keep=False, score=0.25, threshold=0.5, decided_at=10.0)
     store.put_decisions(
-        1, [passed, Decision(6, keep=True, score=1.0, threshold=None, decided_at=10.0)], note=("s", "1")
+        1, [passed, Decision(6, keep=True, score=1.0, threshold=None, decided_at=10.0)], state=("s", "1")
     )
-    assert store.note("s") == "1"
+    assert store.value("s") == "1"
     assert store.decisions(1)[5] == passed
     store.update_decisions(1, [5], marked=True)
     assert (store.decisions(1)[5].marked, store.decisions(1)[6].marked) == (True, False)
-    store.put_decisions(1, [], note=("s", "2"))
-    assert (store.note("s"), len(store.decisions(1))) == ("2", 2)
+    store.put_decisions(1, [], state=("s", "2"))
+    assert (store.value("s"), len(store.decisions(1))) == ("2", 2)
 
 
 def test_a_status_is_set_only_where_nobody_labelled(store: Store) -> None:

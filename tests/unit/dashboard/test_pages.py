@@ -152,7 +152,7 @@ def project(services: Services) -> Services:
         *(task_of(one) for one in (14, 15)),
     ]
     services.store.put_tasks([*labels, *others])
-    services.store.put_decisions(PROJECT, [Decision(13, False, 0.25, 0.5, 1.0)], note=("stream", "{}"))
+    services.store.put_decisions(PROJECT, [Decision(13, False, 0.25, 0.5, 1.0)], state=("stream", "{}"))
     return services
 
 

@@ -58,7 +58,7 @@ def fill(services: Services) -> None:
     store.put_ranking(PROJECT, {2: 0.5}, ranking_version="nextmask-1.1")
     store.put_published(PROJECT, "nextmask-1.1", [(2, 0.5, b"png")])
     store.add_event(PROJECT, "trained", "Version 1")
-    store.secret("webhook_secret", "kept")
+    store.set_default("webhook_secret", "kept")
     assert store.acquire("the worker", lease_seconds=1000, interval=1) is not None
 
 
@@ -103,7 +103,7 @@ def test_everything_comes_back_elsewhere(name: str, services: Services, tmp_path
     assert len(again.committees.load(1) or []) == 2
     assert again.create(RECORD, {"weight": torch.ones(1)}).number == 3
     assert second.store.events(PROJECT) == services.store.events(PROJECT)
-    assert second.store.secret("webhook_secret", "another") == "kept"
+    assert second.store.set_default("webhook_secret", "another") == "kept"
     assert second.store.acquire("the next worker", lease_seconds=9, interval=9) is not None  # it is nobody's
     second.store.close()
 

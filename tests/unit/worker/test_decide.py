@@ -419,7 +419,7 @@ def test_many_markers_are_taken_off_over_several_looks(
         assert (passed(services), len(marked(studio))) == ([], left)
     while marked(studio):
         look(Measure(), stream_rate=0)
-    assert services.store.note(f"stream_{PROJECT}") == ""
+    assert services.store.value(f"stream_{PROJECT}") == ""
     start = time.time()
     monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
     monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
@@ -673,7 +673,7 @@ def test_a_broken_image_is_decided_about_when_it_is_mended(services: Services, s
     reconcile(services, PROJECT, nothing)
     assert list(services.store.decisions(PROJECT)) == [good]
     studio.files[reference] = content
-    services.store.set_note(f"images_retried_{PROJECT}", "0")
+    services.store.set_value(f"images_retried_{PROJECT}", "0")
     reconcile(services, PROJECT, nothing)
     assert list(services.store.decisions(PROJECT)) == [good, broken]
 

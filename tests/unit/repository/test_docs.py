@@ -14,7 +14,7 @@ import typer
 from ml_backend.cli import app
 from strategies.catalogue import ENTRIES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 COMMANDS = typer.main.get_group(app)
 

@@ -124,7 +124,7 @@ def test_a_database_that_hangs_is_not_waited_for_and_leaves_health_alone(
         hangs.set()
         ends.wait(60)
 
-    monkeypatch.setattr(Store, "set_note", hang)
+    monkeypatch.setattr(Store, "set_value", hang)
     monkeypatch.setattr(health, "ANSWER_SECONDS", 0.2)
     with client(services) as asked:
         for _ in range(4):  # more than there are threads
@@ -141,4 +141,4 @@ def test_a_look_is_remembered_for_a_moment(services: Services, monkeypatch: pyte
     with services.store._engine.connect() as connection:
         found = connection.execute(sa.text("SELECT value FROM meta WHERE key = 'ready_asked_at'")).scalar()
     assert reasons(asked) == {}
-    assert services.store.note("ready_asked_at") == found
+    assert services.store.value("ready_asked_at") == found

@@ -18,7 +18,7 @@ from ml_backend.server.request_log import REQUEST_ID, RequestLog
 from ml_backend.system import logs
 from ml_backend.system.logs import Format
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 logger = logging.getLogger("ml_backend.anything")
 
 
@@ -111,9 +111,9 @@ def test_secrets_are_hidden_in_messages_and_tracebacks(
 def test_a_child_process_logs_as_its_parent_does(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("WARNING", "json")
     with logs.belonging_to(project=7):
-        handed = logs.handed_on()
+        handed = logs.child_options()
     code = (
-        "import sys, logging; from ml_backend.system import logs; logs.take_over(sys.argv[1]);"
+        "import sys, logging; from ml_backend.system import logs; logs.configure_child(sys.argv[1]);"
         "logging.info('unseen'); logging.warning('seen')"
     )
     run = subprocess.run([sys.executable, "-c", code, handed], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -133,7 +133,7 @@ def client() -> TestClient:
 
     @app.get("/things/{name}")
     def thing(name: str) -> str:
-        logs.note(project=len(name))
+        logs.add_fields(project=len(name))
         logger.warning("at work")
         if name == "zero":
             raise ZeroDivisionError

@@ -329,7 +329,7 @@ def test_a_task_whose_rectangles_are_refused_starts_no_ranking_after_the_other(
     served: Services, studio: MemoryStudio
 ) -> None:
     refused = 1
-    served.store.set_note(f"images_retried_{PROJECT}", str(time.time()))
+    served.store.set_value(f"images_retried_{PROJECT}", str(time.time()))
     studio.refuses = lambda row: row["task"] == refused and bool(row["result"])
     for _ in range(12):  # until nothing is asked for but what is refused
         reconcile(served, PROJECT, nothing)

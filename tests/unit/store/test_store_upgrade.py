@@ -23,8 +23,8 @@ from ml_backend.store.database import REVISION
 from ml_backend.store.migrate import configuration
 from ml_backend.store.tables import METADATA
 
-SCHEMAS = Path(__file__).parents[1] / "schemas"
-ROOT = Path(__file__).parents[2]
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+ROOT = Path(__file__).parents[3]
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -86,7 +86,7 @@ def test_every_row_is_kept_and_the_store_works(number: int, tmp_path: Path) -> N
     assert (labelled.status, labelled.lead_time, labelled.agreement) == ("labelled", 41.5, 0.8125)
     assert store.priorities(3, [15, 16]) == {15: 0.75, 16: 0.5}
     assert store.ranked_queries(3) == ({16: Query((Box(0, 0, 4, 3),), 6.5)} if number == 2 else {})
-    assert store.secret("webhook_secret", "another") == "kept-across-releases"
+    assert store.set_default("webhook_secret", "another") == "kept-across-releases"
     assert store.queue_length(3, "nextmask-2.4") == 2
     lease = store.acquire("me", lease_seconds=30, interval=60)
     assert lease is not None
