@@ -150,11 +150,8 @@ def fit(
         TrainingError: the loss is not finite any more, or two images do not fit into memory.
     """
     place(network, device)
-    frozen = [] if job.train_encoder else _encoders(network)
-    for encoder in frozen:
-        encoder.requires_grad_(False)
-    encoder_rate = _ENCODER_RATE if pretrained else 1.0
-    optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
+    frozen = [] if job.train_encoder else _frozen_encoders(network)
+    optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, _ENCODER_RATE if pretrained else 1.0))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
     interval = math.ceil(job.iterations / _EVALUATIONS)
     augment, generator = augment or augmentation(), torch.Generator().manual_seed(job.seed)
@@ -297,8 +294,9 @@ def describe(
     )
 
 
-def _encoders(network: nn.Module) -> list[nn.Module]:
-    return [module for name, module in network.named_modules() if name.split(".")[-1] == "encoder"]
+def _frozen_encoders(network: nn.Module) -> list[nn.Module]:
+    encoders = [module for name, module in network.named_modules() if name.split(".")[-1] == "encoder"]
+    return [encoder.requires_grad_(False) for encoder in encoders]
 
 
 def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
