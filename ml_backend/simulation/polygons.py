@@ -65,14 +65,13 @@ class Polygons:
         return counts
 
 
-def polygons(mask: Mask, *, background: int | None = None, tolerance: float = TOLERANCE) -> Polygons:
+def polygons(mask: Mask, *, background: int | None = None) -> Polygons:
     """Outline every connected component of a mask (H,W) uint8 of class indices.
 
     Args:
         background: a class that nobody draws; None: all are drawn. Pixels of 255 are never drawn.
-        tolerance: see TOLERANCE.
     """
-    outlines = [points for value in _drawn(mask, background) for points in _outlines(mask == value, tolerance)]
+    outlines = [points for value in _drawn(mask, background) for points in _outlines(mask == value)]
     if not outlines:
         nothing = np.zeros((0, 2))
         return Polygons(nothing, nothing, np.zeros(0, np.int64))
@@ -122,12 +121,12 @@ def _drawn(mask: Mask, background: int | None) -> list[int]:
     return [int(value) for value in np.unique(mask) if value not in (IGNORE_INDEX, background)]
 
 
-def _outlines(pixels: NDArray[np.bool_], tolerance: float) -> list[NDArray[np.float64]]:
+def _outlines(pixels: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     contours, kin = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return []
     outer = (contour for contour, (*_, parent) in zip(contours, kin[0], strict=True) if parent < 0)  # others are holes
-    simple = (cv2.approxPolyDP(contour, tolerance, closed=True) for contour in outer)
+    simple = (cv2.approxPolyDP(contour, TOLERANCE, closed=True) for contour in outer)
     return [points.reshape(-1, 2).astype(np.float64) for points in simple]
 
 

@@ -35,6 +35,8 @@ from ml_backend.simulation.results import Row
 
 MEASURES = {"dice": "Dice", "object_f1": "object F1", "object_dice": "object Dice"}
 """Measures beside mIoU, with their names for people."""
+_MOST_NAMES = 12
+"""Names that a warning lists; it counts the others."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,7 @@ def _missing_seeds(done: Sequence[Curve]) -> list[str]:
     return [f"Seeds that others have are missing; pairs compare the common ones: {_some(missing)}."] if missing else []
 
 
-def _some(names: Sequence[str], most: int = 12) -> str:
-    """Join names; of more than `most`, the first."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _some(names: Sequence[str]) -> str:
+    """Join names; of more than _MOST_NAMES, the first."""
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")

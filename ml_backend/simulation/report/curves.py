@@ -22,6 +22,8 @@ from ml_backend.simulation.results import FULL, Row
 
 Axis = Literal["images", "pixels", "clicks"]
 AXES: tuple[Axis, ...] = get_args(Axis)
+_POINTS = 101
+"""Points of a mean curve, evenly spaced."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,19 +154,15 @@ class Band:
     seeds: int
 
 
-def mean_curve(curves: Sequence[Curve], axis: Axis, points: int = 101) -> Band | None:
-    """Average the curves of one strategy on a grid over the range that all of them cover; None where they share none.
-
-    Args:
-        points: of the grid, evenly spaced.
-    """
+def mean_curve(curves: Sequence[Curve], axis: Axis) -> Band | None:
+    """Average the curves of a strategy on a grid over the range that all of them cover; None without such a range."""
     if not curves:
         return None
     low = max(float(curve.effort[axis][0]) for curve in curves)
     high = min(float(curve.effort[axis][-1]) for curve in curves)
     if high < low:
         return None
-    grid: Numbers = np.linspace(low, high, points if high > low else 1, dtype=np.float64)
+    grid: Numbers = np.linspace(low, high, _POINTS if high > low else 1, dtype=np.float64)
     values = np.stack([np.interp(grid, curve.effort[axis], curve.miou) for curve in curves])  # (S,G)
     mean = values.mean(axis=0)
     if len(curves) < 2:

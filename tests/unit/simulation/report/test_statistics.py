@@ -274,13 +274,13 @@ def test_chance_is_not_called_a_win() -> None:
 # -- bands -----------------------------------------------------------------------------------------------
 def test_mean_curve_over_the_range_that_all_seeds_cover() -> None:
     found = curves.mean_curve(
-        [curve([0.2, 0.4], [0.0, 100.0]), curve([0.4, 0.6, 0.6], [0.0, 100.0, 300.0], seed=1)], "clicks", points=3
+        [curve([0.2, 0.4], [0.0, 100.0]), curve([0.4, 0.6, 0.6], [0.0, 100.0, 300.0], seed=1)], "clicks"
     )
     assert found is not None
-    assert found.effort.tolist() == [0, 50, 100]
-    assert found.mean.tolist() == pytest.approx([0.3, 0.4, 0.5])
+    assert found.effort.tolist() == list(range(101))
+    assert found.mean[[0, 50, 100]].tolist() == pytest.approx([0.3, 0.4, 0.5])
     assert found.high is not None
-    assert found.high - found.mean == pytest.approx([12.7062 * 0.1] * 3, rel=1e-4)  # t times 0.1414 / sqrt(2)
+    assert found.high - found.mean == pytest.approx([12.7062 * 0.1] * 101, rel=1e-4)  # t times 0.1414 / sqrt(2)
 
 
 def test_mean_curve_of_one_seed_of_one_round_and_of_none() -> None:
