@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wiring import PROJECT
+from wiring import PROJECT, renderer_of
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.annotations.config_edits import with_query_control
@@ -16,7 +16,6 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset, Sample, label_config
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.score_pool import PoolScorer
@@ -108,7 +107,7 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
         decided_model=model.number,
         state="waiting",
     )
-    scorer = MaskRenderer(services, PROJECT, model, label_map)
+    scorer = renderer_of(services, model, label_map)
     tasks = {task.task_id: task for task in store.tasks(PROJECT)}
     rendered = scorer.render([tasks[task] for task in best[:published]])
     scores = {task: 1 - value for task, value in found.priorities.items()}

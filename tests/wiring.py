@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from ml_backend.annotations import brush
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import ImageError, LabelStudioError, LabelStudioNotFound
 from ml_backend.images.cache import ImageCache
+from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services, open_services
+from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
@@ -164,6 +166,26 @@ def look_at(
     """
     own = replace(services, settings=services.settings.for_project(settings or {}))
     return _WatchedLook(own, project, label_map, stages=[] if stages is None else stages, **options)
+
+
+def renderer_of(
+    services: Services,
+    model: Version | None,
+    label_map: LabelMap = LABEL_MAP,
+    *,
+    project: int = PROJECT,
+    **options: Any,
+) -> MaskRenderer:
+    """The renderer of a project's masks with one version; `options` as of MaskRenderer."""
+    return MaskRenderer(
+        services.settings,
+        services.store,
+        project,
+        label_map,
+        images=services.images_of(project),
+        predictor=partial(services.predictor, project, model.number) if model else None,
+        **options,
+    )
 
 
 def task_of(task_id: int, project: int = PROJECT, **fields: Any) -> Task:

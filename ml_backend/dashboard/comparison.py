@@ -78,7 +78,7 @@ def add_pages(router: APIRouter, services: Services, comparisons: Comparisons) -
         basis = comparisons.basis(found)
         try:
             result, progress, failure = _measured(comparisons, found, pair, basis)
-            legend = labels_of(found, project_settings(services, found)[0]).legend
+            legend = labels_of(found, project_settings(services.settings, services.store, found)[0]).legend
         except NoPicture as error:
             result, progress, failure, legend = None, None, str(error), []
         if request.headers.get("HX-Request") and progress is None:  # the page waited for this

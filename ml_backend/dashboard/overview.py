@@ -60,12 +60,12 @@ def add_pages(router: APIRouter, services: Services) -> None:
         request: Request, project: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
     ) -> Response:
         found = project_of(services, project)
-        settings, _ = project_settings(services, found)
+        settings, _ = project_settings(services.settings, services.store, found)
         labels = services.store.labels(project)
         records = services.checkpoints(project).history()
         efforts = answered_efforts(services.store, project)
-        state = project_state(services, project)
-        status = in_full(services, state, records=records, labels=labels, efforts=efforts)
+        state = project_state(services.settings, services.store, project)
+        status = in_full(services.settings, services.store, state, records=records, labels=labels, efforts=efforts)
         errors = {where: error for where, error in status.errors.items() if where != "project"}
         return render(
             request,
@@ -88,7 +88,7 @@ def add_pages(router: APIRouter, services: Services) -> None:
     @router.get("/projects/{project}/live")
     def live_part(request: Request, project: ProjectId, version: str = "") -> Response:
         found = project_of(services, project)
-        now = live(found, project_state(services, project))
+        now = live(found, project_state(services.settings, services.store, project))
         is_newer = found.published_version != version
         return render(request, "live.html", project=found, live=now, shown=version, is_newer=is_newer)
 

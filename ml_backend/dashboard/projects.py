@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.services import Services
-from ml_backend.projects.status import gone_text, serving_record
+from ml_backend.projects.serving import serving_record
+from ml_backend.projects.status import gone_text
 from ml_backend.store import Event, Project
 
 
@@ -36,14 +37,14 @@ def add_pages(router: APIRouter, services: Services) -> None:
     @router.get("/")
     def projects(request: Request) -> Response:
         summaries = [summarise(services, project) for project in services.store.projects()]
-        gone = [gone_text(services, project) for project in services.store.gone_projects()]
+        gone = [gone_text(services.settings, project) for project in services.store.gone_projects()]
         return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency), gone=gone)
 
 
 def summarise(services: Services, project: Project) -> Summary:
     """Describe a project in a few numbers, all counted by the database."""
     counts = services.store.count_tasks(project.id)
-    record = serving_record(services, project)
+    record = serving_record(services.settings, project)
     events = services.store.events(project.id, limit=1)
     return Summary(
         project=project,

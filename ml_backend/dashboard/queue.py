@@ -68,7 +68,7 @@ def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None
         request: Request, project: ProjectId, page: PageNumber = 1, layer: Layer = "mask", strength: Strength = "60"
     ) -> Response:
         found = project_of(services, project)
-        settings, _ = project_settings(services, found)
+        settings, _ = project_settings(services.settings, services.store, found)
         total = services.store.count_ranked(project)
         pager = Pager.of(page, total, PAGE)
         labels = _labels(found, settings)

@@ -12,7 +12,8 @@ from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.services import Services
+from ml_backend.projects.serving import roll_back
 
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_ID)]
 
@@ -50,7 +51,7 @@ def add_pages(router: APIRouter, services: Services) -> None:
     def serve(request: Request, project: ProjectId, number: VersionNumber) -> Response:
         project_of(services, project)
         _version(services, project, number)
-        roll_back(services, project, number)
+        roll_back(services.settings, services.store, project, number)
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}/projects/{project}/versions?back={number}", 303)
 

@@ -14,7 +14,7 @@ from ml_backend.doctor import torch_setup as computing
 from ml_backend.doctor.findings import Finding, Report, note
 from ml_backend.doctor.running import Bench, Later, Missing
 from ml_backend.errors import LabelStudioNotFound
-from ml_backend.projects.services import worker_seen
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
@@ -86,7 +86,7 @@ class _Examination:
 
     def _judge_worker(self) -> Iterator[Finding]:
         store = self._store.get()
-        yield installation.judge_worker(store.projects(), worker_seen(store))
+        yield installation.judge_worker(store.projects(), last_sign(store))
 
     def _store_if_any(self) -> Store | None:
         try:

@@ -16,8 +16,9 @@ from ml_backend.datasets import Dataset
 from ml_backend.doctor import Finding, installation, project
 from ml_backend.doctor import label_studio as host
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.registration import SECRET_HEADER
-from ml_backend.projects.services import open_services, webhook_secret, worker_seen
+from ml_backend.projects.registration import SECRET_HEADER, webhook_secret
+from ml_backend.projects.services import open_services
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings, load_settings
 from ml_backend.worker.worker import Worker
 
@@ -40,7 +41,7 @@ class Connected:
     def findings(self) -> list[Finding]:
         store, settings = self.nextmask.services.store, self.nextmask.settings
         facts = project.read(self.client, self.id, store.project(self.id), settings)
-        secret = webhook_secret(self.nextmask.services)
+        secret = webhook_secret(self.nextmask.services.settings, self.nextmask.services.store)
         return list(project.judge_project(facts, settings, secret, fast_import=True))
 
     def faults(self) -> list[tuple[str, str]]:
@@ -333,7 +334,7 @@ def test_the_release_that_is_tested(studio: Studio) -> None:
 # -- the server ------------------------------------------------------------------------------------------------------
 def judge_server(nextmask: Nextmask, **changes: Any) -> Finding:
     settings: Settings = nextmask.settings.model_copy(update=changes)
-    secret = webhook_secret(nextmask.services)
+    secret = webhook_secret(nextmask.services.settings, nextmask.services.store)
     found = list(installation.judge_server(settings, nextmask.services.store, secret, patience=30))
     return found[0]
 
@@ -353,12 +354,12 @@ def test_a_server_of_another_installation(connected: Connected, serving: Nextmas
 
 def test_without_a_worker_that_is_said(connected: Connected, serving: Nextmask) -> None:
     alone, store = connected.nextmask.services.store, serving.services.store
-    found = installation.judge_worker(alone.projects(), worker_seen(alone))
+    found = installation.judge_worker(alone.projects(), last_sign(alone))
     assert found.level == "problem"
     assert "No worker has run yet" in found.found
 
     def judged() -> Finding:
-        return installation.judge_worker(store.projects(), worker_seen(store))
+        return installation.judge_worker(store.projects(), last_sign(store))
 
     wait_for(lambda: judged().level == "ok", name="a sign of life")
 

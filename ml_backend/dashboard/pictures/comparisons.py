@@ -162,7 +162,7 @@ class Comparisons:
         return True
 
     def _labels(self, project: Project) -> Labels:
-        return labels_of(project, project_settings(self._services, project)[0])
+        return labels_of(project, project_settings(self._services.settings, self._services.store, project)[0])
 
     def _key(self, project: Project, versions: Sequence[Version], basis: Basis) -> str:
         weights = [version.sha256 for version in versions]
@@ -222,7 +222,7 @@ class Comparisons:
 
     def _judged(self, job: _Job) -> Iterator[tuple[int, tuple[Mask, Mask, Mask] | str]]:
         """Yield task ids with the true mask and those of both versions, or why there are none."""
-        settings, _ = project_settings(self._services, job.project)
+        settings, _ = project_settings(self._services.settings, self._services.store, job.project)
         for task in job.basis.tasks:
             subject = Subject(job.project, settings, job.labels, task)
             try:

@@ -67,7 +67,7 @@ class Subjects:
         task = self._services.store.task(project_id, task_id)
         if project is None or not project.managed or task is None:
             return None
-        settings, _ = project_settings(self._services, project)
+        settings, _ = project_settings(self._services.settings, self._services.store, project)
         return Subject(project, settings, labels_of(project, settings), task)
 
 

@@ -22,6 +22,7 @@ from wiring import (
     nothing,
     png,
     region,
+    renderer_of,
 )
 
 from ml_backend.annotations import masks
@@ -282,7 +283,7 @@ def ranked(services: Services, queries: dict[int, Query], version: str = VERSION
 
 
 def scorer(services: Services, label_map: Any = PARTS) -> MaskRenderer:
-    return MaskRenderer(services, PROJECT, services.checkpoints(PROJECT).get(1), label_map)
+    return renderer_of(services, services.checkpoints(PROJECT).get(1), label_map)
 
 
 def test_rectangles_are_published_beside_the_masks_and_noted_before(

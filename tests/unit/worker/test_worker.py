@@ -12,7 +12,8 @@ import pytest
 from wiring import PROJECT, MemoryStudio, make_services
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
-from ml_backend.projects.services import Services, worker_seen
+from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.store import Project
 from ml_backend.worker.worker import Worker
 
@@ -301,7 +302,7 @@ def test_work_that_hangs_is_left_and_its_lease_given_back(
     thread.start()
     assert hangs.wait(60)
     assert project(services).lease_owner is not None
-    wait_for(lambda: worker_seen(services.store) is not None)
+    wait_for(lambda: last_sign(services.store) is not None)
     worker.stop()
     thread.join(60)
     assert ended == [False]
