@@ -232,7 +232,7 @@ def _knows_nothing(strategy: Strategy) -> bool:
 
 
 def recall(strategy: Strategy, file: Path) -> None:
-    """Load what a strategy had learned into it; a file that cannot be read is left: the strategy learns anew."""
+    """Load what a strategy had learned into it, unless the file is missing or damaged: then it learns anew."""
     import torch
 
     if not file.exists():

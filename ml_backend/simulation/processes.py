@@ -171,7 +171,7 @@ def collect(
             if dead and answers.empty():
                 raise TrainingError(
                     f"A process of the simulation ended with exit code {dead[0].exitcode}; with -9 the memory was not "
-                    "enough: give fewer --jobs, or a smaller --input-size. Run the same command again to go on."
+                    "enough: give fewer --jobs, or a smaller --input-size. Run the same command again to continue."
                 ) from None
             continue
         if kind == "row":
@@ -195,7 +195,7 @@ def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, a
     from ml_backend.simulation.checks import read
     from ml_backend.simulation.experiment import Experiment
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it, too, and ends this process
     die_with(os.getppid())
     if single:  # several processes would share the cores
         torch.set_num_threads(1)

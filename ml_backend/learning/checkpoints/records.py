@@ -1,4 +1,4 @@
-"""A version in its folder: the record beside its weights, and what is damaged of the two."""
+"""A version in its folder: its record and its weights, and damage of either."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RECORD = "version.json"
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """What is kept of a version beside its weights, as JSON.
+    """The record of a version, kept as JSON beside its weights.
 
     Attributes:
         classes: index -> class name, as in `LabelMap.classes`.

@@ -273,7 +273,7 @@ class Checkpoints:
                 self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
-        """Remove what a killed or failed writer left; whoever holds the lock is the only living writer."""
+        """Remove what a killed or failed writer left; the holder of the lock is the only living writer."""
         for path in self._versions.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -183,7 +183,7 @@ def _pretrained(plan: _Plan, encoder_weights: str, dropout: float) -> Segmentati
 
 
 def _wants_one_size(encoder: str) -> bool:
-    """Whether a timm model takes images of a single size only, unless it is told otherwise."""
+    """Whether a timm model takes images of a single size only, unless an option changes that."""
     import timm
 
     config = timm.get_pretrained_cfg(encoder.removeprefix(TIMM_PREFIX), allow_unregistered=True)

@@ -46,7 +46,7 @@ def check_options(architecture: str, encoder: str, options: Mapping[str, Any]) -
 
 
 def valid_text(architecture: str, encoder: str) -> str:
-    """Say which options are valid; where there are none, which encoders have some."""
+    """Return a sentence that names the valid options; without any, the encoders that have some."""
     if valid := valid_options(architecture, encoder):
         return f"Valid: {', '.join(valid)}."
     others = ARCHITECTURES[architecture].own if architecture in ARCHITECTURES else ()

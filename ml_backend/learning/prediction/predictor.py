@@ -62,7 +62,7 @@ class Predictor:
     """A network on its device, ready to predict. Any number of threads may use it.
 
     A single forward pass runs at a time, under a lock: two at once would share the cores or the GPU memory and finish
-    later. Decoding, shrinking and upsampling of other threads go on meanwhile, and the lock is free between batches,
+    later. Decoding, shrinking and upsampling of other threads continue meanwhile, and the lock is free between batches,
     so a long request does not hold up short requests.
 
     Args:

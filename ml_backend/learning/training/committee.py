@@ -69,7 +69,7 @@ def train_member(job: Job, data: Data, index: int, device: torch.device, report:
 
 
 def resampled(job: Job, data: Data, index: int) -> Samples:
-    """Draw the resample of a member; the seed and its number decide it."""
+    """Return the resample of a member; it depends on the job's seed and the member's index only."""
     return data.training.resampled(np.random.default_rng([job.seed, index]))
 
 

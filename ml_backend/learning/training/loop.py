@@ -240,7 +240,7 @@ def _parts(batch: list[Sample], most: int) -> Iterator[list[Sample]]:
 
 
 def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> dict[str, Any]:
-    """Measure a network of the job's classes on held-out samples."""
+    """Return the `measures` of a network of the job's classes on held-out samples."""
     total = len(held_out)
     counts = confusion(
         network,
@@ -300,7 +300,7 @@ def _frozen_encoders(network: nn.Module) -> list[nn.Module]:
 
 
 def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
-    """Split the parameters into those of the encoder and the rest, each with its peak rate."""
+    """Return the parameters of the encoder and the others as two groups of an optimiser, each with its peak rate."""
     named = list(network.named_parameters())
     encoder = [parameter for name, parameter in named if "encoder" in name.split(".")]
     rest = [parameter for name, parameter in named if "encoder" not in name.split(".")]
@@ -308,7 +308,7 @@ def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: flo
 
 
 def rate(step: int, iterations: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    """Return the share of the peak learning rate at a step: linear warm-up, then half a cosine down to zero."""
     warm_up = max(1, round(_WARM_UP * iterations))
     if step < warm_up:
         return (step + 1) / (warm_up + 1)
@@ -316,7 +316,7 @@ def rate(step: int, iterations: int) -> float:
 
 
 def finite(loss: float, iteration: int) -> None:
-    """Refuse a loss that is no number: a network that has diverged must never be published."""
+    """Raise TrainingError for a loss that is not finite: a network that diverged must never be published."""
     if not math.isfinite(loss):
         raise TrainingError(
             f"The loss became {loss} at iteration {iteration}: lower NEXTMASK_LEARNING_RATE, or train from scratch."
@@ -324,7 +324,7 @@ def finite(loss: float, iteration: int) -> None:
 
 
 def snapshot(network: nn.Module) -> dict[str, Tensor]:
-    """Copy the network's state to the CPU."""
+    """Return a copy of the network's state on the CPU: name -> tensor."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
 
 

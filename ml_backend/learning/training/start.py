@@ -16,6 +16,10 @@ def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) 
     """Build the job's network, with the parent's weights when the job asks for them and the architecture is the same.
 
     Classes that stay keep their rows of the head, by name; rows of new classes are drawn.
+
+    Raises:
+        ConfigurationError: the network cannot be built as configured.
+        CheckpointError: the parent's weights are damaged.
     """
     if parent is None or not continues(job, parent):
         return _build(job, job.encoder_weights)
@@ -29,14 +33,19 @@ def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) 
 
 
 def continues(job: Job, parent: Version) -> bool:
-    """Whether the training goes on from the parent's weights."""
+    """Whether the training starts from the parent's weights."""
     settings = parent.record.settings
     before = (settings["architecture"], settings["encoder"], settings.get("network_options", {}))
     return before == (job.architecture, job.encoder, job.network_options) and job.train_from == "last"
 
 
 def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
-    """Build the network of a version, as it was trained."""
+    """Build the network of a version, as it was trained, on the CPU.
+
+    Raises:
+        KeyError: its record lacks a setting.
+        CheckpointError: its weights are damaged, or another network's.
+    """
     record = version.record
     return load_network(record.settings, len(record.classes), checkpoints.load_state(version))
 

@@ -63,7 +63,7 @@ class Seconds:
 
     Attributes:
         train: of a round.
-        select: of a round that chose something, so without round 0; None as long as there is none.
+        select: of a round that chose labels, so without round 0; None without such a round.
         runs_per_hour: runs of as many rounds as the finished ones; None where no time was measured or none finished.
     """
 
@@ -127,7 +127,7 @@ class Analysis:
         return [title for title in MEASURES.values() if any(title in standing.other for standing in self.standings)]
 
     def against_random(self, strategy: str) -> Pair | None:
-        """Return the comparison of a strategy with random; None without one."""
+        """Return the comparison of a strategy with random; None if there is no such pair."""
         for pair in self.pairs:
             if {pair.first, pair.second} == {strategy, RANDOM}:
                 return pair
