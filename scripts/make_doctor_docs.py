@@ -1,7 +1,7 @@
-"""Writes the output of `nextmask doctor` into docs/doctor.md: of a healthy installation, and of a broken one.
+"""Writes what `nextmask doctor` says into docs/doctor.md: of a healthy installation, and of a broken one.
 
     python scripts/make_doctor_docs.py                                # starts a Label Studio of its own
-    python scripts/make_doctor_docs.py --url http://… --token TOKEN   # uses a running Label Studio, see CONTRIBUTING.md
+    python scripts/make_doctor_docs.py --url http://… --token TOKEN   # uses one that runs, see CONTRIBUTING.md
 
 The examples stand between two markers each; the text around them is written by hand and stays. Ports, folders and the
 project's number are replaced by those of the documentation; nothing else is.
@@ -103,7 +103,7 @@ def wait(done: Callable[[], bool], name: str) -> None:
 
 
 def examples(installation: Installation) -> dict[str, str]:
-    """Make a project healthy, break it, and return the output for either."""
+    """Make a project healthy, break it, and return what doctor says of each."""
     client, data = installation.client, sample_dataset()
     project = int(client.create_project(title="Cells", label_config=label_config(data, "BrushLabels"))["id"])
     client.upload_images(project, [sample.image for sample in data.splits["train"][:12]])
@@ -122,13 +122,13 @@ def examples(installation: Installation) -> dict[str, str]:
         client.import_tasks(project, [{"data": {"image": "/data/local-files/?d=cells/13.png"}}])
         broken = installation.doctor(project, NEXTMASK_DEVICE="cuda", NEXTMASK_INPUT_SIZE="7")
     finally:
-        client.delete_project(project)
+        client.transport.json("DELETE", f"/api/projects/{project}/")
     return {"healthy": healthy, "broken": broken}
 
 
-def updated(page: str, outputs: dict[str, str]) -> str:
+def updated(page: str, texts: dict[str, str]) -> str:
     """Return the page with these examples in it."""
-    for name, text in outputs.items():
+    for name, text in texts.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, _, rest = page.partition(begin)
         page = f"{before}{begin}\n\n```text\n{text}\n```\n\n{end}{rest.partition(end)[2]}"
@@ -138,7 +138,7 @@ def updated(page: str, outputs: dict[str, str]) -> str:
 def main() -> None:
     """Make the examples and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="address of a running Label Studio; without it, one is started")
+    parser.add_argument("--url", help="address of a Label Studio that runs; else one is started")
     parser.add_argument("--token", help="token for it", default=TOKEN)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
