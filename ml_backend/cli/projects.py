@@ -14,8 +14,7 @@ from ml_backend.cli.console import console, errors, reconcile_now
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.passed_over import StreamCounts
-from ml_backend.projects.passed_over import keep as keep_tasks
+from ml_backend.projects.passed_over import StreamCounts, return_to_pool
 from ml_backend.projects.services import open_services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
@@ -116,7 +115,7 @@ def keep(
     """Return tasks that stream mode passed over to the pool."""
     services = open_services(load_settings())
     known_project(services.settings, services.store, project)
-    keep_tasks(services.client, services.store, project, tasks)
+    return_to_pool(services.store, services.client, project, tasks)
     services.store.wake(project)
     console.print(f"Returned to the pool: {len(set(tasks))}.")
 

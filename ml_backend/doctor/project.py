@@ -18,7 +18,8 @@ from ml_backend.errors import ConfigurationError, ImageError, LabelConfigError, 
 from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
 from ml_backend.images.references import in_project, shown_reference
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.registration import SECRET_HEADER, UNCERTAINTY_SAMPLING, WEBHOOK_ACTIONS, is_ours, same_address
+from ml_backend.projects.connection import UNCERTAINTY_SAMPLING
+from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS, is_ours, same_address
 from ml_backend.projects.tabs import TAB_TITLE, title_of
 from ml_backend.settings import Settings
 from ml_backend.store import Project

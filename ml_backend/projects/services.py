@@ -28,7 +28,7 @@ class Services:
     Attributes:
         settings: of the installation, or with a project's `extra_params` laid over them.
         predictors: networks in memory, loaded when first asked for.
-        turns: one training at a time in this process; more would share one GPU.
+        turns: let one training at a time run in this process; several would share a GPU.
         stopping: set when the server has to end: requests under way answer what they have.
     """
 
