@@ -22,14 +22,14 @@ from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ConfigurationError, LabelStudioError
 from ml_backend.label_studio import LabelStudio
-from ml_backend.label_studio.client import VERSION
+from ml_backend.label_studio.client import TESTED_RELEASE
 from ml_backend.label_studio.tokens import claims_of, is_personal
 from ml_backend.projects.registration import same_address
 from ml_backend.projects.services import label_studio_of
 from ml_backend.settings import Settings
 
-OLDEST_TESTED: Final = VERSION
-NEWEST_TESTED: Final = VERSION
+OLDEST_TESTED: Final = TESTED_RELEASE
+NEWEST_TESTED: Final = TESTED_RELEASE
 FAST_IMPORT_FLAG: Final = "fflag_fix_back_4620_memory_efficient_predictions_import_08012025_short"
 LARGE_PROJECT: Final = 5000
 """Tasks from which on imports without that flag take seconds."""

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import requests
 from prepared_studio import PASSWORD, TOKEN, USER, host_on
+from studio_client import StudioClient
 from support import Studio
 
 from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.doctor import Finding
 from ml_backend.doctor import label_studio as host
 from ml_backend.errors import LabelStudioError
-from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import load_settings
 
 pytestmark = pytest.mark.live
@@ -154,12 +154,12 @@ def test_revoked_tokens_and_users_who_were_removed(protected: LabelStudioHost, a
 
 # -- what is blocked -------------------------------------------------------------------------------------------------
 def of_protections(url: str, token: str, backend: str = BACKEND) -> list[Finding]:
-    return list(host.judge_protections(LabelStudio(url, token, timeout=60), backend))
+    return list(host.judge_protections(StudioClient(url, token, timeout=60), backend))
 
 
 def check_blocked(url: str, token: str, protections: tuple[str, ...]) -> None:
     """What is named is what is on; and Label Studio has neither backend nor webhook afterwards."""
-    client = LabelStudio(url, token, timeout=60)
+    client = StudioClient(url, token, timeout=60)
     number = int(client.create_project(title="blocked", label_config="<View/>")["id"])
     (found,) = of_protections(url, token)
     assert found.level == "problem"
@@ -185,7 +185,7 @@ def test_both_protections(protected: LabelStudioHost, token: str) -> None:
     assert "cannot find the host" in unknown[0].found
 
 
-def test_no_protection(studio: Studio, label_studio: LabelStudio, make_project: Callable[..., int]) -> None:
+def test_no_protection(studio: Studio, label_studio: StudioClient, make_project: Callable[..., int]) -> None:
     number = make_project(images=0)
     (found,) = of_protections(studio.url, studio.token)
     assert found.level == "ok"
@@ -193,9 +193,9 @@ def test_no_protection(studio: Studio, label_studio: LabelStudio, make_project: 
 
 
 def test_the_fast_import_is_told_to_personal_tokens_only(
-    protected: LabelStudioHost, token: str, label_studio: LabelStudio
+    protected: LabelStudioHost, token: str, label_studio: StudioClient
 ) -> None:
-    assert host.fast_import(LabelStudio(protected.url, token)) is True
+    assert host.fast_import(StudioClient(protected.url, token)) is True
     assert host.fast_import(label_studio) is None
 
 

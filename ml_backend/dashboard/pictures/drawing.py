@@ -121,7 +121,7 @@ def boxes_picture(boxes: Sequence[Box], size: tuple[int, int]) -> Picture:
     thickness = max(1, max(height, width) // _FRAME_SHARE)
     for value, grow in ((1, thickness), (2, 0)):
         for box in boxes:
-            left, top, right, bottom = _corners(box, size, (height, width))
+            left, top, right, bottom = box.corners_in_picture(size, (height, width))
             cv2.rectangle(drawn, (left, top), (right, bottom), value, thickness + 2 * grow)
     return _with_palette(drawn, [(0, 0, 0), (0, 0, 0), (255, 255, 255)], bytes([0, 255, 255]))
 
@@ -155,14 +155,6 @@ def packed(indices: Pixels) -> bytes:
 def unpacked(content: bytes) -> Pixels:
     """Read what `packed` made."""
     return np.asarray(Image.open(io.BytesIO(content), formats=("PNG",)), np.uint8)
-
-
-def _corners(box: Box, size: tuple[int, int], shown: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom pixel of a box in the picture, each inside it."""
-    down, across = shown[0] / size[0], shown[1] / size[1]
-    left, top = int(box.left * across), int(box.top * down)
-    right, bottom = round((box.left + box.width) * across) - 1, round((box.top + box.height) * down) - 1
-    return left, top, min(max(right, left), shown[1] - 1), min(max(bottom, top), shown[0] - 1)
 
 
 def _with_palette(indices: Pixels, colours: Sequence[Colour], opacity: bytes | None) -> Picture:
