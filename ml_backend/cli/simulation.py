@@ -69,7 +69,7 @@ def _run(given: Simulate, folder: Path) -> str:
             runs = missing(plan, dataset.name, results.read(out / RESULTS))
             if runs:
                 display.expect(plan, dataset, runs, given.jobs)
-                run(plan, dataset, out, jobs=given.jobs, on_row=display.row, told=display.reading)
+                run(plan, dataset, out, jobs=given.jobs, on_row=display.row, on_reading=display.reading)
             else:
                 console.print("All rows are there: nothing to run. Give more --seeds, --rounds or another --strategy.")
             draw_first_choices(plan, dataset, out)

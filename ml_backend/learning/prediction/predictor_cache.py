@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 class PredictorCache:
-    """The models in memory: the `capacity` last used ones, each loaded once however many threads ask for it.
+    """The `capacity` last used models, in memory; each is loaded once, however many threads ask for it.
 
-    Loading holds no lock: an older version goes on predicting, and leaves only after the new one is there.
+    Loading holds no lock: an older version continues to predict, and leaves only after the new version is loaded.
 
     Args:
-        capacity: models.
-        one_each: whether a project's other versions leave when one of them is loaded.
+        capacity: number of models.
+        one_each: whether a project's other versions leave when a version is loaded.
+
+    Raises:
+        ValueError: capacity is below 1.
     """
 
     def __init__(self, capacity: int, *, one_each: bool = False) -> None:
@@ -53,9 +56,9 @@ class PredictorCache:
         return future.result()
 
     def _load(self, key: tuple[Path, int, str], future: Future[Predictor], checkpoints: Checkpoints) -> None:
-        from ml_backend.learning.prediction.predictors import load_predictor  # takes torch with it
-
         try:
+            from ml_backend.learning.prediction.predictors import load_predictor  # takes torch with it
+
             predictor = load_predictor(checkpoints, checkpoints.get(key[1]), key[2])
         except BaseException as error:
             with self._lock:
@@ -64,7 +67,7 @@ class PredictorCache:
             raise
         with self._lock:
             future.set_result(predictor)
-            self._models.move_to_end(key)  # others were used while this one was loading
+            self._models.move_to_end(key)  # other models were used while this was loading
             loaded = [other for other, model in self._models.items() if model.done()]
             others = [other for other in loaded if self._one_each and other[0] == key[0] and other != key]
             for other in {*others, *loaded[: -self._capacity]}:

@@ -1,4 +1,4 @@
-"""Predictors: of a version, of a network that nothing was trained on, and the committee beside a version."""
+"""Predictors: of a version, and of a network that was not trained yet; and the committee beside a version."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import build, resolve_device
-from ml_backend.learning.prediction.committees import Committee, load_ensemble, load_network, mc_dropout
+from ml_backend.learning.networks import build, load_network, resolve_device
+from ml_backend.learning.prediction.committees import Committee, load_ensemble, mc_dropout
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.settings import Settings
 
@@ -28,7 +28,7 @@ def load_predictor(checkpoints: Checkpoints, version: Version, device: str) -> P
 
 
 def fresh_predictor(settings: Settings, classes: Sequence[str]) -> Predictor:
-    """Build a network that nothing was trained on but its encoder: for descriptors before the first version.
+    """Build an untrained network on a pretrained encoder: for descriptors before the first version.
 
     Raises:
         ConfigurationError: the network cannot be built as configured, or the device is not available here.
