@@ -94,15 +94,15 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
     assert model
     label_map = parse_label_config(project.label_config)
     scorer = PoolScorer(Look(services, PROJECT, label_map), model)
-    found = scorer.rank(store.tasks(PROJECT), round_number=1)
-    best = sorted(found.priorities, key=lambda task: -found.priorities[task])
+    ranking = scorer.rank(store.tasks(PROJECT), round_number=1)
+    best = sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
     asked = {best[0]: Query((Box(20, 30, 60, 50), Box(120, 100, 48, 64)), 37.4)} if regions else {}
     version = f"nextmask-{model.number}.3"
     store.put_ranking(
         PROJECT,
-        found.priorities,
+        ranking.priorities,
         asked,
-        found.information,
+        ranking.information,
         ranking_version=version,
         decided_model=model.number,
         state="waiting",
@@ -110,14 +110,16 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
     scorer = renderer_of(services, model, label_map)
     tasks = {task.task_id: task for task in store.tasks(PROJECT)}
     rendered = scorer.render([tasks[task] for task in best[:published]])
-    scores = {task: 1 - value for task, value in found.priorities.items()}
-    store.put_published(PROJECT, version, [(one.task.task_id, scores[one.task.task_id], one.png) for one in rendered])
+    scores = {task: 1 - value for task, value in ranking.priorities.items()}
+    store.put_published(
+        PROJECT, version, [(shown.task.task_id, scores[shown.task.task_id], shown.png) for shown in rendered]
+    )
     store.mark_published(PROJECT, version)
     store.update_project(PROJECT, reconciled_at=1_795_000_000.0)
 
 
 def mask_of(services: Services, task: int) -> Path:
     """The true mask of a labelled task."""
-    found = services.store.task(PROJECT, task)
-    assert found
-    return Path(found.mask_file)
+    labelled = services.store.task(PROJECT, task)
+    assert labelled
+    return Path(labelled.mask_file)

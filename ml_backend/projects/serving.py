@@ -29,5 +29,5 @@ def roll_back(settings: Settings, store: Store, project_id: int, number: int | N
     version = checkpoints.rollback(number)
     latest = checkpoints.latest()
     store.wake(project_id, decided_model=latest.number if latest else version.number)
-    store.add_event(project_id, "rolled_back", f"Version {version.number} serves again, as was asked for.")
+    store.add_event(project_id, "rolled_back", f"Version {version.number} serves again, as requested.")
     return version

@@ -138,7 +138,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
     return Status(
         project=project.id,
         title=project.title,
-        state=project.state if project.reconciled_at or project.state != "waiting" else "idle",
+        state=shown_state(project),
         stage=project.stage,
         done=project.stage_done,
         total=project.stage_total,
@@ -159,6 +159,11 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         notice=project.notice,
         errors=_installation_errors(settings, project_id) | ({"project": project.error} if project.error else {}),
     )
+
+
+def shown_state(project: Project) -> str:
+    """Return the state of a project as people see it: idle until it was looked at for the first time."""
+    return project.state if project.reconciled_at or project.state != "waiting" else "idle"
 
 
 def known_project(settings: Settings, store: Store, project_id: int) -> Project:
@@ -201,7 +206,7 @@ def _hints(project: Project, settings: Settings) -> list[str]:
     if label_map.query_control is not None:
         return []
     return [
-        f"Strategy {settings.strategy} asks for regions, and the labelling configuration has no control"
-        f" {settings.query_control!r} that shows them: whole images are asked for."
-        f" To add one: nextmask connect {project.id} --add-query-control"
+        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
+        f" {settings.query_control!r} to show them, so whole images are asked for."
+        f" To add it: nextmask connect {project.id} --add-query-control"
     ]

@@ -79,7 +79,7 @@ def prune(look: Look) -> bool:
     """Delete predictions of versions that nobody can have open any more; return whether there were any."""
     pruned = _queue_of(look).prune(retire_seconds=look.settings.retire_hours * 3600)
     if pruned:
-        look.tell("pruned", f"Predictions of {', '.join(pruned)}, which nobody can have open any more, are deleted.")
+        look.tell("pruned", f"Predictions of {', '.join(pruned)}, which nobody can have open any more, were deleted.")
     return bool(pruned)
 
 

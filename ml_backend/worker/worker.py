@@ -140,7 +140,7 @@ class Worker:
                 reconcile(self._services, lease.project_id, check)
             handled = True
             if failed_before and not self._is_failed(lease.project_id):
-                self._services.store.add_event(lease.project_id, "recovered", "The project is worked on again.")
+                self._services.store.add_event(lease.project_id, "recovered", "Work on the project has resumed.")
         except (LeaseLost, _Stopped) as error:
             logger.info("project=%s left: %s", lease.project_id, error)
             problem = error

@@ -28,8 +28,8 @@ LEARNING = {"train_after": 4, "iterations": 24}
 
 def colours(client: StudioClient, project: int, label_map: LabelMap) -> dict[int, tuple[int, int, int]]:
     xml = ElementTree.fromstring(str(client.project(project)["label_config"]))
-    found = {label_map.index_of(str(one.get("value"))): str(one.get("background")) for one in xml.iter("Label")}
-    return {index: tuple(bytes.fromhex(colour[1:])) for index, colour in found.items() if index is not None}
+    colours = {label_map.index_of(str(label.get("value"))): str(label.get("background")) for label in xml.iter("Label")}
+    return {index: tuple(bytes.fromhex(colour[1:])) for index, colour in colours.items() if index is not None}
 
 
 def assert_drawn(page: StudioPage, mask: Picture, label_map: LabelMap, palette: dict[int, Any]) -> None:

@@ -254,7 +254,7 @@ def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
     assert studio.fields["model_version"] == "nextmask-1.2"
-    text = "Predictions of nextmask-1.1, which nobody can have open any more, are deleted."
+    text = "Predictions of nextmask-1.1, which nobody can have open any more, were deleted."
     assert ("pruned", text) in told(services)
 
 
@@ -269,7 +269,7 @@ def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryS
     roll_back(services.settings, services.store, PROJECT, 1)
     reconcile(services, PROJECT, nothing)
     assert studio.fields["model_version"] == "nextmask-1.2"
-    assert ("rolled_back", "Version 1 serves again, as was asked for.") in told(services)
+    assert ("rolled_back", "Version 1 serves again, as requested.") in told(services)
 
 
 @pytest.mark.usefixtures("with_model")

@@ -118,7 +118,7 @@ def test_failing_and_working_again_are_told_once_each(services: Services, studio
     assert [one for one in reversed(told) if one[0] in {"failed", "recovered"}] == [
         ("failed", "error", "Label Studio does not answer (port 4010, 0x7f0c)"),
         ("failed", "error", "the disk is full"),
-        ("recovered", "info", "The project is worked on again."),
+        ("recovered", "info", "Work on the project has resumed."),
         ("failed", "error", "the disk is full"),
     ]
 
