@@ -20,6 +20,7 @@ TYPES: Final = ("rectanglelabels", "rectangle")
 """Types of query rectangles in results: with a label, and without."""
 _ROUNDING = 1e-6
 """Fraction of a pixel by which a coordinate may be off after the editor rounded its percentage."""
+_LISTED_PROBLEMS = 5  # the others are counted
 _LARGEST = 1e7
 """Largest coordinate, in percent: nobody can draw farther outside."""
 
@@ -50,9 +51,7 @@ def is_query(region: object, label_map: LabelMap) -> bool:
     return region.get("from_name") == label_map.query_control and region.get("type") in TYPES
 
 
-def read_rectangles(
-    result: Sequence[object], label_map: LabelMap, size: tuple[int, int], *, most_problems: int = 5
-) -> Rectangles:
+def read_rectangles(result: Sequence[object], label_map: LabelMap, size: tuple[int, int]) -> Rectangles:
     """Return the query rectangles of a result.
 
     A rotated rectangle counts as the largest upright rectangle inside it, since what is outside may be unchecked.
@@ -60,7 +59,6 @@ def read_rectangles(
     Args:
         result: of an annotation or a prediction.
         size: (height, width) of the image in pixels.
-        most_problems: so many problems are listed; the rest is counted.
     """
     boxes: dict[Box, None] = {}
     problems: list[str] = []
@@ -70,8 +68,9 @@ def read_rectangles(
                 boxes.setdefault(_box(region, size))
             except MaskError as error:
                 problems.append(f"rectangle {shown(region.get('id'))}: {error}")
-    if len(problems) > most_problems:
-        problems[most_problems:] = [f"and {len(problems) - most_problems} more rectangles that cannot be used"]
+    rest = len(problems) - _LISTED_PROBLEMS
+    if rest > 0:
+        problems[_LISTED_PROBLEMS:] = [f"and {rest} more rectangles that cannot be used"]
     return Rectangles(tuple(boxes), tuple(problems))
 
 

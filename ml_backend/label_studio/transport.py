@@ -96,7 +96,7 @@ class Transport:
         """Call the API, and return the decoded answer; None when it is empty.
 
         Args:
-            method: GET, POST, …; a GET that fails is tried again.
+            method: GET, POST, …; a GET without a complete answer is tried again.
             path: below the address of Label Studio, such as "/api/version".
             slow: wait SLOW_SECONDS for the answer.
             options: params, json or files, for the library requests.
