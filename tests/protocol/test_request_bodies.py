@@ -134,7 +134,7 @@ def test_many_large_bodies_at_a_time_wait_their_turn_and_room_is_given_back(tmp_
             await _read_all(scope, receive, send)
             await done.wait()
 
-        shared._app = app
+        shared.app = app
 
         async def one() -> None:
             try:

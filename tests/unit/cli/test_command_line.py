@@ -16,11 +16,12 @@ import pytest
 import uvicorn
 from wiring import NOBODY, PROJECT, XML, MemoryStudio, give_project, make_services, make_settings, task_of
 
-from ml_backend import __version__, cli
+from ml_backend import __version__
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.cli import console, projects
 from ml_backend.cli import serve as running
+from ml_backend.cli.app import main
 from ml_backend.cli.console import in_background, reconcile_now
 from ml_backend.cli.projects import parse_settings
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
@@ -61,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def go(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["nextmask", *map(str, arguments)])
         try:
-            cli.main()
+            main()
             code: Any = 0
         except SystemExit as ended:
             code = ended.code or 0

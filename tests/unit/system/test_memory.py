@@ -33,7 +33,7 @@ def test_it_is_done_every_few_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -
     calls: list[int] = []
     now = [1000.0]
     monkeypatch.setattr(heap, "_function", lambda _: calls.append)
-    monkeypatch.setattr(heap, "_given_back", 0.0)
+    monkeypatch.setattr(heap, "_released_at", 0.0)
     monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
     assert [heap.release_freed_memory(), heap.release_freed_memory()] == [True, False]
     now[0] += heap.SECONDS
