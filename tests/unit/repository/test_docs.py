@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import runpy
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from ml_backend.cli.app import app
 from strategies.catalogue import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
 COMMANDS = typer.main.get_group(app)
 
 
@@ -113,3 +114,24 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
             file = (path.parent / target).resolve() if target else path
             assert file.exists(), link
             assert not anchor or anchor in anchors(file), link
+
+
+# -- paths and names -------------------------------------------------------------------------------------------------
+FOLDERS = "benchmarks|docker|docs|examples|ml_backend|requirements|scripts|strategies|tests"
+MADE_BY_USERS = {"docker/.env"}
+OF_TODAY = [path for path in PAGES if path.name != "CHANGELOG.md"]
+"""Pages that name nothing that is gone."""
+
+
+@pytest.mark.parametrize("path", OF_TODAY, ids=lambda path: path.name)
+def test_files_and_folders_that_the_pages_name_exist(path: Path) -> None:
+    named = re.findall(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]*)(?![\w<])", path.read_text())
+    named = [name.rstrip(".") for name in named if not name.endswith("_")]  # test_<name>.py
+    assert {name for name in named if not (ROOT / name).exists()} <= MADE_BY_USERS
+
+
+@pytest.mark.parametrize("path", OF_TODAY, ids=lambda path: path.name)
+def test_modules_and_names_in_them_that_the_pages_name_exist(path: Path) -> None:
+    for name in re.findall(r"`((?:ml_backend|strategies)(?:\.[A-Za-z]\w*)+)(?:\(|`)", path.read_text()):
+        if not name.endswith((".md", ".ipynb")):
+            pkgutil.resolve_name(name)
