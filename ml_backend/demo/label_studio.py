@@ -31,7 +31,7 @@ _LOOPBACK = "127.0.0.1"
 _LEASH = Path(__file__).with_name("leash.py")
 _LOCK_SECONDS = 3.0
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 _TAIL_LINES = 15
 
 # Label Studio reads more than a hundred variables, among them bare names such as HOST, PORT, DEBUG and LOG_LEVEL,
@@ -117,7 +117,7 @@ class LabelStudioHost:
             return
         try:
             _signal_group(process, signal.SIGTERM)
-            process.wait(_GRACE_SECONDS)
+            process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             pass  # it gets the signal that it cannot ignore
         finally:

@@ -17,9 +17,11 @@ from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import NO_VERSION
+from ml_backend.projects import services as services_module
 from ml_backend.projects.services import Services
 from ml_backend.server import model
 from ml_backend.server.model import NextmaskModel, payload_project
+from ml_backend.settings import Settings
 
 VERSION = "nextmask-1.1"
 
@@ -40,11 +42,11 @@ def environment(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """The stock server constructs the model without our services: it reads the environment."""
     for name, value in services.settings.environment().items():
         monkeypatch.setenv(name, value)
-    model._services_of_environment.cache_clear()
+    model.services_of_environment.cache_clear()
     yield
-    if model._services_of_environment.cache_info().currsize:
-        model._services_of_environment().store.close()
-    model._services_of_environment.cache_clear()
+    if model.services_of_environment.cache_info().currsize:
+        model.services_of_environment().store.close()
+    model.services_of_environment.cache_clear()
 
 
 def tasks(count: int = 2) -> list[dict[str, Any]]:
@@ -140,15 +142,23 @@ def test_every_constructor_predicts_the_same(make: Callable[[], NextmaskModel]) 
 
 
 @pytest.mark.usefixtures("environment")
-def test_making_one_is_cheap_and_shares_everything() -> None:
-    first, second = NextmaskModel(PROJECT), NextmaskModel(PROJECT)
-    assert first._services is second._services
+def test_all_models_of_a_process_share_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Settings] = []
+
+    def open_services(settings: Settings) -> Services:
+        opened.append(settings)
+        return services_module.open_services(settings)
+
+    monkeypatch.setattr(model, "open_services", open_services)
+    for _ in range(2):
+        NextmaskModel(PROJECT)
+    assert len(opened) == 1
 
 
 def test_settings_that_are_wrong_are_said_by_the_first_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEXTMASK_INPUT_SIZE", "1")
-    model._services_of_environment.cache_clear()
+    model.services_of_environment.cache_clear()
     with pytest.raises(ConfigurationError, match="NEXTMASK_INPUT_SIZE"):
         NextmaskModel(PROJECT)
 
