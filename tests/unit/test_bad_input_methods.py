@@ -16,21 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from memory_studio import MemoryStudio
 from PIL import Image
-from wiring import (
-    PROJECT,
-    SHAPE,
-    XML,
-    MemoryStudio,
-    data_uri,
-    disc,
-    give_model,
-    make_services,
-    nothing,
-    png,
-    region,
-    task_of,
-)
+from wiring import PROJECT, SHAPE, XML, data_uri, disc, give_model, make_services, nothing, png, region, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, covered_pixels

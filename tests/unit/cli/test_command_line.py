@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from wiring import NOBODY, PROJECT, XML, MemoryStudio, give_project, make_services, make_settings, task_of
+from memory_studio import MemoryStudio
+from wiring import NOBODY, PROJECT, XML, give_project, make_services, make_settings, task_of
 
 from ml_backend import __version__, cli
 from ml_backend.annotations.boxes import Box, Query

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_studio import MemoryStudio
 from PIL import Image
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, give_project, make_services, png, task_of
+from wiring import BROKEN, LABEL_MAP, PROJECT, SHAPE, XML, disc, give_project, png, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_to_text
@@ -39,27 +40,19 @@ from ml_backend.dashboard.pictures.cache import key_of
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "filled"),
+    pytest.mark.studio(range(1, 5)),
+]
 
-BROKEN = "/data/upload/broken.png"
 VERSION = "nextmask-1.1"
 
 
 @pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(files={BROKEN: b"\x89PNG\r\n\x1a\n these are no pixels"})
-    for index in range(1, 5):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio)
-    give_project(found, version=VERSION)
-    found.store.put_tasks([task_of(index) for index in range(1, 5)] + [task_of(9, image=BROKEN)])
-    yield found
-    found.store.close()
+def filled(services: Services) -> None:
+    """The project is served, and knows the tasks of Label Studio and a broken one."""
+    give_project(services, version=VERSION)
+    services.store.put_tasks([task_of(index) for index in range(1, 5)] + [task_of(9, image=BROKEN)])
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,7 @@ from ml_backend.learning.training.start import initial_network, rebuild
 CPU = torch.device("cpu")
 CLASSES = ("background", "disc")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def disc_item(folder: Path, index: int, *, held_out: bool = False, shape: tuple[int, int] = (40, 48)) -> Item:

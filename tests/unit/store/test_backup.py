@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import zstandard
-from wiring import PROJECT, MemoryStudio, make_services, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, make_services, task_of
 
 from ml_backend.errors import BackupError
 from ml_backend.learning.checkpoints import VersionRecord

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from wiring import PROJECT, MemoryStudio, give_model, look_at, make_services, nothing, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, look_at, nothing, serve_model, task_of
 
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, LeaseLost, TrainingError
 from ml_backend.label_studio.predictions import MARKER, RETURNED
@@ -32,28 +32,14 @@ from ml_backend.worker.score_pool import Observer
 from strategies import Observation
 from strategies.stream import StreamSelection
 
-URL = "http://127.0.0.1:9090"
 RATE = 0.3
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 99, "queue_window": 4}
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
-    for index in range(6):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, **QUICK)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "known_project"),
+    pytest.mark.studio(6, connected=True),
+    pytest.mark.settings(**QUICK),
+]
 
 
 # -- the parts, with scores that are given ---------------------------------------------------------------------------
@@ -518,9 +504,7 @@ def test_a_project_that_never_streamed_asks_nothing(
 @pytest.fixture
 def streaming(services: Services, studio: MemoryStudio) -> None:
     """A project that a model serves, with stream mode on."""
-    give_model(services)
-    services.checkpoints(PROJECT).publish(1)
-    services.store.update_project(PROJECT, decided_model=1)
+    serve_model(services)
     studio.backends[0]["extra_params"] = {"stream_rate": RATE}
     studio.tabs = [{"id": 50, "data": tab_data()}]
     reconcile(services, PROJECT, nothing)

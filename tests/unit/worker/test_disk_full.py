@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from full_disks import SmallDisk
+from memory_studio import MemoryStudio
 from small_training import once_under_way, small_job
 from small_training import run as run_training
-from wiring import PROJECT, XML, Json, MemoryStudio, data_uri, disc, found_share, give_project, make_services, task_of
+from wiring import PROJECT, XML, Json, data_uri, disc, give_project, make_services, overlap_with_truth, task_of
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import mask_from_png, read_result
@@ -128,7 +129,7 @@ def test_the_server_answers_while_the_disk_is_full(disk: SmallDisk, services: Se
         body = {"project": f"{PROJECT}.0", "label_config": XML, "tasks": [{"id": 7, "data": {"image": data_uri(4)}}]}
         (prediction,) = client.post("/predict", json=body).json()["results"]
         mask = read_result(prediction["result"], parse_label_config(XML), size=disc(4)[1].shape).mask
-        assert found_share(mask, 4) > 0.5
+        assert overlap_with_truth(mask, 4) > 0.5
 
         begin = time.monotonic()
         answer = client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": PROJECT}})

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wiring import PROJECT, MemoryStudio, nothing, region, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, nothing, region, task_of
 
 from ml_backend.errors import LabelStudioError, LabelStudioNotFound, LeaseLost
 from ml_backend.label_studio.predictions import score_of
@@ -21,13 +22,7 @@ from ml_backend.worker.publish import PriorityQueue, Published
 VERSION = "nextmask-1.1"
 REGION = region(np.ones((4, 4), np.uint8))
 
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio()
-    for index in range(12):
-        studio.add_task(index)
-    return studio
+pytestmark = pytest.mark.studio(12)
 
 
 @pytest.fixture

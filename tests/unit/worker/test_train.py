@@ -7,7 +7,7 @@ and together with all this in test_reconciler.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, look_at, make_services, nothing, task_of
+from memory_studio import MemoryStudio
+from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_of
 
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
@@ -23,27 +24,17 @@ from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
 from ml_backend.learning.training import Job, Progress
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
-from ml_backend.store import Project, Task
+from ml_backend.store import Task
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
 
 TRAIN_AFTER = 4
 
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio()
-    for index in range(12):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, train_after=TRAIN_AFTER)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
+pytestmark = [
+    pytest.mark.usefixtures("known_project"),
+    pytest.mark.studio(12),
+    pytest.mark.settings(train_after=TRAIN_AFTER),
+]
 
 
 class Trainings:
@@ -119,12 +110,6 @@ def unlabel(services: Services, task_ids: Sequence[int]) -> None:
     services.store.put_tasks(task_of(one, image=f"/data/upload/{one - 1}.png") for one in task_ids)
 
 
-def project(services: Services) -> Project:
-    found = services.store.project(PROJECT)
-    assert found is not None
-    return found
-
-
 def serving(services: Services) -> int | None:
     current = services.checkpoints(PROJECT).current()
     return current.number if current else None
@@ -150,10 +135,10 @@ def test_the_first_training_waits_for_enough_labels(services: Services, run: Run
 def test_on_request_one_label_is_enough_and_none_is_too_few(services: Services, run: Run) -> None:
     services.store.wake(PROJECT, train=True)
     assert not run()
-    assert project(services).train_requested_at is not None  # it waits for a label
+    assert project_of(services).train_requested_at is not None  # it waits for a label
     label(services, [1])
     assert run()
-    assert project(services).train_requested_at is None
+    assert project_of(services).train_requested_at is None
 
 
 @pytest.mark.usefixtures("trained")
@@ -234,7 +219,7 @@ def test_a_request_that_a_version_answers_already_is_done_with(
     before = datetime.fromisoformat(made).timestamp() - 10
     services.store.update_project(PROJECT, train_requested_at=before)
     assert not run()
-    assert project(services).train_requested_at is None
+    assert project_of(services).train_requested_at is None
     assert len(trainings.jobs) == 1
 
 
@@ -250,7 +235,7 @@ def test_a_request_during_a_training_is_kept_for_the_next(services: Services, ru
     new(services)
     trainings.meanwhile = lambda: services.store.wake(PROJECT, train=True)
     assert run()
-    assert project(services).train_requested_at is not None
+    assert project_of(services).train_requested_at is not None
 
 
 OTHER_NETWORKS: list[dict[str, Any]] = [
@@ -297,7 +282,7 @@ def test_a_failed_training_is_noted_and_pauses(services: Services, run: Run, tra
     trainings.fails = "the disk is full"
     with pytest.raises(TrainingError, match="the disk is full"):
         run()
-    noted = project(services)
+    noted = project_of(services)
     assert noted.train_error == "the disk is full"
     assert noted.retry_at is not None
     assert noted.retry_at > time.time() + RETRY_SECONDS / 2
@@ -305,7 +290,7 @@ def test_a_failed_training_is_noted_and_pauses(services: Services, run: Run, tra
     services.store.update_project(PROJECT, retry_at=time.time() - 1)
     trainings.fails = ""
     assert run()
-    assert project(services).train_error == ""
+    assert project_of(services).train_error == ""
     told = [(event.kind, event.level) for event in reversed(services.store.events(PROJECT))]
     assert told == [("training_failed", "error"), ("trained", "info"), ("published", "info")]
 
@@ -346,7 +331,7 @@ def test_a_failed_request_is_answered_by_its_failure(services: Services, run: Ru
     trainings.fails = "out of memory"
     with pytest.raises(TrainingError):
         run()
-    assert project(services).train_requested_at is None
+    assert project_of(services).train_requested_at is None
     assert not run()
 
 
@@ -368,7 +353,7 @@ def test_a_lost_lease_ends_it_without_a_note(services: Services, run: Run) -> No
 
     with pytest.raises(LeaseLost):
         run(check=heartbeat)
-    assert (project(services).train_error, project(services).failed_digest) == ("", "")
+    assert (project_of(services).train_error, project_of(services).failed_digest) == ("", "")
     assert run()  # by whoever holds it now
 
 
@@ -420,7 +405,7 @@ def test_only_one_training_runs_in_a_process_and_nobody_is_kept_waiting(services
         with pytest.raises(TrainingWaits):
             run()
         assert serving(services) is None
-    assert project(services).failed_digest == ""
+    assert project_of(services).failed_digest == ""
     assert run()
 
 
@@ -450,7 +435,7 @@ def test_a_rejected_version_is_kept_and_does_not_serve(services: Services, run: 
     trainings.accepted = False
     assert run()
     assert serving(services) == 1
-    assert project(services).decided_model == 2
+    assert project_of(services).decided_model == 2
     assert [version.number for version in services.checkpoints(PROJECT).versions()] == [1, 2]
     assert not run()  # the same labels are not tried again
     told = [(event.kind, event.level) for event in services.store.events(PROJECT)]
@@ -464,7 +449,7 @@ def test_a_version_whose_worker_died_right_after_training_is_published(services:
     assert serving(services) == 1
     assert not run()
     assert serving(services) == 2
-    assert project(services).decided_model == 2
+    assert project_of(services).decided_model == 2
 
 
 @pytest.mark.usefixtures("trained")
