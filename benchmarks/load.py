@@ -47,7 +47,7 @@ from ml_backend.demo.label_studio import LabelStudioHost, find_label_studio, fre
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import Services, open_services, webhook_secret
+from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,8 +156,7 @@ class Bench:
         wait_until_up(self.settings.effective_backend_url)
         self.services = services = open_services(self.settings)
         self._running.callback(services.store.close)
-        secret = webhook_secret(services)
-        connection = Connection(services.client, services.store, services.settings, self.project, secret=secret)
+        connection = Connection(services.settings, services.store, services.client, self.project)
         connection.connect({**PROJECT, **FIRST})
         self._label_first()
         self.settle(trained=True)

@@ -36,7 +36,7 @@ from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.prediction.predictors import load_predictor
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import Services, open_services, webhook_secret
+from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import load_settings
 from strategies import available, catalogue
 
@@ -156,8 +156,7 @@ def project_of(
         "train_after": options.step,
         "seed": options.seed,
     }
-    secret = webhook_secret(services)
-    Connection(services.client, services.store, services.settings, known[title], secret=secret).connect(wanted)
+    Connection(services.settings, services.store, services.client, known[title]).connect(wanted)
     return known[title], parse_label_config(xml, unpainted=dataset.unpainted)
 
 

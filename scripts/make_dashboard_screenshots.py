@@ -48,10 +48,10 @@ def shown(browser: Browser, url: str, path: str, scheme: str, size: str, account
     page = context.new_page()
     page.goto(f"{url}{path}")
     page.wait_for_load_state("load")
-    page.evaluate("for (const one of document.images) one.loading = 'eager'")
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
     # Not wait_for_function, which evaluates text in the page: the policy of the pages refuses that.
     until = time.monotonic() + PATIENCE
-    while not page.evaluate("[...document.images].every((one) => one.complete)") and time.monotonic() < until:
+    while not page.evaluate("[...document.images].every((image) => image.complete)") and time.monotonic() < until:
         page.wait_for_timeout(200)
     page.wait_for_timeout(700)
     return page

@@ -82,8 +82,8 @@ class Installation:
 
     def published(self, project: int) -> bool:
         """Whether a project has its queue."""
-        found = json.loads(self.run("status", str(project), "--json"))
-        return bool(found["version"]) and found["state"] == "waiting"
+        status = json.loads(self.run("status", str(project), "--json"))
+        return bool(status["version"]) and status["state"] == "waiting"
 
     def doctor(self, project: int, **environment: str) -> str:
         """Return what it says, with the addresses and numbers of the documentation."""
@@ -103,10 +103,10 @@ def wait(done: Callable[[], bool], name: str) -> None:
 
 
 def examples(installation: Installation) -> dict[str, str]:
-    """Make a project healthy, break it, and return what is said of either."""
+    """Make a project healthy, break it, and return what doctor says of each."""
     client, data = installation.client, sample_dataset()
     project = int(client.create_project(title="Cells", label_config=label_config(data, "BrushLabels"))["id"])
-    client.upload_images(project, [one.image for one in data.splits["train"][:12]])
+    client.upload_images(project, [sample.image for sample in data.splits["train"][:12]])
     try:
         with installation.serving():
             installation.run("connect", str(project), "--set", "strategy=random")
@@ -122,13 +122,13 @@ def examples(installation: Installation) -> dict[str, str]:
         client.import_tasks(project, [{"data": {"image": "/data/local-files/?d=cells/13.png"}}])
         broken = installation.doctor(project, NEXTMASK_DEVICE="cuda", NEXTMASK_INPUT_SIZE="7")
     finally:
-        client.delete_project(project)
+        client.transport.json("DELETE", f"/api/projects/{project}/")
     return {"healthy": healthy, "broken": broken}
 
 
-def updated(page: str, found: dict[str, str]) -> str:
+def updated(page: str, texts: dict[str, str]) -> str:
     """Return the page with these examples in it."""
-    for name, text in found.items():
+    for name, text in texts.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, _, rest = page.partition(begin)
         page = f"{before}{begin}\n\n```text\n{text}\n```\n\n{end}{rest.partition(end)[2]}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wiring import PROJECT
+from wiring import PROJECT, renderer_of
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.annotations.config_edits import with_query_control
@@ -16,7 +16,6 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset, Sample, label_config
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.score_pool import PoolScorer
@@ -95,30 +94,32 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
     assert model
     label_map = parse_label_config(project.label_config)
     scorer = PoolScorer(Look(services, PROJECT, label_map), model)
-    found = scorer.rank(store.tasks(PROJECT), round_number=1)
-    best = sorted(found.priorities, key=lambda task: -found.priorities[task])
+    ranking = scorer.rank(store.tasks(PROJECT), round_number=1)
+    best = sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
     asked = {best[0]: Query((Box(20, 30, 60, 50), Box(120, 100, 48, 64)), 37.4)} if regions else {}
     version = f"nextmask-{model.number}.3"
     store.put_ranking(
         PROJECT,
-        found.priorities,
+        ranking.priorities,
         asked,
-        found.information,
+        ranking.information,
         ranking_version=version,
         decided_model=model.number,
         state="waiting",
     )
-    scorer = MaskRenderer(services, PROJECT, model, label_map)
+    scorer = renderer_of(services, model, label_map)
     tasks = {task.task_id: task for task in store.tasks(PROJECT)}
     rendered = scorer.render([tasks[task] for task in best[:published]])
-    scores = {task: 1 - value for task, value in found.priorities.items()}
-    store.put_published(PROJECT, version, [(one.task.task_id, scores[one.task.task_id], one.png) for one in rendered])
+    scores = {task: 1 - value for task, value in ranking.priorities.items()}
+    store.put_published(
+        PROJECT, version, [(shown.task.task_id, scores[shown.task.task_id], shown.png) for shown in rendered]
+    )
     store.mark_published(PROJECT, version)
     store.update_project(PROJECT, reconciled_at=1_795_000_000.0)
 
 
 def mask_of(services: Services, task: int) -> Path:
     """The true mask of a labelled task."""
-    found = services.store.task(PROJECT, task)
-    assert found
-    return Path(found.mask_file)
+    labelled = services.store.task(PROJECT, task)
+    assert labelled
+    return Path(labelled.mask_file)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from steps import children, is_running
+from studio_client import StudioClient
 from support import Nextmask, wait_for
 
 from ml_backend.annotations.label_map import parse_label_config
@@ -28,7 +29,6 @@ from ml_backend.annotations.masks import Mask, write_result
 from ml_backend.datasets import Dataset
 from ml_backend.demo.annotator import SimulatedAnnotator
 from ml_backend.errors import NextmaskError
-from ml_backend.label_studio import LabelStudio
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Annotator(threading.Thread):
         masks: task id -> the mask that was submitted last; skipped tasks and deleted labels are not among them.
     """
 
-    def __init__(self, client: LabelStudio, project: int, dataset: Dataset, seed: int) -> None:
+    def __init__(self, client: StudioClient, project: int, dataset: Dataset, seed: int) -> None:
         super().__init__(name="annotator", daemon=True)
         self._client, self._project, self._random = client, project, random.Random(seed)
         self._truth = dataset.truth()

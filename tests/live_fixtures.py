@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from prepared_studio import Account, host_on
 from shapes import make_shapes
+from studio_client import StudioClient
 from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset, label_config, sample_dataset
-from ml_backend.label_studio import LabelStudio
 
 FAST = {"input_size": 64, "iterations": 6, "train_after": 4, "held_out_share": 0.0}
 """Settings with which a training takes seconds. Nothing is held out: chance must not take all of four labels away."""
@@ -54,8 +54,8 @@ def older_studio(
 
 
 @pytest.fixture(scope="session")
-def label_studio(studio: Studio) -> LabelStudio:
-    return LabelStudio(studio.url, studio.token)
+def label_studio(studio: Studio) -> StudioClient:
+    return StudioClient(studio.url, studio.token)
 
 
 @pytest.fixture(scope="session")
@@ -70,21 +70,21 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture
-def make_project(label_studio: LabelStudio, dataset: Dataset) -> Iterator[Callable[..., int]]:
+def make_project(label_studio: StudioClient, dataset: Dataset) -> Iterator[Callable[..., int]]:
     """Make a project with images, the sample's by default; it is deleted after the test."""
     with _projects(label_studio, dataset) as make:
         yield make
 
 
 @pytest.fixture(scope="module")
-def make_module_project(label_studio: LabelStudio, dataset: Dataset) -> Iterator[Callable[..., int]]:
+def make_module_project(label_studio: StudioClient, dataset: Dataset) -> Iterator[Callable[..., int]]:
     """Like make_project, for a project that all tests of a module work on."""
     with _projects(label_studio, dataset) as make:
         yield make
 
 
 @contextmanager
-def _projects(label_studio: LabelStudio, sample: Dataset) -> Iterator[Callable[..., int]]:
+def _projects(label_studio: StudioClient, sample: Dataset) -> Iterator[Callable[..., int]]:
     made: list[int] = []
 
     def make(images: int = 12, control: str = "BrushLabels", xml: str | None = None, dataset: Dataset = sample) -> int:

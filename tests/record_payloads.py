@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from studio_client import StudioClient
 
 from ml_backend.annotations import brush
-from ml_backend.label_studio import LabelStudio
 
 PAYLOADS = Path(__file__).with_name("payloads")
 LABEL_CONFIG = """<View>
@@ -120,7 +120,7 @@ def region(label: str = "cell", **extra: Any) -> Recorded:
     return {"id": "r1", "from_name": "tag", "to_name": "image", "type": "brushlabels", **size, "value": value, **extra}
 
 
-def record(client: LabelStudio, recorder: Recorder, url: str, project_id: int) -> dict[str, Recorded]:
+def record(client: StudioClient, recorder: Recorder, url: str, project_id: int) -> dict[str, Recorded]:
     """Make Label Studio send one request of each kind."""
     seen: dict[str, Recorded] = {}
     post = client.transport.json
@@ -158,7 +158,7 @@ def record(client: LabelStudio, recorder: Recorder, url: str, project_id: int) -
     return seen
 
 
-def _record_events(client: LabelStudio, recorder: Recorder, project_id: int, task_id: int) -> dict[str, Recorded]:
+def _record_events(client: StudioClient, recorder: Recorder, project_id: int, task_id: int) -> dict[str, Recorded]:
     made: list[Any] = []
     shown = client.task(task_id)["predictions"][0]["id"]
 
@@ -191,7 +191,7 @@ def _record_events(client: LabelStudio, recorder: Recorder, project_id: int, tas
     return {f"webhook_{name}": request for name, request in events.items()}
 
 
-def data_manager_action(client: LabelStudio, project_id: int, name: str, tasks: list[int]) -> Any:
+def data_manager_action(client: StudioClient, project_id: int, name: str, tasks: list[int]) -> Any:
     """Do what the Data Manager does with selected tasks."""
     selected = {"selectedItems": {"all": False, "included": tasks}, "project": project_id}
     return client.transport.json("POST", "/api/dm/actions/", params={"project": project_id, "id": name}, json=selected)
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--token", required=True)
     options = parser.parse_args()
-    client, recorder = LabelStudio(options.url, options.token), Recorder()
+    client, recorder = StudioClient(options.url, options.token), Recorder()
     project = client.create_project(title="Recording", label_config=LABEL_CONFIG)
     try:
         with recorder.serving() as url:

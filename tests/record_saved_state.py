@@ -141,8 +141,8 @@ def label_parts(studio: RecordedStudio) -> None:
 
 def connected(studio: RecordedStudio, params: Json, **options: bool) -> Services:
     services = make_services(MODEL_DIR, studio)
-    secret = services.store.set_default("webhook_secret", SECRET)
-    connection = Connection(services.client, services.store, services.settings, studio.id, secret=secret)
+    services.store.set_default("webhook_secret", SECRET)
+    connection = Connection(services.settings, services.store, services.client, studio.id)
     connection.connect(params, **options)
     return services
 
@@ -176,7 +176,7 @@ def label_next(studio: RecordedStudio, count: int) -> None:
 def shown(services: Services, client: TestClient, studio: RecordedStudio) -> Json:
     """Return what commands and pages tell of a project; open some pictures, which are kept."""
     project, queue = studio.id, studio.queue()
-    status = project_status(services, project).as_json()
+    status = project_status(services.settings, services.store, project).as_json()
     checkpoints = services.checkpoints(project)
     serving = checkpoints.current()
     assert serving is not None

@@ -20,7 +20,7 @@ from ml_backend.datasets import Dataset
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
 from ml_backend.demo.label_studio import free_port
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import Services, open_services, webhook_secret
+from ml_backend.projects.services import Services, open_services
 from ml_backend.projects.status import Status, project_status
 from ml_backend.settings import Settings, load_settings
 
@@ -128,14 +128,13 @@ class Nextmask:
     # -- its projects -------------------------------------------------------------------------------------------------
     def connection(self, project: int) -> Connection:
         services = self.services
-        secret = webhook_secret(services)
-        return Connection(services.client, services.store, services.settings, project, secret=secret)
+        return Connection(services.settings, services.store, services.client, project)
 
     def connect(self, project: int, **settings: Any) -> list[str]:
         return self.connection(project).connect({**self.project_settings, **settings})
 
     def status(self, project: int) -> Status:
-        return project_status(self.services, project)
+        return project_status(self.services.settings, self.services.store, project)
 
     def settled(self, project: int) -> bool:
         """Whether the worker has seen everything up to now."""

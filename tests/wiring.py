@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from ml_backend.images.cache import ImageCache
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services, open_services
+from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Project, Store, Task
 from ml_backend.worker.look import Look
@@ -200,6 +201,26 @@ def put_task(services: Services, task_id: int, **fields: Any) -> Task:
     task = task_of(task_id, **fields)
     services.store.put_tasks([task])
     return task
+
+
+def renderer_of(
+    services: Services,
+    model: Version | None,
+    label_map: LabelMap = LABEL_MAP,
+    *,
+    project: int = PROJECT,
+    **options: Any,
+) -> MaskRenderer:
+    """The renderer of a project's masks with one version; `options` as of MaskRenderer."""
+    return MaskRenderer(
+        services.settings,
+        services.store,
+        project,
+        label_map,
+        images=services.images_of(project),
+        predictor=partial(services.predictor, project, model.number) if model else None,
+        **options,
+    )
 
 
 def task_of(task_id: int, project: int = PROJECT, **fields: Any) -> Task:

@@ -33,6 +33,21 @@ class Box:
         """Index of its pixels in an (H,W) array."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
+    def corners_in_picture(self, size: tuple[int, int], picture_size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return the first and last pixels of the box in a picture that shows the whole image at another size.
+
+        Args:
+            size: (height, width) of the image.
+            picture_size: (height, width) of the picture.
+
+        Returns:
+            Left, top, right and bottom column or row, each inside the picture.
+        """
+        down, across = picture_size[0] / size[0], picture_size[1] / size[1]
+        left, top = int(self.left * across), int(self.top * down)
+        right, bottom = round((self.left + self.width) * across) - 1, round((self.top + self.height) * down) - 1
+        return left, top, min(max(right, left), picture_size[1] - 1), min(max(bottom, top), picture_size[0] - 1)
+
 
 @dataclass(frozen=True)
 class Query:

@@ -11,7 +11,7 @@ history: this is what can be told from the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
 
@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from ml_backend.annotations import masks, shapes
 from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.effort import Points, as_points, spread
+from ml_backend.annotations.fields import lead_time_of, number_in, regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import Mask
 from ml_backend.errors import MaskError
 
 PIXELS_PER_CLICK: Final = 10.0
-_LONGEST = 1e9
-"""Seconds that a lead time can be; longer ones were not measured."""
 _ROUNDED = 3
 """Decimals of a percentage to which vertices are compared: a tenth of a pixel in an image of 10,000."""
 _UNTOUCHED = "prediction"
@@ -49,13 +48,14 @@ def clicks(
         minimum_area, tolerance: what the shown regions were written with; see `masks.write_result`.
     """
     shown = _Shown(before, label_map, minimum_area, tolerance)
-    regions = [region for region in masks.mask_regions(result, label_map) if _class(region, label_map) is not None]
+    regions = [region for region in masks.mask_regions(result, label_map) if label_map.class_of(region) is not None]
     rows: _Rows = []
     for region in regions:
         if region.get("origin") != _UNTOUCHED:
             rows += _drawn(region, shown)
     for index in range(len(label_map.classes)):
-        rows += _painted([one for one in regions if _class(one, label_map) == index and _is_painted(one)], index, shown)
+        painted = [region for region in regions if label_map.class_of(region) == index and _is_painted(region)]
+        rows += _painted(painted, index, shown)
     rows += _deleted(regions, label_map, shown)
     return as_points(rows)
 
@@ -79,9 +79,7 @@ def annotation_effort(
         measure: "clicks", or "seconds": the clicks rescaled so that they sum to the lead time.
         minimum_area, tolerance: as in `clicks`.
     """
-    found = annotation.get("result")
-    result = found if isinstance(found, list) else []
-    points = clicks(result, label_map, before, minimum_area=minimum_area, tolerance=tolerance)
+    points = clicks(regions_of(annotation), label_map, before, minimum_area=minimum_area, tolerance=tolerance)
     height, width = before.shape
     if boxes and len(points):
         columns = points[:, 0].clip(0, width - 1).astype(np.intp)
@@ -89,11 +87,11 @@ def annotation_effort(
         points = points[covered_pixels(boxes, (height, width))[rows, columns]]
     if measure == "clicks":
         return points
-    seconds = annotation.get("lead_time")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST:
+    seconds = lead_time_of(annotation)
+    if not seconds:
         return None
     places = [(box.left, box.top, box.width, box.height) for box in boxes] or [(0, 0, width, height)]
-    return spread(points, float(seconds), places)
+    return spread(points, seconds, places)
 
 
 class _Shown:
@@ -141,7 +139,7 @@ def _drawn(region: _Region, shown: _Shown) -> _Rows:
     if points is None:
         value = region["value"]
         try:
-            x, y = (shapes.number_in(value, key, -1e7, 1e7) for key in ("x", "y"))
+            x, y = (number_in(value, key, -1e7, 1e7) for key in ("x", "y"))
         except MaskError:
             return []
         points = np.array([[x + _half(value, "width"), y + _half(value, "height")]])
@@ -153,7 +151,7 @@ def _drawn(region: _Region, shown: _Shown) -> _Rows:
 
 def _half(value: Mapping[str, Any], side: str) -> float:
     """Return half the side of a rectangle; nothing for ellipses, whose x and y are their centre already."""
-    return shapes.number_in(value, side, -1e7, 1e7) / 2 if side in value else 0.0
+    return number_in(value, side, -1e7, 1e7) / 2 if side in value else 0.0
 
 
 def _painted(regions: Sequence[_Region], index: int, shown: _Shown) -> _Rows:
@@ -179,7 +177,7 @@ def boundary(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _deleted(regions: Sequence[_Region], label_map: LabelMap, shown: _Shown) -> _Rows:
     """One click for each shown region that is gone; a class that was painted anew has its price already."""
     there = {str(region.get("id")) for region in regions}
-    repainted = {_class(region, label_map) for region in regions if _is_painted(region)}
+    repainted = {label_map.class_of(region) for region in regions if _is_painted(region)}
     height, width = shown.mask.shape
     rows: _Rows = []
     for name, index in shown.painted.items():
@@ -209,16 +207,3 @@ def _pixels(region: _Region, size: tuple[int, ...]) -> NDArray[np.bool_]:
         shapes.paint(canvas, region["value"], 1)
     painted: NDArray[np.bool_] = canvas > 0
     return painted
-
-
-def _class(region: _Region, label_map: LabelMap) -> int | None:
-    value = region.get("value")
-    labels = value.get(str(region.get("type"))) if isinstance(value, Mapping) else None
-    return next(_indices(labels, label_map), None) if isinstance(labels, Sequence) else None
-
-
-def _indices(labels: Sequence[object], label_map: LabelMap) -> Iterator[int]:
-    for label in labels:
-        index = label_map.index_of(label) if isinstance(label, str) else None
-        if index is not None:
-            yield index

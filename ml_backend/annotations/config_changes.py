@@ -57,16 +57,13 @@ class ConfigChange:
 
     def _lost(self, region: Mapping[str, Any]) -> str | None:
         """Return the class or control that a region of the old configuration lost."""
-        name = next((one.name for one in self._before.controls if one.name == region.get("from_name")), None)
+        name = next(
+            (control.name for control in self._before.controls if control.name == region.get("from_name")), None
+        )
         if name is None or name in self._controls:
             return name
-        value = region.get("value")
-        labels = value.get(str(region.get("type"))) if isinstance(value, Mapping) else None
-        spelt = [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
-        if any(self._after.index_of(label) is not None for label in spelt):
-            return None
-        found = (self._before.index_of(label) for label in spelt)
-        return next((self._before.classes[index] for index in found if index is not None), None)
+        index = self._before.class_of(region)
+        return None if index is None or self._after.class_of(region) is not None else self._before.classes[index]
 
     def _loss(self, name: str) -> str:
         counts = [count for count in self.dropped.get(name, {}).values() if count]

@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
 from ml_backend.annotations.config_xml import Element, folded, read_elements
+from ml_backend.annotations.fields import labels_of
 from ml_backend.errors import LabelConfigError, first_few, shown
 from ml_backend.settings import Settings
 
@@ -92,6 +93,11 @@ class LabelMap:
     def index_of(self, label: str) -> int | None:
         """Class index of a label in any spelling, whatever its case; None when there is no such class."""
         return self._index.get(folded(label))
+
+    def class_of(self, region: Mapping[str, Any]) -> int | None:
+        """Class index of the first label of a region that the configuration has; None when it has none of them."""
+        indices = (self.index_of(label) for label in labels_of(region) if isinstance(label, str))
+        return next((index for index in indices if index is not None), None)
 
     def writer_of(self, index: int) -> Control | None:
         """Control that predictions of a class are written with: the first brush, bitmask or polygon control with it.

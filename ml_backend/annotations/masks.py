@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations import brush, outlines, shapes
+from ml_backend.annotations.fields import labels_of, number_in
 from ml_backend.annotations.label_map import IGNORE_INDEX, Control, LabelMap
 from ml_backend.errors import MaskError, first_few, shown
 
@@ -223,9 +224,7 @@ def _size(regions: Sequence[_Value], size: tuple[int, int] | None) -> tuple[int,
     sizes = {} if size is None else {size: "the image"}
     for region in regions:
         if region.get("original_height") is not None and region.get("original_width") is not None:
-            height, width = (
-                shapes.number_in(region, f"original_{side}", 1, MAXIMUM_PIXELS) for side in ("height", "width")
-            )
+            height, width = (number_in(region, f"original_{side}", 1, MAXIMUM_PIXELS) for side in ("height", "width"))
             sizes.setdefault((int(height), int(width)), f"region {shown(region.get('id'))}")
     if not sizes:
         raise MaskError("nothing says the size of the image: no region has original_width and original_height")
@@ -253,18 +252,13 @@ def _paint(mask: Mask, region: _Value, label_map: LabelMap) -> int:
         raise MaskError("it has no value")
     if not any(region.get("from_name") == control.name for control in label_map.controls):
         raise MaskError("the labelling configuration has no such control that is read as masks")
-    index = _class_index(value.get(region["type"]), label_map)
-    return shapes.paint(mask, value, index)
-
-
-def _class_index(labels: object, label_map: LabelMap) -> int:
-    if not isinstance(labels, Sequence) or isinstance(labels, str) or not labels:
-        raise MaskError("it has no label")
-    known = [label_map.index_of(label) for label in labels if isinstance(label, str)]
-    index = next((index for index in known if index is not None), None)
+    index = label_map.class_of(region)
     if index is None:
-        raise MaskError(f"its label {shown(labels[0])} is not in the labelling configuration")
-    return index
+        labels = labels_of(region)
+        raise MaskError(
+            f"its label {shown(labels[0])} is not in the labelling configuration" if labels else "it has no label"
+        )
+    return shapes.paint(mask, value, index)
 
 
 # Writing

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.fields import number_in
 from ml_backend.annotations.label_map import LabelMap
-from ml_backend.annotations.shapes import number_in
 from ml_backend.errors import MaskError, shown
 
 TYPES: Final = ("rectanglelabels", "rectangle")

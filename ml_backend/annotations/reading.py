@@ -1,31 +1,16 @@
-"""One annotation as Label Studio sends it: its regions, its time, and the mask that it started from."""
+"""What an annotation is compared with: the mask that its annotator started from, and the boxes that were asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, covered_pixels
+from ml_backend.annotations.fields import regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.voting import Annotation
-
-_LONGEST_SECONDS = 1e9
-
-
-def regions_of(row: Mapping[str, Any]) -> list[Any]:
-    """Return the result of an annotation or prediction; empty where it is none."""
-    found = row.get("result")
-    return found if isinstance(found, list) else []
-
-
-def lead_time_of(value: object) -> float | None:
-    """Return a lead time that is one; hosts and imports may put anything there."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LONGEST_SECONDS:
-        return None
-    return float(value)
 
 
 def agreement_with(before: bytes | None, mask: masks.Mask, label_map: LabelMap) -> float | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ml_backend.annotations import brush, outlines
+from ml_backend.annotations.fields import number_in
 from ml_backend.errors import MaskError, shown
 
 MAXIMUM_VERTICES: Final = 100_000
@@ -59,22 +60,7 @@ def vertices(value: Value) -> outlines.Points | None:
         return _points(value["points"])
     if "vertices" not in value:
         return None
-    found = value["vertices"]
-    if not isinstance(found, Sequence) or not all(isinstance(vertex, Mapping) for vertex in found):
-        raise MaskError("its vertices are no list of objects")
-    return _points([(vertex.get("x"), vertex.get("y")) for vertex in found])
-
-
-def number_in(value: Value, key: str, low: float, high: float) -> float:
-    """A number of a region.
-
-    Raises:
-        MaskError: it is missing, no number, or outside [low, high].
-    """
-    number = value.get(key)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
-        raise MaskError(f"its {key} is {shown(number)}, expected a number from {low} to {high}")
-    return number
+    return _positions(_vertices(value))
 
 
 def open_png(data: bytes) -> Image.Image:
@@ -131,14 +117,11 @@ def _paint_polygon(mask: Mask, value: Value, index: int) -> int:
 
 
 def _paint_vector(mask: Mask, value: Value, index: int) -> int:
-    vertices = value["vertices"]
-    if not isinstance(vertices, Sequence) or not all(isinstance(vertex, Mapping) for vertex in vertices):
-        raise MaskError("its vertices are no list of objects")
+    vertices = _vertices(value)
     if not value.get("closed"):
         raise MaskError("it is an open path, which has no area")
     vertices = _chained(vertices)
-    corners = _points([(vertex.get("x"), vertex.get("y")) for vertex in vertices])
-    _fill(mask, np.concatenate(list(_segments(vertices, corners))), index)
+    _fill(mask, np.concatenate(list(_segments(vertices, _positions(vertices)))), index)
     return len(vertices)
 
 
@@ -200,6 +183,18 @@ def _percent(value: Value, key: str) -> float:
 
 def _degrees(value: Value) -> float:
     return 0.0 if value.get("rotation") is None else number_in(value, "rotation", -3600, 3600)
+
+
+def _vertices(value: Value) -> Sequence[Value]:
+    vertices = value["vertices"]
+    if not isinstance(vertices, Sequence) or not all(isinstance(vertex, Mapping) for vertex in vertices):
+        raise MaskError("its vertices are no list of objects")
+    return vertices
+
+
+def _positions(vertices: Sequence[Value]) -> outlines.Points:
+    """(N, 2) x and y of vertices, in percent."""
+    return _points([(vertex.get("x"), vertex.get("y")) for vertex in vertices])
 
 
 def _chained(vertices: Sequence[Value]) -> Sequence[Value]:

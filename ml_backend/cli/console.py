@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from ml_backend.errors import NextmaskError
 from ml_backend.projects.services import Services
+from ml_backend.store import Store
 
 console = Console()
 errors = Console(stderr=True)
@@ -32,12 +33,12 @@ def progress_bar() -> Progress:
     )
 
 
-def watch(services: Services, project_id: int, done: Callable[[], bool]) -> None:
+def watch(store: Store, project_id: int, done: Callable[[], bool]) -> None:
     """Show what happens to a project, whichever process does it, until `done` says so."""
     with progress_bar() as bar:
         line = bar.add_task("waiting for the worker", total=None)
         while not done():
-            project = services.store.project(project_id)
+            project = store.project(project_id)
             if project is not None:
                 name = project.stage or project.state
                 bar.update(line, description=name, completed=project.stage_done, total=project.stage_total or None)
@@ -80,7 +81,7 @@ def reconcile_now(services: Services, project_id: int) -> None:
 
     thread, outcome = in_background(work)
     try:
-        watch(services, project_id, lambda: not thread.is_alive())
+        watch(services.store, project_id, lambda: not thread.is_alive())
     except KeyboardInterrupt:
         worker.stop()
         thread.join()

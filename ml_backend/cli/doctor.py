@@ -69,7 +69,7 @@ def lines_of(report: Report, width: int) -> Iterator[Text]:
 def _finding_lines(finding: Finding, width: int) -> Iterator[Text]:
     mark, style = _MARKS[finding.level]
     level = f"{finding.level}: " if finding.level in ("warning", "problem", "skipped") else ""
-    first = _wrapped(f"  {mark} {level}{finding.check}: {finding.found}", width, "    ")
+    first = _wrapped(f"  {mark} {level}{finding.check}: {finding.message}", width, "    ")
     head = Text(first[0])
     head.stylize(style, 2, 4 + len(level))
     yield head

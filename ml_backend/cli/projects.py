@@ -16,7 +16,8 @@ from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.passed_over import StreamCounts
 from ml_backend.projects.passed_over import keep as keep_tasks
-from ml_backend.projects.services import Services, open_services, roll_back, webhook_secret
+from ml_backend.projects.services import open_services
+from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
 from ml_backend.settings import load_settings
 
@@ -40,7 +41,7 @@ def connect(
     """Set a Label Studio project up (again, when something is missing). nextmask serve must be running."""
     services = open_services(load_settings(backend_url=backend_url))
     overrides = parse_settings(setting) if setting else None
-    connection = _connection(services, project)
+    connection = Connection(services.settings, services.store, services.client, project)
     if not add_query_control and connection.lacks_query_control(overrides):
         add_query_control = _offer_query_control(project)
     changes = connection.connect(overrides, add_query_control=add_query_control)
@@ -51,7 +52,8 @@ def connect(
 def disconnect(project: ProjectId) -> None:
     """Put a project back as it was before connect; annotations and predictions stay."""
     services = open_services(load_settings())
-    _report(_connection(services, project).disconnect(), "There was nothing to put back.")
+    connection = Connection(services.settings, services.store, services.client, project)
+    _report(connection.disconnect(), "There was nothing to put back.")
 
 
 @commands.command()
@@ -62,14 +64,14 @@ def status(
     """Show labels, versions, queue and errors."""
     services = open_services(load_settings())
     wanted = [project] if project is not None else [one.id for one in services.store.projects()]
-    found = [project_status(services, one) for one in wanted]
+    found = [project_status(services.settings, services.store, one) for one in wanted]
     if as_json:
         shown: Any = found[0].as_json() if project is not None else [one.as_json() for one in found]
         typer.echo(json.dumps(shown, indent=1))
         return
     if project is None:
         for gone in services.store.gone_projects():
-            console.print(gone_text(services, gone), markup=False)
+            console.print(gone_text(services.settings, gone), markup=False)
     if not found:
         console.print("No project is connected. Run: nextmask connect PROJECT")
         return
@@ -83,7 +85,7 @@ def status(
 def train(project: ProjectId) -> None:
     """Train now on all labels, then rank and publish."""
     services = open_services(load_settings())
-    known_project(services, project)
+    known_project(services.settings, services.store, project)
     before = services.checkpoints(project).latest()
     services.store.wake(project, train=True)
     reconcile_now(services, project)
@@ -99,10 +101,10 @@ def train(project: ProjectId) -> None:
 def rank(project: ProjectId) -> None:
     """Score and order the unlabelled tasks now, and publish the queue."""
     services = open_services(load_settings())
-    known_project(services, project)
+    known_project(services.settings, services.store, project)
     services.store.wake(project, ranking_key="")
     reconcile_now(services, project)
-    now = known_project(services, project)
+    now = known_project(services.settings, services.store, project)
     console.print(f"{now.published_version or 'Nothing'} is published.")
 
 
@@ -113,7 +115,7 @@ def keep(
 ) -> None:
     """Return tasks that stream mode passed over to the pool."""
     services = open_services(load_settings())
-    known_project(services, project)
+    known_project(services.settings, services.store, project)
     keep_tasks(services.client, services.store, project, tasks)
     services.store.wake(project)
     console.print(f"Returned to the pool: {len(set(tasks))}.")
@@ -123,7 +125,7 @@ def keep(
 def versions(project: ProjectId, as_json: AsJson = False) -> None:
     """List model versions with their held-out measures."""
     services = open_services(load_settings())
-    known_project(services, project)
+    known_project(services.settings, services.store, project)
     checkpoints = services.checkpoints(project)
     current = checkpoints.current()
     rows = [_version_row(version, current) for version in checkpoints.versions()]
@@ -149,8 +151,8 @@ def rollback(
 ) -> None:
     """Let an earlier version serve; the queue follows."""
     services = open_services(load_settings())
-    known_project(services, project)
-    version = roll_back(services, project, number)
+    known_project(services.settings, services.store, project)
+    version = roll_back(services.settings, services.store, project, number)
     reconcile_now(services, project)
     console.print(f"Version {version.number} serves again: {_measure(version)}.")
 
@@ -171,10 +173,6 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def _connection(services: Services, project: int) -> Connection:
-    return Connection(services.client, services.store, services.settings, project, secret=webhook_secret(services))
 
 
 def _offer_query_control(project: int) -> bool:

@@ -1,20 +1,27 @@
-"""The dashboard: what a team looks at all day, served by `nextmask serve` at `/`.
+"""The dashboard: the pages that a team looks at all day, served by `nextmask serve` at `/`.
+
+    projects        all connected projects
+    overview        a project: its state, `learning_curve`, `labelling_time`, latest events
+    queue           the images that are labelled next, as pictures
+    versions        the versions, and the way back to an earlier one
+    compare         two versions side by side
+    tasks, events   tasks that no version learns from; what happened
+    picture_routes  the addresses of pictures; `pictures/` draws them, and measures two versions
+    pages           what pages share: the project of an address, parts of long lists, errors as pages
+    rendering       templates and their filters; `static` serves style sheets and scripts
 
 Pages are made on the server, from the store and the checkpoints alone, so they open while Label Studio is down, and
-reading takes no script. htmx keeps the live parts fresh, Chart.js draws the curves; both are in the package.
-
-    rendering   Jinja2, filters, the frame of a page
-    pages       the router; errors as pages
-    <page>      one module per page, with what it shows as frozen dataclasses
+reading takes no script. htmx keeps the live parts fresh, Chart.js draws the curves; both are in the package. A module
+that makes a page has the function `add_pages`, and the values that the page shows as frozen dataclasses.
 """
 
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from ml_backend.dashboard import comparison, events, overview, picture_files, projects, queue, tasks, versions
+from ml_backend.dashboard import compare, events, overview, picture_routes, projects, queue, tasks, versions
 from ml_backend.dashboard.pages import PageRoute
-from ml_backend.dashboard.pictures import Comparisons, PictureCache, Pictures
+from ml_backend.dashboard.pictures import Comparisons, PictureCache, Pictures, Subjects
 from ml_backend.dashboard.static import static_files
 from ml_backend.projects.services import Services
 
@@ -23,13 +30,15 @@ __all__ = ["add_dashboard"]
 
 def add_dashboard(app: FastAPI, services: Services) -> None:
     """Add the pages and their static files to an application."""
+    settings, store = services.settings, services.store
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    for page in (projects, overview, versions, tasks, events):
-        page.add_pages(router, services)
-    cache = PictureCache(services.settings.model_dir / "pictures", max_bytes=services.settings.picture_cache_bytes)
+    cache = PictureCache(settings.model_dir / "pictures", max_bytes=settings.picture_cache_bytes)
     pictures = Pictures(services, cache)
-    picture_files.add_pages(router, services, pictures)
-    queue.add_pages(router, services, pictures)
-    comparison.add_pages(router, services, Comparisons(services, pictures, cache))
+    for page in (projects, overview, versions, tasks):
+        page.add_pages(router, settings, store)
+    events.add_pages(router, store)
+    picture_routes.add_pages(router, store, Subjects(settings, store), pictures)
+    queue.add_pages(router, settings, store, pictures)
+    compare.add_pages(router, settings, store, Comparisons(settings, store, pictures, cache))
     app.include_router(router)
     app.mount("/static", static_files(), name="static")

@@ -1,4 +1,4 @@
-"""What labels took: minutes per label, and how good the pre-annotation was, as labelling went on."""
+"""How long labels took, and how well their pre-annotation fitted, as labelling went on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ BINS: Final = 24
 
 @dataclass(frozen=True)
 class Group:
-    """Consecutive labels, counted from 1.
+    """Consecutive labels.
 
     Attributes:
-        minutes: median, since a tab that stays open over lunch says nothing; None where no time is known.
-        agreement: mean IoU of pre-annotation and submitted mask; None where there was no pre-annotation.
+        first, last: numbers of the labels, counted from 1.
+        minutes: median per label, since a tab that stays open over lunch says nothing; None where no time is known.
+        agreement: mean IoU between pre-annotation and submitted mask; None where there was no pre-annotation.
     """
 
     first: int
@@ -34,12 +35,13 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabellingTime:
     """All labels in groups.
 
     Attributes:
-        hours: what they took together, of those whose time is known.
-        minutes, agreement: median and mean over all; None where nothing is known.
+        groups: at most `BINS`, oldest first.
+        hours: sum over the labels whose time is known.
+        minutes, agreement: median and mean over all labels; None where nothing is known.
     """
 
     groups: tuple[Group, ...]
@@ -56,12 +58,12 @@ class Labelling:
         }
 
 
-def labelling(labels: Sequence[Label]) -> Labelling:
-    """Put labels into groups of consecutive ones, oldest first."""
+def labelling_time(labels: Sequence[Label]) -> LabellingTime:
+    """Put labels, oldest first, into groups of consecutive ones."""
     size = max(1, -(-len(labels) // BINS))
     groups = tuple(_group(labels[start : start + size], start) for start in range(0, len(labels), size))
     whole = _group(labels, 0) if labels else None
-    return Labelling(
+    return LabellingTime(
         groups=groups,
         hours=sum(label.lead_time or 0.0 for label in labels) / 3600,
         minutes=whole.minutes if whole else None,

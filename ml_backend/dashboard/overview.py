@@ -1,4 +1,4 @@
-"""A project's first page: what goes on, what labelling brings, what it takes, and what is wrong."""
+"""A project's first page: its state, learning curve, labelling effort, latest events, and what is wrong."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ml_backend.dashboard.curves import learning_curve
-from ml_backend.dashboard.labelling_time import labelling
+from ml_backend.dashboard.labelling_time import labelling_time
+from ml_backend.dashboard.learning_curve import learning_curve
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.rendering import render
-from ml_backend.projects.services import Services
+from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
-from ml_backend.store import Project
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store
 
 EVENTS: Final = 5
 """How many of the last events are shown."""
 ERRORS: Final = 5
-"""How many of the tasks with errors are shown; the page of tasks has all."""
+"""How many problems are shown; the page of tasks has those of all tasks."""
 PAIRS: Final = 400
-"""How many answered queries are drawn, the last ones."""
+"""How many tasks with regions are drawn, the last ones."""
 SILENT_SECONDS: Final = 60.0
-"""After which a project that waits for a worker, and has none, says so."""
+"""How long work waits for a worker before the page says that there is none."""
 _ASKED: Final = {
-    "train": "A training was asked for. It starts when the worker looks next, within seconds, if there is a label.",
-    "rank": "A new order was asked for. It starts when the worker looks next, within seconds.",
+    "train": "Training requested. It starts within seconds, if a worker is running and an image is labelled.",
+    "rank": "Ranking requested. It starts within seconds, if a worker is running.",
 }
 
 
@@ -37,11 +38,11 @@ class Live:
     """What changes from one second to the next.
 
     Attributes:
-        doing: what is going on, in words; empty at rest.
-        share: how far that is, in [0, 1]; None where it cannot be told.
-        elapsed: seconds since it began.
-        is_busy: ask again soon.
-        is_silent: there is work, and no worker that does it.
+        doing: what the worker is doing, in words; empty at rest.
+        share: how much of that is done, in [0, 1]; None where that is not known.
+        elapsed: seconds since it began; None at rest.
+        is_busy: whether a worker is working on the project: the page asks again sooner.
+        is_silent: whether work is waiting and no worker picks it up.
     """
 
     status: Status
@@ -52,59 +53,58 @@ class Live:
     is_silent: bool
 
 
-def add_pages(router: APIRouter, services: Services) -> None:
-    """Add `/projects/{project}`, its live part, and what its buttons ask for."""
+def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
+    """Add `/projects/{project_id}`, its live part, and what its buttons request."""
 
-    @router.get("/projects/{project}")
+    @router.get("/projects/{project_id}")
     def overview(
-        request: Request, project: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
+        request: Request, project_id: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
     ) -> Response:
-        found = project_of(services, project)
-        settings, _ = project_settings(services, found)
-        labels = services.store.labels(project)
-        records = services.checkpoints(project).history()
-        efforts = answered_efforts(services.store, project)
-        state = project_state(services, project)
-        status = in_full(services, state, records=records, labels=labels, efforts=efforts)
+        project = project_of(store, project_id)
+        own_settings, _ = project_settings(settings, store, project)
+        labels = store.labels(project_id)
+        records = checkpoints_of(settings, project_id).history()
+        efforts = answered_efforts(store, project_id)
+        state = project_state(settings, store, project_id)
+        status = in_full(settings, store, state, records=records, labels=labels, efforts=efforts)
         errors = {where: error for where, error in status.errors.items() if where != "project"}
         return render(
             request,
             "overview.html",
-            project=found,
+            project=project,
             tab="overview",
-            live=live(found, status),
+            live=live(project, status),
             curve=learning_curve(records, labels),
-            labelling=labelling(labels),
+            labelling=labelling_time(labels),
             pairs=efforts[-PAIRS:],
             errors=dict(list(errors.items())[:ERRORS]),
-            error_count=len(errors),
-            events=services.store.events(project, limit=EVENTS),
+            events=store.events(project_id, limit=EVENTS),
             asked=_ASKED.get(asked, ""),
-            label_studio=services.settings.effective_label_studio_public_url,
-            train_after=settings.train_after,
-            held_out_share=settings.held_out_share,
+            label_studio=settings.effective_label_studio_public_url,
+            train_after=own_settings.train_after,
+            held_out_share=own_settings.held_out_share,
         )
 
-    @router.get("/projects/{project}/live")
-    def live_part(request: Request, project: ProjectId, version: str = "") -> Response:
-        found = project_of(services, project)
-        now = live(found, project_state(services, project))
-        is_newer = found.published_version != version
-        return render(request, "live.html", project=found, live=now, shown=version, is_newer=is_newer)
+    @router.get("/projects/{project_id}/live")
+    def live_part(request: Request, project_id: ProjectId, version: str = "") -> Response:
+        project = project_of(store, project_id)
+        now = live(project, project_state(settings, store, project_id))
+        is_newer = project.published_version != version
+        return render(request, "live.html", project=project, live=now, shown=version, is_newer=is_newer)
 
-    @router.post("/projects/{project}/train")
-    def train(request: Request, project: ProjectId) -> Response:
-        services.store.wake(project_of(services, project).id, train=True)
-        return _back(request, project, "train")
+    @router.post("/projects/{project_id}/train")
+    def train(request: Request, project_id: ProjectId) -> Response:
+        store.wake(project_of(store, project_id).id, train=True)
+        return _back(request, project_id, "train")
 
-    @router.post("/projects/{project}/rank")
-    def rank(request: Request, project: ProjectId) -> Response:
-        services.store.wake(project_of(services, project).id, ranking_key="")
-        return _back(request, project, "rank")
+    @router.post("/projects/{project_id}/rank")
+    def rank(request: Request, project_id: ProjectId) -> Response:
+        store.wake(project_of(store, project_id).id, ranking_key="")
+        return _back(request, project_id, "rank")
 
 
 def live(project: Project, status: Status) -> Live:
-    """Tell what goes on."""
+    """Describe what the worker is doing for a project."""
     now = time.time()
     is_held = project.lease_owner is not None and (project.lease_expires or 0) > now
     is_busy = is_held and bool(status.stage)

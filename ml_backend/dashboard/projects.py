@@ -1,4 +1,4 @@
-"""The first page: all connected projects."""
+"""The first page: all connected projects, failed ones first."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
-from ml_backend.projects.services import Services
-from ml_backend.projects.status import gone_text, serving_record
-from ml_backend.store import Event, Project
+from ml_backend.projects.serving import serving_record
+from ml_backend.projects.status import gone_text, shown_state
+from ml_backend.settings import Settings
+from ml_backend.store import Event, Project, Store
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One project in the list.
+    """A project in the list.
 
     Attributes:
-        labels, pool: labelled and unlabelled tasks. queue: published ones among the unlabelled.
-        miou: held-out mIoU of the version that serves; None where none was measured.
-        event: the last one.
+        state: as `Status.state`.
+        labels, pool: numbers of labelled and unlabelled tasks. queue: of published ones among the unlabelled.
+        miou: held-out mIoU of the version that serves, in [0, 1]; None where it was not measured.
+        event: the latest; None before the first.
     """
 
     project: Project
+    state: str
     labels: int
     pool: int
     queue: int
@@ -30,26 +33,27 @@ class Summary:
     event: Event | None
 
 
-def add_pages(router: APIRouter, services: Services) -> None:
+def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     """Add `/`."""
 
     @router.get("/")
     def projects(request: Request) -> Response:
-        summaries = [summarise(services, project) for project in services.store.projects()]
-        gone = [gone_text(services, project) for project in services.store.gone_projects()]
+        summaries = [summarise(settings, store, project) for project in store.projects()]
+        gone = [gone_text(settings, project) for project in store.gone_projects()]
         return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency), gone=gone)
 
 
-def summarise(services: Services, project: Project) -> Summary:
+def summarise(settings: Settings, store: Store, project: Project) -> Summary:
     """Describe a project in a few numbers, all counted by the database."""
-    counts = services.store.count_tasks(project.id)
-    record = serving_record(services, project)
-    events = services.store.events(project.id, limit=1)
+    counts = store.count_tasks(project.id)
+    record = serving_record(settings, project)
+    events = store.events(project.id, limit=1)
     return Summary(
         project=project,
+        state=shown_state(project),
         labels=counts.get("labelled", 0),
         pool=counts.get("unlabelled", 0),
-        queue=services.store.queue_length(project.id, project.published_version),
+        queue=store.queue_length(project.id, project.published_version),
         miou=record.measures.get("miou") if record else None,
         event=events[0] if events else None,
     )

@@ -1,8 +1,9 @@
-"""The queue as pictures: what is labelled next, and why."""
+"""The page of the queue: pictures of the images that are labelled next, and why they come there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,10 +15,9 @@ from ml_backend.dashboard.pictures import NoPicture, Pictures, Subject, hex_colo
 from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import Project, QueueEntry
+from ml_backend.store import Project, QueueEntry, Store
 from strategies import Words, catalogue
 
 PAGE: Final = 12
@@ -31,7 +31,11 @@ Strength = Literal["30", "60", "100"]
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A class that is predicted in an image."""
+    """A class that is predicted in an image.
+
+    Attributes:
+        colour: as web pages write it. share: of the image's pixels, in [0, 1].
+    """
 
     name: str
     colour: str
@@ -43,11 +47,11 @@ class Card:
     """A task as the page shows it.
 
     Attributes:
-        why: why it is ranked here.
-        classes: predicted ones, the largest first; empty where nothing is known yet.
-        regions: how many are asked for; 0: the whole image.
-        effort: what is expected, with its unit; empty where nothing predicts it.
-        problem: why it cannot be shown or used; empty where it can.
+        why: why it has its place in the queue.
+        classes: those predicted in it, the largest first, at most six; empty where none are known yet.
+        regions: how many are to be labelled; 0: the whole image.
+        effort: expected effort of labelling, with its unit; empty where it is not predicted.
+        problem: why the image cannot be shown or used; empty where it can.
         editor: address of the task in Label Studio.
     """
 
@@ -60,97 +64,99 @@ class Card:
     editor: str
 
 
-def add_pages(router: APIRouter, services: Services, pictures: Pictures) -> None:
-    """Add `/projects/{project}/queue`."""
+def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pictures) -> None:
+    """Add `/projects/{project_id}/queue`."""
 
-    @router.get("/projects/{project}/queue")
+    @router.get("/projects/{project_id}/queue")
     def queue(
-        request: Request, project: ProjectId, page: PageNumber = 1, layer: Layer = "mask", strength: Strength = "60"
+        request: Request, project_id: ProjectId, page: PageNumber = 1, layer: Layer = "mask", strength: Strength = "60"
     ) -> Response:
-        found = project_of(services, project)
-        settings, _ = project_settings(services, found)
-        total = services.store.count_ranked(project)
-        pager = Pager.of(page, total, PAGE)
-        labels = _labels(found, settings)
+        project = project_of(store, project_id)
+        own_settings, _ = project_settings(settings, store, project)
+        pager = Pager.of(page, store.count_ranked(project_id), PAGE)
+        entries = store.queue_page(project_id, project.published_version, offset=pager.start, limit=PAGE)
+        cards = _Cards(pictures, project, own_settings)
         return render(
             request,
             "queue.html",
-            project=found,
+            project=project,
             tab="queue",
             pager=pager,
-            cards=_cards(services, pictures, found, settings, labels, pager),
-            legend=labels.legend if labels else [],
-            words=catalogue.described(settings.strategy).words,
-            strategy=settings.strategy,
-            counts=services.store.count_tasks(project),
-            train_after=settings.train_after,
-            ranked_by_model=model_number(found.ranking_version),
+            cards=cards.of(entries, _shares_below(store, project_id, entries)),
+            legend=cards.legend,
+            words=catalogue.described(own_settings.strategy).words,
+            strategy=own_settings.strategy,
+            counts=store.count_tasks(project_id),
+            train_after=own_settings.train_after,
+            ranked_by_model=model_number(project.ranking_version),
             layer=layer,
             strength=strength,
         )
 
 
-def _labels(project: Project, settings: Settings) -> Labels | None:
-    try:
-        return labels_of(project, settings)
-    except NoPicture:  # each picture says so
-        return None
+def _shares_below(store: Store, project_id: int, entries: Sequence[QueueEntry]) -> dict[int, float]:
+    """Return for each scored task the share of all scored tasks with a smaller value, in [0, 1], by task id."""
+    scored = [entry for entry in entries if entry.information is not None]
+    shares = store.shares_below(project_id, [entry.information or 0.0 for entry in scored])
+    return {entry.task.task_id: share for entry, share in zip(scored, shares, strict=True)}
 
 
-def _cards(
-    services: Services, pictures: Pictures, project: Project, settings: Settings, labels: Labels | None, pager: Pager
-) -> list[Card]:
-    entries = services.store.queue_page(project.id, project.published_version, offset=pager.start, limit=PAGE)
-    looked_at = [entry for entry in entries if entry.information is not None]
-    shares = services.store.shares_below(project.id, [entry.information or 0.0 for entry in looked_at])
-    below = {entry.task.task_id: share for entry, share in zip(looked_at, shares, strict=True)}
-    return [_card(services, pictures, project, settings, labels, entry, below) for entry in entries]
+class _Cards:
+    """The tasks of a project as cards."""
 
+    def __init__(self, pictures: Pictures, project: Project, settings: Settings) -> None:
+        self._pictures, self._project, self._settings = pictures, project, settings
+        self._words = catalogue.described(settings.strategy).words
+        self._labels: Labels | None = None
+        with suppress(NoPicture):  # each picture says so
+            self._labels = labels_of(project, settings)
 
-def _card(
-    services: Services,
-    pictures: Pictures,
-    project: Project,
-    settings: Settings,
-    labels: Labels | None,
-    entry: QueueEntry,
-    below: Mapping[int, float],
-) -> Card:
-    subject = None if labels is None else Subject(project, settings, labels, entry.task)
-    failure = pictures.failure(subject) if subject else None
-    words = catalogue.described(settings.strategy).words
-    return Card(
-        entry=entry,
-        why=reason(entry, below.get(entry.task.task_id), words, model_number(project.ranking_version)),
-        classes=_classes(pictures, subject) if subject else (),
-        regions=len(boxes_from_text(entry.asked)),
-        effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[settings.cost_measure]}",
-        problem=entry.task.error or failure or "",
-        editor=editor_address(services, project.id, entry.task.task_id),
-    )
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Name and colour of each class that masks show; empty where they are not known."""
+        return self._labels.legend if self._labels else []
+
+    def of(self, entries: Sequence[QueueEntry], below: Mapping[int, float]) -> list[Card]:
+        """Return the cards of tasks; `below` is that of `_shares_below`."""
+        return [self._card(entry, below.get(entry.task.task_id)) for entry in entries]
+
+    def _card(self, entry: QueueEntry, below: float | None) -> Card:
+        subject = Subject(self._project, self._settings, self._labels, entry.task) if self._labels else None
+        failure = self._pictures.failure(subject) if subject else None
+        return Card(
+            entry=entry,
+            why=reason(entry, below, self._words, model_number(self._project.ranking_version)),
+            classes=_classes(self._pictures, subject) if subject else (),
+            regions=len(boxes_from_text(entry.asked)),
+            effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[self._settings.cost_measure]}",
+            problem=entry.task.error or failure or "",
+            editor=editor_address(self._settings, entry.task),
+        )
 
 
 def reason(entry: QueueEntry, below: float | None, words: Words, model: int) -> str:
-    """Say why a task has its place.
+    """Say why a task has its place in the queue.
 
     Args:
-        below: share of the tasks that were looked at with a smaller value than this one.
+        below: share of the scored tasks with a smaller value, in [0, 1]; None where the task was not scored.
+        words: of the strategy that ranked.
         model: number of the version that ranked; 0: none.
     """
     if not model:
-        return "There is no model yet: images that differ from each other come first, the others by chance."
+        return "There is no model yet: images that differ most from each other come first, the others in random order."
     if entry.information is None or below is None:
-        return "There was no time to look at it: its place among those is left to chance."
+        return "There was no time to score it: images without a score are in random order."
     if not words.value:
-        return "Its place comes from what is beside it in the order: by itself it has no value."
-    more = "" if words.alone else " Not only this value decides."
+        return "It has no score of its own: its place depends on the other images."
+    more = "" if words.alone else " Its place does not depend on this alone."
     share = f"{below * 100:.0f}\N{NO-BREAK SPACE}%"
+    compared = f"higher than in {share} of the scored images" if below else "the lowest of the scored images"
     value = f"{entry.information:#.3g}".rstrip(".")  # as many digits on every card
-    return f"Its {words.value} is {value}, more than that of {share} of the images.{more}"
+    return f"Its {words.value} is {value}, {compared}.{more}"
 
 
 def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:
-    shares = pictures.known_classes(subject) or {}
+    shares = pictures.class_shares(subject) or {}
     colours = dict(zip(subject.labels.label_map.classes, map(hex_colour, subject.labels.colours), strict=True))
     ordered = sorted(shares.items(), key=lambda pair: -pair[1])
     return tuple(ClassShare(name, colours[name], share) for name, share in ordered[:_MOST_CLASSES])

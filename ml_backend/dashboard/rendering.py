@@ -95,7 +95,7 @@ def change(value: float) -> str:
 def duration(seconds: float | None) -> str:
     """Write a time span in the two largest fitting units.
 
-    >>> [duration(one) for one in (0.4, 75, 3600, 90000, None)]
+    >>> [duration(seconds) for seconds in (0.4, 75, 3600, 90000, None)]
     ['0 s', '1 min 15 s', '1 h', '1 d 1 h', '–']
     """
     if seconds is None:

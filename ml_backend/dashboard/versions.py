@@ -1,9 +1,9 @@
-"""The versions of a project's model: what they measured, why one was kept back, and the way back to one."""
+"""The page of versions: what they measured, why one was kept back, and the way back to an earlier one."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -12,59 +12,66 @@ from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.folders import checkpoints_of
+from ml_backend.projects.serving import roll_back
+from ml_backend.settings import Settings
+from ml_backend.store import Store
 
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 
-def add_pages(router: APIRouter, services: Services) -> None:
-    """Add the list, the question whether to go back, and the answer."""
+def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
+    """Add `/projects/{project_id}/versions`, the question whether to roll back, and the answer."""
 
-    @router.get("/projects/{project}/versions")
-    def versions(request: Request, project: ProjectId, back: Annotated[int, Query(ge=0, le=MAX_ID)] = 0) -> Response:
-        found = project_of(services, project)
-        checkpoints = services.checkpoints(project)
-        available = [version.number for version in checkpoints.versions()[::-1]]
-        shown: dict[str, Any] = {"records": checkpoints.history()[::-1], "damaged": checkpoints.damaged()}
+    @router.get("/projects/{project_id}/versions")
+    def versions(request: Request, project_id: ProjectId, back: Annotated[int, Query(ge=0, le=MAX_ID)] = 0) -> Response:
+        project = project_of(store, project_id)
+        checkpoints = checkpoints_of(settings, project_id)
         serving = checkpoints.current()
         return render(
             request,
             "versions.html",
-            project=found,
+            project=project,
             tab="versions",
+            records=checkpoints.history()[::-1],
+            damaged=checkpoints.damaged(),
+            available=[version.number for version in checkpoints.versions()[::-1]],
             serving=serving.number if serving else 0,
-            available=available,
             trained_at=trained_at,
-            went_back=back,
-            **shown,
+            rolled_back_to=back,
         )
 
-    @router.get("/projects/{project}/versions/{number}/serve")
-    def ask(request: Request, project: ProjectId, number: VersionNumber) -> Response:
-        found = project_of(services, project)
-        version = _version(services, project, number)
-        serving = services.checkpoints(project).current()
-        return render(request, "roll_back.html", project=found, tab="versions", version=version, serving=serving)
+    @router.get("/projects/{project_id}/versions/{number}/serve")
+    def ask(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
+        project = project_of(store, project_id)
+        version = _version(settings, project_id, number)
+        serving = checkpoints_of(settings, project_id).current()
+        return render(request, "roll_back.html", project=project, tab="versions", version=version, serving=serving)
 
-    @router.post("/projects/{project}/versions/{number}/serve")
-    def serve(request: Request, project: ProjectId, number: VersionNumber) -> Response:
-        project_of(services, project)
-        _version(services, project, number)
-        roll_back(services, project, number)
+    @router.post("/projects/{project_id}/versions/{number}/serve")
+    def serve(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
+        project_of(store, project_id)
+        _version(settings, project_id, number)
+        roll_back(settings, store, project_id, number)
         root = request.scope.get("root_path", "")
-        return RedirectResponse(f"{root}/projects/{project}/versions?back={number}", 303)
+        return RedirectResponse(f"{root}/projects/{project_id}/versions?back={number}", 303)
 
 
 def trained_at(record: VersionRecord) -> float | None:
-    """Return when a version was made, in seconds since the epoch."""
+    """Return when a version was trained, in seconds since the epoch; None where its record does not say."""
     try:
         return datetime.fromisoformat(record.created_at).timestamp()
     except ValueError:
         return None
 
 
-def _version(services: Services, project_id: int, number: int) -> Version:
+def _version(settings: Settings, project_id: int, number: int) -> Version:
+    """Return a version that can be served.
+
+    Raises:
+        HTTPException: 404, it is not there, or it is damaged.
+    """
     try:
-        return services.checkpoints(project_id).get(number)
+        return checkpoints_of(settings, project_id).get(number)
     except CheckpointError as error:
         raise HTTPException(404, str(error)) from None

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import IO
 
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
-from ml_backend.label_studio.client import VERSION
+from ml_backend.label_studio.client import TESTED_RELEASE
 
 ENVIRONMENT = ".venv-label-studio"
 LOG_NAME = "label-studio.log"
@@ -279,7 +279,7 @@ def _how_to_install() -> str:
     return (
         "install it into an environment of its own with these two commands, or name it with --label-studio:\n"
         f"    python3 -m venv {ENVIRONMENT}\n"
-        f"    {ENVIRONMENT}/bin/pip install label-studio=={VERSION}"
+        f"    {ENVIRONMENT}/bin/pip install label-studio=={TESTED_RELEASE}"
     )
 
 

@@ -30,7 +30,7 @@ from ml_backend.demo.annotator import SimulatedAnnotator, Submission
 from ml_backend.demo.label_studio import LabelStudioHost, free_port, port_in_use
 from ml_backend.errors import LabelStudioNotFound, NextmaskError
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import Services, open_services, webhook_secret
+from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Store
 
@@ -200,8 +200,7 @@ class Demo:
         except LabelStudioNotFound:
             xml = self._create_project(services)
         settings = {**self._own_settings(), **self._options.settings}
-        secret = webhook_secret(services)
-        Connection(client, services.store, services.settings, self._remembered.project, secret=secret).connect(settings)
+        Connection(services.settings, services.store, client, self._remembered.project).connect(settings)
         return label_map_of(xml, services.settings.for_project(settings))
 
     def _own_settings(self) -> dict[str, Any]:

@@ -8,18 +8,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from ml_backend.doctor import installation, project
-from ml_backend.doctor import label_studio as host
-from ml_backend.doctor import torch_setup as computing
+from ml_backend.doctor import torch_setup
 from ml_backend.doctor.findings import Finding, Report, note
-from ml_backend.doctor.running import Bench, Later, Missing
+from ml_backend.doctor.installation.database import check_database, open_store
+from ml_backend.doctor.installation.disk import check_folder
+from ml_backend.doctor.installation.environment import check_settings
+from ml_backend.doctor.installation.server import check_server
+from ml_backend.doctor.installation.worker import check_worker
+from ml_backend.doctor.label_studio.address import Answer, ask, check_address, check_clock
+from ml_backend.doctor.label_studio.protection import check_protections
+from ml_backend.doctor.label_studio.release import LARGE_PROJECT, check_release, fast_import
+from ml_backend.doctor.label_studio.token import Login, check_rights, log_in
+from ml_backend.doctor.project.facts import Facts, read_facts
+from ml_backend.doctor.project.images import check_images
+from ml_backend.doctor.project.summary import check_project, deleted_project, in_short, missing_project
+from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
-from ml_backend.projects.services import worker_seen
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
 SECONDS: Final = 30.0
-"""What all checks may take together."""
+"""How long all checks may take together."""
 _INSTALLATION, _HOST, _PROJECTS = "nextmask on this machine", "Label Studio", "Connected projects"
 _PROJECTS_AT_ONCE = 4
 _PROBE_MARGIN = 2.0
@@ -29,26 +39,26 @@ _PATIENT_SHARE = 1 / 6
 def examine(
     settings: Settings, complaints: Sequence[str], project_id: int | None = None, *, seconds: float = SECONDS
 ) -> Report:
-    """Look at everything, and return what was found.
+    """Make all checks, and return their findings.
 
     Args:
         complaints: what is wrong with the environment that the settings were made from.
         project_id: the project to look at closely; None: all connected ones, in short.
-        seconds: what all checks may take together.
+        seconds: how long all checks may take together.
     """
     return _Examination(settings, complaints, seconds).run(project_id)
 
 
 class _Examination:
-    """The checks and what they share, each made once."""
+    """The checks and the values that they share, each made once."""
 
     def __init__(self, settings: Settings, complaints: Sequence[str], seconds: float) -> None:
         self._settings, self._complaints, self._seconds = settings, complaints, seconds
         self._patience = seconds * _PATIENT_SHARE
-        self._bench = bench = Bench(seconds)
-        self._store: Later[Store] = bench.later("the state", lambda: installation.open_store(settings))
-        self._answer = bench.later("Label Studio's answer", lambda: host.ask(settings.label_studio_url, self._patience))
-        self._entry = bench.later("Label Studio's answer to the token", self._enter)
+        self._checks = checks = Checks(seconds)
+        self._store: Shared[Store] = checks.share("the state", lambda: open_store(settings))
+        self._answer = checks.share("Label Studio's answer", lambda: ask(settings.label_studio_url, self._patience))
+        self._login = checks.share("Label Studio's answer to the token", self._log_in)
 
     def run(self, project_id: int | None) -> Report:
         self._start_installation()
@@ -56,37 +66,43 @@ class _Examination:
         if project_id is not None:
             self._start_project(project_id)
         else:
-            self._bench.start(_PROJECTS, "projects", self._start_short)
-        sections = self._bench.sections()
+            self._checks.start(_PROJECTS, "projects", self._start_short)
+        sections = self._checks.sections()
         secrets = self._secrets()
         return Report(
-            tuple(replace(one, findings=tuple(found.without(secrets) for found in one.findings)) for one in sections)
+            tuple(
+                replace(section, findings=tuple(finding.without(secrets) for finding in section.findings))
+                for section in sections
+            )
         )
 
     # -- the installation ---------------------------------------------------------------------------------------------
     def _start_installation(self) -> None:
-        settings, bench = self._settings, self._bench
-        answers = bench.later("PyTorch", lambda: computing.probe(settings, self._seconds - _PROBE_MARGIN))
+        settings = self._settings
+        answers = self._checks.share("PyTorch", lambda: self._probe(settings))
         checks = {
-            "settings": lambda: installation.judge_settings(settings, self._complaints),
-            "packages": lambda: computing.judge_packages(answers.get()),
-            "device": lambda: computing.judge_device(answers.get(), settings.device),
-            "network": lambda: computing.judge_network(answers.get(), settings),
-            "disk": lambda: installation.judge_folder(settings),
-            "database": lambda: installation.judge_database(settings),
-            "server": self._judge_server,
-            "worker": self._judge_worker,
+            "settings": lambda: check_settings(settings, self._complaints),
+            "packages": lambda: torch_setup.check_packages(answers.get()),
+            "device": lambda: torch_setup.check_device(answers.get(), settings.device),
+            "network": lambda: torch_setup.check_network(answers.get(), settings),
+            "disk": lambda: check_folder(settings),
+            "database": lambda: check_database(settings),
+            "server": self._check_server,
+            "worker": self._check_worker,
         }
-        for check, examine_it in checks.items():
-            bench.start(_INSTALLATION, check, examine_it)
+        for name, check in checks.items():
+            self._checks.start(_INSTALLATION, name, check)
 
-    def _judge_server(self) -> Iterator[Finding]:
+    def _probe(self, settings: Settings) -> dict[str, torch_setup.Json]:
+        return torch_setup.probe(settings, self._seconds - _PROBE_MARGIN)
+
+    def _check_server(self) -> Iterator[Finding]:
         store, secret = self._store_if_any(), self._secret()
-        return installation.judge_server(self._settings, store, secret, patience=self._patience)
+        return check_server(self._settings, store, secret, patience=self._patience)
 
-    def _judge_worker(self) -> Iterator[Finding]:
+    def _check_worker(self) -> Iterator[Finding]:
         store = self._store.get()
-        yield installation.judge_worker(store.projects(), worker_seen(store))
+        yield check_worker(store.projects(), last_sign(store))
 
     def _store_if_any(self) -> Store | None:
         try:
@@ -95,7 +111,7 @@ class _Examination:
             return None
 
     def _secret(self) -> str:
-        """Return the webhooks' secret without making one."""
+        """Return the webhooks' secret; "" where there is none yet: none is made."""
         given = self._settings.webhook_secret.get_secret_value()
         store = self._store_if_any()
         return given or (store.value("webhook_secret") or "" if store else "")
@@ -106,76 +122,78 @@ class _Examination:
         return {value.get_secret_value().strip() for value in named} | {self._secret()}
 
     # -- Label Studio -------------------------------------------------------------------------------------------------
-    def _enter(self) -> tuple[host.Host | None, Finding]:
-        answer = self._answer.get()
-        if not answer.release:
-            raise Missing(f"there is no Label Studio at {self._settings.label_studio_url}")
-        return host.enter(self._settings, answer, patience=self._patience)
-
-    def _host(self) -> host.Host:
-        found, _ = self._entry.get()
-        if found is None:
-            raise Missing("Label Studio does not accept the token")
-        return found
-
     def _start_host(self) -> None:
-        settings, bench = self._settings, self._bench
+        settings = self._settings
         url = settings.effective_backend_url
         checks = {
-            "address": lambda: [host.judge_address(settings, self._answer.get(), patience=self._patience)],
-            "token": lambda: [self._entry.get()[1]],
-            "rights": lambda: [host.judge_rights(self._host().user)],
-            "release": lambda: [host.judge_release(self._released().release)],
-            "clock": lambda: [host.judge_clock(self._released().apart)],
-            "protection": lambda: host.judge_protections(self._host().client, url),
+            "address": lambda: [check_address(settings, self._answer.get(), patience=self._patience)],
+            "token": lambda: [self._login.get()[1]],
+            "rights": lambda: [check_rights(self._logged_in().user)],
+            "release": lambda: [check_release(self._host().release)],
+            "clock": lambda: [check_clock(self._host().clock_offset)],
+            "protection": lambda: check_protections(self._logged_in().client, url),
         }
-        for check, examine_it in checks.items():
-            bench.start(_HOST, check, examine_it)
+        for name, check in checks.items():
+            self._checks.start(_HOST, name, check)
 
-    def _released(self) -> host.Answer:
+    def _host(self) -> Answer:
+        """Return the answer of Label Studio.
+
+        Raises:
+            Missing: nothing answered, or another program.
+        """
         answer = self._answer.get()
         if not answer.release:
             raise Missing(f"there is no Label Studio at {self._settings.label_studio_url}")
         return answer
 
+    def _log_in(self) -> tuple[Login | None, Finding]:
+        self._host()
+        return log_in(self._settings, patience=self._patience)
+
+    def _logged_in(self) -> Login:
+        login, _ = self._login.get()
+        if login is None:
+            raise Missing("Label Studio does not accept the token")
+        return login
+
     # -- projects -----------------------------------------------------------------------------------------------------
     def _start_project(self, project_id: int) -> None:
         title = f"Project {project_id}"
-        facts = self._bench.later(f"project {project_id}", lambda: self._read(project_id))
-        self._bench.start(title, "project", lambda: self._judge(project_id, facts))
-        self._bench.start(title, "images", lambda: self._judge_images(facts))
+        facts = self._checks.share(f"project {project_id}", lambda: self._read(project_id))
+        self._checks.start(title, "project", lambda: self._check_project(project_id, facts))
+        self._checks.start(title, "images", lambda: self._check_images(facts))
 
-    def _read(self, project_id: int) -> project.Facts | None:
-        """Return what is to be known of a project; None where Label Studio has none of that number."""
-        client, store = self._host().client, self._store_if_any()
+    def _read(self, project_id: int) -> Facts | None:
+        """Return the facts about a project; None where Label Studio has none of that number."""
+        client, store = self._logged_in().client, self._store_if_any()
         try:
-            return project.read(client, project_id, store.project(project_id) if store else None, self._settings)
+            return read_facts(client, project_id, store.project(project_id) if store else None, self._settings)
         except LabelStudioNotFound:
             return None
 
-    def _judge(self, project_id: int, facts: Later[project.Facts | None]) -> Iterator[Finding]:
-        found = facts.get()
-        if found is None:
-            yield project.missing_project(self._host().client, project_id)
+    def _check_project(self, project_id: int, shared: Shared[Facts | None]) -> Iterator[Finding]:
+        facts = shared.get()
+        if facts is None:
+            yield missing_project(self._logged_in().client, project_id)
             return
-        yield from self._judge_settings_of(found)
-        if self._differs(found.tested):
-            answers = computing.probe(found.tested, self._seconds - _PROBE_MARGIN)
-            yield from computing.judge_network(answers, found.tested, "network of the project")
+        yield from self._check_facts(facts)
+        if self._differs(facts.tested):
+            yield from torch_setup.check_network(self._probe(facts.tested), facts.tested, "network of the project")
 
-    def _judge_settings_of(self, found: project.Facts) -> Iterator[Finding]:
-        large = int(found.project.get("task_number") or 0) >= host.LARGE_PROJECT
-        fast = host.fast_import(self._host().client) if large else None
-        return project.judge_project(found, self._settings, self._secret(), fast_import=fast)
+    def _check_facts(self, facts: Facts) -> Iterator[Finding]:
+        large = int(facts.project.get("task_number") or 0) >= LARGE_PROJECT
+        fast = fast_import(self._logged_in().client) if large else None
+        return check_project(facts, self._settings, self._secret(), fast_import=fast)
 
-    def _judge_images(self, facts: Later[project.Facts | None]) -> Iterator[Finding]:
-        found = facts.get()
-        if found is None:
+    def _check_images(self, shared: Shared[Facts | None]) -> Iterator[Finding]:
+        facts = shared.get()
+        if facts is None:
             raise Missing("there is no such project")
-        return project.judge_images(self._host().client, found)
+        return check_images(self._logged_in().client, facts)
 
     def _differs(self, tested: Settings) -> bool:
-        return any(getattr(tested, name) != getattr(self._settings, name) for name in computing.PROBED)
+        return any(getattr(tested, name) != getattr(self._settings, name) for name in torch_setup.PROBED)
 
     def _start_short(self) -> Iterator[Finding]:
         """Start a check for each connected project, a few at a time."""
@@ -184,12 +202,12 @@ class _Examination:
             yield note("projects", "No project is connected", remedy="nextmask connect PROJECT")
         turns = threading.Semaphore(_PROJECTS_AT_ONCE)
         for known in connected:
-            self._bench.start(_PROJECTS, f"project {known.id}", functools.partial(self._in_short, known, turns))
+            self._checks.start(_PROJECTS, f"project {known.id}", functools.partial(self._in_short, known, turns))
 
     def _in_short(self, known: Project, turns: threading.Semaphore) -> Iterator[Finding]:
         with turns:
-            found = self._read(known.id)
-            if found is None:
-                yield project.deleted(known)
+            facts = self._read(known.id)
+            if facts is None:
+                yield deleted_project(known)
             else:
-                yield project.in_short(found, list(self._judge_settings_of(found)))
+                yield in_short(facts, list(self._check_facts(facts)))

@@ -1,4 +1,4 @@
-"""A program that says what the packages for learning can do here: `python -m ml_backend.doctor.probe JSON`.
+"""A program that says which packages, devices and networks work here: `python -m ml_backend.doctor.probe JSON`.
 
 A process of its own, because what it looks at may crash, or hang in a driver. Each part is one line of JSON that is
 written as soon as it is known, so what hangs takes only the parts behind it.
@@ -63,7 +63,7 @@ def _devices() -> Json:
     return {
         "driver": _DRIVER.read_text().splitlines()[0] if _DRIVER.exists() else "",
         "nodes": sorted(node.name for node in Path("/dev").glob("nvidia[0-9]*")),
-        "warnings": [str(one.message)[:500] for one in caught],
+        "warnings": [str(warning.message)[:500] for warning in caught],
         "built_for": list(torch.cuda.get_arch_list()),
         "usable": [_device(index) for index in range(count)],
     }
@@ -74,14 +74,14 @@ def _device(index: int) -> Json:
     import torch
 
     properties = torch.cuda.get_device_properties(index)
-    found: Json = {"name": properties.name, "capability": f"{properties.major}.{properties.minor}"}
+    device: Json = {"name": properties.name, "capability": f"{properties.major}.{properties.minor}"}
     try:
         layer = torch.nn.Conv2d(3, 8, 3).to(f"cuda:{index}")
         layer(torch.ones(1, 3, 16, 16, device=f"cuda:{index}")).sum().item()
-        found["free"], found["total"] = torch.cuda.mem_get_info(index)
+        device["free"], device["total"] = torch.cuda.mem_get_info(index)
     except Exception as error:  # noqa: BLE001 (whatever the driver says)
-        found["error"] = str(error).splitlines()[0][:300]
-    return found
+        device["error"] = str(error).splitlines()[0][:300]
+    return device
 
 
 def _strategy(wanted: Json) -> str:

@@ -1,4 +1,4 @@
-"""Runs checks side by side: none that fails or hangs keeps the others from being told."""
+"""Runs checks side by side: a check that fails or hangs does not keep the others from being told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from ml_backend.doctor.findings import Finding, Section, problem, skipped
 from ml_backend.errors import NextmaskError
 
-Examine = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Finding]]
 T = TypeVar("T")
 _MARGIN_SECONDS = 1.0
 
@@ -19,8 +19,8 @@ class Missing(NextmaskError):
     """What a check needs cannot be had; the message is the reason."""
 
 
-class Later(Generic[T]):
-    """A value that several checks need, made once, in a thread of its own. Made by `Bench.later`."""
+class Shared(Generic[T]):
+    """A value that several checks need, made once, in a thread of its own. Made by `Checks.share`."""
 
     def __init__(self, name: str, make: Callable[[], T], deadline: float) -> None:
         self._name, self._deadline = name, deadline
@@ -37,7 +37,7 @@ class Later(Generic[T]):
         self._done.set()
 
     def get(self) -> T:
-        """Return the value when it is there.
+        """Return the value as soon as it is there.
 
         Raises:
             Missing: it cannot be had, or not in time.
@@ -49,69 +49,69 @@ class Later(Generic[T]):
         return self._value[0]
 
 
-class Bench:
-    """Checks that run side by side until a moment.
+class Checks:
+    """Checks that run side by side, each in a thread of its own.
 
     Args:
-        seconds: what all of them may take together.
+        seconds: how long all of them may take together.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._deadline = seconds, time.monotonic() + seconds
         self._running: list[_Running] = []
 
-    def later(self, name: str, make: Callable[[], T]) -> Later[T]:
+    def share(self, name: str, make: Callable[[], T]) -> Shared[T]:
         """Start to make a value; checks that ask for it are skipped when it cannot be had, or not in time."""
-        # A little earlier than the end: those who wait for it shall have the time to say so.
-        return Later(name, make, self._deadline - min(_MARGIN_SECONDS, self._seconds / 10))
+        # A little earlier than the end: checks that wait for it need the time to say so.
+        return Shared(name, make, self._deadline - min(_MARGIN_SECONDS, self._seconds / 10))
 
-    def start(self, section: str, check: str, examine: Examine) -> None:
-        """Start a check; what it yields before it fails or hangs is kept."""
-        running = _Running(section, check)
+    def start(self, section: str, name: str, check: Check) -> None:
+        """Start a check; the findings that it yields before it fails or hangs are told."""
+        running = _Running(section, name)
         self._running.append(running)
-        running.start(examine)
+        running.start(check)
 
     def sections(self) -> list[Section]:
-        """Wait for all checks, and return what they found, in the order in which they were started."""
+        """Wait for all checks, and return their findings, in the order in which they were started."""
         for running in self._running:
             running.wait(self._deadline, self._seconds)
         titles = dict.fromkeys(running.section for running in self._running)
-        return [Section(title, tuple(self._of(title))) for title in titles]
+        return [Section(title, tuple(self._findings(title))) for title in titles]
 
-    def _of(self, title: str) -> Iterable[Finding]:
+    def _findings(self, title: str) -> Iterable[Finding]:
         for running in self._running:
             if running.section == title:
-                yield from running.found
+                yield from running.findings
 
 
 class _Running:
-    def __init__(self, section: str, check: str) -> None:
-        self.section, self.check = section, check
-        self.found: list[Finding] = []
+    def __init__(self, section: str, name: str) -> None:
+        self.section, self.name = section, name
+        self.findings: list[Finding] = []
         self._done = threading.Event()
 
-    def start(self, examine: Examine) -> None:
-        threading.Thread(target=self._run, args=(examine,), daemon=True).start()
+    def start(self, check: Check) -> None:
+        threading.Thread(target=self._run, args=(check,), daemon=True).start()
 
-    def _run(self, examine: Examine) -> None:
+    def _run(self, check: Check) -> None:
         try:
-            for finding in examine():
-                self.found.append(finding)
+            for finding in check():
+                self.findings.append(finding)
         except Missing as error:
-            self.found.append(skipped(self.check, str(error)))
+            self.findings.append(skipped(self.name, str(error)))
         except NextmaskError as error:
-            self.found.append(problem(self.check, str(error), "", ""))
+            self.findings.append(problem(self.name, str(error), "", ""))
         except Exception as error:  # noqa: BLE001 (a check that fails is a finding, and never ends the others)
             why = "This check itself failed; the others are not affected."
-            self.found.append(problem(self.check, _words(error), why, "Please report it, with this line."))
+            self.findings.append(problem(self.name, _words(error), why, "Please report it, with this line."))
         self._done.set()
 
     def wait(self, deadline: float, seconds: float) -> None:
         if not self._done.wait(max(0.0, deadline - time.monotonic())):
-            found = f"no answer within {seconds:g} s"
+            message = f"no answer within {seconds:g} s"
             why = "Something hangs, or the machine is very slow."
             remedy = f"Give it more time: nextmask doctor --timeout {2 * seconds:g}"
-            self.found = [*self.found, problem(self.check, found, why, remedy)]
+            self.findings = [*self.findings, problem(self.name, message, why, remedy)]
 
 
 def _words(error: Exception) -> str:

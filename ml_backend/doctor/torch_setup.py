@@ -1,4 +1,7 @@
-"""What the machine can compute with: packages, GPU, encoder weights, strategy."""
+"""What the machine can compute with: PyTorch and its packages, GPU, encoder weights, strategy.
+
+`probe` asks in a process of its own; the checks are functions of its answers.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,16 @@ _CUDA_BUILD = "Install a build of PyTorch for CUDA (https://pytorch.org/get-star
 
 
 def probe(settings: Settings, seconds: float, environment: Mapping[str, str] | None = None) -> dict[str, Json]:
-    """Run the program `probe` and return its answers by part; parts that it did not get to are missing.
+    """Run the program `ml_backend.doctor.probe`.
 
     Args:
+        settings: whose strategy, network and weights are tried.
+        seconds: after which the program is stopped.
         environment: variables of the program beside those of this process.
+
+    Returns:
+        Its answers, part -> {"value": …} or {"error": …, "kind": …}; parts that it did not get to are missing, and
+        "ended" says why.
     """
     asked = json.dumps({name: getattr(settings, name) for name in PROBED})
     command = [sys.executable, "-m", "ml_backend.doctor.probe", asked]
@@ -51,27 +60,27 @@ def probe(settings: Settings, seconds: float, environment: Mapping[str, str] | N
     return answers if "weights" in answers else answers | {"ended": {"error": ended}}
 
 
-def judge_packages(answers: Mapping[str, Json]) -> Iterator[Finding]:
+def check_packages(answers: Mapping[str, Json]) -> Iterator[Finding]:
     """Say which packages cannot be imported."""
     versions = {name: _version(name) for name in PACKAGES}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
     broken = [name for name in PACKAGES if "error" in answers.get(name, {})]
     for name in broken:
         answer = answers[name]
-        found = f"{name} {versions[name]} cannot be imported: {answer['kind']}: {answer['error']}"
+        message = f"{name} {versions[name]} cannot be imported: {answer['kind']}: {answer['error']}"
         why = "nextmask can neither train nor predict. torch and torchvision must be of releases that fit each other."
-        yield problem("packages", found, why, f"{_INSTALL}. Versions that were tested: requirements/constraints.txt")
+        yield problem("packages", message, why, f"{_INSTALL}. Versions that were tested: requirements/constraints.txt")
     if "ended" in answers:
         part = next((name for name in (*PACKAGES, "strategy", "network", "weights") if name not in answers), "the end")
-        found = f"The test of PyTorch and its devices stopped before {part}: {answers['ended']['error']}"
+        message = f"The test of PyTorch and its devices stopped before {part}: {answers['ended']['error']}"
         why = "A package crashes, or a driver hangs; a training would, too."
         remedy = 'See what happens: python -c "import torch; print(torch.cuda.is_available())"; a slow machine may '
-        yield problem("packages", found, why, f"{remedy}need nextmask doctor --timeout 120")
+        yield problem("packages", message, why, f"{remedy}need nextmask doctor --timeout 120")
     elif not broken:
         yield ok("packages", f"Python {platform.python_version()}, {shown}")
 
 
-def judge_device(answers: Mapping[str, Json], wanted: str) -> Iterator[Finding]:
+def check_device(answers: Mapping[str, Json], wanted: str) -> Iterator[Finding]:
     """Say whether there is a GPU, and whether torch can use it.
 
     Args:
@@ -88,26 +97,26 @@ def judge_device(answers: Mapping[str, Json], wanted: str) -> Iterator[Finding]:
     names = [f"cuda:{index}" for index in range(len(devices["usable"]))]
     must_be_gpu = wanted.startswith("cuda")
     if wanted not in ("auto", "cpu", "cuda", *names) or (wanted == "cuda" and not names):
-        found = f"NEXTMASK_DEVICE = {wanted!r} is not available here; {_absence(torch, devices)}"
+        message = f"NEXTMASK_DEVICE = {wanted!r} is not available here; {_absence(torch, devices)}"
         remedy = f"Set NEXTMASK_DEVICE=auto, or one of: {', '.join(['cpu', *names])}. {_remedy(torch, devices)}".strip()
-        yield problem("device", found, "Every training and every prediction fails.", remedy)
+        yield problem("device", message, "Every training and every prediction fails.", remedy)
     elif not names:
-        found = f"No GPU is used: {_absence(torch, devices)}"
+        message = f"No GPU is used: {_absence(torch, devices)}"
         if _has_hardware(devices) and wanted != "cpu":
-            yield warning("device", found, "Training on the CPU takes many times as long.", _remedy(torch, devices))
+            yield warning("device", message, "Training on the CPU takes many times as long.", _remedy(torch, devices))
         else:
-            yield note("device", f"{found}. Networks run on the CPU")
+            yield note("device", f"{message}. Networks run on the CPU")
     for name, device in zip(names, devices["usable"], strict=True):
-        yield from _judge_gpu(name, device, devices["built_for"], must_be_gpu or name == "cuda:0")
+        yield from _check_gpu(name, device, devices["built_for"], must_be_gpu or name == "cuda:0")
 
 
-def _judge_gpu(name: str, device: Json, built_for: list[str], used: bool) -> Iterator[Finding]:
+def _check_gpu(name: str, device: Json, built_for: list[str], used: bool) -> Iterator[Finding]:
     shown = f"{name}, {device['name']}, compute capability {device['capability']}"
     if "error" in device:
-        found = f"{shown} cannot be computed on: {device['error']}"
+        message = f"{shown} cannot be computed on: {device['error']}"
         why = f"This PyTorch is built for {', '.join(built_for) or 'no GPU'}; training and prediction fail on others."
         remedy = f"Set NEXTMASK_DEVICE=cpu or another device; or: {_CUDA_BUILD} that supports it"
-        yield (problem if used else warning)("device", found, why, remedy)
+        yield (problem if used else warning)("device", message, why, remedy)
         return
     shown += f", {_gigabytes(device['free'])} of {_gigabytes(device['total'])} free"
     if device["free"] < _LOW_MEMORY:
@@ -141,7 +150,7 @@ def _remedy(torch: Json, devices: Json) -> str:
     )
 
 
-def judge_network(answers: Mapping[str, Json], settings: Settings, check: str = "network") -> Iterator[Finding]:
+def check_network(answers: Mapping[str, Json], settings: Settings, check: str = "network") -> Iterator[Finding]:
     """Say whether strategy, network and weights of the settings can be had.
 
     Raises:
@@ -159,23 +168,23 @@ def judge_network(answers: Mapping[str, Json], settings: Settings, check: str = 
             why = "Training and ranking fail with these settings."
             yield problem(check, answer["error"], why, "Correct the settings: docs/configuration.md")
             return
-    yield from _judge_weights(answers["weights"]["value"], settings, check)
+    yield from _check_weights(answers["weights"]["value"], settings, check)
 
 
-def _judge_weights(weights: Json, settings: Settings, check: str) -> Iterator[Finding]:
+def _check_weights(weights: Json, settings: Settings, check: str) -> Iterator[Finding]:
     name = f"encoder {settings.encoder}, weights {settings.encoder_weights}"
     if weights["here"]:
         yield ok(check, f"{settings.architecture} on {name}; strategy {settings.strategy}")
     elif weights["reachable"]:
         yield note(check, f"{name} are not on this machine yet; the first training fetches them")
     else:
-        found = weights["error"].partition(" Without internet")[0]
+        message = weights["error"].partition(" Without internet")[0]
         why = "They are not on this machine, and the site they come from does not answer: the first training fails."
         remedy = (
             "Use the weights that need no internet: NEXTMASK_ENCODER=tu-tf_efficientnet_lite0 "
             "NEXTMASK_ENCODER_WEIGHTS=bundled; or let this machine reach https://huggingface.co"
         )
-        yield problem(check, found, why, remedy)
+        yield problem(check, message, why, remedy)
 
 
 def _version(package: str) -> str:

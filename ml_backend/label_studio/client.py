@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.errors import LabelStudioError, LabelStudioNotFound
 from ml_backend.images.hosts import PUBLIC, ImageHosts
@@ -20,6 +20,9 @@ from ml_backend.label_studio.queries import ANNOTATION_FIELDS, BEGINNING, TASK_F
 from ml_backend.label_studio.transport import Transport, misread
 
 Json = dict[str, Any]
+
+TESTED_RELEASE: Final = "1.23.2"
+"""Release of Label Studio that nextmask is tested with."""
 
 _TASK_INCLUDE = ",".join(TASK_FIELDS + ANNOTATION_FIELDS)
 _IDS_PER_PAGE = 1000
@@ -65,10 +68,6 @@ class LabelStudio:
         """Return the user that the token belongs to."""
         return self._get("/api/current-user/whoami")
 
-    def version(self) -> str:
-        """Return the host's release, such as "1.23.2"."""
-        return str(self._get("/api/version")["release"])
-
     # -- projects -----------------------------------------------------------------------------------------------------
     def projects(self) -> list[Json]:
         """Return all projects that the user sees."""
@@ -106,10 +105,6 @@ class LabelStudio:
     def update_project(self, project_id: int, **fields: Any) -> Json:
         """Change some fields. A model_version that no prediction carries is refused with 400."""
         return self._patch(f"/api/projects/{project_id}/", fields)
-
-    def delete_project(self, project_id: int) -> None:
-        """Delete a project with all that is in it."""
-        self._delete(f"/api/projects/{project_id}/")
 
     # -- tasks --------------------------------------------------------------------------------------------------------
     def changed_tasks(self, project_id: int, since: str | None, page_size: int = 100) -> Iterator[Json]:
@@ -196,13 +191,6 @@ class LabelStudio:
             found |= {int(row["id"]): row for row in rows}
         return list(found.values())[:count]
 
-    def task(self, task_id: int) -> Json:
-        """Return one task with its annotations and predictions, masks included.
-
-        For a task without predictions, Label Studio calls the connected backend's /predict before it answers.
-        """
-        return self._get(f"/api/tasks/{task_id}/", resolve_uri="false")
-
     def next_task(self, project_id: int) -> Json | None:
         """Return the task that this user is to label next, and lock it; None when there is none."""
         try:
@@ -232,17 +220,7 @@ class LabelStudio:
             created += answer.get("task_ids", [])
         return created
 
-    def add_local_storage(self, project_id: int, path: str, *, title: str, regex: str = ".*") -> Json:
-        """Connect a folder below the host's document root, and create a task for each file in it."""
-        fields = {"project": project_id, "path": path, "title": title, "regex_filter": regex, "use_blob_urls": True}
-        storage = self._post("/api/storages/localfiles/", fields)
-        return self._answer("POST", f"/api/storages/localfiles/{storage['id']}/sync", slow=True)
-
     # -- annotations --------------------------------------------------------------------------------------------------
-    def annotation(self, annotation_id: int) -> Json:
-        """Return one annotation."""
-        return self._get(f"/api/annotations/{annotation_id}/")
-
     def submit_annotation(self, task_id: int, result: Sequence[Json], lead_time: float, **extra: Any) -> Json:
         """Submit an annotation.
 
@@ -251,14 +229,6 @@ class LabelStudio:
             extra: parent_prediction, ground_truth, …
         """
         return self._post(f"/api/tasks/{task_id}/annotations/", {"result": result, "lead_time": lead_time, **extra})
-
-    def update_annotation(self, annotation_id: int, **fields: Any) -> Json:
-        """Change some fields of an annotation."""
-        return self._patch(f"/api/annotations/{annotation_id}/", fields)
-
-    def delete_annotation(self, annotation_id: int) -> None:
-        """Delete an annotation; of a skip, this takes the skip back."""
-        self._delete(f"/api/annotations/{annotation_id}/")
 
     def skip_task(self, task_id: int, lead_time: float = 0.0) -> Json:
         """Skip a task, and return the cancelled annotation that says so."""
@@ -429,6 +399,3 @@ def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes
         size += len(content)
     if files:
         yield files
-
-
-VERSION = "1.23.2"

@@ -179,17 +179,18 @@ def _curve(history: Sequence[VersionRecord]) -> list[tuple[int, float]]:
 
 def _sentences(advice: Advice) -> Iterable[str]:
     if advice.gain is not None:
-        counted = f"The last {_labels(advice.labels)}" if advice.labels else "The last training, on no new label,"
+        counted = f"The last {_labels(advice.labels)}" if advice.labels else "The last training, without new labels,"
         yield f"{counted} brought {_points(advice.gain)} points of mean IoU{_outlook(advice)}."
     elif advice.held_out == 0:
-        yield "No label is held out yet: what labels bring cannot be measured."
+        yield "No label is held out yet, so what labels bring cannot be measured."
     else:
-        yield "What the last labels brought cannot be told yet: it takes two versions with a measure."
+        yield "It is too early to say what the last labels brought: that takes two measured versions."
     if advice.is_coarse and advice.held_out:
-        yield f"Too coarse to act on: measuring takes {HELD_OUT} held-out labels, and there are {advice.held_out}."
+        there_are = "there is 1" if advice.held_out == 1 else f"there are {advice.held_out}"
+        yield f"Too coarse to act on: that takes {HELD_OUT} held-out labels, and {there_are}."
     if advice.agreement is not None:
         yield (
-            f"Over the last {_labels(advice.agreement_labels)}, predicted and submitted mask have a mean IoU of "
+            f"Over the last {_labels(advice.agreement_labels)}, the mean IoU between predicted and submitted masks is "
             f"{advice.agreement:.2f}."
         )
     if _pays_little(advice):
@@ -198,7 +199,7 @@ def _sentences(advice: Advice) -> Iterable[str]:
 
 def _outlook(advice: Advice) -> str:
     if advice.expected_gain is None:
-        return "" if advice.labels == 0 else "; what more would bring cannot be told yet"
+        return "" if advice.labels == 0 else "; it is too early to say what more would bring"
     return f"; {advice.labels} more may bring about {_points(advice.expected_gain)}"
 
 

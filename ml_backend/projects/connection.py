@@ -24,6 +24,7 @@ from ml_backend.projects.registration import (
     WEBHOOK_ACTIONS,
     is_ours,
     same_address,
+    webhook_secret,
 )
 from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, all_tasks_tab, show_passed_over, tab_data, title_of
 from ml_backend.settings import Settings
@@ -42,15 +43,11 @@ _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
 
 
 class Connection:
-    """The connection of one project.
+    """The connection of one project."""
 
-    Args:
-        secret: what our webhook carries in the header X-Nextmask-Secret.
-    """
-
-    def __init__(self, client: LabelStudio, store: Store, settings: Settings, project_id: int, *, secret: str) -> None:
+    def __init__(self, settings: Settings, store: Store, client: LabelStudio, project_id: int) -> None:
         self._client, self._store, self._settings = client, store, settings
-        self._id, self._secret = project_id, secret
+        self._id, self._secret = project_id, webhook_secret(settings, store)
         self._url = settings.effective_backend_url
         self._changes: list[str] = []
         self._listing_seconds = 0.0

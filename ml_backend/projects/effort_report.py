@@ -36,7 +36,7 @@ class EffortReport:
         order = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
         return (
             f"Effort per task with regions: {self.predicted_mean:.1f} {self.measure} predicted,"
-            f" {self.actual_mean:.1f} taken ({self.tasks} answered{order})."
+            f" {self.actual_mean:.1f} actual ({self.tasks} {'task' if self.tasks == 1 else 'tasks'}{order})."
         )
 
 

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ml_backend.annotations.label_map import label_map_of
-from ml_backend.errors import CheckpointError, ConfigurationError, LabelConfigError
+from ml_backend.errors import ConfigurationError, LabelConfigError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
+from ml_backend.projects.folders import checkpoints_of, project_folder
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
-from ml_backend.projects.services import Services
+from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
@@ -69,18 +70,22 @@ class Status:
         return asdict(self)
 
 
-def project_status(services: Services, project_id: int) -> Status:
+def project_status(settings: Settings, store: Store, project_id: int) -> Status:
     """Describe a project.
+
+    Args:
+        settings: of the installation.
 
     Raises:
         ConfigurationError: the project was never connected.
     """
     return in_full(
-        services,
-        project_state(services, project_id),
-        records=services.checkpoints(project_id).history(),
-        labels=services.store.labels(project_id),
-        efforts=answered_efforts(services.store, project_id),
+        settings,
+        store,
+        project_state(settings, store, project_id),
+        records=checkpoints_of(settings, project_id).history(),
+        labels=store.labels(project_id),
+        efforts=answered_efforts(store, project_id),
     )
 
 
@@ -90,7 +95,8 @@ def answered_efforts(store: Store, project_id: int) -> list[tuple[float, float]]
 
 
 def in_full(
-    services: Services,
+    settings: Settings,
+    store: Store,
     state: Status,
     *,
     records: Sequence[VersionRecord],
@@ -100,42 +106,44 @@ def in_full(
     """Add to a state what takes longer in a large project: advice, effort, and errors of tasks.
 
     Args:
+        settings: of the installation.
         state: of `project_state`.
         records: of all versions, oldest first.
         labels: all of them, oldest first.
         efforts: of `answered_efforts`.
     """
-    store, project_id = services.store, state.project
-    settings, problem = project_settings(services, known_project(services, project_id))
-    scores = [label.agreement for label in labels if label.agreement is not None]
-    tasks = {f"task {task}": error for task, error in store.task_errors(project_id).items()}
+    own, problem = project_settings(settings, store, known_project(settings, store, state.project))
+    agreements = [label.agreement for label in labels if label.agreement is not None]
+    tasks = {f"task {task}": error for task, error in store.task_errors(state.project).items()}
     return replace(
         state,
-        advice=advise(records, model_number(state.version), scores),
-        effort=effort_report(efforts, settings.cost_measure),
+        advice=advise(records, model_number(state.version), agreements),
+        effort=effort_report(efforts, own.cost_measure),
         errors=({"settings": str(problem)} if problem else {}) | state.errors | tasks,
     )
 
 
-def project_state(services: Services, project_id: int) -> Status:
+def project_state(settings: Settings, store: Store, project_id: int) -> Status:
     """Describe a project without what takes longer in a large one: advice, effort, and errors of tasks are left out.
+
+    Args:
+        settings: of the installation.
 
     Raises:
         ConfigurationError: the project was never connected.
     """
-    project = known_project(services, project_id)
-    settings, _ = project_settings(services, project)
-    store, counts = services.store, services.store.count_tasks(project_id)
-    record = serving_record(services, project)
+    project = known_project(settings, store, project_id)
+    own, _ = project_settings(settings, store, project)
+    counts, record = store.count_tasks(project_id), serving_record(settings, project)
     return Status(
         project=project.id,
         title=project.title,
-        state=project.state if project.reconciled_at or project.state != "waiting" else "idle",
+        state=shown_state(project),
         stage=project.stage,
         done=project.stage_done,
         total=project.stage_total,
         since=project.stage_since if project.stage else None,
-        strategy=settings.strategy,
+        strategy=own.strategy,
         version=project.published_version,
         labels=counts.get("labelled", 0),
         trained_labels=len(record.labels) if record else 0,
@@ -147,54 +155,45 @@ def project_state(services: Services, project_id: int) -> Status:
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
-        hints=_hints(project, settings),
+        hints=_hints(project, own),
         notice=project.notice,
-        errors=_disk(settings) | _model(services, project_id) | ({"project": project.error} if project.error else {}),
+        errors=_installation_errors(settings, project_id) | ({"project": project.error} if project.error else {}),
     )
 
 
-def serving_record(services: Services, project: Project) -> VersionRecord | None:
-    """Return the record of the version that is published; None before the first, and where it is damaged."""
-    number = model_number(project.published_version)
-    try:
-        return services.checkpoints(project.id).get(number).record if number else None
-    except CheckpointError:
-        return None
+def shown_state(project: Project) -> str:
+    """Return the state of a project as people see it: idle until it was looked at for the first time."""
+    return project.state if project.reconciled_at or project.state != "waiting" else "idle"
 
 
-def _model(services: Services, project_id: int) -> dict[str, str]:
-    stand_in = services.checkpoints(project_id).stand_in()
-    return {"model": stand_in} if stand_in else {}
-
-
-def _disk(settings: Settings) -> dict[str, str]:
-    """Look at the disk itself: where it is full, the state cannot be written that would tell."""
-    full = shortage(settings.model_dir)
-    return {"disk": str(full)} if full else {}
-
-
-def known_project(services: Services, project_id: int) -> Project:
+def known_project(settings: Settings, store: Store, project_id: int) -> Project:
     """Return a project of the store.
 
     Raises:
         ConfigurationError: it is unknown here, or was disconnected.
     """
-    project = services.store.project(project_id)
+    project = store.project(project_id)
     if project is not None and project.state == GONE and not project.managed:
-        raise ConfigurationError(gone_text(services, project))
+        raise ConfigurationError(gone_text(settings, project))
     if project is None or not project.managed:
         raise ConfigurationError(
-            f"Project {project_id} is not connected here (MODEL_DIR = {services.settings.model_dir}). "
+            f"Project {project_id} is not connected here (MODEL_DIR = {settings.model_dir}). "
             f"Run: nextmask connect {project_id}"
         )
     return project
 
 
-def gone_text(services: Services, project: Project) -> str:
+def gone_text(settings: Settings, project: Project) -> str:
     """Say that a project was deleted in Label Studio, and what is left of it."""
     name = f" ({project.title})" if project.title else ""
-    folder = services.project_folder(project.id)
+    folder = project_folder(settings, project.id)
     return f"Project {project.id}{name} is gone from Label Studio; its masks and model versions stay in {folder}."
+
+
+def _installation_errors(settings: Settings, project_id: int) -> dict[str, str]:
+    """Look at disk and model versions themselves: where the disk is full, the state that would tell is not written."""
+    full, stand_in = shortage(settings.model_dir), checkpoints_of(settings, project_id).stand_in()
+    return ({"disk": str(full)} if full else {}) | ({"model": stand_in} if stand_in else {})
 
 
 def _hints(project: Project, settings: Settings) -> list[str]:
@@ -207,7 +206,7 @@ def _hints(project: Project, settings: Settings) -> list[str]:
     if label_map.query_control is not None:
         return []
     return [
-        f"Strategy {settings.strategy} asks for regions, and the labelling configuration has no control"
-        f" {settings.query_control!r} that shows them: whole images are asked for."
-        f" To add one: nextmask connect {project.id} --add-query-control"
+        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
+        f" {settings.query_control!r} to show them, so whole images are asked for."
+        f" To add it: nextmask connect {project.id} --add-query-control"
     ]

@@ -23,7 +23,8 @@ from starlette.requests import HTTPConnection
 from ml_backend import __version__
 from ml_backend.dashboard import add_dashboard
 from ml_backend.errors import NextmaskError
-from ml_backend.projects.services import open_services, webhook_secret
+from ml_backend.projects.registration import webhook_secret
+from ml_backend.projects.services import open_services
 from ml_backend.server.authentication import OPEN_PATHS, protect
 from ml_backend.server.health import add_health
 from ml_backend.server.metrics import Metrics, add_metrics
@@ -76,13 +77,13 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
         worker: entered when the server starts and left when it ends.
     """
     services = open_services(settings)
-    secret = webhook_secret(services)
+    store, secret = services.store, webhook_secret(settings, services.store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with worker or nullcontext():
             yield
-        services.store.close()
+        store.close()
 
     app = FastAPIOffline(
         title="nextmask",
@@ -93,7 +94,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
         dependencies=[Depends(_Documented(scheme_name="HTTPBasic", description="BASIC_AUTH_USER and BASIC_AUTH_PASS"))],
     )
     worker_pid = None if worker is None else lambda: worker.pid
-    metrics = Metrics(services, worker_pid=worker_pid)
+    metrics = Metrics(settings, store, worker_pid=worker_pid)
     app.openapi = partial(_description, app.openapi)  # type: ignore[method-assign]  # as FastAPI's manual does it
     app.add_middleware(RequestBodies, settings=settings)  # the first one added is the innermost
     protect(app, settings, secret)
@@ -101,7 +102,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
     app.add_middleware(RequestLog)  # the outermost: what the others refuse is logged and counted, too
     logs.hide(secret, settings.basic_auth_pass.get_secret_value(), settings.label_studio_api_key.get_secret_value())
     app.state.services = services
-    add_health(app, services, worker_pid=worker_pid)
+    add_health(app, settings, store, worker_pid=worker_pid)
     add_protocol(app, services, metrics)
     add_dashboard(app, services)
     app.add_exception_handler(RequestValidationError, _invalid)

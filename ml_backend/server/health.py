@@ -22,8 +22,11 @@ from pydantic import BaseModel
 from ml_backend import __version__
 from ml_backend.errors import NextmaskError
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.projects.services import Services, worker_seen
+from ml_backend.projects.folders import checkpoints_of
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.server.model import NextmaskModel
+from ml_backend.settings import Settings
+from ml_backend.store import Store
 from ml_backend.system.disk import free_bytes
 
 ANSWER_SECONDS: Final = 3.0
@@ -49,13 +52,13 @@ class Readiness(BaseModel):
     reasons: dict[str, str]
 
 
-def add_health(app: FastAPI, services: Services, *, worker_pid: WorkerPid | None = None) -> None:
+def add_health(app: FastAPI, settings: Settings, store: Store, *, worker_pid: WorkerPid | None = None) -> None:
     """Add the two endpoints.
 
     Args:
         worker_pid: None where workers run elsewhere: then they are no reason for the server not to be asked.
     """
-    probe = _Probe(services, worker_pid)
+    probe = _Probe(settings, store, worker_pid)
     limiter = CapacityLimiter(_THREADS)
 
     @app.get("/health", tags=["protocol"])
@@ -76,31 +79,32 @@ def add_health(app: FastAPI, services: Services, *, worker_pid: WorkerPid | None
 
 @dataclass
 class _Probe:
-    services: Services
+    settings: Settings
+    store: Store
     worker_pid: WorkerPid | None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last: tuple[float, dict[str, str]] = (-1e9, {})
 
     def reasons(self) -> dict[str, str]:
-        """Look, or return what was found a moment ago: everybody may ask, and each look writes."""
+        """Look, or return what the look of a moment ago saw: everybody may ask, and each look writes."""
         with self._lock:
             if time.monotonic() - self._last[0] > _REMEMBERED_SECONDS:
-                found = {"store": self._store(), "disk": self._disk(), "worker": self._worker(), "models": ""}
-                if not found["store"]:
-                    found["models"] = self._models()
-                self._last = (time.monotonic(), {part: why for part, why in found.items() if why})
+                problems = {"store": self._store(), "disk": self._disk(), "worker": self._worker(), "models": ""}
+                if not problems["store"]:
+                    problems["models"] = self._models()
+                self._last = (time.monotonic(), {part: why for part, why in problems.items() if why})
             return self._last[1]
 
     def _store(self) -> str:
         try:
-            self.services.store.set_value("ready_asked_at", str(time.time()))
+            self.store.set_value("ready_asked_at", str(time.time()))
         except (sa.exc.SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or type(error).__name__)
             return f"The state database cannot be written ({reason}): is the disk full, or is it read-only?"
         return ""
 
     def _disk(self) -> str:
-        settings = self.services.settings
+        settings = self.settings
         try:
             with tempfile.TemporaryFile(dir=settings.model_dir) as file:
                 file.write(b"nextmask")
@@ -121,7 +125,7 @@ class _Probe:
         if self.worker_pid() is None:
             return "The worker process does not run; it is started again within 30 s. The log says why it ended."
         try:
-            seen = worker_seen(self.services.store)
+            seen = last_sign(self.store)
         except sa.exc.SQLAlchemyError:
             return ""  # which is a reason of its own
         if seen is None:
@@ -134,19 +138,19 @@ class _Probe:
     def _models(self) -> str:
         """Projects with a queue whose model cannot be read, and a device that is not there."""
         problems = [self._device()]
-        for project in self.services.store.projects():
+        for project in self.store.projects():
             number = model_number(project.published_version)
             if number:
                 try:
-                    self.services.checkpoints(project.id).get(number)
+                    checkpoints_of(self.settings, project.id).get(number)
                 except (NextmaskError, OSError) as error:
                     problems.append(f"project {project.id}: {error}")
         return "; ".join(filter(None, problems))
 
     def _device(self) -> str:
-        device = self.services.settings.device
+        device = self.settings.device
         if device in {"auto", "cpu"}:
-            return ""  # which are always there, and need no torch to be found
+            return ""  # always there, and to look would import torch
         from ml_backend.learning.networks import resolve_device
 
         try:

@@ -29,9 +29,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ml_backend import __version__
 from ml_backend.errors import NextmaskError
 from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.registration import WEBHOOK_ACTIONS
-from ml_backend.projects.services import Services, worker_seen
-from ml_backend.store import Project
+from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store
 from ml_backend.system.disk import free_bytes
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class Metrics:
         worker_pid: process id of the server's own worker; None where there is none.
     """
 
-    def __init__(self, services: Services, *, worker_pid: Callable[[], int | None] | None = None) -> None:
+    def __init__(self, settings: Settings, store: Store, *, worker_pid: Callable[[], int | None] | None = None) -> None:
         self.registry = CollectorRegistry()
         names = ["method", "route"]
         registry = self.registry
@@ -84,7 +86,7 @@ class Metrics:
         if worker_pid is not None:
             pid = worker_pid
             ProcessCollector(namespace="nextmask_worker", pid=lambda: pid() or 0, registry=self.registry)
-        self.registry.register(_Installation(services, worker_pid))
+        self.registry.register(_Installation(settings, store, worker_pid))
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -131,7 +133,7 @@ class CountRequests:
             try:
                 await self._app(scope, receive, counted)
             finally:
-                # Starlette notes the route in the scope; a path that nothing answers is none.
+                # Starlette puts the route into the scope; a path that nothing answers has none.
                 route = getattr(scope.get("route"), "path", "none")
                 self._metrics.answered(scope["method"], route, status, time.perf_counter() - started)
 
@@ -157,8 +159,8 @@ class _Fixed(Collector):
 class _Installation(Collector):
     """Worker, disk and projects, read when they are collected."""
 
-    def __init__(self, services: Services, worker_pid: Callable[[], int | None] | None) -> None:
-        self._services, self._worker_pid = services, worker_pid
+    def __init__(self, settings: Settings, store: Store, worker_pid: Callable[[], int | None] | None) -> None:
+        self._settings, self._store, self._worker_pid = settings, store, worker_pid
 
     def collect(self) -> Iterator[Metric]:
         """Read the store; where it cannot be read, say that and nothing of the projects."""
@@ -167,23 +169,23 @@ class _Installation(Collector):
             yield GaugeMetricFamily("nextmask_worker_up", "Whether the server's worker process runs.", value=up)
         try:
             yield from self._disk()
-            found = list(self._of_store())
+            families = list(self._of_store())
         except (sa.exc.SQLAlchemyError, NextmaskError, OSError) as error:
             logger.warning("metrics cannot be read: %s", str(error).splitlines()[0])
-            found = [GaugeMetricFamily("nextmask_store_up", "Whether the state can be read.", value=0)]
-        yield from found
+            families = [GaugeMetricFamily("nextmask_store_up", "Whether the state can be read.", value=0)]
+        yield from families
 
     def _disk(self) -> Iterator[Metric]:
-        free = free_bytes(self._services.settings.model_dir)
+        free = free_bytes(self._settings.model_dir)
         yield GaugeMetricFamily("nextmask_disk_free_bytes", "Free bytes in MODEL_DIR.", value=free)
 
     def _of_store(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("nextmask_store_up", "Whether the state can be read.", value=1)
-        seen = worker_seen(self._services.store)
+        seen = last_sign(self._store)
         if seen is not None:
             text = "When a worker last gave a sign of life."
             yield GaugeMetricFamily("nextmask_worker_seen_timestamp_seconds", text, value=seen)
-        projects = self._services.store.projects()
+        projects = self._store.projects()
         yield GaugeMetricFamily("nextmask_projects", "Connected projects.", value=len(projects))
         yield from self._of_projects(projects[:PROJECTS_SHOWN])
 
@@ -205,14 +207,14 @@ class _Installation(Collector):
             for name in STATES:
                 state.add_metric([label, name], float(name == project.state))
             for outcome in ("trained", "failed"):
-                trainings.add_metric([label, outcome], self._services.store.counted(f"trainings_{outcome}_{label}"))
+                trainings.add_metric([label, outcome], self._store.counted(f"trainings_{outcome}_{label}"))
             for name, value in self._values(project).items():
                 if value is not None:
                     values[name].add_metric([label], value)
         yield from (info, state, trainings, *values.values())
 
     def _values(self, project: Project) -> dict[str, float | None]:
-        store, checkpoints = self._services.store, self._services.checkpoints(project.id)
+        store, checkpoints = self._store, checkpoints_of(self._settings, project.id)
         counts = store.count_tasks(project.id)
         records = {version.number: version.record for version in checkpoints.versions()}
         serving = records.get(model_number(project.published_version))

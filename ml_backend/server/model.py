@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
@@ -21,12 +20,14 @@ from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.images.references import as_imported
 from ml_backend.label_studio.predictions import NO_VERSION, SERVED_LAST, model_number, score_of
-from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.services import Services, open_services
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
 from ml_backend.settings import load_settings
-from ml_backend.store import Project
+from ml_backend.store import Project, Store
+
+if TYPE_CHECKING:
+    from ml_backend.learning.prediction.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         event, data = arguments if len(arguments) == 2 else (params.get("event"), params.get("data"))
         project_id = self._project_id or payload_project(data if isinstance(data, Mapping) else {})
         if project_id is not None:
-            self._services.store.wake(project_id, train=event == "START_TRAINING")
+            wake(self._services.store, project_id, event)
         return {}
 
     def _predictions(
@@ -102,36 +103,39 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         number, scores = model_number(version), self._scores(tasks, project)
         if project is None or not number:
             return [_empty(version, score) for score in scores]
-        settings, _ = project_settings(self._services, project)
-        xml = self._label_config or project.label_config
-        label_map = label_map_of(xml, settings)
-        model = self._model(project.id, number)
-        services = replace(self._services, settings=settings)
-        renderer = MaskRenderer(services, project.id, model, label_map)
-        deadline = time.monotonic() + self._services.settings.predict_seconds
-        # The host may resolve cloud URIs before it sends a task; the store knows images as they were imported.
+        s = self._services
+        settings, _ = project_settings(s.settings, s.store, project)
+        label_map = label_map_of(self._label_config or project.label_config, settings)
+        predictor = self._predictor(project.id, number)
+        deadline = time.monotonic() + s.settings.predict_seconds
+        renderer = MaskRenderer(
+            settings, s.store, project.id, label_map, images=s.images_of(project.id), predictor=lambda: predictor
+        )
+        # Label Studio may resolve cloud URIs before it sends a task; the store knows images as they were imported.
         references = [as_imported(label_map.image_reference(_data(task)) or "") for task in tasks]
-        shown = iter(renderer.show([reference for reference in references if reference], deadline=deadline))
+        shown = renderer.show(
+            [reference for reference in references if reference],
+            is_late=lambda: s.stopping.is_set() or time.monotonic() > deadline,
+        )
         answers = [next(shown) if reference else _no_image(label_map) for reference in references]
         return self._answers(tasks, answers, scores, project.id, version, renderer)
 
-    def _model(self, project_id: int, number: int) -> Version:
-        """Return the version that is published; where it is damaged the last good one, until the worker has noticed.
+    def _predictor(self, project_id: int, number: int) -> Predictor:
+        """Return the network that is published; where it is damaged the last good one, until the worker has noticed.
 
         Raises:
             CheckpointError: there is no good one.
         """
         checkpoints = self._services.checkpoints(project_id)
         try:
-            version = checkpoints.get(number)
-            self._services.predictors.get(checkpoints, number, self._services.settings.device)  # may be in memory
+            checkpoints.get(number)  # what is in memory may be damaged on disk
+            return self._services.predictor(project_id, number)
         except CheckpointError as error:
             current = checkpoints.current()
             if current is None or current.number == number:
                 raise
             logger.error("project=%s %s Version %s predicts in its place.", project_id, error, current.number)
-            return current
-        return version
+            return self._services.predictor(project_id, current.number)
 
     def _answers(
         self,
@@ -171,6 +175,11 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         known = [task_id for task_id in ids if task_id is not None]
         found = self._services.store.priorities(project.id, known) if project else {}
         return [score_of(found[task_id]) if task_id in found else SERVED_LAST for task_id in ids]
+
+
+def wake(store: Store, project_id: int, event: object) -> None:
+    """Let the worker look at a project; the event START_TRAINING asks for a training, too."""
+    store.wake(project_id, train=event == "START_TRAINING")
 
 
 def payload_project(payload: Mapping[str, Any]) -> int | None:

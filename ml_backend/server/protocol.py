@@ -16,7 +16,7 @@ from ml_backend.label_studio.predictions import NO_VERSION
 from ml_backend.projects.services import Services
 from ml_backend.projects.settings import is_news
 from ml_backend.server.metrics import Metrics
-from ml_backend.server.model import NextmaskModel, payload_project
+from ml_backend.server.model import NextmaskModel, payload_project, wake
 from ml_backend.settings import params_text
 from ml_backend.store import Store
 from ml_backend.store.tables import DISCONNECTING
@@ -101,11 +101,11 @@ _EVENT_BODY: Final = {
 """The description of /webhook's body, which is read by hand: what else is in it does not matter."""
 
 
-def version_of(services: Services, project: str | int | None) -> str:
+def version_of(store: Store, project: str | int | None) -> str:
     """Return the version that /setup and /predict answer for a project: never null, the same for both."""
     project_id = payload_project({"project": project})
-    found = None if project_id is None else services.store.project(project_id)
-    return found.published_version if found and found.published_version else NO_VERSION
+    known = None if project_id is None else store.project(project_id)
+    return known.published_version if known and known.published_version else NO_VERSION
 
 
 def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
@@ -119,7 +119,7 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         logs.add_fields(project=project_id)
         if project_id is not None:
             _take_setup(services.store, project_id, body.extra_params)
-        return {"model_version": version_of(services, body.project)}
+        return {"model_version": version_of(services.store, body.project)}
 
     @app.post("/predict", tags=["protocol"])
     async def predict(body: PredictRequest) -> PredictResponse:
@@ -129,7 +129,7 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         context = (body.params or {}).get("context")
         results = await to_thread.run_sync(_predict, model, body.tasks, context, limiter=predictions)
         metrics.predicted(len(results), model.failures, time.perf_counter() - started)
-        version = results[0]["model_version"] if results else version_of(services, body.project)
+        version = results[0]["model_version"] if results else version_of(services.store, body.project)
         return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
 
     @app.post(
@@ -141,17 +141,17 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     async def webhook(request: Request) -> dict[str, str]:
         """Note that something changed; the worker asks Label Studio what."""
         body = await request.body()
-        return await to_thread.run_sync(_take_event, services, body, metrics, limiter=webhooks)
+        return await to_thread.run_sync(_take_event, services.store, metrics, body, limiter=webhooks)
 
     @app.get("/versions", tags=["protocol"])
     def versions(project: str | None = None) -> Versions:
         """List the versions that predictions in Label Studio may carry."""
-        return _versions(services, project)
+        return _versions(services.store, project)
 
     @app.post("/versions", tags=["protocol"])
     def versions_of(body: VersionRequest) -> Versions:
         """List versions, as older hosts ask for them."""
-        return _versions(services, body.project)
+        return _versions(services.store, body.project)
 
 
 def _predict(model: NextmaskModel, tasks: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
@@ -178,17 +178,16 @@ def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
         logger.error("project=%s its settings are not noted: %s", project_id, error)
 
 
-def _versions(services: Services, project: str | int | None) -> Versions:
+def _versions(store: Store, asked_for: str | int | None) -> Versions:
     """The published version first, then those of the other models on disk; of all projects when none is named."""
-    project_id = payload_project({"project": project})
-    known = services.store.projects()
-    chosen = [one for one in known if project_id is None or one.id == project_id]
-    published = [one.published_version for one in chosen if one.published_version]
-    older = [version for one in chosen for version in services.store.versions(one.id)]
+    project_id = payload_project({"project": asked_for})
+    named = [project for project in store.projects() if project_id is None or project.id == project_id]
+    published = [project.published_version for project in named if project.published_version]
+    older = [version for project in named for version in store.versions(project.id)]
     return Versions(versions=list(dict.fromkeys([*published, *older])))
 
 
-def _take_event(services: Services, body: bytes, metrics: Metrics) -> dict[str, str]:
+def _take_event(store: Store, metrics: Metrics, body: bytes) -> dict[str, str]:
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -199,6 +198,6 @@ def _take_event(services: Services, body: bytes, metrics: Metrics) -> dict[str, 
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "A webhook body needs an action and a project with an id.")
     logs.add_fields(project=project_id)
     metrics.webhook(action)
-    NextmaskModel(project_id, services=services).fit((), event=action, data=payload)
+    wake(store, project_id, action)
     logger.info("project=%s event=%.40r", project_id, action)
     return {"status": "noted"}

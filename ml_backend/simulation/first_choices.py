@@ -116,7 +116,7 @@ def picture(
     Returns:
         (h,w,3) RGB.
     """
-    corners = [_corners(box, size, pixels.shape[:2]) for box in boxes]
+    corners = [box.corners_in_picture(size, (pixels.shape[0], pixels.shape[1])) for box in boxes]
     shown = pixels if not boxes else _dimmed(pixels, corners)
     shown = np.ascontiguousarray(shown).copy()
     for value in np.unique(mask):
@@ -134,14 +134,6 @@ def _dimmed(pixels: Pixels, corners: Iterable[tuple[int, int, int, int]]) -> Pix
         labelled[top : bottom + 1, left : right + 1] = True
     dark = (pixels * _DIMMED).astype(np.uint8)
     return np.where(labelled[..., None], pixels, dark)
-
-
-def _corners(box: Box, size: tuple[int, int], shown: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom pixel of a box in the picture, each inside it."""
-    down, across = shown[0] / size[0], shown[1] / size[1]
-    left, top = int(box.left * across), int(box.top * down)
-    right, bottom = round((box.left + box.width) * across) - 1, round((box.top + box.height) * down) - 1
-    return left, top, min(max(right, left), shown[1] - 1), min(max(bottom, top), shown[0] - 1)
 
 
 def _drawn(

@@ -148,9 +148,10 @@ EVENTS = sa.Table(
     sa.Index("events_by_project", "project_id", "id"),
 )
 
-
-GONE = "gone"
+GONE: Final = "gone"
 """State of a project that was deleted in Label Studio."""
+DISCONNECTING: Final = "disconnecting"
+"""State of a project that is being disconnected: /setup does not connect it again."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +309,3 @@ class Lease:
     project_id: int
     owner: str
     wakes: int
-
-
-DISCONNECTING: Final = "disconnecting"

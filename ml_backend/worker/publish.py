@@ -49,12 +49,22 @@ def publish(look: Look) -> None:
     if not project.ranking_version or not ranked:
         return
     number = model_number(project.ranking_version)
-    model = look.checkpoints.get(number) if number else None
+    if number:
+        look.checkpoints.get(number)  # raises where the version is damaged, before anything is shown
+    renderer = MaskRenderer(
+        look.settings,
+        look.store,
+        look.project_id,
+        look.label_map,
+        images=look.images,
+        predictor=partial(look.services.predictor, look.project_id, number) if number else None,
+        check=look.check,
+    )
     look.stage("publishing")
     published = _queue_of(look).publish(
         project.ranking_version,
         ranked,
-        MaskRenderer(look.services, look.project_id, model, look.label_map, check=look.check).render,
+        renderer.render,
         window=look.settings.queue_window,
         refill=look.settings.queue_refill,
         progress=partial(look.stage, "publishing"),
@@ -69,7 +79,7 @@ def prune(look: Look) -> bool:
     """Delete predictions of versions that nobody can have open any more; return whether there were any."""
     pruned = _queue_of(look).prune(retire_seconds=look.settings.retire_hours * 3600)
     if pruned:
-        look.tell("pruned", f"Predictions of {', '.join(pruned)}, which nobody can have open any more, are deleted.")
+        look.tell("pruned", f"Predictions of {', '.join(pruned)}, which nobody can have open any more, were deleted.")
     return bool(pruned)
 
 

@@ -66,7 +66,7 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
     line = "project=%s version=%s ranked=%s scored=%s seconds=%.1f"
     logger.info(line, look.project_id, version, total, scored, seconds)
     by = look.settings.strategy if model is not None else "a diverse first batch"
-    look.tell("ranked", f"{version}: {total} tasks in order in {seconds:.0f} s, {scored} of them scored ({by}).")
+    look.tell("ranked", f"{version}: {total} tasks ranked in {seconds:.0f} s, {scored} of them scored ({by}).")
 
 
 def _name_serving_model(look: Look, model: Version | None, tasks: Iterable[Task]) -> None:

@@ -14,9 +14,10 @@ from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxe
 from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
+from ml_backend.annotations.fields import lead_time_of, regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes, stated_size
-from ml_backend.annotations.reading import agreement_with, inside_boxes, lead_time_of, regions_of, starting_mask
+from ml_backend.annotations.reading import agreement_with, inside_boxes, starting_mask
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, shows_masks
@@ -136,7 +137,7 @@ class TaskReader:
             annotation_id=int(annotation["id"]),
             **self._keep(task, masks.png_bytes(mask)),
             held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
-            lead_time=lead_time_of(annotation.get("lead_time")),
+            lead_time=lead_time_of(annotation),
             regions=reading.regions,
             vertices=reading.vertices,
             shown_version=shown.version,

@@ -62,18 +62,19 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
         NextmaskError: what stands in the way; the caller keeps it and tries again later.
         DiskFull: there is too little room to begin, or there was none for what was to be written.
     """
-    if full := shortage(services.settings.model_dir):
+    settings, store = services.settings, services.store
+    if full := shortage(settings.model_dir):
         raise full  # while there is room to say so
-    project = services.store.project(project_id)
+    project = store.project(project_id)
     if project is None:
         return
-    project = replace(project, extra_params=read_settings(services, project))
-    settings, problem = project_settings(services, project)
+    project = replace(project, extra_params=read_settings(settings, store, services.client, project))
+    own, problem = project_settings(settings, store, project)
     if problem is None:
-        keep_good_settings(services, project)
-    elif last_good_settings(services, project_id) is None:
+        keep_good_settings(store, project)
+    elif last_good_settings(settings, store, project_id) is None:
         raise problem
-    look = Look(replace(services, settings=settings), project_id, check=check, meanwhile=TopUp())
+    look = Look(replace(services, settings=own), project_id, check=check, meanwhile=TopUp())
     with tell_failed_tasks(look):
         _take_steps(look)
     if problem is not None:  # the queue goes on with the settings that were good last, and the project says why

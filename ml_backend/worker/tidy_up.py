@@ -91,5 +91,5 @@ def _remove_old_versions(look: Look) -> None:
     removed = look.checkpoints.remove_old(look.settings.keep_versions, needed=needed)
     if removed:
         numbers = ", ".join(map(str, removed))
-        text = f"Old model versions are removed from disk (NEXTMASK_KEEP_VERSIONS): {numbers}. Their measures stay."
+        text = f"Weights of old versions were removed (NEXTMASK_KEEP_VERSIONS): {numbers}. Their measures are kept."
         look.tell("version_deleted", text)

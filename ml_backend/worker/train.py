@@ -84,7 +84,7 @@ def settle(look: Look) -> None:
     logger.info("project=%s model=%s accepted=%s", look.project_id, latest.number, record.accepted)
     look.store.update_project(look.project_id, decided_model=latest.number)
     kind, decided, level = (
-        ("published", "serves", "info") if record.accepted else ("kept_back", "is kept back", "warning")
+        ("published", "now serves", "info") if record.accepted else ("kept_back", "was kept back", "warning")
     )
     reason = f" ({record.reason.rstrip('.')})" if record.reason else ""
     look.tell(kind, f"Version {latest.number} {decided}{reason}.", level=level)

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError
-from ml_backend.projects.services import Services, show_worker
+from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import give_sign
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.logs import begin, belonging_to
@@ -75,7 +76,7 @@ class Worker:
         """Give signs of life."""
         while not self._stop.is_set():
             try:
-                show_worker(self._services.store)
+                give_sign(self._services.store)
             except DiskFull as error:
                 self._complain(error)
             except Exception:  # a locked database, say: the next one may succeed
@@ -139,7 +140,7 @@ class Worker:
                 reconcile(self._services, lease.project_id, check)
             handled = True
             if failed_before and not self._is_failed(lease.project_id):
-                self._services.store.add_event(lease.project_id, "recovered", "The project is worked on again.")
+                self._services.store.add_event(lease.project_id, "recovered", "Work on the project has resumed.")
         except (LeaseLost, _Stopped) as error:
             logger.info("project=%s left: %s", lease.project_id, error)
             problem = error

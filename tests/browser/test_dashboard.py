@@ -52,29 +52,31 @@ class Visit:
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """A project with hostile names, three versions of which one is damaged, labels, tasks of each kind, and events."""
     account = {"basic_auth_user": ACCOUNT["username"], "basic_auth_pass": ACCOUNT["password"]}
-    found = make_services(tmp_path_factory.mktemp("state"), **account)
-    give_project(found, title=HOSTILE, state="failed", error=HOSTILE, error_at=1.0, reconciled_at=1.0, notice=HOSTILE)
-    checkpoints = found.checkpoints(PROJECT)
+    services = make_services(tmp_path_factory.mktemp("state"), **account)
+    give_project(
+        services, title=HOSTILE, state="failed", error=HOSTILE, error_at=1.0, reconciled_at=1.0, notice=HOSTILE
+    )
+    checkpoints = services.checkpoints(PROJECT)
     first = checkpoints.get(1)
     state, measures = checkpoints.load_state(first), dict(first.record.measures)
     classes = (HOSTILE, *first.record.classes[1:])
     by_class = {name: 0.4 + 0.1 * at for at, name in enumerate(classes)}
     measures |= {"iou": by_class, "dice": by_class, "miou": 0.5, "mean_dice": 0.6}
-    labels = {str(one): "digest" for one in range(1, 9)}
+    labels = {str(task): "digest" for task in range(1, 9)}
     changes: dict[str, Any] = {"classes": classes, "measures": measures, "labels": labels, "reason": HOSTILE}
     checkpoints.create(replace(first.record, **changes, skipped={"4": HOSTILE}, parent=1), state)
     checkpoints.create(replace(first.record, **changes, accepted=False, parent=2), state)
     checkpoints.create(first.record, state).weights.unlink()
     checkpoints.publish(2)
-    store = found.store
+    store = services.store
     done = {"status": "labelled", "lead_time": 60.0}
-    store.put_tasks(task_of(one, annotation_id=one, agreement=one / 10, **done) for one in range(1, 9))
+    store.put_tasks(task_of(task, annotation_id=task, agreement=task / 10, **done) for task in range(1, 9))
     store.put_tasks([task_of(20, status="broken", error=HOSTILE), task_of(21, status="skipped")])
-    store.put_tasks([task_of(22, status="passed"), *(task_of(one, status="skipped") for one in range(100, 170))])
+    store.put_tasks([task_of(22, status="passed"), *(task_of(task, status="skipped") for task in range(100, 170))])
     store.put_decisions(PROJECT, [Decision(22, False, 0.25, 0.5, 1.0)], state=("stream", "{}"))
     for level in ("info", "warning", "error"):
         store.add_event(PROJECT, HOSTILE, HOSTILE, level=level)
-    yield found
+    yield services
     store.close()
 
 
@@ -94,15 +96,18 @@ def visit(offline_chromium: Browser, url: str) -> Callable[..., Any]:
         context = offline_chromium.new_context(http_credentials=ACCOUNT, **options)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        found = Visit(page, url)
-        page.on("pageerror", lambda error: found.problems.append(f"script: {error}"))
-        page.on("console", lambda said: found.problems.append(said.text) if said.type in {"error", "warning"} else None)
-        page.on("dialog", lambda dialog: (found.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        opened = Visit(page, url)
+        page.on("pageerror", lambda error: opened.problems.append(f"script: {error}"))
+        page.on(
+            "console",
+            lambda message: opened.problems.append(message.text) if message.type in {"error", "warning"} else None,
+        )
+        page.on("dialog", lambda dialog: (opened.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on(
             "request",
-            lambda sent: None if sent.url.startswith((url, "data:")) else found.problems.append(f"asks {sent.url}"),
+            lambda sent: None if sent.url.startswith((url, "data:")) else opened.problems.append(f"asks {sent.url}"),
         )
-        yield found
+        yield opened
         context.close()
 
     return opened
@@ -112,38 +117,38 @@ def visit(offline_chromium: Browser, url: str) -> Callable[..., Any]:
 def test_pages_run_nothing_but_their_own_and_are_accessible(visit: Callable[..., Any], scheme: str) -> None:
     """Hostile titles, class names, errors and events are text; every page passes axe, contrast included."""
     axe = Axe()
-    with visit(color_scheme=scheme, viewport={"width": 1280, "height": 800}) as found:
+    with visit(color_scheme=scheme, viewport={"width": 1280, "height": 800}) as visitor:
         for path in PAGES:
-            found.go(path)
-            found.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-            found.wait("!document.querySelector('canvas') || Boolean(window.Chart)")
-            assert found.page.evaluate("window.hacked") is None, path
-            assert found.page.locator("img[src='x']").count() == 0
-            assert HOSTILE.split("</canvas>")[0] in found.page.locator("body").inner_text(), path
-            results = axe.run(found.page)
+            visitor.go(path)
+            visitor.page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+            visitor.wait("!document.querySelector('canvas') || Boolean(window.Chart)")
+            assert visitor.page.evaluate("window.hacked") is None, path
+            assert visitor.page.locator("img[src='x']").count() == 0
+            assert HOSTILE.split("</canvas>")[0] in visitor.page.locator("body").inner_text(), path
+            results = axe.run(visitor.page)
             assert results.violations_count == 0, f"{path} {results.generate_report()}"
-            assert found.page.evaluate("document.documentElement.dataset.theme") == scheme
-        assert found.problems == []
+            assert visitor.page.evaluate("document.documentElement.dataset.theme") == scheme
+        assert visitor.problems == []
 
 
 def test_a_phone_needs_no_sideways_scrolling(visit: Callable[..., Any]) -> None:
-    with visit(viewport=NARROW) as found:
+    with visit(viewport=NARROW) as visitor:
         for path in PAGES:
-            found.go(path)
-            width = found.page.evaluate("document.documentElement.scrollWidth")
+            visitor.go(path)
+            width = visitor.page.evaluate("document.documentElement.scrollWidth")
             assert width <= NARROW["width"], path
 
 
 def test_pages_are_light_and_do_not_jump(visit: Callable[..., Any]) -> None:
-    with visit(viewport={"width": 1280, "height": 800}) as found:
+    with visit(viewport={"width": 1280, "height": 800}) as visitor:
         sizes: list[int] = []
-        found.page.on("requestfinished", lambda sent: sizes.append(sent.sizes()["responseBodySize"]))
-        found.go(f"/projects/{PROJECT}")
-        found.wait("Boolean(window.Chart && Chart.getChart('curve'))")
-        shifts = found.page.evaluate(
+        visitor.page.on("requestfinished", lambda sent: sizes.append(sent.sizes()["responseBodySize"]))
+        visitor.go(f"/projects/{PROJECT}")
+        visitor.wait("Boolean(window.Chart && Chart.getChart('curve'))")
+        shifts = visitor.page.evaluate(
             """() => new Promise((answer) => {
                 let sum = 0;
-                new PerformanceObserver((list) => { for (const one of list.getEntries()) sum += one.value; })
+                new PerformanceObserver((list) => { for (const shift of list.getEntries()) sum += shift.value; })
                     .observe({ type: "layout-shift", buffered: true });
                 setTimeout(() => answer(sum), 500);
             })"""
@@ -153,9 +158,9 @@ def test_pages_are_light_and_do_not_jump(visit: Callable[..., Any]) -> None:
 
 
 def test_everything_is_reached_with_the_keyboard(visit: Callable[..., Any]) -> None:
-    with visit() as found:
-        found.go(f"/projects/{PROJECT}/versions")
-        page, reached = found.page, set()
+    with visit() as visitor:
+        visitor.go(f"/projects/{PROJECT}/versions")
+        page, reached = visitor.page, set()
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
         assert page.locator(".skip").bounding_box()["x"] >= 0
@@ -167,45 +172,46 @@ def test_everything_is_reached_with_the_keyboard(visit: Callable[..., Any]) -> N
             assert outline != "none" or shadow != "none" or page.evaluate("document.activeElement === document.body")
             page.keyboard.press("Tab")
         assert len(reached) >= wanted
-        page.goto(f"{found.url}/projects/{PROJECT}/versions")
+        page.goto(f"{visitor.url}/projects/{PROJECT}/versions")
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "content"
 
 
 def test_times_are_those_of_the_visitor(visit: Callable[..., Any]) -> None:
-    with visit(timezone_id="Asia/Tokyo", locale="en-GB") as found:
-        found.go(f"/projects/{PROJECT}")
-        expect(found.page.locator("#live time").first).to_have_text("1 Jan 1970, 09:00")
-        expect(found.page.locator(".zone")).to_have_text("Asia/Tokyo")
+    with visit(timezone_id="Asia/Tokyo", locale="en-GB") as visitor:
+        visitor.go(f"/projects/{PROJECT}")
+        expect(visitor.page.locator("#live time").first).to_have_text("1 Jan 1970, 09:00")
+        expect(visitor.page.locator(".zone")).to_have_text("Asia/Tokyo")
 
 
 def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -> None:
     shown = """() => {
         const chart = Chart.getChart('curve');
-        return [chart.options.scales.x.title.text, ...chart.data.datasets[0].data.flatMap((one) => [one.x, one.y])];
+        const numbers = chart.data.datasets[0].data.flatMap((point) => [point.x, point.y]);
+        return [chart.options.scales.x.title.text, ...numbers];
     }"""
-    with visit() as found:
-        found.go(f"/projects/{PROJECT}")
-        found.wait("Boolean(window.Chart && Chart.getChart('curve'))")
-        title, *numbers = found.page.evaluate(shown)
+    with visit() as visitor:
+        visitor.go(f"/projects/{PROJECT}")
+        visitor.wait("Boolean(window.Chart && Chart.getChart('curve'))")
+        title, *numbers = visitor.page.evaluate(shown)
         assert title == "labels"
         assert numbers[-4:] == [8, 0.5, 8, 0.5]
-        found.page.get_by_label("hours of labelling").check()
-        found.page.get_by_label("Dice").check()
-        title, *numbers = found.page.evaluate(shown)
+        visitor.page.get_by_label("hours of labelling").check()
+        visitor.page.get_by_label("Dice").check()
+        title, *numbers = visitor.page.evaluate(shown)
         assert title == "hours of labelling"
         assert numbers[-4:] == pytest.approx([8 / 60, 0.6, 8 / 60, 0.6])
-        found.page.get_by_role("button", name="Dark").click()
-        assert found.page.evaluate("document.documentElement.dataset.theme") == "dark"
-        found.go("/")
-        assert found.page.evaluate("document.documentElement.dataset.theme") == "dark"
+        visitor.page.get_by_role("button", name="Dark").click()
+        assert visitor.page.evaluate("document.documentElement.dataset.theme") == "dark"
+        visitor.go("/")
+        assert visitor.page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
 def test_the_state_follows_without_a_reload(visit: Callable[..., Any], services: Services) -> None:
-    with visit() as found:
-        found.go(f"/projects/{PROJECT}")
-        found.page.evaluate("window.stayed = true")
+    with visit() as visitor:
+        visitor.go(f"/projects/{PROJECT}")
+        visitor.page.evaluate("window.stayed = true")
         lease = services.store.acquire("worker", lease_seconds=600, interval=1, only=PROJECT)
         assert lease is not None
         at_work = {
@@ -217,35 +223,35 @@ def test_the_state_follows_without_a_reload(visit: Callable[..., Any], services:
         }
         services.store.update_project(PROJECT, **at_work)
         try:
-            expect(found.page.locator("#live progress")).to_have_attribute("value", "0.2500")
-            expect(found.page.locator("#announcement")).to_have_text("State: training")
+            expect(visitor.page.locator("#live progress")).to_have_attribute("value", "0.2500")
+            expect(visitor.page.locator("#announcement")).to_have_text("State: training")
             services.store.update_project(PROJECT, stage_done=60)
-            expect(found.page.locator("#live progress")).to_have_attribute("value", "0.5000")
+            expect(visitor.page.locator("#live progress")).to_have_attribute("value", "0.5000")
         finally:
             services.store.update_project(PROJECT, state="failed", stage="")
             services.store.release(lease, handled=True)
-        expect(found.page.locator("#live progress")).to_have_count(0)
-        assert found.page.evaluate("window.stayed")
-        assert found.problems == []
+        expect(visitor.page.locator("#live progress")).to_have_count(0)
+        assert visitor.page.evaluate("window.stayed")
+        assert visitor.problems == []
 
 
 def test_without_scripts_pages_are_read_and_a_version_is_rolled_back(
     visit: Callable[..., Any], services: Services
 ) -> None:
-    with visit(java_script_enabled=False) as found:
-        page: Page = found.page
-        found.go(f"/projects/{PROJECT}")
-        page.get_by_text("The same as a table").first.click()
+    with visit(java_script_enabled=False) as visitor:
+        page: Page = visitor.page
+        visitor.go(f"/projects/{PROJECT}")
+        page.get_by_text("Show as a table").first.click()
         expect(page.get_by_role("region", name="Learning curve as a table")).to_contain_text("0.500")
         expect(page.locator("canvas").first).to_be_hidden()
         page.get_by_role("button", name="Train now").click()
-        expect(page.get_by_text("A training was asked for")).to_be_visible()
+        expect(page.get_by_text("Training requested")).to_be_visible()
         page.get_by_role("link", name="Tasks", exact=True).click()
         page.get_by_role("link", name="Next", exact=True).click()
         expect(page.get_by_text("Page 2 of 2")).to_be_visible()
         page.get_by_role("link", name="Versions").click()
         page.get_by_role("link", name="Roll back to version 1").click()
-        page.get_by_role("button", name="Let version 1 serve").click()
+        page.get_by_role("button", name="Roll back to version 1").click()
         expect(page.get_by_text("Version 1 serves again")).to_be_visible()
     current = services.checkpoints(PROJECT).current()
     assert current is not None

@@ -40,8 +40,8 @@ def address(tmp_path: Path) -> Iterator[str]:
     services.store.add_event(PROJECT, "failed", HOSTILE, level="error")
     app = create_app(make_settings(tmp_path))
     services.store.close()
-    with serving(app) as found:
-        yield found
+    with serving(app) as address:
+        yield address
 
 
 def test_nothing_that_people_write_is_run(offline_chromium: Browser, address: str) -> None:
@@ -49,7 +49,7 @@ def test_nothing_that_people_write_is_run(offline_chromium: Browser, address: st
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     shown = 0
-    for path in ["/", *(f"/projects/{PROJECT}{one}" for one in PAGES)]:
+    for path in ["/", *(f"/projects/{PROJECT}{path}" for path in PAGES)]:
         page.goto(address + path)
         page.wait_for_load_state("load")
         text = page.locator("body").inner_text()

@@ -48,13 +48,13 @@ def test_a_training_is_watched_and_its_version_rolled_back(
     expect(serves.locator("th")).to_contain_text("2")
     expect(serves.locator("td[data-label=Labels]")).to_have_text("8")
     page.get_by_role("link", name="Roll back to version 1").click()
-    page.get_by_role("button", name="Let version 1 serve").click()
+    page.get_by_role("button", name="Roll back to version 1").click()
     expect(page.get_by_text("Version 1 serves again")).to_be_visible()
     status = serving.wait_for_version(project, 1)
     assert label_studio.project(project)["model_version"] == status.version
 
     page.get_by_role("link", name="Events").click()
-    said = page.get_by_role("region", name="Events").inner_text()
-    assert "rolled back" in said
-    assert said.count("published") >= 2
+    events = page.get_by_role("region", name="Events").inner_text()
+    assert "rolled back" in events
+    assert events.count("published") >= 2
     context.close()

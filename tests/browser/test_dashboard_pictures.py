@@ -34,10 +34,10 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     folder: Path = tmp_path_factory.mktemp("dashboard")
-    found = make_services(folder / "state", strategy="entropy", label_studio_public_url="https://labels.example")
-    fill(found, make_shapes(folder / "shapes", 24), regions=True)
-    yield found
-    found.store.close()
+    services = make_services(folder / "state", strategy="entropy", label_studio_public_url="https://labels.example")
+    fill(services, make_shapes(folder / "shapes", 24), regions=True)
+    yield services
+    services.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,9 @@ def opened(offline_chromium: Browser, url: str) -> Open:
         page, problems = context.new_page(), list[str]()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda said: problems.append(said.text) if said.type in {"error", "warning"} else None)
+        page.on(
+            "console", lambda message: problems.append(message.text) if message.type in {"error", "warning"} else None
+        )
         page.goto(f"{url}{path}")
         yield page
         assert problems == []
@@ -67,10 +69,11 @@ def opened(offline_chromium: Browser, url: str) -> Open:
 
 def loaded(page: Page) -> None:
     """Bring every picture that can be seen into sight, and wait for it."""
-    for one in page.locator("img[loading=lazy]").all():
-        if one.is_visible():
-            one.scroll_into_view_if_needed()
-    script = "[...document.images].filter(one => one.checkVisibility()).every(one => one.complete && one.naturalWidth)"
+    for image in page.locator("img[loading=lazy]").all():
+        if image.is_visible():
+            image.scroll_into_view_if_needed()
+    visible = "[...document.images].filter(image => image.checkVisibility())"
+    script = f"{visible}.every(image => image.complete && image.naturalWidth)"
     wait_for(lambda: page.evaluate(script), name="all pictures")
 
 
@@ -101,9 +104,11 @@ def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_
         card = page.locator(f"#task-{first}")
         expect(card.locator("img.mask")).to_be_visible()
         expect(card.locator("img.uncertainty")).to_be_hidden()
-        wait_for(lambda: card.locator("img.mask").evaluate("one => one.complete && one.naturalWidth"), name="the mask")
+        wait_for(
+            lambda: card.locator("img.mask").evaluate("image => image.complete && image.naturalWidth"), name="the mask"
+        )
         with_mask = seen(card.locator(".stack"))
-        assert not any("uncertainty" in one for one in asked)
+        assert not any("uncertainty" in address for address in asked)
         page.locator("#layer-mask").focus()
         page.keyboard.press("ArrowRight")
         expect(page.locator("#layer-uncertainty")).to_be_checked()
@@ -111,7 +116,7 @@ def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_
         expect(card.locator("img.mask")).to_be_hidden()
         expect(page.locator(".heat-scale")).to_be_visible()
         heat = card.locator("img.uncertainty")
-        wait_for(lambda: heat.evaluate("one => one.complete && one.naturalWidth"), name="the heat map")
+        wait_for(lambda: heat.evaluate("image => image.complete && image.naturalWidth"), name="the heat map")
         assert np.abs(seen(card.locator(".stack")) - with_mask).max() > 60
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#layer-uncertainty")).to_be_checked()
@@ -147,13 +152,13 @@ def test_the_mask_on_the_screen_is_the_published_one_in_the_colours_of_the_label
 
 def test_two_versions_are_measured_while_the_page_looks_on(opened: Open) -> None:
     with opened(COMPARE) as page:
-        expect(page.get_by_text("not measured on the same labels")).to_be_visible()
+        expect(page.get_by_text("measured on different labels")).to_be_visible()
         page.get_by_role("button", name="Measure both on these labels").click()
         expect(page.get_by_text("Both versions on the same 3 labels")).to_be_visible()  # by htmx, without a click
         loaded(page)
         assert page.locator(".comparisons figure").count() == 3 * 4
         differs = [float(text.split(" %")[0].split()[-1]) for text in page.locator(".comparisons h3").all_inner_texts()]
         assert differs == sorted(differs, reverse=True)
-        page.get_by_label("version 2 is worse").check()
+        page.get_by_label("loss of version 2").check()
         page.get_by_role("button", name="Sort").click()
-        expect(page.get_by_label("version 2 is worse")).to_be_checked()
+        expect(page.get_by_label("loss of version 2")).to_be_checked()

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 from steps import label, label_map_of, predictions, true_mask
+from studio_client import StudioClient
 from studio_page import Picture, StudioPage, seen_mask
 from support import Nextmask, wait_for
 
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.tabs import TAB_TITLE, tab_data
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
@@ -26,10 +26,10 @@ LEARNING = {"train_after": 4, "iterations": 24}
 """Four labels start a training that is just long enough to predict more than background."""
 
 
-def colours(client: LabelStudio, project: int, label_map: LabelMap) -> dict[int, tuple[int, int, int]]:
+def colours(client: StudioClient, project: int, label_map: LabelMap) -> dict[int, tuple[int, int, int]]:
     xml = ElementTree.fromstring(str(client.project(project)["label_config"]))
-    found = {label_map.index_of(str(one.get("value"))): str(one.get("background")) for one in xml.iter("Label")}
-    return {index: tuple(bytes.fromhex(colour[1:])) for index, colour in found.items() if index is not None}
+    colours = {label_map.index_of(str(label.get("value"))): str(label.get("background")) for label in xml.iter("Label")}
+    return {index: tuple(bytes.fromhex(colour[1:])) for index, colour in colours.items() if index is not None}
 
 
 def assert_drawn(page: StudioPage, mask: Picture, label_map: LabelMap, palette: dict[int, Any]) -> None:
@@ -47,12 +47,12 @@ def assert_drawn(page: StudioPage, mask: Picture, label_map: LabelMap, palette: 
     assert overlap > 0.95
 
 
-def annotation_of(client: LabelStudio, task: int) -> dict[str, Any]:
+def annotation_of(client: StudioClient, task: int) -> dict[str, Any]:
     (annotation,) = client.task(task)["annotations"]
     return client.annotation(annotation["id"])
 
 
-def prediction_of(client: LabelStudio, project: int, task: int) -> dict[str, Any]:
+def prediction_of(client: StudioClient, project: int, task: int) -> dict[str, Any]:
     """The prediction that is shown in an editor that opens the task now."""
     version = client.project(project)["model_version"]
     (prediction,) = [row for row in predictions(client, project, version) if row["task"] == task]
@@ -62,7 +62,7 @@ def prediction_of(client: LabelStudio, project: int, task: int) -> dict[str, Any
 def test_the_queue_opens_in_the_editor_with_its_masks_and_is_submitted(
     serving: Nextmask,
     studio_page: StudioPage,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     dataset: Dataset,
 ) -> None:
@@ -99,7 +99,7 @@ def test_the_queue_opens_in_the_editor_with_its_masks_and_is_submitted(
 def test_submit_and_skip_succeed_when_the_model_was_replaced_meanwhile(
     serving: Nextmask,
     studio_page: StudioPage,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     dataset: Dataset,
 ) -> None:
@@ -151,7 +151,7 @@ def test_submit_and_skip_succeed_when_the_model_was_replaced_meanwhile(
 def test_predicted_masks_are_visible_with_every_control(
     control: str,
     studio_page: StudioPage,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     dataset: Dataset,
 ) -> None:

@@ -14,8 +14,7 @@ from ml_backend.datasets import Dataset
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS
-from ml_backend.projects.services import webhook_secret
+from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS, webhook_secret
 from ml_backend.settings import load_settings
 
 pytestmark = pytest.mark.live
@@ -67,7 +66,7 @@ def test_connect_mends_what_is_missing_and_disconnect_puts_all_back(
     assert [row[1] for row in connected["backends"]] == [serving.url]
     # Label Studio made a webhook of its own, for all events and without a secret: it is no more.
     (webhook,) = ours(label_studio, project, serving)
-    assert webhook["headers"] == {SECRET_HEADER: webhook_secret(serving.services)}
+    assert webhook["headers"] == {SECRET_HEADER: webhook_secret(serving.services.settings, serving.services.store)}
     assert (webhook["send_for_all_actions"], set(webhook["actions"])) == (False, set(WEBHOOK_ACTIONS))
 
     assert serving.connect(project) == []
@@ -137,7 +136,7 @@ def test_an_address_that_label_studio_refuses_is_not_registered(
     project = make_project(images=0, dataset=shapes)
     settings = load_settings(backend_url="http://ml-backend:9090")
     services = serving.services
-    connection = Connection(services.client, services.store, settings, project, secret="s")
+    connection = Connection(settings, services.store, services.client, project)
     with pytest.raises(ConfigurationError, match=r"http://ml-backend:9090.*without a dot.*nextmask\.local"):
         connection.connect()
     assert label_studio.ml_backends(project) == []

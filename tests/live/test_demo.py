@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from studio_client import StudioClient
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import read_result, write_result
 from ml_backend.datasets import label_config, sample_dataset
 from ml_backend.demo.annotator import SimulatedAnnotator
 from ml_backend.demo.label_studio import LabelStudioHost, free_port
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -36,7 +36,7 @@ def test_state_survives_and_the_annotator_labels_what_is_served(label_studio_com
     label_map = parse_label_config(xml)
     truth = dataset.truth("test")
     with host().running() as label_studio:
-        client = LabelStudio(label_studio.url, TOKEN)
+        client = StudioClient(label_studio.url, TOKEN)
         project = client.create_project(title=dataset.name, label_config=xml)["id"]
         client.upload_images(project, [sample.image for sample in dataset.splits["test"][:3]])
         first, *_ = client.task_ids(project)
@@ -48,7 +48,7 @@ def test_state_survives_and_the_annotator_labels_what_is_served(label_studio_com
         assert (submission.task, submission.agreement, submission.error) == (first, 1.0, "")
 
     with host().running() as label_studio:
-        client = LabelStudio(label_studio.url, TOKEN)
+        client = StudioClient(label_studio.url, TOKEN)
         assert client.whoami()["email"] == "demo@example.org"
         annotator = SimulatedAnnotator(client, project, truth, label_map)
         rest = annotator.annotate(5)

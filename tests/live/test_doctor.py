@@ -13,11 +13,18 @@ from faulty_proxy import Answer, Call, FaultyProxy, Handler, answer
 from support import PASSWORD, USER, Nextmask, Studio, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.doctor import Finding, installation, project
-from ml_backend.doctor import label_studio as host
+from ml_backend.doctor import Finding
+from ml_backend.doctor.installation.server import check_server
+from ml_backend.doctor.installation.worker import check_worker
+from ml_backend.doctor.label_studio.address import ask, check_address, check_clock
+from ml_backend.doctor.label_studio.release import check_release
+from ml_backend.doctor.project.facts import read_facts
+from ml_backend.doctor.project.images import check_images
+from ml_backend.doctor.project.summary import check_project, missing_project
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.registration import SECRET_HEADER
-from ml_backend.projects.services import open_services, webhook_secret, worker_seen
+from ml_backend.projects.registration import SECRET_HEADER, webhook_secret
+from ml_backend.projects.services import open_services
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings, load_settings
 from ml_backend.worker.worker import Worker
 
@@ -39,12 +46,12 @@ class Connected:
 
     def findings(self) -> list[Finding]:
         store, settings = self.nextmask.services.store, self.nextmask.settings
-        facts = project.read(self.client, self.id, store.project(self.id), settings)
-        secret = webhook_secret(self.nextmask.services)
-        return list(project.judge_project(facts, settings, secret, fast_import=True))
+        facts = read_facts(self.client, self.id, store.project(self.id), settings)
+        secret = webhook_secret(self.nextmask.services.settings, self.nextmask.services.store)
+        return list(check_project(facts, settings, secret, fast_import=True))
 
     def faults(self) -> list[tuple[str, str]]:
-        return [(one.check, one.level) for one in self.findings() if one.level not in ("ok", "note")]
+        return [(finding.check, finding.level) for finding in self.findings() if finding.level not in ("ok", "note")]
 
     def webhook(self) -> dict[str, Any]:
         (row,) = self.client.webhooks(self.id)
@@ -74,94 +81,104 @@ def connected(
     shapes: Dataset,
 ) -> Connected:
     nextmask = make_module_nextmask("--no-worker")
-    found = Connected(nextmask, label_studio, make_module_project(images=3, dataset=shapes))
-    found.mend()
-    wait_for(lambda: not found.faults(), name="a healthy project")
-    return found
+    project = Connected(nextmask, label_studio, make_module_project(images=3, dataset=shapes))
+    project.mend()
+    wait_for(lambda: not project.faults(), name="a healthy project")
+    return project
 
 
-def second_webhook(one: Connected) -> None:
-    row = one.webhook()
+def second_webhook(connected: Connected) -> None:
+    row = connected.webhook()
     fields = {name: row[name] for name in ("url", "headers", "actions", "send_payload", "send_for_all_actions")}
-    one.client.add_webhook(project=one.id, **fields)
+    connected.client.add_webhook(project=connected.id, **fields)
 
 
 LOGIN = {"auth_method": "BASIC_AUTH", "basic_auth_user": USER, "basic_auth_pass": PASSWORD}
 
 
-def second_backend(one: Connected) -> None:
-    one.client.add_ml_backend(project=one.id, url=one.nextmask.url, title="again", **LOGIN)
+def second_backend(connected: Connected) -> None:
+    connected.client.add_ml_backend(project=connected.id, url=connected.nextmask.url, title="again", **LOGIN)
 
 
-def invalid_params(one: Connected) -> None:
-    row = one.backend()
+def invalid_params(connected: Connected) -> None:
+    row = connected.backend()
     params = {"train_after": "soon"}
-    one.client.update_ml_backend(row["id"], project=one.id, url=row["url"], extra_params=params, **LOGIN)
+    connected.client.update_ml_backend(row["id"], project=connected.id, url=row["url"], extra_params=params, **LOGIN)
 
 
-def remove_predictions(one: Connected) -> None:
-    for task in one.client.task_ids(one.id):
-        for row in one.client.transport.json("GET", "/api/predictions/", params={"task": task}):
-            one.client.transport.json("DELETE", f"/api/predictions/{row['id']}/")
+def remove_predictions(connected: Connected) -> None:
+    for task in connected.client.task_ids(connected.id):
+        for row in connected.client.transport.json("GET", "/api/predictions/", params={"task": task}):
+            connected.client.transport.json("DELETE", f"/api/predictions/{row['id']}/")
 
 
 Fault = Callable[[Connected], Any]
 FAULTS: dict[str, tuple[Fault, str, str, str]] = {
-    "no webhook": (lambda one: one.client.delete_webhook(one.webhook()["id"]), "webhook", "problem", "no webhook"),
+    "no webhook": (
+        lambda connected: connected.client.delete_webhook(connected.webhook()["id"]),
+        "webhook",
+        "problem",
+        "no webhook",
+    ),
     "two webhooks": (second_webhook, "webhook", "problem", "2 webhooks"),
-    "inactive webhook": (lambda one: one.change_webhook(is_active=False), "webhook", "problem", "inactive"),
+    "inactive webhook": (lambda connected: connected.change_webhook(is_active=False), "webhook", "problem", "inactive"),
     "webhook without secret": (
-        lambda one: one.change_webhook(headers={}),
+        lambda connected: connected.change_webhook(headers={}),
         "webhook",
         "problem",
         "no header X-Nextmask",
     ),
     "webhook with another secret": (
-        lambda one: one.change_webhook(headers={SECRET_HEADER: "of another MODEL_DIR"}),
+        lambda connected: connected.change_webhook(headers={SECRET_HEADER: "of another MODEL_DIR"}),
         "webhook",
         "problem",
         "not the secret of this MODEL_DIR",
     ),
     "webhook to another address": (
-        lambda one: one.change_webhook(url="http://127.0.0.1:9/webhook"),
+        lambda connected: connected.change_webhook(url="http://127.0.0.1:9/webhook"),
         "webhook",
         "problem",
         "leads to http://127.0.0.1:9/webhook",
     ),
     "webhook for too little": (
-        lambda one: one.change_webhook(actions=["TASKS_CREATED"]),
+        lambda connected: connected.change_webhook(actions=["TASKS_CREATED"]),
         "webhook",
         "problem",
         "not sent for ANNOTATION_CREATED",
     ),
-    "webhook for all": (lambda one: one.change_webhook(send_for_all_actions=True), "webhook", "problem", "every event"),
+    "webhook for all": (
+        lambda connected: connected.change_webhook(send_for_all_actions=True),
+        "webhook",
+        "problem",
+        "every event",
+    ),
     "sampling": (
-        lambda one: one.client.update_project(one.id, sampling="Sequential sampling"),
+        lambda connected: connected.client.update_project(connected.id, sampling="Sequential sampling"),
         "sampling",
         "problem",
         "'Sequential sampling'",
     ),
     "predictions hidden": (
-        lambda one: one.client.update_project(one.id, show_collab_predictions=False),
+        lambda connected: connected.client.update_project(connected.id, show_collab_predictions=False),
         "predictions",
         "problem",
         "show_collab_predictions is off",
     ),
     "no model version": (
-        lambda one: one.client.update_project(one.id, model_version=""),
+        lambda connected: connected.client.update_project(connected.id, model_version=""),
         "model version",
         "problem",
         "is not set; it should be nextmask-0.",
     ),
     "model version is a title": (
-        lambda one: one.client.update_project(one.id, model_version="nextmask"),
+        lambda connected: connected.client.update_project(connected.id, model_version="nextmask"),
         "model version",
         "problem",
         "the title of a model",
     ),
     "model version without predictions": (remove_predictions, "model version", "problem", "no prediction is of that"),
     "labels without colours": (
-        lambda one: one.client.update_project(one.id, label_config=NO_COLOURS),
+        lambda connected: connected.client.update_project(connected.id, label_config=NO_COLOURS),
         "colours",
         "warning",
         "no colour of their own",
@@ -169,7 +186,7 @@ FAULTS: dict[str, tuple[Fault, str, str, str]] = {
     "two registrations": (second_backend, "backend", "problem", "registered 2 times"),
     "invalid extra_params": (invalid_params, "settings", "problem", "NEXTMASK_TRAIN_AFTER = 'soon'"),
     "no tab": (
-        lambda one: [one.client.delete_view(view["id"]) for view in one.client.views(one.id)],
+        lambda connected: [connected.client.delete_view(view["id"]) for view in connected.client.views(connected.id)],
         "tab",
         "warning",
         "'Priority queue' is gone",
@@ -181,9 +198,11 @@ FAULTS: dict[str, tuple[Fault, str, str, str]] = {
 def test_a_fault_is_named_and_what_is_named_mends_it(connected: Connected, name: str) -> None:
     fault, check, level, words = FAULTS[name]
     fault(connected)
-    found = [one for one in connected.findings() if one.check == check and one.level == level]
-    assert any(words in one.found for one in found), connected.findings()
-    assert all(one.why and one.remedy.startswith(("nextmask connect", "nextmask serve")) for one in found)
+    findings = [finding for finding in connected.findings() if finding.check == check and finding.level == level]
+    assert any(words in finding.message for finding in findings), connected.findings()
+    assert all(
+        finding.why and finding.remedy.startswith(("nextmask connect", "nextmask serve")) for finding in findings
+    )
     if name == "invalid extra_params":  # connect refuses them, too: the value is taken back
         connected.nextmask.connect(connected.id, train_after=None, strategy="random")
     connected.mend()
@@ -192,9 +211,9 @@ def test_a_fault_is_named_and_what_is_named_mends_it(connected: Connected, name:
 
 def test_several_annotations_per_task_beat_the_ranking(connected: Connected) -> None:
     connected.client.update_project(connected.id, maximum_annotations=2)
-    (found,) = [one for one in connected.findings() if one.check == "annotations"]
-    assert found.level == "warning"
-    assert "asks for 2 annotations per task" in found.found
+    (finding,) = [finding for finding in connected.findings() if finding.check == "annotations"]
+    assert finding.level == "warning"
+    assert "asks for 2 annotations per task" in finding.message
     connected.client.update_project(connected.id, maximum_annotations=1)
     assert connected.faults() == []
 
@@ -211,8 +230,8 @@ def test_another_model_stands_first(connected: Connected) -> None:
     with FaultyProxy(connected.nextmask.url) as other:
         first = connected.client.add_ml_backend(project=connected.id, url=other.url, title="other", **LOGIN)
         connected.mend()
-        found = [one.found for one in connected.findings() if one.level == "problem"]
-        assert found == [f"{other.url} (other) stands before nextmask"]
+        messages = [finding.message for finding in connected.findings() if finding.level == "problem"]
+        assert messages == [f"{other.url} (other) stands before nextmask"]
         connected.client.delete_ml_backend(first["id"])
         for row in connected.client.webhooks(connected.id):
             if row["url"].startswith(other.url):
@@ -224,11 +243,11 @@ def test_projects_that_cannot_serve(
     connected: Connected, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
 ) -> None:
     other = Connected(connected.nextmask, label_studio, make_project(images=0, xml=CHOICES, dataset=shapes))
-    levels = {(one.check, one.level): one for one in other.findings()}
-    assert "not connected from here" in levels["connection", "problem"].found
-    assert "not registered" in levels["backend", "problem"].found
-    assert "no control that holds a segmentation mask" in levels["labels", "problem"].found
-    missing = project.missing_project(label_studio, 10**6)
+    levels = {(finding.check, finding.level): finding for finding in other.findings()}
+    assert "not connected from here" in levels["connection", "problem"].message
+    assert "not registered" in levels["backend", "problem"].message
+    assert "no control that holds a segmentation mask" in levels["labels", "problem"].message
+    missing = missing_project(label_studio, 10**6)
     assert missing.level == "problem"
     assert str(other.id) in missing.remedy
 
@@ -252,44 +271,44 @@ def test_images_that_cannot_be_had(
     remedy: str,
 ) -> None:
     number = make_project(images=1, dataset=shapes)
-    facts = project.read(label_studio, number, None, connected.nextmask.settings)
-    assert [one.level for one in project.judge_images(label_studio, facts)] == ["ok"]
+    facts = read_facts(label_studio, number, None, connected.nextmask.settings)
+    assert [finding.level for finding in check_images(label_studio, facts)] == ["ok"]
     label_studio.import_tasks(number, [{"data": {"image": reference}}])
-    (found,) = project.judge_images(label_studio, facts)
-    assert found.level == "problem"
-    assert "1 of 2 images" in found.found
-    assert words in found.found
-    assert remedy in found.remedy
+    (finding,) = check_images(label_studio, facts)
+    assert finding.level == "problem"
+    assert "1 of 2 images" in finding.message
+    assert words in finding.message
+    assert remedy in finding.remedy
 
 
 # -- the address -----------------------------------------------------------------------------------------------------
-def judged(url: str) -> Finding:
+def address_finding(url: str) -> Finding:
     settings = load_settings(label_studio_url=url)
-    return host.judge_address(settings, host.ask(settings.label_studio_url))
+    return check_address(settings, ask(settings.label_studio_url))
 
 
 def test_wrong_addresses(studio: Studio, serving: Nextmask) -> None:
-    assert judged(studio.url).level == "ok"
-    closed = judged("http://127.0.0.1:9")
-    assert "nothing listens" in closed.found
-    unknown = judged("http://label-studio.invalid:8080")
-    assert "host name is not known" in unknown.found
-    tls = judged(studio.url.replace("http://", "https://"))
-    assert "does not speak https" in tls.found
+    assert address_finding(studio.url).level == "ok"
+    closed = address_finding("http://127.0.0.1:9")
+    assert "nothing listens" in closed.message
+    unknown = address_finding("http://label-studio.invalid:8080")
+    assert "host name is not known" in unknown.message
+    tls = address_finding(studio.url.replace("http://", "https://"))
+    assert "does not speak https" in tls.message
     assert tls.remedy == f"Set LABEL_STUDIO_URL={studio.url}"
-    beyond = judged(f"{studio.url}/label-studio")
-    assert "is not Label Studio" in beyond.found
+    beyond = address_finding(f"{studio.url}/label-studio")
+    assert "is not Label Studio" in beyond.message
     assert beyond.remedy == f"Set LABEL_STUDIO_URL={studio.url}"
-    ours = judged(serving.url)
-    assert "the address of nextmask itself" in ours.found
-    assert {one.level for one in (closed, unknown, tls, beyond, ours)} == {"problem"}
+    ours = address_finding(serving.url)
+    assert "the address of nextmask itself" in ours.message
+    assert {finding.level for finding in (closed, unknown, tls, beyond, ours)} == {"problem"}
 
 
 def test_redirects_and_path_prefixes(studio: Studio) -> None:
     with FaultyProxy(studio.url) as proxy:
         proxy.fault(answer(301, Location=f"{studio.url}/api/version"))
-        moved = judged(proxy.url)
-        assert "redirects" in moved.found
+        moved = address_finding(proxy.url)
+        assert "redirects" in moved.message
         assert moved.remedy.endswith(studio.url)
     with FaultyProxy(studio.url) as proxy:
 
@@ -305,60 +324,58 @@ def test_redirects_and_path_prefixes(studio: Studio) -> None:
                 handler.send(Answer(404, b"not here"))
 
         proxy.fault(below)
-        assert judged(f"{proxy.url}/studio").level == "ok"
-        found = judged(proxy.url)
-        assert (found.level, found.remedy) == ("problem", f"Set LABEL_STUDIO_URL={proxy.url}/studio")
+        assert address_finding(f"{proxy.url}/studio").level == "ok"
+        finding = address_finding(proxy.url)
+        assert (finding.level, finding.remedy) == ("problem", f"Set LABEL_STUDIO_URL={proxy.url}/studio")
 
 
 def test_a_clock_that_is_wrong(studio: Studio) -> None:
     with FaultyProxy(studio.url) as proxy:
 
         def fast(handler: Handler) -> None:
-            found = handler.forward()
-            kept = tuple(pair for pair in found.headers if pair[0].lower() != "date")
+            answered = handler.forward()
+            kept = tuple(pair for pair in answered.headers if pair[0].lower() != "date")
             handler.date_time_string = lambda *_: formatdate(time.time() + 600, usegmt=True)  # type: ignore[method-assign]
-            handler.send(Answer(found.status, found.body, kept))
+            handler.send(Answer(answered.status, answered.body, kept))
 
-        assert host.judge_clock(host.ask(proxy.url).apart).level == "ok"
+        assert check_clock(ask(proxy.url).clock_offset).level == "ok"
         proxy.fault(fast)
-        found = host.judge_clock(host.ask(proxy.url).apart)
-        assert found.level == "warning"
-        assert "ahead of" in found.found
+        finding = check_clock(ask(proxy.url).clock_offset)
+        assert finding.level == "warning"
+        assert "ahead of" in finding.message
 
 
 def test_the_release_that_is_tested(studio: Studio) -> None:
-    assert host.judge_release(host.ask(studio.url).release).level == "ok"
+    assert check_release(ask(studio.url).release).level == "ok"
 
 
 # -- the server ------------------------------------------------------------------------------------------------------
-def judge_server(nextmask: Nextmask, **changes: Any) -> Finding:
+def server_finding(nextmask: Nextmask, **changes: Any) -> Finding:
     settings: Settings = nextmask.settings.model_copy(update=changes)
-    secret = webhook_secret(nextmask.services)
-    found = list(installation.judge_server(settings, nextmask.services.store, secret, patience=30))
-    return found[0]
+    secret = webhook_secret(nextmask.services.settings, nextmask.services.store)
+    findings = list(check_server(settings, nextmask.services.store, secret, patience=30))
+    return findings[0]
 
 
 def test_a_server_of_another_installation(connected: Connected, serving: Nextmask) -> None:
-    assert judge_server(connected.nextmask).level == "ok"
+    assert server_finding(connected.nextmask).level == "ok"
     # The other one has the same password, and another MODEL_DIR.
-    other = judge_server(connected.nextmask, backend_url=serving.url)
-    assert (other.level, "does not know the webhook secret" in other.found) == ("problem", True)
-    (refused,) = installation.judge_server(
-        serving.settings.model_copy(update={"basic_auth_user": "someone"}), None, "", patience=30
-    )
-    assert "refuses these BASIC_AUTH_USER" in refused.found
-    behind = judge_server(connected.nextmask, backend_url="http://127.0.0.1:9")
+    other = server_finding(connected.nextmask, backend_url=serving.url)
+    assert (other.level, "does not know the webhook secret" in other.message) == ("problem", True)
+    (refused,) = check_server(serving.settings.model_copy(update={"basic_auth_user": "someone"}), None, "", patience=30)
+    assert "refuses these BASIC_AUTH_USER" in refused.message
+    behind = server_finding(connected.nextmask, backend_url="http://127.0.0.1:9")
     assert behind.level == "note"
 
 
 def test_without_a_worker_that_is_said(connected: Connected, serving: Nextmask) -> None:
     alone, store = connected.nextmask.services.store, serving.services.store
-    found = installation.judge_worker(alone.projects(), worker_seen(alone))
-    assert found.level == "problem"
-    assert "No worker has run yet" in found.found
+    finding = check_worker(alone.projects(), last_sign(alone))
+    assert finding.level == "problem"
+    assert "No worker has run yet" in finding.message
 
     def judged() -> Finding:
-        return installation.judge_worker(store.projects(), worker_seen(store))
+        return check_worker(store.projects(), last_sign(store))
 
     wait_for(lambda: judged().level == "ok", name="a sign of life")
 
@@ -367,15 +384,18 @@ def test_a_nextmask_that_is_down_or_has_another_password(connected: Connected) -
     """Last: it stops the nextmask of this module."""
     nextmask = connected.nextmask
     nextmask.stop()
-    found = next(one for one in connected.findings() if one.check == "backend")
-    assert found.level == "problem"
-    assert "cannot reach nextmask" in found.found
-    assert "curl" in found.remedy
-    assert "connection refused" in judge_server(nextmask).found
+    finding = next(finding for finding in connected.findings() if finding.check == "backend")
+    assert finding.level == "problem"
+    assert "cannot reach nextmask" in finding.message
+    assert "curl" in finding.remedy
+    assert "connection refused" in server_finding(nextmask).message
     nextmask.settings = load_settings(**{**nextmask.settings.model_dump(), "basic_auth_pass": "changed"})
     nextmask.close()
     nextmask.services = open_services(nextmask.settings)
     nextmask.start()
-    wait_for(lambda: [one for one in connected.findings() if "another password" in one.found], name="the refusal")
+    wait_for(
+        lambda: [finding for finding in connected.findings() if "another password" in finding.message],
+        name="the refusal",
+    )
     connected.mend()
     wait_for(lambda: not connected.faults(), name="a healthy project")

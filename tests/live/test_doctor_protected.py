@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 import requests
 from prepared_studio import PASSWORD, TOKEN, USER, host_on
+from studio_client import StudioClient
 from support import Studio
 
 from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.doctor import Finding
-from ml_backend.doctor import label_studio as host
+from ml_backend.doctor.label_studio.protection import check_protections
+from ml_backend.doctor.label_studio.release import fast_import
+from ml_backend.doctor.label_studio.token import log_in
 from ml_backend.errors import LabelStudioError
-from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import load_settings
 
 pytestmark = pytest.mark.live
@@ -49,8 +51,8 @@ class Browser:
 def signed_in(url: str, page: str = "/user/login/", user: str = USER, password: str = PASSWORD) -> Browser:
     """Fill in the page for signing in, or up."""
     session = requests.Session()
-    found = session.get(f"{url}{page}", timeout=60)
-    (hidden, *_) = re.findall(r'csrfmiddlewaretoken" value="([^"]+)', found.text)
+    form_page = session.get(f"{url}{page}", timeout=60)
+    (hidden, *_) = re.findall(r'csrfmiddlewaretoken" value="([^"]+)', form_page.text)
     form = {"email": user, "password": password, "csrfmiddlewaretoken": hidden}
     session.headers["Referer"] = f"{url}{page}"
     session.post(f"{url}{page}", data=form, timeout=60, allow_redirects=False).raise_for_status()
@@ -87,9 +89,9 @@ def token(admin: Browser) -> str:
 
 def of_token(url: str, key: str) -> Finding:
     settings = load_settings(label_studio_url=url, label_studio_api_key=key)
-    _, found = host.enter(settings, host.ask(url), patience=60)
-    assert not key or key not in found.found + found.why + found.remedy
-    return found
+    _, finding = log_in(settings, patience=60)
+    assert not key or key not in finding.message + finding.why + finding.remedy
+    return finding
 
 
 def signed(folder: Path, **claims: Any) -> str:
@@ -105,15 +107,15 @@ def signed(folder: Path, **claims: Any) -> str:
 # -- tokens ----------------------------------------------------------------------------------------------------------
 def test_legacy_tokens(protected: LabelStudioHost, studio: Studio) -> None:
     off = of_token(protected.url, TOKEN)
-    assert "legacy token (401), and the organization does not allow this kind" in off.found
+    assert "legacy token (401), and the organization does not allow this kind" in off.message
     assert f"{protected.url}/user/account/personal-access-token" in off.remedy
     assert "Legacy Tokens" in off.remedy
     unknown = of_token(studio.url, "1" * 40)
-    assert "knows no such legacy token" in unknown.found
+    assert "knows no such legacy token" in unknown.message
     cut = of_token(studio.url, "1" * 39)
-    assert "its length is 39, that of a legacy token 40" in cut.found
-    assert "is empty" in of_token(studio.url, "").found
-    assert "spaces" in of_token(studio.url, "two words").found
+    assert "its length is 39, that of a legacy token 40" in cut.message
+    assert "is empty" in of_token(studio.url, "").message
+    assert "spaces" in of_token(studio.url, "two words").message
     assert of_token(studio.url, studio.token).level == "ok"
 
 
@@ -121,15 +123,15 @@ def test_personal_access_tokens(
     protected: LabelStudioHost, folder: Path, studio: Studio, admin: Browser, token: str
 ) -> None:
     assert of_token(protected.url, token) == Finding("token", "ok", f"personal access token of {USER}")
-    assert "of another Label Studio, or was not copied whole" in of_token(studio.url, token).found
-    assert "no personal access token" in of_token(protected.url, "a.b.c").found
+    assert "of another Label Studio, or was not copied whole" in of_token(studio.url, token).message
+    assert "no personal access token" in of_token(protected.url, "a.b.c").message
     access = admin.post("/api/token/refresh/", refresh=token).json()["access"]
-    assert "it is an access token" in of_token(protected.url, access).found
+    assert "it is an access token" in of_token(protected.url, access).message
     now = time.time()
-    # That the key is the right one shows in a token that has not expired.
+    # That the key is right shows in a token that has not expired.
     assert of_token(protected.url, signed(folder, iat=int(now), exp=int(now) + 3600)).level == "ok"
     expired = of_token(protected.url, signed(folder, iat=int(now) - 7200, exp=int(now) - 3600))
-    assert re.search(r"the personal access token expired on 20\d\d-\d\d-\d\d", expired.found)
+    assert re.search(r"the personal access token expired on 20\d\d-\d\d-\d\d", expired.message)
 
 
 def test_revoked_tokens_and_users_who_were_removed(protected: LabelStudioHost, admin: Browser, token: str) -> None:
@@ -138,7 +140,7 @@ def test_revoked_tokens_and_users_who_were_removed(protected: LabelStudioHost, a
     revoked = second.new_token()
     assert of_token(admin.url, revoked).level == "ok"
     second.post("/api/token/blacklist/", refresh=revoked.rpartition(".")[0]).raise_for_status()
-    assert "was revoked" in of_token(admin.url, revoked).found
+    assert "was revoked" in of_token(admin.url, revoked).message
     kept = second.new_token()
     number = second.session.get(f"{admin.url}/api/current-user/whoami", timeout=60).json()["id"]
     admin.session.delete(f"{admin.url}/api/organizations/1/memberships/{number}/", timeout=60).raise_for_status()
@@ -147,24 +149,24 @@ def test_revoked_tokens_and_users_who_were_removed(protected: LabelStudioHost, a
     assert "removed from the organization" in removed.why
     admin.post("/api/jwt/settings", api_tokens_enabled=False).raise_for_status()
     try:
-        assert "does not allow personal access tokens" in of_token(admin.url, token).found
+        assert "does not allow personal access tokens" in of_token(admin.url, token).message
     finally:
         admin.post("/api/jwt/settings", api_tokens_enabled=True).raise_for_status()
 
 
 # -- what is blocked -------------------------------------------------------------------------------------------------
 def of_protections(url: str, token: str, backend: str = BACKEND) -> list[Finding]:
-    return list(host.judge_protections(LabelStudio(url, token, timeout=60), backend))
+    return list(check_protections(StudioClient(url, token, timeout=60), backend))
 
 
 def check_blocked(url: str, token: str, protections: tuple[str, ...]) -> None:
     """What is named is what is on; and Label Studio has neither backend nor webhook afterwards."""
-    client = LabelStudio(url, token, timeout=60)
+    client = StudioClient(url, token, timeout=60)
     number = int(client.create_project(title="blocked", label_config="<View/>")["id"])
-    (found,) = of_protections(url, token)
-    assert found.level == "problem"
-    assert [name for name in BOTH if name in found.found] == list(protections)
-    assert "ML_BLOCK_LOCAL_IP=false SSRF_PROTECTION_ENABLED=false" in found.remedy
+    (finding,) = of_protections(url, token)
+    assert finding.level == "problem"
+    assert [name for name in BOTH if name in finding.message] == list(protections)
+    assert "ML_BLOCK_LOCAL_IP=false SSRF_PROTECTION_ENABLED=false" in finding.remedy
     assert (client.ml_backends(number), client.webhooks(number)) == ([], [])
     # A registration meets the same refusal.
     fields: dict[str, Any] = {"project": number, "url": BACKEND}
@@ -181,22 +183,22 @@ def check_blocked(url: str, token: str, protections: tuple[str, ...]) -> None:
 def test_both_protections(protected: LabelStudioHost, token: str) -> None:
     check_blocked(protected.url, token, BOTH)
     unknown = of_protections(protected.url, token, "http://nextmask.invalid:9090")
-    assert [one.level for one in unknown] == ["problem"]
-    assert "cannot find the host" in unknown[0].found
+    assert [finding.level for finding in unknown] == ["problem"]
+    assert "cannot find the host" in unknown[0].message
 
 
-def test_no_protection(studio: Studio, label_studio: LabelStudio, make_project: Callable[..., int]) -> None:
+def test_no_protection(studio: Studio, label_studio: StudioClient, make_project: Callable[..., int]) -> None:
     number = make_project(images=0)
-    (found,) = of_protections(studio.url, studio.token)
-    assert found.level == "ok"
+    (finding,) = of_protections(studio.url, studio.token)
+    assert finding.level == "ok"
     assert (label_studio.ml_backends(number), label_studio.webhooks(number)) == ([], [])
 
 
 def test_the_fast_import_is_told_to_personal_tokens_only(
-    protected: LabelStudioHost, token: str, label_studio: LabelStudio
+    protected: LabelStudioHost, token: str, label_studio: StudioClient
 ) -> None:
-    assert host.fast_import(LabelStudio(protected.url, token)) is True
-    assert host.fast_import(label_studio) is None
+    assert fast_import(StudioClient(protected.url, token)) is True
+    assert fast_import(label_studio) is None
 
 
 @pytest.mark.parametrize("protection", BOTH)

@@ -26,10 +26,10 @@ from faulty_proxy import doubled as doubled_on_the_way
 from invariants import assert_serves, assert_whole, doubled, labelled, trained_on, wait_until_healthy
 from live_fixtures import FAST
 from steps import label
+from studio_client import StudioClient
 from support import Nextmask, Studio, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -70,7 +70,7 @@ def submitted() -> list[int]:
 
 
 @pytest.fixture
-def submit(project: int, label_studio: LabelStudio, shapes: Dataset, submitted: list[int]) -> Callable[[int], None]:
+def submit(project: int, label_studio: StudioClient, shapes: Dataset, submitted: list[int]) -> Callable[[int], None]:
     def some(count: int) -> None:
         waiting = [task for task in label_studio.task_ids(project) if task not in submitted]
         label(label_studio, project, shapes, waiting[:count])
@@ -116,7 +116,7 @@ def test_a_fault_is_said_and_healed_by_itself(
     nextmask: Nextmask,
     proxy: FaultyProxy,
     project: int,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     submit: Callable[[int], None],
     submitted: list[int],
 ) -> None:
@@ -150,7 +150,7 @@ def test_an_import_whose_answer_was_lost_is_found_before_it_is_sent_again(
     nextmask: Nextmask,
     proxy: FaultyProxy,
     project: int,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     submit: Callable[[int], None],
     submitted: list[int],
 ) -> None:
@@ -165,7 +165,7 @@ def test_an_import_whose_answer_was_lost_is_found_before_it_is_sent_again(
 
 
 def test_an_import_that_was_sent_twice_leaves_one_prediction_per_task(
-    nextmask: Nextmask, proxy: FaultyProxy, project: int, label_studio: LabelStudio, submitted: list[int]
+    nextmask: Nextmask, proxy: FaultyProxy, project: int, label_studio: StudioClient, submitted: list[int]
 ) -> None:
     """By something on the way; the host itself takes both."""
     twice = proxy.fault(doubled_on_the_way, method="POST", path="import/predictions", times=1)
@@ -182,7 +182,7 @@ def test_a_host_that_fails_now_and_then_loses_nothing(
     nextmask: Nextmask,
     proxy: FaultyProxy,
     project: int,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     submit: Callable[[int], None],
     submitted: list[int],
 ) -> None:
@@ -249,12 +249,12 @@ def test_a_host_that_comes_back_as_another_release(
     nextmask: Nextmask,
     proxy: FaultyProxy,
     project: int,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     submit: Callable[[int], None],
     submitted: list[int],
 ) -> None:
     """Where it can be read, work goes on; where it cannot, that is said, and no label is lost until it can again."""
-    client = LabelStudio(proxy.url, nextmask.settings.label_studio_api_key.get_secret_value())
+    client = StudioClient(proxy.url, nextmask.settings.label_studio_api_key.get_secret_value())
 
     def restarted_as(number: str, change: Callable[[object], object]) -> None:
         proxy.clear()
@@ -264,7 +264,7 @@ def test_a_host_that_comes_back_as_another_release(
         proxy.clear()
         proxy.fault(of_release(number), path="/api/version")
         proxy.fault(changed(change), path="/api/")
-        assert client.version() == number
+        assert client.release() == number
 
     def trained() -> bool:
         return trained_on(nextmask, project) == set(submitted)

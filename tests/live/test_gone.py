@@ -9,10 +9,10 @@ import pytest
 from faulty_proxy import FaultyProxy, held
 from invariants import assert_whole, trained_on, wait_until_healthy
 from steps import children, kill, label
+from studio_client import StudioClient
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset, label_config
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -28,7 +28,7 @@ def is_at(nextmask: Nextmask, project: int, stage: str) -> bool:
 def test_a_project_is_deleted_at_work(
     stage: str,
     make_nextmask: Callable[..., Nextmask],
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     shapes: Dataset,
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_project_is_deleted_at_work(
 
 
 def delete_at_work(
-    nextmask: Nextmask, proxy: FaultyProxy, label_studio: LabelStudio, doomed: int, stage: str, shapes: Dataset
+    nextmask: Nextmask, proxy: FaultyProxy, label_studio: StudioClient, doomed: int, stage: str, shapes: Dataset
 ) -> None:
     release = threading.Event()
     if stage == "publishing":
@@ -58,7 +58,7 @@ def delete_at_work(
 
 
 def assert_the_other_goes_on(
-    nextmask: Nextmask, label_studio: LabelStudio, doomed: int, other: int, shapes: Dataset
+    nextmask: Nextmask, label_studio: StudioClient, doomed: int, other: int, shapes: Dataset
 ) -> None:
 
     def gone() -> bool:
@@ -84,7 +84,7 @@ def assert_the_other_goes_on(
 
 
 def test_tasks_are_deleted_while_open_and_the_configuration_changes_in_training(
-    nextmask: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
+    nextmask: Nextmask, label_studio: StudioClient, make_project: Callable[..., int], shapes: Dataset
 ) -> None:
     project = make_project(images=14, dataset=shapes)
     tasks = label_studio.task_ids(project)

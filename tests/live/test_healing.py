@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import pytest
 from steps import label
+from studio_client import StudioClient
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
 
 def test_lost_webhooks_lose_no_label(
     make_nextmask: Callable[..., Nextmask],
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     shapes: Dataset,
 ) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from steps import label, predictions
+from studio_client import StudioClient
 from support import Nextmask
 
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 def test_a_broken_image_among_ten(
     kind: str,
     serving: Nextmask,
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     shapes: Dataset,
     tmp_path: Path,
@@ -57,7 +57,7 @@ def test_a_broken_image_among_ten(
     ]
 
 
-def _add_broken(kind: str, client: LabelStudio, project: int, folder: Path) -> int:
+def _add_broken(kind: str, client: StudioClient, project: int, folder: Path) -> int:
     if kind == "missing":
         (task,) = client.import_tasks(project, [{"data": {"image": f"/data/upload/{project}/no-such-file.png"}}])
         return task

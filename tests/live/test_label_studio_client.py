@@ -1,6 +1,6 @@
 """The client against a real Label Studio: what nextmask builds on, checked on every run.
 
-Wants the fixture `label_studio`: a LabelStudio client of an administrator.
+Wants the fixture `label_studio`: a StudioClient client of an administrator.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from studio_client import StudioClient
 
 from ml_backend.annotations import brush
 from ml_backend.errors import ImageError, LabelStudioError, LabelStudioNotFound, LabelStudioRefused
 from ml_backend.images.cache import ImageCache
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -34,14 +34,14 @@ def region() -> Json:
 
 
 @pytest.fixture
-def project(label_studio: LabelStudio) -> Iterator[int]:
+def project(label_studio: StudioClient) -> Iterator[int]:
     project_id = label_studio.create_project(title="client test", label_config=LABEL_CONFIG)["id"]
     yield project_id
     label_studio.delete_project(project_id)
 
 
 @pytest.fixture
-def tasks(label_studio: LabelStudio, project: int) -> list[int]:
+def tasks(label_studio: StudioClient, project: int) -> list[int]:
     return label_studio.import_tasks(project, [{"data": {"image": f"/data/upload/0/{n}.png"}} for n in range(5)])
 
 
@@ -52,12 +52,12 @@ def image_file(tmp_path: Path) -> Path:
     return path
 
 
-def predict(client: LabelStudio, project: int, tasks: list[int], version: str, score: float = 0.5) -> int:
+def predict(client: StudioClient, project: int, tasks: list[int], version: str, score: float = 0.5) -> int:
     rows = [{"task": task, "result": [region()], "score": score, "model_version": version} for task in tasks]
     return client.import_predictions(project, rows)
 
 
-def data_manager_action(client: LabelStudio, project: int, name: str, tasks: list[int]) -> None:
+def data_manager_action(client: StudioClient, project: int, name: str, tasks: list[int]) -> None:
     selected = {"selectedItems": {"all": False, "included": tasks}, "project": project}
     client.transport.json("POST", "/api/dm/actions/", params={"project": project, "id": name}, json=selected)
 
@@ -66,7 +66,7 @@ class TestChanges:
     """Which events move a task's updated_at."""
 
     @pytest.fixture
-    def moved(self, label_studio: LabelStudio, project: int) -> Callable[[Callable[[], Any]], list[int]]:
+    def moved(self, label_studio: StudioClient, project: int) -> Callable[[Callable[[], Any]], list[int]]:
         def during(call: Callable[[], Any]) -> list[int]:
             before = {task["id"]: task["updated_at"] for task in label_studio.changed_tasks(project, None)}
             since = max(before.values())
@@ -77,7 +77,7 @@ class TestChanges:
         return during
 
     def test_annotations(
-        self, label_studio: LabelStudio, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
+        self, label_studio: StudioClient, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
     ) -> None:
         task, made = tasks[1], []
         assert moved(lambda: made.append(label_studio.submit_annotation(task, [region()], 2.5))) == [task]
@@ -87,7 +87,7 @@ class TestChanges:
         assert moved(lambda: label_studio.delete_annotation(annotation)) == [task]
 
     def test_skips_and_the_three_ways_to_take_them_back(
-        self, label_studio: LabelStudio, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
+        self, label_studio: StudioClient, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
     ) -> None:
         task, made = tasks[2], []
 
@@ -104,7 +104,11 @@ class TestChanges:
         assert moved(lambda: label_studio.update_annotation(made[-1], was_cancelled=False)) == [task]
 
     def test_tasks(
-        self, label_studio: LabelStudio, project: int, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
+        self,
+        label_studio: StudioClient,
+        project: int,
+        tasks: list[int],
+        moved: Callable[[Callable[[], Any]], list[int]],
     ) -> None:
         path = f"/api/tasks/{tasks[0]}/"
         data = {"data": {"image": "/data/upload/0/other.png"}}
@@ -113,7 +117,11 @@ class TestChanges:
         assert moved(lambda: made.append(label_studio.import_tasks(project, [{"data": {"image": "x"}}]))) == made[0]
 
     def test_bulk_actions(
-        self, label_studio: LabelStudio, project: int, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
+        self,
+        label_studio: StudioClient,
+        project: int,
+        tasks: list[int],
+        moved: Callable[[Callable[[], Any]], list[int]],
     ) -> None:
         predict(label_studio, project, tasks[:3], "v-1")
         label_studio.update_project(project, model_version="v-1")
@@ -125,7 +133,11 @@ class TestChanges:
         assert sorted(changed) == tasks[:3]
 
     def test_predictions_and_drafts_are_no_changes(
-        self, label_studio: LabelStudio, project: int, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
+        self,
+        label_studio: StudioClient,
+        project: int,
+        tasks: list[int],
+        moved: Callable[[Callable[[], Any]], list[int]],
     ) -> None:
         assert moved(lambda: predict(label_studio, project, tasks, "v-1")) == []
         assert moved(lambda: label_studio.delete_model_version(project, "v-1")) == []
@@ -133,7 +145,7 @@ class TestChanges:
         path = f"/api/tasks/{tasks[0]}/drafts"
         assert moved(lambda: label_studio.transport.json("POST", path, json=draft)) == []
 
-    def test_the_cursor_stays_behind_the_last_minute(self, label_studio: LabelStudio, project: int) -> None:
+    def test_the_cursor_stays_behind_the_last_minute(self, label_studio: StudioClient, project: int) -> None:
         label_studio.import_tasks(project, [{"data": {"image": "x"}}])
         (task,) = label_studio.changed_tasks(project, None)
         assert label_studio.settled() < task["updated_at"]
@@ -141,7 +153,7 @@ class TestChanges:
 
 
 class TestLists:
-    def test_what_a_task_holds(self, label_studio: LabelStudio, project: int, tasks: list[int]) -> None:
+    def test_what_a_task_holds(self, label_studio: StudioClient, project: int, tasks: list[int]) -> None:
         predict(label_studio, project, tasks[:2], "v-1", 0.25)
         parent = label_studio.task(tasks[0])["predictions"][0]["id"]
         first = label_studio.submit_annotation(tasks[0], [region()], 2.5, parent_prediction=parent)
@@ -167,14 +179,14 @@ class TestLists:
 
     @pytest.mark.parametrize("page_size", [1, 2, 3])
     def test_pages_lose_nothing(
-        self, label_studio: LabelStudio, project: int, tasks: list[int], page_size: int
+        self, label_studio: StudioClient, project: int, tasks: list[int], page_size: int
     ) -> None:
         found = [task["id"] for task in label_studio.changed_tasks(project, None, page_size)]
         assert sorted(found) == tasks
         later = [task["id"] for task in label_studio.changed_tasks(project, None, 100)]
         assert found == later
 
-    def test_tasks_that_changed_at_one_moment(self, label_studio: LabelStudio, project: int, tasks: list[int]) -> None:
+    def test_tasks_that_changed_at_one_moment(self, label_studio: StudioClient, project: int, tasks: list[int]) -> None:
         for task in tasks:
             label_studio.submit_annotation(task, [], 1.0)
         data_manager_action(label_studio, project, "delete_tasks_annotations", tasks)  # one moment for all
@@ -182,13 +194,13 @@ class TestLists:
         assert len({task["updated_at"] for task in found}) == 1
         assert [task["id"] for task in found] == tasks
 
-    def test_all_ids(self, label_studio: LabelStudio, project: int, tasks: list[int]) -> None:
+    def test_all_ids(self, label_studio: StudioClient, project: int, tasks: list[int]) -> None:
         assert label_studio.task_ids(project) == tasks
         data_manager_action(label_studio, project, "delete_tasks", tasks[:1])
         assert label_studio.task_ids(project) == tasks[1:]
         assert label_studio.project(project)["task_number"] == 4
 
-    def test_versions_are_told_apart(self, label_studio: LabelStudio, project: int, tasks: list[int]) -> None:
+    def test_versions_are_told_apart(self, label_studio: StudioClient, project: int, tasks: list[int]) -> None:
         assert predict(label_studio, project, tasks[:2], "nextmask-7.2") == 2
         assert predict(label_studio, project, tasks[1:4], "nextmask-7.21") == 3
         # the list of one task's versions grows beyond what the host shows
@@ -203,7 +215,7 @@ class TestLists:
         assert label_studio.delete_model_version(project, "nextmask-7.2") == 0
         assert label_studio.tasks_with_prediction(project, "nextmask-7.2") == set()
 
-    def test_the_queue_ends_with_none(self, label_studio: LabelStudio, project: int) -> None:
+    def test_the_queue_ends_with_none(self, label_studio: StudioClient, project: int) -> None:
         assert label_studio.next_task(project) is None
         (task,) = label_studio.import_tasks(project, [{"data": {"image": "x"}}])
         served = label_studio.next_task(project)
@@ -216,7 +228,9 @@ class TestLists:
 
 
 class TestPredictions:
-    def test_the_count_tells_what_was_imported(self, label_studio: LabelStudio, project: int, tasks: list[int]) -> None:
+    def test_the_count_tells_what_was_imported(
+        self, label_studio: StudioClient, project: int, tasks: list[int]
+    ) -> None:
         # The invalid score is dropped without a word; with the memory-efficient import nothing is checked and it stays.
         rows = [{"task": tasks[0], "result": [], "score": score, "model_version": "v-1"} for score in (0.5, 1.5)]
         created = label_studio.import_predictions(project, rows)
@@ -226,7 +240,7 @@ class TestPredictions:
         assert 0.5 in [row["score"] for row in found]
 
     def test_one_task_that_is_gone_refuses_all_rows(
-        self, label_studio: LabelStudio, project: int, tasks: list[int]
+        self, label_studio: StudioClient, project: int, tasks: list[int]
     ) -> None:
         with pytest.raises(LabelStudioError, match=r"invalid .*task.* field") as caught:
             predict(label_studio, project, [tasks[0], 10**9], "v-1")
@@ -234,7 +248,7 @@ class TestPredictions:
         assert label_studio.tasks_with_prediction(project, "v-1") == set()
 
     def test_a_version_without_predictions_cannot_be_shown(
-        self, label_studio: LabelStudio, project: int, tasks: list[int]
+        self, label_studio: StudioClient, project: int, tasks: list[int]
     ) -> None:
         with pytest.raises(LabelStudioError, match="model_version") as caught:
             label_studio.update_project(project, model_version="v-1")
@@ -244,7 +258,7 @@ class TestPredictions:
 
 
 class TestConnections:
-    def test_webhooks(self, label_studio: LabelStudio, project: int) -> None:
+    def test_webhooks(self, label_studio: StudioClient, project: int) -> None:
         hook = label_studio.add_webhook(
             project=project,
             url="http://127.0.0.1:9/webhook",
@@ -260,7 +274,7 @@ class TestConnections:
         label_studio.delete_webhook(hook["id"])
         assert label_studio.webhooks(project) == []
 
-    def test_tabs(self, label_studio: LabelStudio, project: int) -> None:
+    def test_tabs(self, label_studio: StudioClient, project: int) -> None:
         data = {"title": "Queue", "type": "list", "target": "tasks", "ordering": ["tasks:predictions_score"]}
         view = label_studio.add_view(project, data)
         label_studio.update_view(view["id"], project, {**data, "ordering": ["-tasks:predictions_score"]})
@@ -269,14 +283,16 @@ class TestConnections:
         label_studio.delete_view(view["id"])
         assert label_studio.views(project) == []
 
-    def test_the_installation(self, label_studio: LabelStudio, project: int) -> None:
-        assert label_studio.version().count(".") == 2
+    def test_the_installation(self, label_studio: StudioClient, project: int) -> None:
+        assert label_studio.release().count(".") == 2
         assert project in [row["id"] for row in label_studio.projects()]
         assert label_studio.ml_backends(project) == []
 
 
 class TestFiles:
-    def test_uploads_come_back(self, label_studio: LabelStudio, project: int, image_file: Path, tmp_path: Path) -> None:
+    def test_uploads_come_back(
+        self, label_studio: StudioClient, project: int, image_file: Path, tmp_path: Path
+    ) -> None:
         (task,) = label_studio.upload_images(project, [image_file])
         (found,) = label_studio.tasks(project, [task])
         reference = found["data"]["image"]
@@ -289,24 +305,24 @@ class TestFiles:
         np.testing.assert_array_equal(cache.load(reference), np.asarray(Image.open(image_file)))
 
     def test_more_files_than_the_host_takes_at_once(
-        self, label_studio: LabelStudio, project: int, image_file: Path
+        self, label_studio: StudioClient, project: int, image_file: Path
     ) -> None:
         assert len(set(label_studio.upload_images(project, [image_file] * 101))) == 101
 
     @pytest.mark.parametrize("reference", ["/data/upload/1/nothing.png", "/data/local-files/?d=nothing.png"])
-    def test_what_is_not_there(self, label_studio: LabelStudio, reference: str) -> None:
+    def test_what_is_not_there(self, label_studio: StudioClient, reference: str) -> None:
         with pytest.raises(ImageError, match=r"not found|no longer exist"), label_studio.fetch(reference):
             pass
 
 
 class TestTokens:
-    def test_a_wrong_token_is_refused_with_advice(self, label_studio: LabelStudio) -> None:
+    def test_a_wrong_token_is_refused_with_advice(self, label_studio: StudioClient) -> None:
         with pytest.raises(LabelStudioRefused, match="API Tokens Settings"):
-            LabelStudio(label_studio.transport.url, "1" * 40).whoami()
+            StudioClient(label_studio.transport.url, "1" * 40).whoami()
         with pytest.raises(LabelStudioRefused, match="create a new one"):
-            LabelStudio(label_studio.transport.url, "a.b.c").whoami()
+            StudioClient(label_studio.transport.url, "a.b.c").whoami()
 
-    def test_a_personal_access_token(self, label_studio: LabelStudio, project: int, image_file: Path) -> None:
+    def test_a_personal_access_token(self, label_studio: StudioClient, project: int, image_file: Path) -> None:
         try:
             personal = label_studio.transport.json("POST", "/api/token/")["token"]
         except LabelStudioError as error:
@@ -314,7 +330,7 @@ class TestTokens:
                 raise
             pytest.skip("this user has a personal access token already, and can have only one")
         try:
-            client = LabelStudio(label_studio.transport.url, personal)
+            client = StudioClient(label_studio.transport.url, personal)
             assert client.whoami()["id"] == label_studio.whoami()["id"]
             (task,) = client.upload_images(project, [image_file])
             (found,) = client.tasks(project, [task])
@@ -323,4 +339,4 @@ class TestTokens:
         finally:
             label_studio.transport.json("POST", "/api/token/blacklist/", json={"refresh": personal})
         with pytest.raises(LabelStudioRefused, match="blacklisted"):
-            LabelStudio(label_studio.transport.url, personal).whoami()
+            StudioClient(label_studio.transport.url, personal).whoami()

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from steps import label, label_map_of, predictions, true_mask
+from studio_client import StudioClient
 from support import Nextmask, wait_for
 
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.annotations.masks import Mask, mask_from_png, read_result, write_result
 from ml_backend.datasets import Dataset, label_config
-from ml_backend.label_studio import LabelStudio
 from ml_backend.store import Task
 
 pytestmark = pytest.mark.live
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def project(
-    serving: Nextmask, label_studio: LabelStudio, make_module_project: Callable[..., int], shapes: Dataset
+    serving: Nextmask, label_studio: StudioClient, make_module_project: Callable[..., int], shapes: Dataset
 ) -> int:
     """Twelve images, four of them labelled, one model."""
     made = make_module_project(images=12, dataset=shapes)
@@ -36,7 +36,7 @@ def project(
 
 
 @pytest.fixture
-def label_map(project: int, label_studio: LabelStudio) -> LabelMap:
+def label_map(project: int, label_studio: StudioClient) -> LabelMap:
     return label_map_of(label_studio, project)
 
 
@@ -57,7 +57,7 @@ def by_name(mask: Mask, classes: Iterable[str]) -> dict[str, bytes]:
 
 
 def test_a_label_more_trains_anew_and_the_old_model_serves_meanwhile(
-    project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset
+    project: int, serving: Nextmask, label_studio: StudioClient, shapes: Dataset
 ) -> None:
     old = label_map_of(label_studio, project)
     old_version = serving.status(project).version
@@ -107,7 +107,7 @@ def shapes_size() -> tuple[int, int]:
 
 
 def test_an_annotation_is_updated_then_deleted(
-    project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset, label_map: LabelMap
+    project: int, serving: Nextmask, label_studio: StudioClient, shapes: Dataset, label_map: LabelMap
 ) -> None:
     serving.connect(project, train_after=99)
     first = label_studio.task_ids(project)[0]
@@ -136,7 +136,7 @@ def test_an_annotation_is_updated_then_deleted(
 
 
 def test_a_skipped_task_leaves_the_pool_until_the_skip_is_withdrawn(
-    project: int, serving: Nextmask, label_studio: LabelStudio
+    project: int, serving: Nextmask, label_studio: StudioClient
 ) -> None:
     before = serving.status(project)
     following = label_studio.next_task(project)
@@ -157,7 +157,7 @@ def test_a_skipped_task_leaves_the_pool_until_the_skip_is_withdrawn(
 
 
 def test_ground_truth_comes_first_then_the_newest(
-    project: int, serving: Nextmask, label_studio: LabelStudio, label_map: LabelMap
+    project: int, serving: Nextmask, label_studio: StudioClient, label_map: LabelMap
 ) -> None:
     task = serving.services.store.ranked(project)[-1][0].task_id
     made = []
@@ -174,7 +174,7 @@ def test_ground_truth_comes_first_then_the_newest(
     wait_for(lambda: task_of(serving, project, task).annotation_id == made[2], name="the newest that is left")
 
 
-def test_tasks_come_and_go(project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset) -> None:
+def test_tasks_come_and_go(project: int, serving: Nextmask, label_studio: StudioClient, shapes: Dataset) -> None:
     before = serving.wait_settled(project)
     gone = serving.services.store.ranked(project)[0][0].task_id
     label_studio.transport.json("DELETE", f"/api/tasks/{gone}/")

@@ -13,8 +13,7 @@ from support import PASSWORD, USER, Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.registration import SECRET_HEADER
-from ml_backend.projects.services import webhook_secret
+from ml_backend.projects.registration import SECRET_HEADER, webhook_secret
 
 pytestmark = pytest.mark.live
 
@@ -31,7 +30,7 @@ def test_no_line_shows_a_secret(
     nextmask.connect(project)
     label(label_studio, project, shapes, label_studio.task_ids(project)[:4])
     nextmask.wait_for_version(project, 1)
-    secret = webhook_secret(nextmask.services)
+    secret = webhook_secret(nextmask.services.settings, nextmask.services.store)
     event = {"action": "PROJECT_UPDATED", "project": {"id": project}}
     for headers in ({SECRET_HEADER: secret}, {SECRET_HEADER: secret[:-1]}, {"Authorization": f"Bearer {secret}"}):
         requests.post(f"{nextmask.url}/webhook?secret={secret}", json=event, headers=headers, timeout=10)

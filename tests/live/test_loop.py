@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 import requests
 from steps import predictions
+from studio_client import StudioClient
 from support import PASSWORD, USER, Nextmask
 
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -31,7 +31,7 @@ def project(serving: Nextmask, make_module_project: Callable[..., int], shapes: 
 
 
 def test_submitted_masks_make_a_model_that_predicts_the_rest(
-    project: int, serving: Nextmask, label_studio: LabelStudio
+    project: int, serving: Nextmask, label_studio: StudioClient
 ) -> None:
     status = serving.status(project)
     assert (status.labels, status.trained_labels, status.pool, status.queue) == (5, 5, 25, 25)
@@ -45,7 +45,7 @@ def test_submitted_masks_make_a_model_that_predicts_the_rest(
     assert {region["type"] for row in rows for region in row["result"]} == {"brushlabels"}
 
 
-def test_everybody_names_the_same_version(project: int, serving: Nextmask, label_studio: LabelStudio) -> None:
+def test_everybody_names_the_same_version(project: int, serving: Nextmask, label_studio: StudioClient) -> None:
     version = serving.status(project).version
     name = f"{project}.1700000000"
     task = label_studio.task(label_studio.task_ids(project)[0])
@@ -75,7 +75,7 @@ def test_tasks_are_served_exactly_in_the_order_of_the_ranking(project: int, serv
 
 
 def test_more_labels_make_a_new_model_and_a_new_order(
-    project: int, serving: Nextmask, label_studio: LabelStudio, shapes: Dataset
+    project: int, serving: Nextmask, label_studio: StudioClient, shapes: Dataset
 ) -> None:
     serving.connect(project, train_after=5, held_out_share=0.3)
     status = serving.wait_for_version(project, 2)

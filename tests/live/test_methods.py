@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from steps import predictions
+from studio_client import StudioClient
 from support import Nextmask
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.worker.look import Look
 from ml_backend.worker.score_pool import PoolScorer
@@ -59,7 +59,7 @@ def projects(serving: Nextmask, make_module_project: Callable[..., int], dataset
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_rounds_end_with_a_queue_in_the_methods_order(
-    method: str, projects: dict[str, int], serving: Nextmask, label_studio: LabelStudio
+    method: str, projects: dict[str, int], serving: Nextmask, label_studio: StudioClient
 ) -> None:
     project = projects[method]
     status = serving.status(project)
@@ -88,7 +88,7 @@ def again(serving: Nextmask, project: int) -> list[int]:
     return sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
 
 
-def test_the_first_batch_was_diverse(projects: dict[str, int], serving: Nextmask, label_studio: LabelStudio) -> None:
+def test_the_first_batch_was_diverse(projects: dict[str, int], serving: Nextmask, label_studio: StudioClient) -> None:
     """Before the first labels no false masks are shown, and the order is that of k-centre, not of the ids."""
     project = projects["coreset"]
     rows = predictions(label_studio, project, "nextmask-0.1")
@@ -107,7 +107,7 @@ def test_suggestive_annotation_has_four_members_that_differ(projects: dict[str, 
 
 
 def test_ceal_trains_with_its_own_predictions_and_stores_none(
-    projects: dict[str, int], serving: Nextmask, label_studio: LabelStudio
+    projects: dict[str, int], serving: Nextmask, label_studio: StudioClient
 ) -> None:
     project = projects["ceal"]
     record = serving.services.checkpoints(project).get(2).record
@@ -127,7 +127,7 @@ def test_vaal_keeps_what_it_learned(projects: dict[str, int], serving: Nextmask)
 
 
 def test_a_switched_strategy_reorders_the_queue_without_a_training(
-    projects: dict[str, int], serving: Nextmask, label_studio: LabelStudio
+    projects: dict[str, int], serving: Nextmask, label_studio: StudioClient
 ) -> None:
     project = projects["coreset"]
     before = serving.status(project).version

@@ -15,7 +15,6 @@ from support import PASSWORD, USER, Nextmask, Studio, wait_for
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import webhook_secret
 
 pytestmark = pytest.mark.live
 
@@ -68,7 +67,7 @@ def watched(
         services = serving.services
         settings = serving.settings.model_copy(update={"backend_url": to_nextmask.url})
         client = LabelStudio(to_host.url, studio.token)
-        connection = Connection(client, services.store, settings, project, secret=webhook_secret(services))
+        connection = Connection(settings, services.store, client, project)
         yield Watched(connection, to_host, to_nextmask, label_studio, project)
 
 

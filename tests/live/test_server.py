@@ -14,8 +14,7 @@ from support import PASSWORD, USER, Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.registration import SECRET_HEADER
-from ml_backend.projects.services import webhook_secret
+from ml_backend.projects.registration import SECRET_HEADER, webhook_secret
 
 pytestmark = pytest.mark.live
 
@@ -31,7 +30,7 @@ def test_who_is_let_in(serving: Nextmask) -> None:
         assert status(method, path, json={}) == 401, path
         assert status(method, path, json={}, auth=(USER, "wrong")) == 401, path
         assert status(method, path, json={}, auth=(USER, PASSWORD)) != 401, path
-    secret = {SECRET_HEADER: webhook_secret(serving.services)}
+    secret = {SECRET_HEADER: webhook_secret(serving.services.settings, serving.services.store)}
     event = {"action": "PROJECT_UPDATED", "project": {"id": 999_999_999}}
     assert status("POST", "/webhook", json=event, headers=secret) == 201
     assert status("POST", "/webhook", json=event, auth=(USER, PASSWORD)) == 201
@@ -71,7 +70,7 @@ def test_answers_are_quick_right_after_the_start_and_during_training(
     wait_for(lambda: nextmask.status(project).queue == 6, name="a full window, again")
     assert training(nextmask)
 
-    headers = {SECRET_HEADER: webhook_secret(nextmask.services)}
+    headers = {SECRET_HEADER: webhook_secret(nextmask.services.settings, nextmask.services.store)}
     event = {"action": "TASKS_CREATED", "tasks": [{"id": 1}], "project": {"id": project}}
     assert median_seconds(lambda: requests.post(f"{nextmask.url}/webhook", json=event, headers=headers), 30) < 0.1
     known = nextmask.services.store.project(project)

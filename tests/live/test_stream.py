@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from steps import data_manager_action, label, predictions
+from studio_client import StudioClient
 from studio_page import StudioPage
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
-from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import MARKER, RETURNED
 from ml_backend.projects.passed_over import keep, stream_counts
 from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE
@@ -30,7 +30,7 @@ SECONDS = 20.0
 
 @pytest.fixture(scope="module")
 def project(
-    serving: Nextmask, label_studio: LabelStudio, make_module_project: Callable[..., int], dataset: Dataset
+    serving: Nextmask, label_studio: StudioClient, make_module_project: Callable[..., int], dataset: Dataset
 ) -> int:
     """Sixteen images, four of them labelled, one model."""
     made = make_module_project(images=FIRST)
@@ -42,7 +42,7 @@ def project(
     return made
 
 
-def arrive(label_studio: LabelStudio, project: int, dataset: Dataset, start: int) -> list[int]:
+def arrive(label_studio: StudioClient, project: int, dataset: Dataset, start: int) -> list[int]:
     samples = dataset.splits["train"][start : start + ARRIVING]
     return label_studio.upload_images(project, [one.image for one in samples])
 
@@ -51,7 +51,7 @@ def passed(serving: Nextmask, project: int) -> list[int]:
     return [task.task_id for task in serving.services.store.tasks(project, status="passed")]
 
 
-def in_tab(label_studio: LabelStudio, project: int, title: str) -> list[int]:
+def in_tab(label_studio: StudioClient, project: int, title: str) -> list[int]:
     """The tasks that Label Studio lists in a tab."""
     (view,) = [view for view in label_studio.views(project) if view["data"]["title"] == title]
     params = {"project": project, "view": view["id"], "page_size": 100}
@@ -69,7 +69,7 @@ def decided(serving: Nextmask, project: int, tasks: list[int]) -> Any:
     return all(task in decisions for task in tasks) and [decisions[task] for task in tasks]
 
 
-def assert_shown(serving: Nextmask, label_studio: LabelStudio, project: int) -> None:
+def assert_shown(serving: Nextmask, label_studio: StudioClient, project: int) -> None:
     """Store, markers and both tabs agree."""
     here = passed(serving, project)
     assert in_tab(label_studio, project, PASSED_TAB_TITLE) == here
@@ -78,7 +78,7 @@ def assert_shown(serving: Nextmask, label_studio: LabelStudio, project: int) -> 
     assert not label_studio.tasks_with_prediction(project, MARKER) & waiting
 
 
-def test_what_was_there_belongs_to_the_pool(project: int, serving: Nextmask, label_studio: LabelStudio) -> None:
+def test_what_was_there_belongs_to_the_pool(project: int, serving: Nextmask, label_studio: StudioClient) -> None:
     status = serving.status(project)
     assert (status.pool, status.queue) == (FIRST - 4, FIRST - 4)
     assert serving.services.store.decisions(project) == {}
@@ -86,7 +86,7 @@ def test_what_was_there_belongs_to_the_pool(project: int, serving: Nextmask, lab
 
 
 def test_arrivals_are_decided_about_within_seconds(
-    project: int, serving: Nextmask, label_studio: LabelStudio, dataset: Dataset
+    project: int, serving: Nextmask, label_studio: StudioClient, dataset: Dataset
 ) -> None:
     new = arrive(label_studio, project, dataset, FIRST)
     start = time.monotonic()
@@ -108,7 +108,7 @@ def test_arrivals_are_decided_about_within_seconds(
 
 
 def test_a_passed_over_task_opens_empty_until_predictions_are_asked_for(
-    project: int, serving: Nextmask, label_studio: LabelStudio
+    project: int, serving: Nextmask, label_studio: StudioClient
 ) -> None:
     task = passed(serving, project)[0]
     rows = label_studio.task(task)["predictions"]
@@ -123,7 +123,7 @@ def test_a_passed_over_task_opens_empty_until_predictions_are_asked_for(
 
 
 def test_deleting_predictions_in_the_tab_returns_tasks_to_the_pool(
-    project: int, serving: Nextmask, label_studio: LabelStudio
+    project: int, serving: Nextmask, label_studio: StudioClient
 ) -> None:
     back, *rest = passed(serving, project)
     data_manager_action(label_studio, project, "delete_tasks_predictions", [back])
@@ -135,7 +135,7 @@ def test_deleting_predictions_in_the_tab_returns_tasks_to_the_pool(
     assert_shown(serving, label_studio, project)
 
 
-def test_keep_returns_a_task_and_disturbs_nothing(project: int, serving: Nextmask, label_studio: LabelStudio) -> None:
+def test_keep_returns_a_task_and_disturbs_nothing(project: int, serving: Nextmask, label_studio: StudioClient) -> None:
     back, *rest = passed(serving, project)
     before = {row["id"] for row in predictions(label_studio, project)}
     keep(label_studio, serving.services.store, project, [back])
@@ -148,7 +148,7 @@ def test_keep_returns_a_task_and_disturbs_nothing(project: int, serving: Nextmas
 
 @pytest.mark.browser
 def test_the_tab_shows_them_and_keep_spares_an_open_editor(
-    project: int, serving: Nextmask, label_studio: LabelStudio, studio_page: StudioPage
+    project: int, serving: Nextmask, label_studio: StudioClient, studio_page: StudioPage
 ) -> None:
     expected = passed(serving, project)
     studio_page.open_tab(project, PASSED_TAB_TITLE)
@@ -167,7 +167,7 @@ def test_the_tab_shows_them_and_keep_spares_an_open_editor(
 
 
 def test_a_second_round_decides_with_the_next_model(
-    project: int, serving: Nextmask, label_studio: LabelStudio, dataset: Dataset
+    project: int, serving: Nextmask, label_studio: StudioClient, dataset: Dataset
 ) -> None:
     before = serving.services.store.decisions(project)
     model = len(serving.services.checkpoints(project).versions())
@@ -192,7 +192,7 @@ def test_a_second_round_decides_with_the_next_model(
 
 
 def test_passed_over_tasks_are_served_after_all_others_only(
-    project: int, serving: Nextmask, label_studio: LabelStudio, dataset: Dataset
+    project: int, serving: Nextmask, label_studio: StudioClient, dataset: Dataset
 ) -> None:
     left = {task.task_id for task in serving.services.store.tasks(project, status="unlabelled")}
     served = [one.task for one in serving.annotate(project, dataset, len(left))]
@@ -205,7 +205,7 @@ def test_passed_over_tasks_are_served_after_all_others_only(
 
 
 def test_switching_off_and_disconnecting_put_things_back(
-    project: int, serving: Nextmask, label_studio: LabelStudio
+    project: int, serving: Nextmask, label_studio: StudioClient
 ) -> None:
     before = passed(serving, project)
     serving.connect(project, stream_rate=None, train_after=99)

@@ -14,11 +14,11 @@ import requests
 from faulty_proxy import Call, FaultyProxy, doubled, swallowed
 from invariants import assert_whole, labelled, trained_on, wait_until_healthy
 from steps import label
+from studio_client import StudioClient
 from support import Nextmask, wait_for
 
 from ml_backend.datasets import Dataset
 from ml_backend.demo.label_studio import free_port
-from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
@@ -35,7 +35,7 @@ def proxy() -> Iterator[FaultyProxy]:
 def test_webhooks_are_hints_whatever_becomes_of_them(
     proxy: FaultyProxy,
     make_nextmask: Callable[..., Nextmask],
-    label_studio: LabelStudio,
+    label_studio: StudioClient,
     make_project: Callable[..., int],
     shapes: Dataset,
 ) -> None:

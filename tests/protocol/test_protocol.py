@@ -98,7 +98,7 @@ def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClien
     first = own | {"extra_params": json.loads(project(services).extra_params)}
     studio = MemoryStudio(backends=[first, own | {"id": 2, "extra_params": {"strategy": "margin"}}])
     seen = replace(services, client=studio)  # type: ignore[arg-type]  # it stands in for the client
-    read_settings(seen, project(services))
+    read_settings(seen.settings, seen.store, seen.client, project(services))
     before = project(services)
     for _ in range(2):
         client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
@@ -108,7 +108,7 @@ def test_setup_of_registrations_that_differ_wakes_nobody_again(client: TestClien
     assert (project(services).wakes, project(services).extra_params) == (before.wakes + 1, '{"strategy": "random"}')
     # One is left: what it says is news again whenever it changes.
     studio.backends = [first]
-    read_settings(seen, project(services))
+    read_settings(seen.settings, seen.store, seen.client, project(services))
     client.post("/setup", json=recorded | {"extra_params": {"strategy": "margin"}})
     assert project(services).wakes == before.wakes + 2
     kinds = [event.kind for event in services.store.events(PROJECT)]

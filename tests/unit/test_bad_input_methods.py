@@ -18,7 +18,20 @@ import numpy as np
 import pytest
 from memory_studio import MemoryStudio
 from PIL import Image
-from wiring import PROJECT, SHAPE, XML, data_uri, disc, give_model, make_services, nothing, png, region, task_of
+from wiring import (
+    PROJECT,
+    SHAPE,
+    XML,
+    data_uri,
+    disc,
+    give_model,
+    make_services,
+    nothing,
+    png,
+    region,
+    renderer_of,
+    task_of,
+)
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, covered_pixels
@@ -32,7 +45,7 @@ from ml_backend.images.decoding import load_image
 from ml_backend.learning.ranking import MOST_BOXES, PoolRanking
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
-from ml_backend.projects.shown_masks import MaskRenderer, Shown
+from ml_backend.projects.shown_masks import Shown
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.reconcile import reconcile
@@ -228,7 +241,7 @@ def test_every_method_ranks_images_of_every_kind(
 def test_masks_have_the_size_that_the_editor_shows(
     services: Services, kinds: dict[int, tuple[str, tuple[int, int]]]
 ) -> None:
-    scorer = MaskRenderer(services, 2, services.checkpoints(2).get(1), TWO_CLASSES)
+    scorer = renderer_of(services, services.checkpoints(2).get(1), TWO_CLASSES, project=2)
     shown = list(scorer.show([image for image, _ in kinds.values()]))
     for (image, size), one in zip(kinds.values(), shown, strict=True):
         assert isinstance(one, Shown), image
@@ -418,7 +431,7 @@ def test_large_images_are_ranked_and_shown_within_bounds(
     options = {"measure": "vote_entropy", "window": 128, "stride": 32, "iterations": 5}
     with peak() as grown:
         ranking = ranked(own, tasks, TWO_CLASSES, "cereals", strategy_options=options, members=20)
-        scorer = MaskRenderer(own, 2, own.checkpoints(2).get(1), TWO_CLASSES)
+        scorer = renderer_of(own, own.checkpoints(2).get(1), TWO_CLASSES, project=2)
         (shown,) = scorer.show(references[:1])
     assert grown[0] < 2_500
     assert set(ranking.priorities) == set(ranking.queries) == {101, 102}

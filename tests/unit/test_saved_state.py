@@ -31,7 +31,8 @@ from saved_installation import CELLS, MODEL_DIR, PARTS, RECORDED, SECRET, Record
 from wiring import Json, disc, make_services, make_settings, nothing
 
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.services import Services
+from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import project_status
 from ml_backend.server.app import create_app
 from ml_backend.store.backup import restore
@@ -203,7 +204,10 @@ def test_labels_that_are_read_again_mean_the_same(project: int, installation: In
                 found.pop(encoded)
                 row.pop(encoded)
         assert {name: found[name] for name in row} == row
-    assert project_status(services, project).version == installation.recorded(project)["status"]["version"]
+    assert (
+        project_status(services.settings, services.store, project).version
+        == installation.recorded(project)["status"]["version"]
+    )
 
 
 # -- nothing is lost -------------------------------------------------------------------------------------------------
@@ -226,7 +230,7 @@ def test_labels_are_the_masks_that_were_drawn(project: int, installation: Instal
 @pytest.mark.parametrize("project", PROJECTS)
 def test_commands_and_pages_tell_what_they_told(project: int, installation: Installation) -> None:
     recorded, services = installation.recorded(project), installation.open(project)
-    status = project_status(services, project).as_json()
+    status = project_status(services.settings, services.store, project).as_json()
     assert {name: status[name] for name in recorded["status"]} == recorded["status"]
     with installation.server() as client:
         for page in ("", "/queue", "/versions", "/versions/1/serve", "/tasks", "/events", "/compare", "/live"):
@@ -310,7 +314,7 @@ def test_back_to_an_earlier_version_and_its_committee(installation: Installation
     keys = {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]}
     version, ranking = installation.recorded(CELLS)["status"]["version"].removeprefix("nextmask-").split(".")
     models = {name: digest for name, digest in files_of(installation.folder).items() if not name.endswith("/current")}
-    assert roll_back(services, CELLS).number == int(version) - 1
+    assert roll_back(services.settings, services.store, CELLS).number == int(version) - 1
     look(services, CELLS)
     assert studio.fields["model_version"] == f"nextmask-{int(version) - 1}.{int(ranking) + 1}"
     assert studio.queue()
@@ -347,7 +351,7 @@ def test_label_studio_still_gets_in(installation: Installation) -> None:
 def test_settings_that_are_invalid_now_leave_those_that_were_good(project: int, installation: Installation) -> None:
     services = installation.open(project)
     services.store.update_project(project, extra_params='{"strategy": 3}')
-    status = project_status(services, project)
+    status = project_status(services.settings, services.store, project)
     assert status.strategy == installation.recorded(project)["status"]["strategy"]
     assert "strategy" in status.errors["settings"].lower()
 
@@ -356,7 +360,7 @@ def test_settings_that_are_invalid_now_leave_those_that_were_good(project: int, 
 def test_disconnecting_puts_back_what_was_there(project: int, installation: Installation) -> None:
     studio, services = installation.studios[project], installation.open(project)
     (undo,) = (json.loads(row["undo"]) for row in rows_of(installation.folder)["projects"] if row["id"] == project)
-    Connection(services.client, services.store, services.settings, project, secret=SECRET).disconnect()
+    Connection(services.settings, services.store, services.client, project).disconnect()
     assert studio.fields["sampling"] == undo["sampling"] == "Sequential sampling"
     assert studio.xml == undo["label_config"]
     assert "query" not in studio.xml

@@ -1,28 +1,41 @@
-"""Small pictures of tasks for people to look at: the image, what is predicted, how unsure the network is of it.
+"""Small pictures of tasks for people to look at: the image, predicted masks, how uncertain the network is.
 
-All pictures of one image have one size, so that they can be laid over each other. They are made one at a time, after
-which the files that they are drawn from stay on disk: annotators' predictions never wait for more than one of them.
+    pictures     the pictures of a task, and the predictions that they are drawn from
+    subjects     what a picture is of: a task with its project, settings and classes
+    drawing      pure functions from arrays to picture files
+    colours      the colours of classes
+    cache        files that pictures are drawn from
+    comparisons  two versions measured on the same images, in the background
+
+All pictures of an image have the same size, so that they can be laid over each other. They are made one at a time, and
+the files that they are drawn from stay on disk: annotators' predictions never wait for more than one of them.
 """
 
 from ml_backend.dashboard.pictures.cache import PictureCache
 from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
-from ml_backend.dashboard.pictures.comparisons import Basis, Compared, Comparisons, Result, same_labels
+from ml_backend.dashboard.pictures.comparisons import (
+    ComparedImage,
+    ComparedLabels,
+    Comparison,
+    Comparisons,
+    same_labels,
+)
 from ml_backend.dashboard.pictures.drawing import SIDE, Picture, placeholder
 from ml_backend.dashboard.pictures.pictures import Drawing, Pictures
 from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, Subjects
 
 __all__ = [
     "SIDE",
-    "Basis",
     "Colour",
-    "Compared",
+    "ComparedImage",
+    "ComparedLabels",
+    "Comparison",
     "Comparisons",
     "Drawing",
     "NoPicture",
     "Picture",
     "PictureCache",
     "Pictures",
-    "Result",
     "Subject",
     "Subjects",
     "class_colours",

@@ -1,4 +1,4 @@
-"""Files that pictures are drawn from, by the digest of all that they were made of."""
+"""Files that pictures are drawn from, each under a digest of all that it was made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def key_of(*parts: str | int | None) -> str:
-    """Return the name of what is made of these parts."""
+    """Return the name of a file that is made of these parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
@@ -29,7 +29,7 @@ class PictureCache:
         self._folder = BoundedFolder(folder, suffix=".picture", max_bytes=max_bytes)
 
     def get(self, key: str) -> bytes | None:
-        """Return a file, and note that it was used; None where it is not there."""
+        """Return a file, and mark it as used; None where it is not there."""
         file = self._folder.file(key)
         try:
             return file.read_bytes() if touch(file) else None

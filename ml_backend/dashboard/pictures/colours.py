@@ -12,24 +12,24 @@ from ml_backend.annotations.label_map import LabelMap
 Colour = tuple[int, int, int]
 
 _UNPAINTED: Colour = (128, 128, 128)
-"""Of a class that no label is of: an implicit background, which pictures leave transparent."""
+"""Colour of a class without a label: an implicit background, which pictures leave transparent."""
 
 
 @lru_cache(maxsize=64)
 def class_colours(xml: str, label_map: LabelMap) -> tuple[Colour, ...]:
     """Return the colour (red, green, blue) of each class, by its index.
 
-    Labels without a colour, or with one that is none, get those of the palette that `nextmask connect` gives.
+    Labels without a valid colour get those of the palette that `nextmask connect` gives.
 
     Args:
         xml: the labelling configuration that the label map was read from.
     """
-    found: dict[int, Colour] = {}
+    colours: dict[int, Colour] = {}
     for name, texts in label_colours(xml).items():
         index = label_map.index_of(name)
         if index is not None:
-            found.setdefault(index, next(colour for text in texts if (colour := _parsed(text)) is not None))
-    return tuple(found.get(index, _UNPAINTED) for index in range(len(label_map.classes)))
+            colours.setdefault(index, next(colour for text in texts if (colour := _parsed(text)) is not None))
+    return tuple(colours.get(index, _UNPAINTED) for index in range(len(label_map.classes)))
 
 
 def hex_colour(colour: Colour) -> str:
@@ -43,7 +43,7 @@ def hex_colour(colour: Colour) -> str:
 
 
 def _parsed(text: str) -> Colour | None:
-    """Read a colour as style sheets write it; None where it is none that is known."""
+    """Read a colour as style sheets write it; None where it is not valid."""
     try:
         red, green, blue = ImageColor.getrgb(text.strip())[:3]
     except ValueError:

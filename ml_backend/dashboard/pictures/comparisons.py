@@ -1,4 +1,7 @@
-"""Measures two versions on the same labelled images, in the background, and keeps the result."""
+"""Measures two versions on the same labelled images, in the background, and keeps the results.
+
+The page that shows them is `dashboard.compare`.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ from ml_backend.dashboard.pictures.subjects import Labels, NoPicture, Subject, l
 from ml_backend.errors import MaskError, NextmaskError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.parts import supervising
-from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
-from ml_backend.store import Project, Task
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store, Task
 
 logger = logging.getLogger(__name__)
 
 MOST: Final = 500
-"""Images of a comparison; of more, so many are drawn by a hash of their ids."""
+"""Images of a comparison, at most; of more, a sample is drawn by a hash of their ids."""
 _WAITING = 8
 _NICENESS = 10  # annotators go first
 _FORMAT = 1
@@ -42,13 +45,13 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Basis:
-    """What two versions are compared on.
+class ComparedLabels:
+    """The labels that two versions are compared on.
 
     Attributes:
-        tasks: labelled tasks, by id.
-        held_out: whether none of them trained; False where nothing is held out: then they are all labelled ones.
-        total: how many there are; more than `tasks` where only a part of them is taken.
+        tasks: labelled tasks, by id; at most `MOST`.
+        held_out: whether they are held out of training; False where none is: then they are all labelled tasks.
+        total: how many there are; more than `tasks` where these are a sample.
     """
 
     tasks: tuple[Task, ...]
@@ -57,8 +60,14 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One image: each version's mean IoU with the true mask, and the share of pixels in which the versions differ."""
+class ComparedImage:
+    """What two versions predict for one image.
+
+    Attributes:
+        task: id.
+        first, second: mean IoU of each version's mask with the true one, in [0, 1]; None where no class is known.
+        differs: share of the labelled pixels in which the versions differ, in [0, 1].
+    """
 
     task: int
     first: float | None
@@ -72,18 +81,18 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Result:
-    """Two versions on the same labels.
+class Comparison:
+    """What two versions measured on the same labels.
 
     Attributes:
         first, second: measures as in `VersionRecord.measures`.
-        images: each of them.
+        images: what they predict for each image.
         failed: task id -> why it could not be measured.
     """
 
     first: dict[str, Any]
     second: dict[str, Any]
-    images: tuple[Compared, ...]
+    images: tuple[ComparedImage, ...]
     failed: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -91,17 +100,17 @@ class Result:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> Result:
-        """Rebuild a result."""
+    def from_json(cls, content: bytes) -> Comparison:
+        """Rebuild a comparison."""
         values = json.loads(content)
-        return cls(**{**values, "images": tuple(Compared(**one) for one in values["images"])})
+        return cls(**{**values, "images": tuple(ComparedImage(**image) for image in values["images"])})
 
 
 @dataclass
 class _Job:
     project: Project
-    labels: Labels
-    basis: Basis
+    classes: Labels
+    compared: ComparedLabels
     versions: tuple[Version, Version]
     key: str
     done: int = 0
@@ -114,40 +123,42 @@ class Comparisons:
         cache: where results are kept, beside the pictures.
     """
 
-    def __init__(self, services: Services, pictures: Pictures, cache: PictureCache) -> None:
-        self._services, self._pictures, self._cache = services, pictures, cache
+    def __init__(self, settings: Settings, store: Store, pictures: Pictures, cache: PictureCache) -> None:
+        self._settings, self._store, self._pictures, self._cache = settings, store, pictures, cache
         self._lock = threading.Lock()
-        self._jobs: deque[_Job] = deque()  # the first one is under way
+        self._jobs: deque[_Job] = deque()  # the first is under way
         self._failed: dict[str, str] = {}
 
-    def basis(self, project: Project) -> Basis:
-        """Return today's held-out labels, or all where none is held out."""
-        labelled = [task for task in self._services.store.tasks(project.id, status="labelled") if task.mask_file]
+    def labels(self, project: Project) -> ComparedLabels:
+        """Return the labels that are held out now, or all where none is."""
+        labelled = [task for task in self._store.tasks(project.id, status="labelled") if task.mask_file]
         labelled = supervising(labelled)
         held_out = [task for task in labelled if task.held_out]
-        found = held_out or labelled
-        drawn = sorted(found, key=lambda task: hashlib.sha256(str(task.task_id).encode()).digest())[:MOST]
-        return Basis(tuple(sorted(drawn, key=lambda task: task.task_id)), bool(held_out), len(found))
+        usable = held_out or labelled
+        drawn = sorted(usable, key=lambda task: hashlib.sha256(str(task.task_id).encode()).digest())[:MOST]
+        return ComparedLabels(tuple(sorted(drawn, key=lambda task: task.task_id)), bool(held_out), len(usable))
 
-    def result(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> Result | None:
-        """Return how two versions compare; None where that was not measured yet."""
-        content = self._cache.get(self._key(project, versions, basis))
-        return None if content is None else Result.from_json(content)
+    def result(self, project: Project, versions: tuple[Version, Version], labels: ComparedLabels) -> Comparison | None:
+        """Return how two versions compare; None where they were not measured yet."""
+        content = self._cache.get(self._key(project, versions, labels))
+        return None if content is None else Comparison.from_json(content)
 
-    def progress(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> tuple[int, int] | None:
+    def progress(
+        self, project: Project, versions: tuple[Version, Version], labels: ComparedLabels
+    ) -> tuple[int, int] | None:
         """Return how many images are done, and of how many; None where nothing is under way."""
-        key = self._key(project, versions, basis)
+        key = self._key(project, versions, labels)
         with self._lock:
             job = next((job for job in self._jobs if job.key == key), None)
-        return None if job is None else (job.done, len(basis.tasks))
+        return None if job is None else (job.done, len(labels.tasks))
 
-    def failure(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> str | None:
+    def failure(self, project: Project, versions: tuple[Version, Version], labels: ComparedLabels) -> str | None:
         """Return why the last try failed; None where it did not."""
-        return self._failed.get(self._key(project, versions, basis))
+        return self._failed.get(self._key(project, versions, labels))
 
-    def start(self, project: Project, versions: tuple[Version, Version], basis: Basis) -> bool:
-        """Begin to compare, unless that is done or under way; tell whether there was room for it."""
-        key = self._key(project, versions, basis)
+    def start(self, project: Project, versions: tuple[Version, Version], labels: ComparedLabels) -> bool:
+        """Begin to compare, unless that is done or under way; return False where too many comparisons wait."""
+        key = self._key(project, versions, labels)
         if self._cache.get(key) is not None:
             return True
         with self._lock:
@@ -156,19 +167,19 @@ class Comparisons:
             if len(self._jobs) >= _WAITING:
                 return False
             self._failed.pop(key, None)
-            self._jobs.append(_Job(project, self._labels(project), basis, versions, key))
+            self._jobs.append(_Job(project, self._classes(project), labels, versions, key))
             if len(self._jobs) == 1:
                 threading.Thread(target=self._work, name="comparison", daemon=True).start()
         return True
 
-    def _labels(self, project: Project) -> Labels:
-        return labels_of(project, project_settings(self._services, project)[0])
+    def _classes(self, project: Project) -> Labels:
+        return labels_of(project, project_settings(self._settings, self._store, project)[0])
 
-    def _key(self, project: Project, versions: Sequence[Version], basis: Basis) -> str:
+    def _key(self, project: Project, versions: Sequence[Version], labels: ComparedLabels) -> str:
         weights = [version.sha256 for version in versions]
         sizes = [int(version.record.settings["input_size"]) for version in versions]
-        tasks = [f"{task.task_id} {task.label_digest} {task.image}" for task in basis.tasks]
-        classes = self._labels(project).label_map.training_digest
+        tasks = [f"{task.task_id} {task.label_digest} {task.image}" for task in labels.tasks]
+        classes = self._classes(project).label_map.training_digest
         return key_of(_FORMAT, "comparison", classes, *weights, *sizes, *tasks)
 
     # -- in the background --------------------------------------------------------------------------------------------
@@ -193,74 +204,79 @@ class Comparisons:
             return str(error)
         except Exception as error:
             logger.exception("project=%s a comparison failed", job.project.id)
-            return f"Unexpected {type(error).__name__}; the log has the details."
+            return f"Internal error ({type(error).__name__}). nextmask's log has the details."
         return None
 
-    def _compare(self, job: _Job) -> Result:
+    def _compare(self, job: _Job) -> Comparison:
         from ml_backend.learning.training.measures import measures
 
-        classes = job.labels.label_map.classes
+        classes = job.classes.label_map.classes
         counts = [_no_counts(len(classes)), _no_counts(len(classes))]
-        images: list[Compared] = []
+        images: list[ComparedImage] = []
         failed: dict[str, str] = {}
-        for found in self._judged(job):
-            if isinstance(found[1], str):
-                failed[str(found[0])] = found[1]
+        for task, masks_or_reason in self._masks(job):
+            if isinstance(masks_or_reason, str):
+                failed[str(task)] = masks_or_reason
             else:
-                task, (truth, first, second) = found[0], found[1]
-                for sum_, mask in zip(counts, (first, second), strict=True):
-                    sum_ += confusion(truth, mask, len(classes))
-                images.append(compared(task, truth, first, second, len(classes)))
+                truth, *predicted = masks_or_reason
+                for total, mask in zip(counts, predicted, strict=True):
+                    total += confusion(truth, mask, len(classes))
+                images.append(compared_image(task, truth, *predicted, classes=len(classes)))
             job.done += 1
         if not images:
-            raise NoPicture(f"None of {len(failed)} labels can be measured: {next(iter(failed.values()), 'no label')}")
+            reason = next(iter(failed.values()), "no label")
+            raise NoPicture(f"None of the {len(failed)} labels can be measured: {reason}")
         import torch
 
-        named = (*classes, "")  # the last one: what is predicted to be none of them
-        both = [_known_classes(measures(torch.from_numpy(one), named)) for one in counts]
-        return Result(both[0], both[1], tuple(images), failed)
+        named = (*classes, "")  # the last: what is predicted to be none of the classes
+        both = [_known_classes(measures(torch.from_numpy(total), named)) for total in counts]
+        return Comparison(both[0], both[1], tuple(images), failed)
 
-    def _judged(self, job: _Job) -> Iterator[tuple[int, tuple[Mask, Mask, Mask] | str]]:
+    def _masks(self, job: _Job) -> Iterator[tuple[int, tuple[Mask, Mask, Mask] | str]]:
         """Yield task ids with the true mask and those of both versions, or why there are none."""
-        settings, _ = project_settings(self._services, job.project)
-        for task in job.basis.tasks:
-            subject = Subject(job.project, settings, job.labels, task)
+        settings, _ = project_settings(self._settings, self._store, job.project)
+        for task in job.compared.tasks:
+            subject = Subject(job.project, settings, job.classes, task)
             try:
                 truth = masks.mask_from_png(Path(task.mask_file).read_bytes())
-                first, second = self._pictures.judged(subject, [version.number for version in job.versions])
+                first, second = self._pictures.full_masks(subject, [version.number for version in job.versions])
                 if truth.shape != first.shape:
-                    raise NoPicture(f"The mask is {truth.shape}, the image {first.shape} pixels.")
+                    raise NoPicture(f"The mask is {_size(truth)} pixels, the image {_size(first)}.")
                 yield task.task_id, (truth, first, second)
             except (NoPicture, MaskError, OSError) as error:
                 yield task.task_id, str(error)
 
 
 def confusion(truth: Mask, predicted: Mask, classes: int) -> Counts:
-    """Count pixels: (C+1,C+1), rows are the truth, columns the prediction, the last one that of no class at all."""
+    """Count the pixels of masks (H,W): (C+1,C+1), a row a true class, a column a predicted one, the last no class."""
     known = truth < classes
     return masks.confusion(truth[known], np.minimum(predicted[known], classes), classes + 1)
 
 
-def compared(task: int, truth: Mask, first: Mask, second: Mask, classes: int) -> Compared:
-    """Describe one image; pixels that nobody labelled do not count."""
+def compared_image(task: int, truth: Mask, first: Mask, second: Mask, *, classes: int) -> ComparedImage:
+    """Compare the masks (H,W) of two versions; pixels that nobody labelled do not count."""
     known = truth != IGNORE_INDEX
     differs = float((first != second)[known].mean()) if known.any() else 0.0
-    return Compared(
+    return ComparedImage(
         task, masks.agreement(first, truth, classes), masks.agreement(second, truth, classes), round(differs, 6)
     )
 
 
 def same_labels(first: Version, second: Version) -> bool:
-    """Tell whether the stored measures of two versions are of the same labels."""
+    """Return whether the stored measures of two versions are of the same labels."""
     sets = [{task: version.record.labels.get(task) for task in version.record.held_out} for version in (first, second)]
     return sets[0] == sets[1]
+
+
+def _size(mask: Mask) -> str:
+    return f"{mask.shape[0]} x {mask.shape[1]}"
 
 
 def _no_counts(classes: int) -> Counts:
     return np.zeros((classes + 1, classes + 1), np.int64)
 
 
-def _known_classes(found: dict[str, Any]) -> dict[str, Any]:
+def _known_classes(measured: dict[str, Any]) -> dict[str, Any]:
     for name in ("iou", "dice"):
-        found[name].pop("")
-    return found
+        measured[name].pop("")
+    return measured

@@ -27,7 +27,7 @@ SIDE: Final = 480
 _QUALITY = 82
 _WEBP_EFFORT = 3
 _LEVELS = 256
-_FRAME_SHARE = 160  # of the longest side: the width of a frame is one such part
+_FRAME_SHARE = 160  # the longest side is that many times as long as a frame is wide
 _SAME, _DIFFERENT = 0, 1
 _DIFFERENCE: Colour = (255, 64, 160)
 _LINE, _LINES = 44, 6  # characters of a reason in a line, and lines
@@ -103,9 +103,9 @@ def heat_colours() -> list[Colour]:
     return [(int(red), int(green), int(blue)) for blue, green, red in ramp[:, 0]]
 
 
-def difference_picture(one: Mask, other: Mask) -> Picture:
-    """Paint the pixels in which two masks (h,w) differ; where one of them is ignored they do not."""
-    differs = (one != other) & (one != IGNORE_INDEX) & (other != IGNORE_INDEX)
+def difference_picture(first: Mask, second: Mask) -> Picture:
+    """Paint the pixels in which two masks (h,w) differ; ignored pixels do not count."""
+    differs = (first != second) & (first != IGNORE_INDEX) & (second != IGNORE_INDEX)
     marked = np.where(differs, _DIFFERENT, _SAME).astype(np.uint8)
     return _with_palette(marked, [(0, 0, 0), _DIFFERENCE], bytes([0, 255]))
 
@@ -121,13 +121,13 @@ def boxes_picture(boxes: Sequence[Box], size: tuple[int, int]) -> Picture:
     thickness = max(1, max(height, width) // _FRAME_SHARE)
     for value, grow in ((1, thickness), (2, 0)):
         for box in boxes:
-            left, top, right, bottom = _corners(box, size, (height, width))
+            left, top, right, bottom = box.corners_in_picture(size, (height, width))
             cv2.rectangle(drawn, (left, top), (right, bottom), value, thickness + 2 * grow)
     return _with_palette(drawn, [(0, 0, 0), (0, 0, 0), (255, 255, 255)], bytes([0, 255, 255]))
 
 
 def placeholder(reason: str) -> Picture:
-    """Return a picture that says why there is none."""
+    """Return a picture that says why there is no picture."""
     lines = textwrap.wrap(_printable(reason), _LINE, max_lines=_LINES, placeholder=" …") or ["No picture."]
     height = SIDE * 3 // 4
     first = height // 2 - (len(lines) - 1) * 12
@@ -141,7 +141,7 @@ def placeholder(reason: str) -> Picture:
 
 
 def nothing() -> Picture:
-    """Return a picture in which nothing is to be seen."""
+    """Return an empty, transparent picture."""
     return _with_palette(np.zeros((1, 1), np.uint8), [(0, 0, 0)], bytes([0]))
 
 
@@ -155,14 +155,6 @@ def packed(indices: Pixels) -> bytes:
 def unpacked(content: bytes) -> Pixels:
     """Read what `packed` made."""
     return np.asarray(Image.open(io.BytesIO(content), formats=("PNG",)), np.uint8)
-
-
-def _corners(box: Box, size: tuple[int, int], shown: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom pixel of a box in the picture, each inside it."""
-    down, across = shown[0] / size[0], shown[1] / size[1]
-    left, top = int(box.left * across), int(box.top * down)
-    right, bottom = round((box.left + box.width) * across) - 1, round((box.top + box.height) * down) - 1
-    return left, top, min(max(right, left), shown[1] - 1), min(max(bottom, top), shown[0] - 1)
 
 
 def _with_palette(indices: Pixels, colours: Sequence[Colour], opacity: bytes | None) -> Picture:

@@ -1,4 +1,7 @@
-"""Draws the pictures of tasks; what they are drawn from is kept."""
+"""The pictures of tasks: image, masks, uncertainty, regions, differences. What they are drawn from is kept in files.
+
+How arrays become picture files is in `drawing`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from ml_backend.annotations.boxes import Box, boxes_from_text
 from ml_backend.dashboard.pictures import drawing
 from ml_backend.dashboard.pictures.cache import PictureCache, key_of
 from ml_backend.dashboard.pictures.drawing import Mask, Picture
-from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, ranking_model, serving_number
+from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, ranking_number, serving_number
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, MaskError
 from ml_backend.images.decoding import Array
 from ml_backend.images.references import in_project
@@ -33,20 +36,20 @@ if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictors import PredictorCache
 
 FORGET_SECONDS: Final = 60.0
-"""An image that could not be had is not asked for again so soon: a page asks for many pictures of one image."""
+"""How long an image that could not be had is not requested again: a page shows many pictures of one image."""
 _REMEMBERED = 1000
-_OTHER_MODELS = 2
+_OTHER_PREDICTORS = 2
 _FORMAT = 1
 """Changes when files of an earlier release can no longer be read."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture that may be drawn.
+    """A picture that can be drawn when it is needed.
 
     Attributes:
-        tag: changes with the picture; known before anything is drawn.
-        draw: makes it; raises NoPicture where there is none.
+        tag: changes when the picture does; known before anything is drawn.
+        draw: returns the picture; raises NoPicture where there is none.
     """
 
     tag: str
@@ -54,8 +57,8 @@ class Drawing:
 
 
 @dataclass(frozen=True, eq=False)
-class Opinion:
-    """What a version says of an image, at a picture's size.
+class SmallPrediction:
+    """What a version predicts for an image, at a picture's size.
 
     Attributes:
         mask: (h,w) uint8, indices of the version's classes.
@@ -70,8 +73,8 @@ class Pictures:
     """The pictures of all projects of an installation. Any number of threads may ask for them.
 
     One image at a time is decoded and predicted here, so that neither memory nor the time of those who label depends
-    on how many people look at the dashboard. Models that do not serve have a small cache of their own: looking back
-    does not drop one that annotators need.
+    on how many people look at the dashboard. Versions that do not serve have a small cache of their own: looking at
+    them does not drop a network that annotators need.
 
     Args:
         cache: where files are kept.
@@ -79,9 +82,9 @@ class Pictures:
 
     def __init__(self, services: Services, cache: PictureCache) -> None:
         self._services, self._cache = services, cache
-        self._making = threading.Lock()
+        self._lock = threading.Lock()
         self._failures = _Failures()
-        self._others: PredictorCache | None = None
+        self._other_predictors: PredictorCache | None = None
 
     # -- what there is to see -----------------------------------------------------------------------------------------
     def image(self, subject: Subject) -> Drawing:
@@ -90,7 +93,7 @@ class Pictures:
         return Drawing(key, lambda: Picture(self._small_image(key, subject), "image/webp"))
 
     def mask(self, subject: Subject) -> Drawing:
-        """The mask that annotators are shown; where none was published, what the version that serves predicts."""
+        """The mask that annotators see; where none was published, what the version that serves predicts."""
         version = subject.project.published_version
         png = self._services.store.published_mask(subject.project.id, version, subject.task.task_id)
         if png is None:
@@ -101,26 +104,26 @@ class Pictures:
         """The mask that a person drew."""
         file = subject.task.mask_file
         if not file:
-            raise NoPicture("Nobody labelled this image.")
+            raise NoPicture("This image is not labelled.")
         key = key_of(_FORMAT, "png", file, subject.task.label_digest)
         return self._painted(subject, key, lambda: Path(file).read_bytes())
 
     def predicted(self, subject: Subject, number: int) -> Drawing:
         """The mask that a version predicts."""
         version = self._version(subject, number)
-        key = key_of(_FORMAT, "mask", self._opinion_key(version, subject), subject.labels.key)
+        key = key_of(_FORMAT, "mask", self._prediction_key(version, subject), subject.labels.key)
         return Drawing(key, lambda: self._paint(subject, self._translated(version, subject)))
 
     def uncertainty(self, subject: Subject) -> Drawing:
         """The heat map of the entropy, by the version that ranked."""
-        version = self._version(subject, ranking_model(subject.project) or serving_number(subject.project))
-        key = key_of(_FORMAT, "heat", self._opinion_key(version, subject))
-        return Drawing(key, lambda: drawing.heat_picture(self.opinion(version, subject).entropy))
+        version = self._version(subject, ranking_number(subject.project) or serving_number(subject.project))
+        key = key_of(_FORMAT, "heat", self._prediction_key(version, subject))
+        return Drawing(key, lambda: drawing.heat_picture(self.small_prediction(version, subject).entropy))
 
     def difference(self, subject: Subject, number: int, other: int) -> Drawing:
         """Where two versions disagree."""
-        versions = [self._version(subject, one) for one in (number, other)]
-        keys = [self._opinion_key(version, subject) for version in versions]
+        versions = [self._version(subject, wanted) for wanted in (number, other)]
+        keys = [self._prediction_key(version, subject) for version in versions]
 
         def draw() -> Picture:
             return drawing.difference_picture(*(self._translated(version, subject) for version in versions))
@@ -128,7 +131,7 @@ class Pictures:
         return Drawing(key_of(_FORMAT, "difference", *keys, subject.labels.key), draw)
 
     def regions(self, subject: Subject, text: str) -> Drawing:
-        """Frames around what is asked for.
+        """Frames around the regions to label.
 
         Args:
             text: the boxes as the store keeps them.
@@ -137,40 +140,43 @@ class Pictures:
         return Drawing(key_of(_FORMAT, "boxes", _place(subject), text), lambda: self._framed(subject, boxes))
 
     # -- what it is drawn from ----------------------------------------------------------------------------------------
-    def opinion(self, version: Version, subject: Subject) -> Opinion:
-        """Return what a version says of a task's image, predicted where that was not done before.
+    def small_prediction(self, version: Version, subject: Subject) -> SmallPrediction:
+        """Return what a version predicts for a task's image, at a picture's size; from the cache where it is there.
 
         Raises:
             NoPicture: the image cannot be had, or the version cannot predict.
         """
-        key = self._opinion_key(version, subject)
-        found = self._kept_opinion(key)
-        if found is not None:
-            return found
+        key = self._prediction_key(version, subject)
+        cached = self._cached_prediction(key)
+        if cached is not None:
+            return cached
         self._fetch(subject)
-        with self._making:
-            found = self._kept_opinion(key)  # somebody else may have made it in between
-            if found is None:
-                found = self._predict(version, subject, self._load(subject))
-                self._keep_opinion(key, found)
-        return found
+        with self._lock:
+            cached = self._cached_prediction(key)  # another request may have made it meanwhile
+            if cached is not None:
+                return cached
+            prediction = self._predict(version, subject, self._load(subject))
+            self._cache_prediction(key, prediction)
+        return prediction
 
-    def judged(self, subject: Subject, numbers: Sequence[int]) -> list[Mask]:
-        """Return what versions predict for a task, (H,W) in today's classes; what pictures need of it is kept.
+    def full_masks(self, subject: Subject, numbers: Sequence[int]) -> list[Mask]:
+        """Return what versions predict for a task, (H,W) uint8 indices of today's classes, one mask a version.
+
+        What pictures need of it is cached.
 
         Raises:
-            NoPicture: as `opinion`.
+            NoPicture: as `small_prediction`.
         """
         versions = [self._version(subject, number) for number in numbers]
         self._fetch(subject)
-        with self._making:
+        with self._lock:
             image = self._load(subject)
-            return [self._judged(version, subject, image) for version in versions]
+            return [self._full_mask(version, subject, image) for version in versions]
 
-    def known_classes(self, subject: Subject) -> dict[str, float] | None:
-        """Return the share of the picture that each class has in the mask that is shown; None where none is at hand.
+    def class_shares(self, subject: Subject) -> dict[str, float] | None:
+        """Return the share of pixels of each class in the mask that annotators see, in [0, 1].
 
-        Nothing is fetched or predicted for it.
+        None where that mask is not at hand: nothing is fetched or predicted for it.
         """
         version = subject.project.published_version
         png = self._services.store.published_mask(subject.project.id, version, subject.task.task_id)
@@ -199,18 +205,18 @@ class Pictures:
         checkpoints = self._services.checkpoints(subject.project.id)
         if number == serving_number(subject.project):
             return self._services.predictors.get(checkpoints, number, subject.settings.device)
-        if self._others is None:
-            self._others = PredictorCache(capacity=_OTHER_MODELS)
-        return self._others.get(checkpoints, number, subject.settings.device)
+        if self._other_predictors is None:
+            self._other_predictors = PredictorCache(capacity=_OTHER_PREDICTORS)
+        return self._other_predictors.get(checkpoints, number, subject.settings.device)
 
     # -- images -------------------------------------------------------------------------------------------------------
     def _small_image(self, key: str, subject: Subject) -> bytes:
-        found = self._cache.get(key)
-        if found is None:
-            self._fetch(subject)
-            with self._making:
-                found = self._cache.made(key, lambda: self._image_file(subject, self._load(subject)))
-        return found
+        cached = self._cache.get(key)
+        if cached is not None:
+            return cached
+        self._fetch(subject)
+        with self._lock:
+            return self._cache.made(key, lambda: self._image_file(subject, self._load(subject)))
 
     def _image_file(self, subject: Subject, image: Array) -> bytes:
         self._cache.put(_size_key(subject), f"{image.shape[0]} {image.shape[1]}".encode())
@@ -218,18 +224,18 @@ class Pictures:
 
     def _size(self, subject: Subject) -> tuple[int, int]:
         """Return height and width of a task's image."""
-        found = self._cache.get(_size_key(subject))
-        if found is None:
+        size = self._cache.get(_size_key(subject))
+        if size is None:
             self._fetch(subject)
-            with self._making:
+            with self._lock:
                 shape = self._load(subject).shape
-            found = f"{shape[0]} {shape[1]}".encode()
-            self._cache.put(_size_key(subject), found)
-        height, width = map(int, found.split())
+            size = f"{shape[0]} {shape[1]}".encode()
+            self._cache.put(_size_key(subject), size)
+        height, width = map(int, size.split())
         return height, width
 
     def _fetch(self, subject: Subject) -> None:
-        """Get the file of an image: others may be drawn meanwhile, since its host may take its time."""
+        """Get the file of an image, outside of the lock: its host may take its time, and others are drawn meanwhile."""
         known = self._failures.reason(_place(subject))
         if known is not None:
             raise NoPicture(known)
@@ -245,7 +251,7 @@ class Pictures:
             raise self._failed(subject, error) from error
 
     def _failed(self, subject: Subject, error: ImageError) -> NoPicture:
-        self._failures.note(_place(subject), str(error))
+        self._failures.add(_place(subject), str(error))
         return NoPicture(str(error))
 
     def _framed(self, subject: Subject, boxes: tuple[Box, ...]) -> Picture:
@@ -253,7 +259,7 @@ class Pictures:
 
     # -- masks --------------------------------------------------------------------------------------------------------
     def _painted(self, subject: Subject, key: str, read: Callable[[], bytes]) -> Drawing:
-        """Paint a mask in today's classes that lies somewhere as a PNG of the image's size."""
+        """Paint a mask in today's classes that `read` returns as a PNG of the image's size."""
         tag = key_of(_FORMAT, "painted", key, subject.labels.key)
         return Drawing(tag, lambda: self._paint(subject, self._small_mask(key, read)))
 
@@ -268,42 +274,42 @@ class Pictures:
         if png is not None:
             return self._small_mask(key_of(_FORMAT, "png", hashlib.sha256(png).hexdigest()), lambda: png)
         version = self._version(subject, serving_number(subject.project))
-        known = self._kept_opinion(self._opinion_key(version, subject))
+        known = self._cached_prediction(self._prediction_key(version, subject))
         return None if known is None else masks.translated(known.mask, version.record.classes, subject.labels.label_map)
 
     # -- predictions --------------------------------------------------------------------------------------------------
     def _version(self, subject: Subject, number: int) -> Version:
         if not number:
-            raise NoPicture("No model yet: the first version is trained when enough is labelled.")
+            raise NoPicture("No model yet: the first version is trained once enough images are labelled.")
         try:
             return self._services.checkpoints(subject.project.id).get(number)
         except CheckpointError as error:
             raise NoPicture(str(error)) from error
 
-    def _opinion_key(self, version: Version, subject: Subject) -> str:
+    def _prediction_key(self, version: Version, subject: Subject) -> str:
         return key_of(_FORMAT, "opinion", version.sha256, int(version.record.settings["input_size"]), _place(subject))
 
-    def _kept_opinion(self, key: str) -> Opinion | None:
-        found = self._cache.get(key)
-        if found is None:
+    def _cached_prediction(self, key: str) -> SmallPrediction | None:
+        content = self._cache.get(key)
+        if content is None:
             return None
-        planes = drawing.unpacked(found)  # (h,w,2)
-        return Opinion(planes[..., 0], planes[..., 1])
+        planes = drawing.unpacked(content)  # (h,w,2)
+        return SmallPrediction(planes[..., 0], planes[..., 1])
 
-    def _keep_opinion(self, key: str, opinion: Opinion) -> None:
-        self._cache.put(key, drawing.packed(np.stack([opinion.mask, opinion.entropy], axis=-1)))
+    def _cache_prediction(self, key: str, prediction: SmallPrediction) -> None:
+        self._cache.put(key, drawing.packed(np.stack([prediction.mask, prediction.entropy], axis=-1)))
 
     def _translated(self, version: Version, subject: Subject) -> Mask:
-        mask = self.opinion(version, subject).mask
+        mask = self.small_prediction(version, subject).mask
         return masks.translated(mask, version.record.classes, subject.labels.label_map)
 
-    def _predict(self, version: Version, subject: Subject, image: Array) -> Opinion:
-        return opinion_of(self._probabilities(version, subject, image), drawing.small_size(*image.shape[:2]))
+    def _predict(self, version: Version, subject: Subject, image: Array) -> SmallPrediction:
+        return small_prediction_of(self._probabilities(version, subject, image), drawing.small_size(*image.shape[:2]))
 
-    def _judged(self, version: Version, subject: Subject, image: Array) -> Mask:
+    def _full_mask(self, version: Version, subject: Subject, image: Array) -> Mask:
         probabilities = self._probabilities(version, subject, image)
-        opinion = opinion_of(probabilities, drawing.small_size(*image.shape[:2]))
-        self._keep_opinion(self._opinion_key(version, subject), opinion)
+        prediction = small_prediction_of(probabilities, drawing.small_size(*image.shape[:2]))
+        self._cache_prediction(self._prediction_key(version, subject), prediction)
         mask = mask_of(probabilities, (image.shape[0], image.shape[1]))
         return masks.translated(mask, version.record.classes, subject.labels.label_map)
 
@@ -314,19 +320,19 @@ class Pictures:
         try:
             predictor = self.predictor(subject, version.number)
             batches = predictor.batches([Item(subject.task.task_id, image)], features=False, batch_size=1)
-            found = next(iter(batches)).probabilities  # (1,1,C,h,w)
+            probabilities = next(iter(batches)).probabilities  # (1,1,C,h,w)
         except (CheckpointError, ConfigurationError) as error:
             raise NoPicture(str(error)) from error
-        assert found is not None  # noqa: S101 (a network gives some)
-        return found[0, 0]
+        assert probabilities is not None  # noqa: S101 (a network gives some)
+        return probabilities[0, 0]  # (C,h,w)
 
 
-def opinion_of(probabilities: torch.Tensor, size: tuple[int, int]) -> Opinion:
-    """Read class probabilities (C,h,w) at a size (height, width)."""
+def small_prediction_of(probabilities: torch.Tensor, size: tuple[int, int]) -> SmallPrediction:
+    """Return mask and entropy of class probabilities (C,h,w), brought to a size (height, width)."""
     from strategies.uncertainty import entropy
 
     values: NDArray[np.float32] = entropy(probabilities[None, None])[0].cpu().numpy()
-    return Opinion(mask_of(probabilities, size), drawing.levels_of(values, size))
+    return SmallPrediction(mask_of(probabilities, size), drawing.levels_of(values, size))
 
 
 def mask_of(probabilities: torch.Tensor, size: tuple[int, int]) -> Mask:
@@ -349,7 +355,7 @@ class _Failures:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
-    def note(self, reference: str, reason: str) -> None:
+    def add(self, reference: str, reason: str) -> None:
         """Remember why an image could not be had."""
         with self._lock:
             self._known[key_of(reference)] = (time.monotonic(), reason)
@@ -359,12 +365,12 @@ class _Failures:
     def reason(self, reference: str) -> str | None:
         """Return why an image could not be had; None where that is not known, or long ago."""
         with self._lock:
-            noted, reason = self._known.get(key_of(reference), (float("-inf"), ""))
-        return reason if time.monotonic() - noted < FORGET_SECONDS else None
+            at, reason = self._known.get(key_of(reference), (float("-inf"), ""))
+        return reason if time.monotonic() - at < FORGET_SECONDS else None
 
 
 def _place(subject: Subject) -> str:
-    """What an image is known by: a file in cloud storage for each project apart."""
+    """Return the name that an image is known by: a file in cloud storage for each project apart."""
     return in_project(subject.task.image, subject.task.project_id)
 
 

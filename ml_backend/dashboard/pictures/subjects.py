@@ -8,14 +8,13 @@ from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
 from ml_backend.errors import LabelConfigError, NextmaskError
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
-from ml_backend.store import Project, Task
+from ml_backend.store import Project, Store, Task
 
 
 class NoPicture(NextmaskError):
-    """There is nothing to draw: the message says why, in words for people who look at the page."""
+    """There is nothing to draw; the message says why, for people who look at the page."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Labels:
     """The classes of a project as pictures show them.
 
     Attributes:
-        colours: by class index.
+        label_map: the classes. colours: (red, green, blue) of each, by class index.
     """
 
     label_map: LabelMap
@@ -31,13 +30,15 @@ class Labels:
 
     @property
     def legend(self) -> list[tuple[str, str]]:
-        """The classes that masks show, with their colours as web pages write them."""
+        """Name and colour, as web pages write it, of each class that masks show."""
         painted = enumerate(zip(self.label_map.classes, self.colours, strict=True))
-        return [(name, hex_colour(one)) for index, (name, one) in painted if index != self.label_map.unpainted_index]
+        return [
+            (name, hex_colour(colour)) for index, (name, colour) in painted if index != self.label_map.unpainted_index
+        ]
 
     @property
     def key(self) -> str:
-        """Changes with anything that changes how a mask looks."""
+        """A text that changes when masks look different."""
         return f"{self.label_map.training_digest}{self.colours}"
 
 
@@ -52,10 +53,10 @@ class Subject:
 
 
 class Subjects:
-    """Finds what pictures are of."""
+    """Looks up the subjects of pictures by their ids."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
 
     def find(self, project_id: int, task_id: int) -> Subject | None:
         """Return a task of a connected project; None where there is none of these ids.
@@ -63,11 +64,11 @@ class Subjects:
         Raises:
             NoPicture: the project's labelling configuration cannot be read.
         """
-        project = self._services.store.project(project_id)
-        task = self._services.store.task(project_id, task_id)
+        project = self._store.project(project_id)
+        task = self._store.task(project_id, task_id)
         if project is None or not project.managed or task is None:
             return None
-        settings, _ = project_settings(self._services, project)
+        settings, _ = project_settings(self._settings, self._store, project)
         return Subject(project, settings, labels_of(project, settings), task)
 
 
@@ -75,10 +76,10 @@ def labels_of(project: Project, settings: Settings) -> Labels:
     """Return the classes of a project, with their colours.
 
     Raises:
-        NoPicture: its labelling configuration cannot be read, or was not yet.
+        NoPicture: its labelling configuration cannot be read, or has not been read yet.
     """
     if not project.label_config:
-        raise NoPicture("The project's labelling configuration was not read yet; the worker does that first.")
+        raise NoPicture("The worker has not read the project's labelling configuration yet.")
     try:
         label_map = label_map_of(project.label_config, settings)
         return Labels(label_map, class_colours(project.label_config, label_map))
@@ -87,10 +88,10 @@ def labels_of(project: Project, settings: Settings) -> Labels:
 
 
 def serving_number(project: Project) -> int:
-    """Return the model that predicts what annotators are shown; 0 before the first."""
+    """Return the number of the version that predicts what annotators see; 0 before the first."""
     return model_number(project.published_version)
 
 
-def ranking_model(project: Project) -> int:
-    """Return the model that the stored ranking was made with; 0 where it was made without one."""
+def ranking_number(project: Project) -> int:
+    """Return the number of the version that the stored ranking was made with; 0 where it was made without one."""
     return model_number(project.ranking_version)

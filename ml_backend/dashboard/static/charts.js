@@ -13,9 +13,9 @@
   const colour = (index) => COLOURS[theme()][index % 8];
   const dash = (index) => DASHES[Math.floor(index / 8) % 4];
 
-  function axis(title, more) {
+  function axis(title, more, ticks) {
     const grid = style("--pico-muted-border-color"), text = style("--pico-muted-color");
-    return { title: { display: Boolean(title), text: title, color: text }, ticks: { color: text, maxRotation: 0, autoSkipPadding: 16 }, grid: { color: grid }, border: { color: grid }, ...more };
+    return { title: { display: Boolean(title), text: title, color: text }, ticks: { color: text, maxRotation: 0, autoSkipPadding: 16, ...ticks }, grid: { color: grid }, border: { color: grid }, ...more };
   }
 
   function options(more) {
@@ -35,7 +35,7 @@
       const hidden = chart ? chart.data.datasets.map((_, at) => !chart.isDatasetVisible(at)) : null;
       if (chart) chart.destroy();
       const config = make();
-      if (hidden) config.data.datasets.forEach((one, at) => { one.hidden = hidden[at]; });
+      if (hidden) config.data.datasets.forEach((dataset, at) => { dataset.hidden = hidden[at]; });
       chart = new Chart(canvas, config);
     };
     charts.push(redraw);
@@ -50,16 +50,16 @@
       const measure = chosen("measure"), x = chosen("axis"), byClass = measure === "miou" ? "classIou" : "classDice";
       const points = [...curve.points].sort((a, b) => a[x] - b[x] || a.version - b.version);
       const line = (label, value, at, wide) => ({
-        label, data: points.map((one) => ({ x: one[x], y: value(one), version: one.version, accepted: one.accepted })),
+        label, data: points.map((point) => ({ x: point[x], y: value(point), version: point.version, accepted: point.accepted })),
         borderColor: colour(at), backgroundColor: colour(at), borderDash: dash(at), borderWidth: wide ? 3 : 1.5, tension: 0, spanGaps: true,
         pointRadius: wide ? 4 : 2.5,
-        pointBackgroundColor: points.map((one) => (one.accepted ? colour(at) : style("--pico-background-color"))),
+        pointBackgroundColor: points.map((point) => (point.accepted ? colour(at) : style("--pico-background-color"))),
         // A version that was kept back is a point beside the line of those that served.
         segment: { borderColor: (part) => (points[part.p0DataIndex].accepted && points[part.p1DataIndex].accepted ? undefined : `${colour(at)}55`) },
         hidden: !wide && curve.classes.length > 8,
       });
-      const mean = line(measure === "miou" ? "mean IoU" : "mean Dice", (one) => one[measure], 0, true);
-      const classes = curve.classes.map((name, at) => line(name, (one) => one[byClass][at], at + 1, false));
+      const mean = line(measure === "miou" ? "mean IoU" : "mean Dice", (point) => point[measure], 0, true);
+      const classes = curve.classes.map((name, at) => line(name, (point) => point[byClass][at], at + 1, false));
       const tooltip = {
         callbacks: {
           title: (items) => `version ${items[0].raw.version}, ${x === "hours" ? `${items[0].raw.x.toFixed(2)} hours` : `${items[0].raw.x} labels`}${items[0].raw.accepted ? "" : " (kept back)"}`,
@@ -71,7 +71,7 @@
         options: options({
           plugins: { legend: legend(true), tooltip },
           scales: {
-            x: axis(x === "hours" ? "hours of labelling" : "labels", { type: "linear", grace: "3%" }),
+            x: axis(x === "hours" ? "hours of labelling" : "labels", { type: "linear", grace: "3%" }, x === "labels" ? { precision: 0 } : {}),
             y: axis("", { min: floor(points, byClass, measure), max: 1 }),
           },
         }),
@@ -83,7 +83,7 @@
 
   // The axis begins a little below the lowest point: what the last labels brought should be seen.
   function floor(points, byClass, measure) {
-    const values = points.flatMap((one) => [one[measure], ...one[byClass]]).filter((value) => value !== null);
+    const values = points.flatMap((point) => [point[measure], ...point[byClass]]).filter((value) => value !== null);
     return Math.max(0, Math.floor((Math.min(...values) - 0.02) * 10) / 10);
   }
 
@@ -97,7 +97,7 @@
       },
       options: options({
         plugins: { legend: { display: false }, title: { display: true, text: given.title, color: style("--pico-color"), font: { weight: "600" } }, tooltip: { callbacks: { title: (items) => `labels ${items[0].label}` } } },
-        scales: { x: axis("labels, in their order"), y: axis("", { beginAtZero: true, max: given.max }) },
+        scales: { x: axis("labels, oldest first"), y: axis("", { beginAtZero: true, max: given.max }) },
       }),
     }));
   }
@@ -109,8 +109,8 @@
       type: "scatter",
       data: {
         datasets: [
-          { label: "regions", data: given.pairs.map(([x, y]) => ({ x, y })), backgroundColor: `${colour(0)}99` },
-          { label: "as predicted", type: "line", data: [{ x: 0, y: 0 }, { x: most, y: most }], borderColor: style("--pico-muted-color"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0 },
+          { label: "tasks with regions", data: given.pairs.map(([x, y]) => ({ x, y })), backgroundColor: `${colour(0)}99` },
+          { label: "predicted = actual", type: "line", data: [{ x: 0, y: 0 }, { x: most, y: most }], borderColor: style("--pico-muted-color"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0 },
         ],
       },
       options: options({

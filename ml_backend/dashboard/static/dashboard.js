@@ -33,7 +33,7 @@
   }
 
   localise(document);
-  for (const one of document.querySelectorAll(".zone")) one.textContent = zone || "local";
+  for (const element of document.querySelectorAll(".zone")) element.textContent = zone || "local";
   document.addEventListener("htmx:afterSwap", () => { localise(document); announce(); });
   switchOfTheme();
 })();

@@ -237,7 +237,7 @@ def test_predicted_and_actual_effort_of_answered_queries() -> None:
     assert (report.tasks, report.predicted_total, report.predicted_mean, report.actual_mean) == (5, 15, 3, 6)
     assert report.rank_correlation == pytest.approx(1)
     assert report.sentence == (
-        "Effort per task with regions: 3.0 clicks predicted, 6.0 taken (5 answered, rank correlation 1.00)."
+        "Effort per task with regions: 3.0 clicks predicted, 6.0 actual (5 tasks, rank correlation 1.00)."
     )
     few = effort_report(effort_pairs(tasks[:4], queries), "clicks")
     assert few is not None

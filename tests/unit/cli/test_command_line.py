@@ -204,7 +204,7 @@ def test_status_says_what_labelling_brings_and_what_a_config_change_dropped(run:
     give_project(services, notice="The labelling configuration changed: 'tumour' was removed.")
     printed = run("status").out
     assert "65: The labelling configuration changed: 'tumour' was removed." in printed
-    assert "65: What the last labels brought cannot be told yet" in printed
+    assert "65: It is too early to say what the last labels brought" in printed
     shown = json.loads(run("status", PROJECT, "--json").out)
     assert shown["notice"] in printed
     assert shown["advice"]["held_out"] == 2
@@ -329,7 +329,7 @@ def test_status_shows_effort_and_hints(run: Run, services: Services) -> None:
     answered = task_of(1, status="labelled", boxes="[[0, 0, 1, 1]]", effort=6.0, shown_version="nextmask-1.1")
     services.store.put_tasks([answered])
     out = " ".join(run("status", PROJECT).out.split())
-    assert "4.0 clicks predicted, 6.0 taken (1 answered)" in out
+    assert "4.0 clicks predicted, 6.0 actual (1 task)" in out
     assert f"nextmask connect {PROJECT} --add-query-control" in out
     shown = json.loads(run("status", PROJECT, "--json").out)
     assert shown["effort"]["predicted_mean"] == 4

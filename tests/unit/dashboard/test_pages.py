@@ -43,12 +43,13 @@ def test_without_a_project_the_first_page_says_how_to_connect_one(client: TestCl
 
 def test_projects_are_listed_the_failed_ones_first(client: TestClient, services: Services) -> None:
     give_project(services, title="Cells")
-    services.store.put_tasks([task_of(one, status="labelled" if one < 4 else "unlabelled") for one in range(1, 9)])
+    services.store.put_tasks([task_of(task, status="labelled" if task < 4 else "unlabelled") for task in range(1, 9)])
     services.store.put_published(PROJECT, "nextmask-1.1", [(5, 0.1, None), (6, 0.2, None), (1, 0.3, None)])
     services.store.wake(99, title="Broken", state="failed", error="No disk.")
     text = page(client, "/")
     assert text.index("Broken") < text.index("Cells")
     assert "No disk." in text
+    assert text.count('<span class="state idle">') == 1  # the worker has not looked at it yet
     row = text[text.index(">Cells<") :]
     numbers = re.findall(r'class="number">([^<]*)<', row)
     miou = services.checkpoints(PROJECT).get(1).record.measures["miou"]
@@ -97,14 +98,16 @@ def test_static_files_are_what_npm_has_and_bring_their_licences() -> None:
         assert hashlib.sha256((vendor / row["file"]).read_bytes()).hexdigest() == row["sha256"], row["file"]
         assert (vendor / f"{row['file']}.LICENSE.txt").stat().st_size > 200
     known = {row["file"] for row in rows}
-    assert {path.name for path in vendor.iterdir()} == known | {f"{one}.LICENSE.txt" for one in known} | {"vendor.json"}
+    assert {path.name for path in vendor.iterdir()} == known | {f"{name}.LICENSE.txt" for name in known} | {
+        "vendor.json"
+    }
 
 
 def test_pages_name_only_files_of_this_server_and_browsers_may_keep_them(client: TestClient) -> None:
-    found = re.findall(r'(?:src|href)="([^"]+)"', page(client, "/"))
-    static = [reference for reference in found if "/static/" in reference]
+    references = re.findall(r'(?:src|href)="([^"]+)"', page(client, "/"))
+    static = [reference for reference in references if "/static/" in reference]
     assert len(static) >= 5
-    assert all(reference.startswith(("/", "#")) for reference in found)
+    assert all(reference.startswith(("/", "#")) for reference in references)
     for reference in static:
         answer = client.get(reference)
         assert answer.status_code == 200
@@ -135,14 +138,14 @@ def project(services: Services) -> Services:
     """A trained project with labels, a task that was skipped, one that failed, and one that was passed over."""
     give_project(services, title="Cells", state="waiting", reconciled_at=1.0)
     labels = [
-        task_of(one, status="labelled", annotation_id=100 - one, lead_time=60.0 * one, agreement=one / 10)
-        for one in range(1, 7)
+        task_of(task, status="labelled", annotation_id=100 - task, lead_time=60.0 * task, agreement=task / 10)
+        for task in range(1, 7)
     ]
     others = [
         task_of(11, status="skipped"),
         task_of(12, status="broken", error="no image"),
         task_of(13, status="passed"),
-        *(task_of(one) for one in (14, 15)),
+        *(task_of(task) for task in (14, 15)),
     ]
     services.store.put_tasks([*labels, *others])
     services.store.put_decisions(PROJECT, [Decision(13, False, 0.25, 0.5, 1.0)], state=("stream", "{}"))
@@ -158,7 +161,7 @@ def test_the_overview_counts_and_measures(client: TestClient, project: Services)
     assert facts["Held-out mIoU"] == f"{record.measures['miou']:.3f}"
     assert facts["Pre-annotation IoU"] == "0.350"
     assert facts["Minutes per label (median)"] == "3.50"
-    assert facts["Hours so far"] == "0.35"
+    assert facts["Labelling time (hours)"] == "0.35"
     assert "no image" in text
 
 
@@ -196,11 +199,11 @@ def test_a_training_is_shown_while_it_runs(client: TestClient, project: Services
 
 def test_work_that_no_worker_takes_is_said(client: TestClient, project: Services) -> None:
     project.store.wake(PROJECT)
-    assert "no worker takes it" not in page(client, f"/projects/{PROJECT}")
+    assert "no worker picks it up" not in page(client, f"/projects/{PROJECT}")
     project.store.update_project(PROJECT, dirty_since=time.time() - 100)
-    assert "no worker takes it" in page(client, f"/projects/{PROJECT}")
+    assert "no worker picks it up" in page(client, f"/projects/{PROJECT}")
     assert project.store.acquire("worker", lease_seconds=60, interval=1, only=PROJECT)
-    assert "no worker takes it" not in page(client, f"/projects/{PROJECT}")
+    assert "no worker picks it up" not in page(client, f"/projects/{PROJECT}")
 
 
 @pytest.mark.parametrize("what", ["train", "rank"])
@@ -216,7 +219,7 @@ def test_buttons_ask_the_worker(client: TestClient, project: Services, what: str
     assert (after.train_requested_at is not None, after.ranking_key) == (
         (True, "key") if what == "train" else (False, "")
     )
-    assert "was asked for" in page(client, f"/projects/{PROJECT}?asked={what}")
+    assert "requested" in page(client, f"/projects/{PROJECT}?asked={what}")
     assert client.post(f"/projects/7/{what}").status_code == 404
     foreign = client.post(f"/projects/{PROJECT}/{what}", headers={"Origin": "https://evil.example"})
     assert foreign.status_code == 403
@@ -237,7 +240,7 @@ def test_versions_with_their_measures_and_the_way_back(client: TestClient, proje
     damaged = checkpoints.create(first.record, checkpoints.load_state(first))
     damaged.weights.write_bytes(b"short")
     text = page(client, f"/projects/{PROJECT}/versions")
-    assert re.search(r"3 <span class=\"badge\">serves", text)
+    assert re.search(r"3 <span class=\"badge\">served", text)
     assert "worse by more than 0.02" in text
     assert re.search(r"damaged</span> <small>weights.safetensors has 5 bytes", text)
     assert f"{first.record.measures['mean_dice']:.3f}" in text
@@ -253,9 +256,9 @@ def test_versions_with_their_measures_and_the_way_back(client: TestClient, proje
     assert "Version 1 serves again" in page(client, answer.headers["location"])
     (event,) = project.store.events(PROJECT)
     assert event.kind == "rolled_back"
-    found = project.store.project(PROJECT)
-    assert found is not None
-    assert found.decided_model == 3  # the worker does not publish it again
+    row = project.store.project(PROJECT)
+    assert row is not None
+    assert row.decided_model == 3  # the worker does not publish it again
 
 
 def test_versions_that_were_removed_from_disk_keep_their_row_and_cannot_be_served(
@@ -269,7 +272,7 @@ def test_versions_that_were_removed_from_disk_keep_their_row_and_cannot_be_serve
     (removed,) = set(checkpoints.remove_old(2)) - {1}
     text = page(client, f"/projects/{PROJECT}/versions")
     assert re.findall(r'<th scope="row">(\d)', text) == ["4", "3", "2", "1"]
-    assert text.count(">removed<") == len([number for number in (1, 2, 3, 4) if number not in _numbers(project)])
+    assert text.count(">weights removed<") == 4 - len(_numbers(project))
     assert f"/versions/{removed}/serve" not in text
     page(client, f"/projects/{PROJECT}/versions/{removed}/serve", 404)
 
@@ -303,14 +306,14 @@ def test_tasks_that_are_left_out_are_listed_with_the_reason(
     client: TestClient, project: Services, reason: str, tasks: list[int]
 ) -> None:
     text = page(client, f"/projects/{PROJECT}/tasks?reason={reason}")
-    assert [int(one) for one in re.findall(r"/data\?task=(\d+)", text)] == tasks
+    assert [int(task) for task in re.findall(r"/data\?task=(\d+)", text)] == tasks
     assert f'href="{project.settings.label_studio_url}/projects/{PROJECT}/data?task={tasks[0]}"' in text
-    said = {11: "An annotator skipped it", 12: "no image", 13: "information 0.25, where 0.5 was needed"}
-    assert all(said[task] in text for task in tasks)
+    reasons = {11: "Skipped by an annotator", 12: "no image", 13: "information 0.25, below the threshold of 0.5"}
+    assert all(reasons[task] in text for task in tasks)
 
 
 def test_tasks_come_in_pages(client: TestClient, project: Services) -> None:
-    project.store.put_tasks([task_of(one, status="skipped") for one in range(1001, 1121)])
+    project.store.put_tasks([task_of(task, status="skipped") for task in range(1001, 1121)])
     seen: list[str] = []
     address = f"/projects/{PROJECT}/tasks?reason=skipped"
     for number in (1, 2, 3):
@@ -339,10 +342,10 @@ def test_events_come_in_pages_and_by_level(client: TestClient, project: Services
         project.store.add_event(PROJECT, "trained", f"Number {number}.", level="error" if number % 20 == 0 else "info")
     project.store.add_event(99, "trained", "Of another project.")
     first = page(client, f"/projects/{PROJECT}/events")
-    assert re.findall(r"Number (\d+)\.", first) == [str(one) for one in range(59, 9, -1)]
+    assert re.findall(r"Number (\d+)\.", first) == [str(number) for number in range(59, 9, -1)]
     older = html.unescape(re.findall(r'href="([^"]*)" rel="next"', first)[0])
     second = page(client, older)
-    assert re.findall(r"Number (\d+)\.", second) == [str(one) for one in range(9, -1, -1)]
+    assert re.findall(r"Number (\d+)\.", second) == [str(number) for number in range(9, -1, -1)]
     assert 'rel="next"' not in second
     errors = page(client, f"/projects/{PROJECT}/events?level=error")
     assert re.findall(r"Number (\d+)\.", errors) == ["40", "20", "0"]
@@ -352,9 +355,13 @@ def test_events_come_in_pages_and_by_level(client: TestClient, project: Services
 
 def test_a_project_that_was_just_connected_has_all_pages(client: TestClient, services: Services) -> None:
     services.store.wake(PROJECT)
-    for path, said in {"": "There is no version yet", "/versions": "no version yet", "/tasks": "none"}.items():
-        assert said in page(client, f"/projects/{PROJECT}{path}")
-    assert "Nothing yet" in page(client, f"/projects/{PROJECT}/events")
+    for path, words in {
+        "": "There is no version yet",
+        "/versions": "no version yet",
+        "/tasks": "No such tasks",
+    }.items():
+        assert words in page(client, f"/projects/{PROJECT}{path}")
+    assert "No events yet" in page(client, f"/projects/{PROJECT}/events")
 
 
 def test_no_page_asks_label_studio(client: TestClient, project: Services) -> None:

@@ -22,8 +22,8 @@ from wiring import PROJECT, XML, make_services, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
-from ml_backend.dashboard.pictures import comparisons as comparison
 from ml_backend.dashboard.pictures import hex_colour
+from ml_backend.dashboard.pictures.comparisons import compared_image, confusion
 from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, reason
 from ml_backend.dashboard.static import FOLDER
@@ -52,9 +52,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def services(tmp_path: Path, filled: Path) -> Iterator[Services]:
     shutil.copytree(filled, tmp_path / "state")
-    found = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
-    yield found
-    found.store.close()
+    services = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
+    yield services
+    services.store.close()
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def client(services: Services) -> Iterator[TestClient]:
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[tuple[Services, TestClient]]:
     """A project of which nothing is known yet."""
-    found = make_services(tmp_path / "empty")
-    found.store.wake(PROJECT, title="Empty", label_config=XML)
-    with TestClient(create_app(found.settings), raise_server_exceptions=False) as opened:
-        yield found, opened
-    found.store.close()
+    services = make_services(tmp_path / "empty")
+    services.store.wake(PROJECT, title="Empty", label_config=XML)
+    with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
+        yield services, opened
+    services.store.close()
 
 
 def page(client: TestClient, path: str, status: int = 200) -> str:
@@ -116,8 +116,8 @@ def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Servi
     first = values[0]
     share = 100 * sum(value < first for value in values) / 15
     shown = f"{first:#.3g}".rstrip(".")
-    assert f"Its uncertainty is {shown}, more than that of {share:.0f}\N{NO-BREAK SPACE}% of the images." in text
-    assert "2 regions asked for · about 37 clicks" in " ".join(text.split())
+    assert f"Its uncertainty is {shown}, higher than in {share:.0f}\N{NO-BREAK SPACE}% of the scored images." in text
+    assert "Label 2 regions · about 37 clicks" in " ".join(text.split())
     shares = [int(share) for share in re.findall(r"(?:background|disc|square) (?:&lt; )?(\d+) %", text)]
     assert len(shares) >= 4  # of published tasks: nothing had to be predicted for the page
 
@@ -127,9 +127,10 @@ def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:
     assert "no model yet" in reason(entry, None, described("entropy").words, 0)
     assert "no time" in reason(entry, None, described("entropy").words, 3)
     looked = replace(entry, information=0.0)
-    assert "by itself it has no value" in reason(looked, 0.0, described("coreset").words, 3)
-    assert "Not only this value decides." in reason(looked, 0.5, described("sa").words, 3)
-    assert "Not only" not in reason(looked, 0.5, described("entropy").words, 3)
+    assert "has no score of its own" in reason(looked, 0.0, described("coreset").words, 3)
+    assert "the lowest of the scored images." in reason(looked, 0.0, described("entropy").words, 3)
+    assert "does not depend on this alone" in reason(looked, 0.5, described("sa").words, 3)
+    assert "not depend on this alone" not in reason(looked, 0.5, described("entropy").words, 3)
 
 
 def test_layers_are_chosen_without_a_script_and_kept_on_the_next_page(client: TestClient) -> None:
@@ -156,11 +157,11 @@ def test_empty_queues_say_why(empty: tuple[Services, TestClient]) -> None:
     services.store.put_tasks([task_of(1), task_of(2, status="labelled"), task_of(3, status="skipped")])
     text = page(client, QUEUE)
     assert "Nothing is ranked yet" in text
-    assert "the first one is trained when 10 images are labelled, and 1 are" in text
+    assert "the first is trained once 10 images are labelled (1 so far)" in text
     services.store.put_tasks([task_of(1, status="labelled")])
     text = page(client, QUEUE)
     assert "Nothing is left to label" in text
-    assert "2 images are labelled, 1 were skipped" in text
+    assert "Labelled: 2; skipped: 1." in text
 
 
 def test_before_the_first_model_the_queue_explains_itself(empty: tuple[Services, TestClient]) -> None:
@@ -192,7 +193,7 @@ def test_pages_of_fifty_thousand_tasks_are_cut_by_the_database(
     assert shown_tasks(last) == list(range(count - count % PAGE + 1, count + 1))
     middle = page(client, f"{QUEUE}?page=2001")
     assert shown_tasks(middle) == list(range(2000 * PAGE + 1, 2001 * PAGE + 1))
-    assert "more than that of 52\N{NO-BREAK SPACE}% of the images" in middle
+    assert "higher than in 52\N{NO-BREAK SPACE}% of the scored images" in middle
     assert seconds < 20  # a tenth of that where nothing else runs; a page that reads all rows takes minutes
 
 
@@ -297,16 +298,16 @@ def test_pages_and_health_are_answered_while_many_pictures_are_made(client: Test
         waiting = [pool.submit(client.get, path) for path in paths]
         assert client.get("/health").status_code == 200
         assert client.get("/").status_code == 200
-        assert {one.result().headers["content-type"] for one in waiting} == {"image/png"}
+        assert {answer.result().headers["content-type"] for answer in waiting} == {"image/png"}
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
 def test_measures_stand_side_by_side_and_say_that_the_labels_differ(client: TestClient, services: Services) -> None:
     text = page(client, COMPARE)  # the version that serves, with its parent
     first, second = (services.checkpoints(PROJECT).get(number).record for number in (1, 2))
-    assert "not measured on the same labels" in text
-    assert "version 1 on 2 held-out labels, version 2 on 3, 2 of them in both" in text
-    assert f"version 1 had an mIoU of {second.measures['parent_miou']:.3f}" in text
+    assert "measured on different labels" in text
+    assert "version 1 on 2 held-out labels, version 2 on 3, with 2 in common" in text
+    assert f"version 1 has an mIoU of {second.measures['parent_miou']:.3f}" in text
     for name in ("disc", "square"):
         old, new = first.measures["iou"][name], second.measures["iou"][name]
         numbers = re.search(rf'<th scope="row">{name}</th>(.*?)</tr>', text, re.S)
@@ -325,14 +326,14 @@ def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, s
     assert (answer.status_code, answer.headers["location"]) == (303, path)
     wait_for(lambda: "Both versions on the same 3 labels" in page(client, path), name="the comparison")
     text = page(client, path)
-    after = text[text.index("On the same labels") :]
+    after = text[text.index("Measures on the same labels") :]
     counts = [np.zeros((3, 3), np.int64), np.zeros((3, 3), np.int64)]
     differences = {}
     for task in (7, 8, 9):
         truth = np.asarray(Image.open(mask_of(services, task)))
-        found = services.store.task(PROJECT, task)
-        assert found
-        image = services.images.load(found.image)
+        row = services.store.task(PROJECT, task)
+        assert row
+        image = services.images.load(row.image)
         predicted = [
             services.predictors.get(services.checkpoints(PROJECT), number, "cpu").predict([image])[0].mask
             for number in (1, 2)
@@ -340,10 +341,10 @@ def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, s
         for total, mask in zip(counts, predicted, strict=True):
             np.add.at(total, (truth, mask), 1)
         differences[task] = float((predicted[0] != predicted[1]).mean())
-    iou = [one.diagonal() / (one.sum(axis=0) + one.sum(axis=1) - one.diagonal()) for one in counts]
+    iou = [total.diagonal() / (total.sum(axis=0) + total.sum(axis=1) - total.diagonal()) for total in counts]
     cells = re.findall(r">([^<>\s]+)</td>", after[after.index("All classes") :])
     shown = [float(cell) for cell in cells[:2]]
-    assert shown == pytest.approx([float(one.mean()) for one in iou], abs=2e-3)
+    assert shown == pytest.approx([float(total.mean()) for total in iou], abs=2e-3)
     listed = [int(task) for task in re.findall(r"<h3>Task (\d+)", text)]
     assert listed == sorted(differences, key=lambda task: (-round(differences[task], 6), task))
     worse = [int(task) for task in re.findall(r"<h3>Task (\d+)", page(client, f"{path}&order=worse"))]
@@ -375,7 +376,7 @@ def test_labels_that_cannot_be_measured_are_told_and_do_not_stop_the_others(
     path = f"{COMPARE}?a=1&b=2"
     client.post(path)
     wait_for(lambda: "Both versions on the same 2 labels" in page(client, path), name="the comparison")
-    assert "1 could not be measured" in page(client, path)
+    assert "1 image could not be measured" in page(client, path)
 
 
 def test_where_nothing_is_held_out_the_page_says_what_that_means(client: TestClient, services: Services) -> None:
@@ -384,12 +385,12 @@ def test_where_nothing_is_held_out_the_page_says_what_that_means(client: TestCli
     text = page(client, COMPARE)
     assert "None is held out: a version looks better than it is" in text
     services.store.put_tasks([replace(task, held_out=task.task_id < 4) for task in tasks])
-    assert "3 of them trained version 2." in page(client, COMPARE)
+    assert "Version 2 was trained on 3 of them." in page(client, COMPARE)
 
 
 def test_without_two_versions_there_is_nothing_to_compare(empty: tuple[Services, TestClient]) -> None:
     _, client = empty
-    assert "There is no version yet" in page(client, COMPARE)
+    assert "No versions yet" in page(client, COMPARE)
     assert client.post(f"{COMPARE}?a=1&b=2").status_code == 404
 
 
@@ -401,8 +402,8 @@ def test_another_site_cannot_start_a_comparison(client: TestClient) -> None:
 def test_pixels_are_counted_by_truth_and_prediction() -> None:
     truth = np.array([[0, 0, 1, 255]], np.uint8)
     predicted = np.array([[0, 1, 255, 1]], np.uint8)
-    assert comparison.confusion(truth, predicted, 2).tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
-    one = comparison.compared(5, truth, predicted, truth, 2)
-    assert one.second == 1.0
-    assert one.first == pytest.approx(1 / 2 / 2)  # class 0: 1 of 2; class 1: 0, of what is known in both
-    assert one.differs == pytest.approx(2 / 3)
+    assert confusion(truth, predicted, 2).tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
+    image = compared_image(5, truth, predicted, truth, classes=2)
+    assert image.second == 1.0
+    assert image.first == pytest.approx(1 / 2 / 2)  # class 0: 1 of 2; class 1: 0, of what is known in both
+    assert image.differs == pytest.approx(2 / 3)

@@ -63,9 +63,9 @@ def drawer(services: Services, tmp_path: Path) -> Pictures:
 @pytest.fixture
 def subject(services: Services) -> Callable[[int], Subject]:
     def find(task_id: int) -> Subject:
-        found = Subjects(services).find(PROJECT, task_id)
-        assert found is not None
-        return found
+        subject = Subjects(services.settings, services.store).find(PROJECT, task_id)
+        assert subject is not None
+        return subject
 
     return find
 
@@ -81,12 +81,12 @@ def rgba(picture: Picture) -> np.ndarray:
 # -- heat maps ---------------------------------------------------------------------------------------------------------
 def test_heat_map_is_the_entropy_of_the_probabilities_by_the_logarithm_of_their_number() -> None:
     probabilities = torch.tensor([[[0.5, 1.0, 0.9]], [[0.5, 0.0, 0.1]]])  # (C,1,3)
-    found = pictures.opinion_of(probabilities, (1, 3))
+    prediction = pictures.small_prediction_of(probabilities, (1, 3))
     third = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(2)  # 0.469
-    assert found.entropy.tolist() == [[255, 0, round(third * 255)]]
-    assert found.entropy.tolist() == [[255, 0, 120]]
-    assert found.mask.tolist() == [[0, 0, 0]]
-    shown = opened(drawing.heat_picture(found.entropy))
+    assert prediction.entropy.tolist() == [[255, 0, round(third * 255)]]
+    assert prediction.entropy.tolist() == [[255, 0, 120]]
+    assert prediction.mask.tolist() == [[0, 0, 0]]
+    shown = opened(drawing.heat_picture(prediction.entropy))
     assert shown.mode == "P"
     assert np.asarray(shown).tolist() == [[255, 0, 120]]  # indices of the palette
     assert shown.convert("RGB").getpixel((1, 0)) == (0, 0, 4)  # inferno's first colour, and its last
@@ -94,8 +94,8 @@ def test_heat_map_is_the_entropy_of_the_probabilities_by_the_logarithm_of_their_
 
 
 def test_heat_map_of_three_classes_alike_is_one_everywhere() -> None:
-    found = pictures.opinion_of(torch.full((3, 2, 2), 1 / 3), (4, 4))
-    assert (found.entropy == 255).all()
+    prediction = pictures.small_prediction_of(torch.full((3, 2, 2), 1 / 3), (4, 4))
+    assert (prediction.entropy == 255).all()
 
 
 def test_brightness_of_the_heat_map_grows_with_the_entropy() -> None:
@@ -111,8 +111,8 @@ def test_uncertainty_of_a_task_is_what_the_network_says_of_it(
 ) -> None:
     from ml_backend.learning.prediction.batches import Item
 
-    one = subject(1)
-    shown = opened(drawer.uncertainty(one).draw())
+    of_task = subject(1)
+    shown = opened(drawer.uncertainty(of_task).draw())
     predictor = services.predictors.get(services.checkpoints(PROJECT), 1, "cpu")
     (batch,) = predictor.batches([Item(1, disc(1)[0])], features=False, batch_size=1)
     own = batch.probabilities[0, 0].numpy()  # (C,h,w)
@@ -128,13 +128,13 @@ def test_uncertainty_of_a_task_is_what_the_network_says_of_it(
 def test_predicted_mask_is_that_of_the_predictor(
     drawer: Pictures, subject: Callable[[int], Subject], services: Services
 ) -> None:
-    one = subject(2)
+    of_task = subject(2)
     predictor = services.predictors.get(services.checkpoints(PROJECT), 1, "cpu")
     expected = predictor.predict([disc(2)[0]])[0].mask
     assert (expected == 1).any()
-    shown = rgba(drawer.mask(one).draw())
+    shown = rgba(drawer.mask(of_task).draw())
     assert (shown[..., 3] == np.where(expected == 0, 0, 255)).mean() > 0.995  # ties of rounding aside
-    assert tuple(shown[expected == 1][0][:3]) == one.labels.colours[1]
+    assert tuple(shown[expected == 1][0][:3]) == of_task.labels.colours[1]
 
 
 def test_published_mask_is_shown_in_place_of_another_prediction(
@@ -144,12 +144,12 @@ def test_published_mask_is_shown_in_place_of_another_prediction(
     mask[:, :5], mask[:, 5:8], mask[0, 0] = 1, 2, 255
     before = drawer.mask(subject(1)).tag
     services.store.put_published(PROJECT, VERSION, [(1, 0.1, masks.png_bytes(mask))])
-    found = drawer.mask(subject(1))
-    shown = rgba(found.draw())
-    assert found.tag != before
+    drawn = drawer.mask(subject(1))
+    shown = rgba(drawn.draw())
+    assert drawn.tag != before
     assert (shown[..., 3] > 0).tolist() == ((mask == 1) | (mask == 2)).tolist()
     assert tuple(shown[3, 6][:3]) == subject(1).labels.colours[2]
-    assert drawer.known_classes(subject(1)) == pytest.approx(
+    assert drawer.class_shares(subject(1)) == pytest.approx(
         {"background": 32 / 40, "cell": (5 * 32 - 1) / 1280, "nucleus": 3 * 32 / 1280}, abs=1e-3
     )
 
@@ -157,12 +157,12 @@ def test_published_mask_is_shown_in_place_of_another_prediction(
 def test_true_mask_and_differences(drawer: Pictures, subject: Callable[[int], Subject], tmp_path: Path) -> None:
     file = tmp_path / "mask.png"
     file.write_bytes(png(disc(1)[1]))
-    one = subject(1)
-    with pytest.raises(NoPicture, match="Nobody labelled"):
-        drawer.truth(one)
-    labelled = replace(one, task=replace(one.task, mask_file=str(file), label_digest="d"))
+    of_task = subject(1)
+    with pytest.raises(NoPicture, match="not labelled"):
+        drawer.truth(of_task)
+    labelled = replace(of_task, task=replace(of_task.task, mask_file=str(file), label_digest="d"))
     assert ((rgba(drawer.truth(labelled).draw())[..., 3] > 0) == (disc(1)[1] == 1)).all()
-    assert not rgba(drawer.difference(one, 1, 1).draw())[..., 3].any()
+    assert not rgba(drawer.difference(of_task, 1, 1).draw())[..., 3].any()
     other = drawing.difference_picture(np.array([[0, 1, 255]], np.uint8), np.array([[1, 1, 1]], np.uint8))
     assert (rgba(other)[..., 3] > 0).tolist() == [[True, False, False]]
 
@@ -174,9 +174,14 @@ def test_a_large_image_and_its_layers_have_one_small_size(
     services.store.put_tasks([task_of(7, image="/data/upload/large.png")])
     services.store.put_published(PROJECT, VERSION, [(7, 0.1, masks.png_bytes(np.zeros((600, 1501), np.uint8)))])
     text = boxes_to_text([Box(0, 0, 1501, 600)])
-    one = subject(7)
-    for found in (drawer.image(one), drawer.mask(one), drawer.uncertainty(one), drawer.regions(one, text)):
-        assert opened(found.draw()).size == (SIDE, 192)
+    of_task = subject(7)
+    for drawn in (
+        drawer.image(of_task),
+        drawer.mask(of_task),
+        drawer.uncertainty(of_task),
+        drawer.regions(of_task, text),
+    ):
+        assert opened(drawn.draw()).size == (SIDE, 192)
 
 
 def test_frames_lie_where_the_boxes_are(drawer: Pictures, subject: Callable[[int], Subject]) -> None:
@@ -198,9 +203,9 @@ def test_colours_are_those_of_the_labelling_configuration() -> None:
 @pytest.mark.parametrize("colour", ["", "no colour", "url(javascript:alert(1))", "#12", "rgb(" + "9" * 5000 + ")"])
 def test_colours_that_are_none_give_way_to_a_palette(colour: str) -> None:
     xml = XML.replace('"cell"', f'"cell" background="{colour}"')
-    found = class_colours(xml, parse_label_config(xml))
-    assert len({*found}) == 3
-    assert all(0 <= part <= 255 for one in found for part in one)
+    colours = class_colours(xml, parse_label_config(xml))
+    assert len({*colours}) == 3
+    assert all(0 <= part <= 255 for colour in colours for part in colour)
 
 
 def test_labels_without_colours_get_those_that_connect_gives() -> None:
@@ -214,9 +219,9 @@ def test_labels_without_colours_get_those_that_connect_gives() -> None:
 def test_a_second_look_neither_fetches_nor_predicts(
     drawer: Pictures, subject: Callable[[int], Subject], studio: MemoryStudio, services: Services, tmp_path: Path
 ) -> None:
-    def contents(one: Pictures) -> list[bytes]:
-        found = (one.image(subject(3)), one.mask(subject(3)), one.uncertainty(subject(3)))
-        return [each.draw().content for each in found]
+    def contents(pictures: Pictures) -> list[bytes]:
+        drawn = (pictures.image(subject(3)), pictures.mask(subject(3)), pictures.uncertainty(subject(3)))
+        return [picture.draw().content for picture in drawn]
 
     first = contents(drawer)
     studio.files.clear()
@@ -246,8 +251,8 @@ def test_many_who_ask_at_once_get_one_prediction(
     monkeypatch.setattr(Pictures, "_predict", counted)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(drawer.uncertainty(subject(task)).draw) for task in (1, 2) * 6]
-        found = [one.result().content for one in waiting]
-    assert len({*found}) == 2
+        contents = [answer.result().content for answer in waiting]
+    assert len({*contents}) == 2
     assert (calls, most) == (2, 1)
 
 
@@ -272,12 +277,12 @@ def test_cache_whose_folder_cannot_be_written_still_shows(tmp_path: Path) -> Non
 def test_models_that_do_not_serve_leave_the_serving_ones_in_memory(
     drawer: Pictures, subject: Callable[[int], Subject], services: Services
 ) -> None:
-    one = subject(1)
+    of_task = subject(1)
     before = services.predictors
-    other = replace(one, project=replace(one.project, published_version="nextmask-2.1"))
+    other = replace(of_task, project=replace(of_task.project, published_version="nextmask-2.1"))
     drawer.predictor(other, 1)
     assert not before._models
-    drawer.predictor(one, 1)
+    drawer.predictor(of_task, 1)
     assert len(before._models) == 1
 
 
@@ -299,23 +304,23 @@ def test_an_image_that_cannot_be_had_says_why_and_is_not_asked_for_again_at_once
 def test_no_model_no_labels_and_lost_files_are_reasons(
     drawer: Pictures, subject: Callable[[int], Subject], services: Services, tmp_path: Path
 ) -> None:
-    one = subject(1)
-    untrained = replace(one, project=replace(one.project, published_version="nextmask-0.1", ranking_version=""))
+    of_task = subject(1)
+    untrained = replace(of_task, project=replace(of_task.project, published_version="nextmask-0.1", ranking_version=""))
     with pytest.raises(NoPicture, match="No model yet"):
         drawer.mask(untrained)
     with pytest.raises(NoPicture, match="Version 77"):
-        drawer.predicted(one, 77)
-    lost = replace(one, task=replace(one.task, mask_file=str(tmp_path / "gone.png")))
+        drawer.predicted(of_task, 77)
+    lost = replace(of_task, task=replace(of_task.task, mask_file=str(tmp_path / "gone.png")))
     with pytest.raises(NoPicture, match="cannot be read"):
         drawer.truth(lost).draw()
     services.store.put_published(PROJECT, VERSION, [(2, 0.1, b"no png")])
-    assert drawer.known_classes(subject(2)) is None
+    assert drawer.class_shares(subject(2)) is None
     with pytest.raises(NoPicture, match="cannot be read"):
         drawer.mask(subject(2)).draw()
 
 
 def test_tasks_of_other_projects_and_projects_that_are_gone_have_no_pictures(services: Services) -> None:
-    subjects = Subjects(services)
+    subjects = Subjects(services.settings, services.store)
     services.store.put_tasks([Task(PROJECT + 1, 100, "/data/upload/1.png")])
     assert subjects.find(PROJECT, 100) is None
     assert subjects.find(PROJECT + 1, 100) is None  # of a project that was never connected

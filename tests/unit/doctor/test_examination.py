@@ -20,11 +20,17 @@ import pytest
 from servers import answering
 from wiring import NOBODY, PROJECT, make_services, make_settings
 
-from ml_backend.doctor import examine, installation
-from ml_backend.doctor import label_studio as host
-from ml_backend.doctor import running as bench
-from ml_backend.doctor import torch_setup as computing
+from ml_backend.doctor import examine, torch_setup
 from ml_backend.doctor.findings import Finding, ok, problem
+from ml_backend.doctor.installation.database import check_database, open_store, schema_at
+from ml_backend.doctor.installation.disk import check_folder
+from ml_backend.doctor.installation.environment import check_settings
+from ml_backend.doctor.installation.server import check_server
+from ml_backend.doctor.installation.worker import check_worker
+from ml_backend.doctor.label_studio.address import ask, check_address, check_clock, clock_offset
+from ml_backend.doctor.label_studio.release import check_release
+from ml_backend.doctor.label_studio.token import check_rights
+from ml_backend.doctor.running import Checks, Missing
 from ml_backend.settings import inspect_environment
 from ml_backend.store import Store
 
@@ -46,9 +52,9 @@ def doctor(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
-def one(findings: Iterator[Finding], check: str) -> Finding:
-    (found,) = [finding for finding in findings if finding.check == check]
-    return found
+def only(findings: Iterator[Finding], check: str) -> Finding:
+    (finding,) = [finding for finding in findings if finding.check == check]
+    return finding
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -71,10 +77,10 @@ def test_broken_packages_and_misspelt_settings_are_reported_by_a_command_that_li
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert secret not in done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert not found["healthy"]
+    report = json.loads(done.stdout)
+    assert not report["healthy"]
     by_check: dict[str, list[Mapping[str, str]]] = {}
-    for row in found["findings"]:
+    for row in report["findings"]:
         by_check.setdefault(row["check"], []).append(row)
     settings = [row["found"] for row in by_check["settings"]]
     assert any("NEXTMASK_STRATGEY" in text and "Did you mean NEXTMASK_STRATEGY?" in text for text in settings)
@@ -113,16 +119,16 @@ def test_invalid_settings_are_replaced_by_defaults_and_told(monkeypatch: pytest.
 
 
 def test_a_server_that_would_not_start_is_told(tmp_path: Path) -> None:
-    (found,) = installation.judge_settings(make_settings(tmp_path, host="0.0.0.0"), [])
-    assert found.level == "problem"
-    assert "open to the network" in found.found
-    (found,) = installation.judge_settings(make_settings(tmp_path, basic_auth_user="someone"), [])
-    assert "belong together" in found.found
+    (finding,) = check_settings(make_settings(tmp_path, host="0.0.0.0"), [])
+    assert finding.level == "problem"
+    assert "open to the network" in finding.message
+    (finding,) = check_settings(make_settings(tmp_path, basic_auth_user="someone"), [])
+    assert "belong together" in finding.message
 
 
-# -- the bench -------------------------------------------------------------------------------------------------------
+# -- side by side ----------------------------------------------------------------------------------------------------
 def test_checks_that_fail_or_hang_leave_the_others_alone() -> None:
-    table, never = bench.Bench(1.0), threading.Event()
+    checks, never = Checks(1.0), threading.Event()
 
     def crashes() -> Iterator[Finding]:
         yield ok("crashes", "so far so good")
@@ -132,15 +138,15 @@ def test_checks_that_fail_or_hang_leave_the_others_alone() -> None:
         never.wait()
         yield ok("hangs", "never")
 
-    slow = table.later("the answer", lambda: never.wait())
-    failed = table.later("another one", lambda: 1 // 0)
-    table.start("A", "hangs", hangs)
-    table.start("A", "crashes", crashes)
-    table.start("B", "fine", lambda: [ok("fine", "yes")])
-    table.start("B", "needs it", lambda: [ok("needs it", str(slow.get()))])
-    table.start("B", "needs another", lambda: [ok("needs another", str(failed.get()))])
+    slow = checks.share("the answer", lambda: never.wait())
+    failed = checks.share("another one", lambda: 1 // 0)
+    checks.start("A", "hangs", hangs)
+    checks.start("A", "crashes", crashes)
+    checks.start("B", "fine", lambda: [ok("fine", "yes")])
+    checks.start("B", "needs it", lambda: [ok("needs it", str(slow.get()))])
+    checks.start("B", "needs another", lambda: [ok("needs another", str(failed.get()))])
     began = time.monotonic()
-    first, second = table.sections()
+    first, second = checks.sections()
     assert time.monotonic() - began < 60
     never.set()
     assert [(finding.check, finding.level) for finding in first.findings] == [
@@ -148,8 +154,8 @@ def test_checks_that_fail_or_hang_leave_the_others_alone() -> None:
         ("crashes", "ok"),
         ("crashes", "problem"),
     ]
-    assert "no answer within 1 s" in first.findings[0].found
-    assert "ZeroDivisionError" in first.findings[2].found
+    assert "no answer within 1 s" in first.findings[0].message
+    assert "ZeroDivisionError" in first.findings[2].message
     assert [(finding.check, finding.level) for finding in second.findings] == [
         ("fine", "ok"),
         ("needs it", "skipped"),
@@ -158,8 +164,8 @@ def test_checks_that_fail_or_hang_leave_the_others_alone() -> None:
 
 
 def test_secrets_are_blotted_out_of_whatever_a_check_says() -> None:
-    found = problem("x", "the password is abc-def", "abc-defg", "curl -H abc").without({"abc", "abc-defg", ""})
-    assert found == Finding("x", "problem", "the password is …-def", "…", "curl -H …")
+    finding = problem("x", "the password is abc-def", "abc-defg", "curl -H abc").without({"abc", "abc-defg", ""})
+    assert finding == Finding("x", "problem", "the password is …-def", "…", "curl -H …")
 
 
 # -- devices: what torch would say stands in, since the machine that tests has no GPU --------------------------------
@@ -193,56 +199,56 @@ TOO_OLD = "CUDA initialization: The NVIDIA driver on your system is too old (fou
     ],
 )
 def test_what_is_said_of_devices(devices: dict[str, Any], wanted: str, level: str, words: str) -> None:
-    found = next(computing.judge_device(answers_of(**devices), wanted))
-    assert found.level == level, found
-    assert words in found.found
-    assert bool(found.remedy) == (level in ("warning", "problem"))
+    finding = next(torch_setup.check_device(answers_of(**devices), wanted))
+    assert finding.level == level, finding
+    assert words in finding.message
+    assert bool(finding.remedy) == (level in ("warning", "problem"))
 
 
 def test_a_build_of_torch_without_cuda_is_told_where_there_is_a_gpu() -> None:
     answers = answers_of(**HARDWARE)
     answers["torch"] = {"part": "torch", "value": {"version": "2.15.0+cpu", "cuda": None, "threads": 4}}
-    (found,) = computing.judge_device(answers, "auto")
-    assert found.level == "warning"
-    assert "built without CUDA" in found.found
-    assert "pytorch.org" in found.remedy
+    (finding,) = torch_setup.check_device(answers, "auto")
+    assert finding.level == "warning"
+    assert "built without CUDA" in finding.message
+    assert "pytorch.org" in finding.remedy
 
 
 def test_the_probe_of_this_machine_and_weights_that_cannot_be_had(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, encoder="resnet18", encoder_weights="imagenet")
     # No site answers there: what a machine without the internet sees.
-    found = computing.probe(settings, SLOW, {"HTTPS_PROXY": NOBODY, "HTTP_PROXY": NOBODY, "HF_HOME": str(tmp_path)})
-    assert one(computing.judge_packages(found), "packages").level == "ok"
-    assert next(computing.judge_device(found, "cpu")).level in ("ok", "note")
-    (weights,) = computing.judge_network(found, settings)
+    answers = torch_setup.probe(settings, SLOW, {"HTTPS_PROXY": NOBODY, "HTTP_PROXY": NOBODY, "HF_HOME": str(tmp_path)})
+    assert only(torch_setup.check_packages(answers), "packages").level == "ok"
+    assert next(torch_setup.check_device(answers, "cpu")).level in ("ok", "note")
+    (weights,) = torch_setup.check_network(answers, settings)
     assert weights.level == "problem"
-    assert "NEXTMASK_ENCODER_WEIGHTS = 'imagenet' cannot be had for NEXTMASK_ENCODER = 'resnet18'" in weights.found
+    assert "NEXTMASK_ENCODER_WEIGHTS = 'imagenet' cannot be had for NEXTMASK_ENCODER = 'resnet18'" in weights.message
     assert "NEXTMASK_ENCODER_WEIGHTS=bundled" in weights.remedy
 
 
 def test_names_that_do_not_exist_are_told(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, strategy="entropie")
-    (found,) = computing.judge_network(computing.probe(settings, SLOW), settings)
-    assert found.level == "problem"
-    assert "entropie" in found.found
+    (finding,) = torch_setup.check_network(torch_setup.probe(settings, SLOW), settings)
+    assert finding.level == "problem"
+    assert "entropie" in finding.message
 
 
 def test_a_probe_that_hangs_tells_what_it_got_to(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("import time\ntime.sleep(600)")
-    found = computing.probe(make_settings(tmp_path), 5.0, {"PYTHONPATH": str(tmp_path)})
-    (package,) = computing.judge_packages(found)
+    answers = torch_setup.probe(make_settings(tmp_path), 5.0, {"PYTHONPATH": str(tmp_path)})
+    (package,) = torch_setup.check_packages(answers)
     assert package.level == "problem"
-    assert "stopped before torch" in package.found
-    with pytest.raises(bench.Missing):
-        list(computing.judge_device(found, "auto"))
+    assert "stopped before torch" in package.message
+    with pytest.raises(Missing):
+        list(torch_setup.check_device(answers, "auto"))
 
 
 # -- disk ------------------------------------------------------------------------------------------------------------
 def test_room_is_compared_with_what_versions_and_images_will_take(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, image_cache_bytes=10_000_000)
-    assert [found.level for found in installation.judge_folder(settings)] == ["ok"]
+    assert [finding.level for finding in check_folder(settings)] == ["ok"]
     free = shutil.disk_usage(tmp_path).free
-    (cache,) = installation.judge_folder(make_settings(tmp_path, image_cache_bytes=2 * free))
+    (cache,) = check_folder(make_settings(tmp_path, image_cache_bytes=2 * free))
     assert cache.level == "warning"
     assert "NEXTMASK_IMAGE_CACHE_BYTES" in cache.remedy
     # A sparse file: it says that it is large, and takes nothing.
@@ -250,18 +256,18 @@ def test_room_is_compared_with_what_versions_and_images_will_take(tmp_path: Path
     version.mkdir(parents=True)
     with (version / "weights.safetensors").open("wb") as file:
         file.truncate(free)
-    (room,) = installation.judge_folder(settings)
+    (room,) = check_folder(settings)
     assert (room.check, room.level) == ("disk", "problem")
-    assert "the next model version takes" in room.found
+    assert "the next model version takes" in room.message
 
 
 FULL = """
 import sys
 from pathlib import Path
-from ml_backend.doctor import installation
+from ml_backend.doctor.installation.disk import check_folder
 from ml_backend.settings import load_settings
-for found in installation.judge_folder(load_settings(model_dir=Path(sys.argv[1]))):
-    print(found.check, found.level, found.found)
+for finding in check_folder(load_settings(model_dir=Path(sys.argv[1]))):
+    print(finding.check, finding.level, finding.message)
 """
 
 
@@ -287,9 +293,9 @@ def test_a_disk_that_is_full_or_read_only(tmp_path: Path, options: str, words: s
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    (found,) = installation.judge_folder(make_settings(tmp_path / "state"))
-    assert found.level == "problem"
-    assert "is a file" in found.found
+    (finding,) = check_folder(make_settings(tmp_path / "state"))
+    assert finding.level == "problem"
+    assert "is a file" in finding.message
 
 
 # -- state database --------------------------------------------------------------------------------------------------
@@ -300,19 +306,19 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "nextmask.sqlite3"
 
 
-def judge_database(folder: Path) -> Finding:
-    (found,) = installation.judge_database(make_settings(folder))
-    return found
+def database_finding(folder: Path) -> Finding:
+    (finding,) = check_database(make_settings(folder))
+    return finding
 
 
 def test_the_database_is_looked_at_and_left_as_it_is(tmp_path: Path) -> None:
-    assert judge_database(tmp_path).level == "note"
+    assert database_finding(tmp_path).level == "note"
     assert not list(tmp_path.iterdir())
     make_services(tmp_path).store.wake(7)
     before = (tmp_path / "nextmask.sqlite3").read_bytes()
-    assert judge_database(tmp_path).level == "ok"
+    assert database_finding(tmp_path).level == "ok"
     assert (tmp_path / "nextmask.sqlite3").read_bytes() == before
-    store = installation.open_store(make_settings(tmp_path))
+    store = open_store(make_settings(tmp_path))
     assert [project.id for project in store.projects()] == [7]
     store.close()
 
@@ -320,33 +326,33 @@ def test_the_database_is_looked_at_and_left_as_it_is(tmp_path: Path) -> None:
 def test_a_locked_database(database: Path) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        found = judge_database(database.parent)
-    assert found.level == "problem"
-    assert "locked" in found.found
+        finding = database_finding(database.parent)
+    assert finding.level == "problem"
+    assert "locked" in finding.message
 
 
 def test_a_damaged_database(database: Path) -> None:
     content = bytearray(database.read_bytes())
     content[4096:] = b"\x5a" * (len(content) - 4096)
     database.write_bytes(content)
-    found = judge_database(database.parent)
-    assert found.level == "problem", found
-    assert "move" in found.remedy
+    finding = database_finding(database.parent)
+    assert finding.level == "problem", finding
+    assert "move" in finding.remedy
     database.write_bytes(b"not a database at all" * 500)
-    assert judge_database(database.parent).level == "problem"
+    assert database_finding(database.parent).level == "problem"
 
 
 def test_databases_of_other_releases(database: Path) -> None:
-    schema = installation._schema_at(database)
+    schema = schema_at(database)
     table, column = ("alembic_version", "version_num") if schema.get("alembic_version") else ("meta", "value")
     with closing(sqlite3.connect(database)) as connection:
         connection.execute(f"UPDATE {table} SET {column} = '9999'")
         connection.commit()
-    found = judge_database(database.parent)
-    assert found.level == "problem"
-    assert "9999" in found.found
-    with pytest.raises(bench.Missing):
-        installation.open_store(make_settings(database.parent))
+    finding = database_finding(database.parent)
+    assert finding.level == "problem"
+    assert "9999" in finding.message
+    with pytest.raises(Missing):
+        open_store(make_settings(database.parent))
 
 
 # -- server ----------------------------------------------------------------------------------------------------------
@@ -368,21 +374,21 @@ def other_program() -> Iterator[str]:
 
 
 def test_a_server_that_is_not_there_or_is_another_program(tmp_path: Path, other_program: str) -> None:
-    absent = list(installation.judge_server(make_settings(tmp_path, backend_url=NOBODY, port=9), None, ""))
-    assert [found.level for found in absent] == ["problem"]
+    absent = list(check_server(make_settings(tmp_path, backend_url=NOBODY, port=9), None, ""))
+    assert [finding.level for finding in absent] == ["problem"]
     assert "nextmask serve" in absent[0].remedy
-    (other,) = installation.judge_server(make_settings(tmp_path, backend_url=other_program), None, "")
-    assert "not nextmask" in other.found
-    dotless = next(installation.judge_server(make_settings(tmp_path, backend_url="http://ml-backend:9"), None, ""))
+    (other,) = check_server(make_settings(tmp_path, backend_url=other_program), None, "")
+    assert "not nextmask" in other.message
+    dotless = next(check_server(make_settings(tmp_path, backend_url="http://ml-backend:9"), None, ""))
     assert (dotless.check, dotless.level) == ("backend address", "problem")
     assert "nextmask.local" in dotless.remedy
 
 
 def test_another_program_at_the_address_of_label_studio(tmp_path: Path, other_program: str) -> None:
     settings = make_settings(tmp_path, label_studio_url=other_program)
-    found = host.judge_address(settings, host.ask(other_program))
-    assert found.level == "problem"
-    assert "(200) is not Label Studio" in found.found
+    finding = check_address(settings, ask(other_program))
+    assert finding.level == "problem"
+    assert "(200) is not Label Studio" in finding.message
 
 
 # -- worker ----------------------------------------------------------------------------------------------------------
@@ -401,37 +407,37 @@ def test_signs_of_life_of_a_worker(
 ) -> None:
     services = make_services(tmp_path)
     services.store.wake(PROJECT, lease_owner=lease)
-    found = installation.judge_worker(services.store.projects(), seen, now=1000.0)
-    assert found.level == level, found
-    assert words.casefold() in found.found.casefold()
-    assert installation.judge_worker([], None).level == "skipped"
+    finding = check_worker(services.store.projects(), seen, now=1000.0)
+    assert finding.level == level, finding
+    assert words.casefold() in finding.message.casefold()
+    assert check_worker([], None).level == "skipped"
 
 
 # -- Label Studio ----------------------------------------------------------------------------------------------------
 def test_releases_are_compared_as_numbers() -> None:
-    assert host.judge_release("1.23.2").level == "ok"
-    assert host.judge_release("1.9.2").level == "warning"
-    assert host.judge_release("1.23.10").level == "note"
-    assert host.judge_release("2.0.0.dev1+abc").level == "note"
+    assert check_release("1.23.2").level == "ok"
+    assert check_release("1.9.2").level == "warning"
+    assert check_release("1.23.10").level == "note"
+    assert check_release("2.0.0.dev1+abc").level == "note"
 
 
 def test_clocks_that_are_apart() -> None:
-    assert host.judge_clock(-59.0).level == "ok"
-    assert "90 s ahead" in host.judge_clock(90.0).found
-    assert "3600 s behind" in host.judge_clock(-3600.0).found
-    assert host._apart("Fri, 27 Nov 2026 12:00:00 GMT", 1795780800.2, 1795780800.4) == 0.0
-    assert host._apart("Fri, 27 Nov 2026 12:05:00 GMT", 1795780800.2, 1795780800.4) == pytest.approx(299.6)
+    assert check_clock(-59.0).level == "ok"
+    assert "90 s ahead" in check_clock(90.0).message
+    assert "3600 s behind" in check_clock(-3600.0).message
+    assert clock_offset("Fri, 27 Nov 2026 12:00:00 GMT", 1795780800.2, 1795780800.4) == 0.0
+    assert clock_offset("Fri, 27 Nov 2026 12:05:00 GMT", 1795780800.2, 1795780800.4) == pytest.approx(299.6)
 
 
 def test_rights_that_a_host_lists() -> None:
-    assert host.judge_rights({"email": "a@b.c"}).level == "ok"
-    found = host.judge_rights({"email": "a@b.c", "permissions": ["projects.view", "tasks.view"]})
-    assert found.level == "problem"
-    assert "projects.change" in found.found
+    assert check_rights({"email": "a@b.c"}).level == "ok"
+    finding = check_rights({"email": "a@b.c", "permissions": ["projects.view", "tasks.view"]})
+    assert finding.level == "problem"
+    assert "projects.change" in finding.message
 
 
 def test_a_report_without_projects_or_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(computing, "probe", lambda *_: answers_of())
+    monkeypatch.setattr(torch_setup, "probe", lambda *_: answers_of())
     report = examine(make_settings(tmp_path), [], 7, seconds=60)
     titles = [section.title for section in report.sections]
     assert titles == ["nextmask on this machine", "Label Studio", "Project 7"]

@@ -26,9 +26,11 @@ from ml_backend.errors import (
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.queries import host_time
+from ml_backend.label_studio.tokens import make_token
 
 KEY = "5ec2e7" * 6 + "abcd"
 PERSONAL = "head.5ec2e7body.5ec2e7signature"
+WHOAMI = "/api/current-user/whoami"
 
 
 @pytest.fixture
@@ -56,54 +58,54 @@ def selling(life: float = 300.0) -> Route:
 
 class TestTokens:
     def test_a_legacy_token_is_sent_as_it_is(self, host: Host, client: LabelStudio) -> None:
-        host.route("/api/version", {"release": "1.23.2"})
-        assert client.version() == "1.23.2"
+        host.route(WHOAMI, {"id": 7})
+        assert client.whoami() == {"id": 7}
         assert host.requests[0].headers["Authorization"] == f"Token {KEY}"
 
     def test_a_personal_token_buys_an_access_token_and_keeps_it(self, host: Host) -> None:
         host.routes["/api/token/refresh/"] = selling()
-        host.route("/api/version", {"release": "1.23.2"})
+        host.route(WHOAMI, {"id": 7})
         client = LabelStudio(host.url, f" {PERSONAL}\n")
-        client.version()
-        client.version()
+        client.whoami()
+        client.whoami()
         (exchange,) = host.seen("/api/token/refresh/")
         assert json.loads(exchange.body) == {"refresh": PERSONAL}
         assert "Authorization" not in exchange.headers
-        assert {r.headers["Authorization"] for r in host.seen("/api/version")} == {f"Bearer {access_token(0)}"}
+        assert {r.headers["Authorization"] for r in host.seen(WHOAMI)} == {f"Bearer {access_token(0)}"}
 
     def test_an_access_token_is_replaced_before_it_ends(self, host: Host) -> None:
         host.routes["/api/token/refresh/"] = selling(life=30.2)
-        host.route("/api/version", {"release": "1.23.2"})
+        host.route(WHOAMI, {"id": 7})
         client = LabelStudio(host.url, PERSONAL)
-        client.version()
+        client.whoami()
         time.sleep(0.3)
-        client.version()
+        client.whoami()
         assert len(host.seen("/api/token/refresh/")) == 2
 
     def test_a_refused_access_token_is_replaced_once(self, host: Host) -> None:
         host.routes["/api/token/refresh/"] = selling()
-        host.route("/api/version", Answer({"detail": "expired"}, 401), {"release": "1.23.2"})
-        assert LabelStudio(host.url, PERSONAL).version() == "1.23.2"
-        first, second = host.seen("/api/version")
+        host.route(WHOAMI, Answer({"detail": "expired"}, 401), {"id": 7})
+        assert LabelStudio(host.url, PERSONAL).whoami() == {"id": 7}
+        first, second = host.seen(WHOAMI)
         assert first.headers["Authorization"] != second.headers["Authorization"]
 
     def test_a_personal_token_that_is_refused_twice_is_an_error_that_says_what_to_do(self, host: Host) -> None:
         host.routes["/api/token/refresh/"] = selling()
-        host.route("/api/version", Answer({"detail": "Authentication credentials were not provided."}, 401))
+        host.route(WHOAMI, Answer({"detail": "Authentication credentials were not provided."}, 401))
         with pytest.raises(LabelStudioRefused, match="Personal Access Token") as caught:
-            LabelStudio(host.url, PERSONAL).version()
+            LabelStudio(host.url, PERSONAL).whoami()
         assert caught.value.status == 401
-        assert len(host.seen("/api/version")) == 2
+        assert len(host.seen(WHOAMI)) == 2
 
     def test_a_revoked_personal_token_is_an_error_that_says_what_to_do(self, host: Host) -> None:
         host.route("/api/token/refresh/", Answer({"detail": "Token is blacklisted"}, 401))
         with pytest.raises(LabelStudioRefused, match=r"blacklisted.*create a new one under Account & Settings"):
-            LabelStudio(host.url, PERSONAL).version()
+            LabelStudio(host.url, PERSONAL).whoami()
 
     def test_a_refused_legacy_token_names_the_setting_and_where_to_allow_it(self, host: Host) -> None:
-        host.route("/api/version", Answer({"detail": "legacy token authentication has been disabled"}, 401))
+        host.route(WHOAMI, Answer({"detail": "legacy token authentication has been disabled"}, 401))
         with pytest.raises(LabelStudioRefused, match=r"disabled.*LABEL_STUDIO_API_KEY.*Organization > API Tokens"):
-            LabelStudio(host.url, KEY).version()
+            LabelStudio(host.url, KEY).whoami()
         assert len(host.requests) == 1
 
     def test_many_threads_buy_one_access_token(self, host: Host) -> None:
@@ -114,10 +116,10 @@ class TestTokens:
             return sell(request)
 
         host.routes["/api/token/refresh/"] = slowly
-        host.route("/api/version", {"release": "1.23.2"})
+        host.route(WHOAMI, {"id": 7})
         client = LabelStudio(host.url, PERSONAL)
         with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(lambda _: client.version(), range(16))) == {"1.23.2"}
+            assert set(pool.map(lambda _: client.whoami()["id"], range(16))) == {7}
         assert len(host.seen("/api/token/refresh/")) == 1
 
     @pytest.mark.parametrize("key", ["", "  ", "two words", "töken"])
@@ -130,12 +132,12 @@ class TestTokens:
     def test_no_secret_is_shown_or_logged(self, host: Host, key: str, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         host.routes["/api/token/refresh/"] = selling()
-        host.route("/api/version", Answer({"detail": "no"}, 403))
+        host.route(WHOAMI, Answer({"detail": "no"}, 403))
         host.route("/data/upload/1/x.png", Answer(b"", 401))
         client = LabelStudio(host.url, key, timeout=0.5)
-        shown = [repr(client), repr(client.transport), repr(client.transport._token), str(vars(client))]
+        shown = [repr(client), repr(client.transport), repr(make_token(key, str)), str(vars(client))]
         with pytest.raises(LabelStudioRefused) as refused:
-            client.version()
+            client.whoami()
         with pytest.raises(ImageError) as broken:
             read(client, "/data/upload/1/x.png")
         with pytest.raises(LabelStudioError) as missing:
@@ -177,8 +179,8 @@ class TestErrors:
         assert len(str(caught.value)) < 900
 
     def test_reads_are_tried_again(self, host: Host, client: LabelStudio) -> None:
-        host.route("/api/version", Answer(b"busy", 503), {"release": "1.23.2"})
-        assert client.version() == "1.23.2"
+        host.route(WHOAMI, Answer(b"busy", 503), {"id": 7})
+        assert client.whoami() == {"id": 7}
 
     def test_writes_are_not_tried_again(self, host: Host, client: LabelStudio) -> None:
         host.route("/api/projects/", Answer(b"busy", 503), {"id": 1})
@@ -187,12 +189,12 @@ class TestErrors:
         assert len(host.requests) == 1
 
     def test_reads_whose_answer_breaks_off_are_tried_again(self, host: Host, client: LabelStudio) -> None:
-        half = Answer(b'{"rele', headers={"Content-Type": "application/json"})
-        host.route("/api/version", Answer(b'{"rele', length=9), half, {"release": "1.23.2"})
-        assert client.version() == "1.23.2"
-        host.route("/api/version", half)
-        with pytest.raises(LabelStudioUnavailable, match="GET /api/version with JSON that is cut off"):
-            client.version()
+        half = Answer(b'{"i', headers={"Content-Type": "application/json"})
+        host.route(WHOAMI, Answer(b'{"i', length=9), half, {"id": 7})
+        assert client.whoami() == {"id": 7}
+        host.route(WHOAMI, half)
+        with pytest.raises(LabelStudioUnavailable, match=f"GET {WHOAMI} with JSON that is cut off"):
+            client.whoami()
 
     def test_writes_whose_answer_breaks_off_may_have_happened(self, host: Host, client: LabelStudio) -> None:
         host.route("/api/projects/", Answer(b'{"id', length=9), {"id": 1})
@@ -200,11 +202,11 @@ class TestErrors:
             client.create_project(title="x")
         assert len(host.requests) == 1
 
-    @pytest.mark.parametrize("answer", [["1.23.2"], "1.23.2", {"version": "1.23.2"}])
+    @pytest.mark.parametrize("answer", [[7], "7", {"pk": 7}])
     def test_an_answer_of_another_shape_is_said(self, host: Host, client: LabelStudio, answer: object) -> None:
-        host.route("/api/version", answer)
-        with pytest.raises(LabelStudioMisread, match=r"answered GET /api/version.* in another shape") as caught:
-            client.version()
+        host.route(WHOAMI, answer)
+        with pytest.raises(LabelStudioMisread, match=rf"answered GET {WHOAMI}.* in another shape") as caught:
+            _ = client.whoami()["id"]
         assert isinstance(caught.value, LabelStudioError)
         assert not str(caught.value).startswith(("'", '"'))
 
@@ -216,20 +218,20 @@ class TestErrors:
     def test_a_host_that_asks_for_peace_gets_it(
         self, host: Host, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        host.route("/api/version", Answer(b"", 429, headers={"Retry-After": "30"}), {"release": "1.23.2"})
+        host.route(WHOAMI, Answer(b"", 429, headers={"Retry-After": "30"}), {"id": 7})
         for _ in range(3):
             with pytest.raises(LabelStudioUnavailable, match="429"):
-                client.version()
+                client.whoami()
         assert len(host.requests) == 1
         later = time.monotonic() + 31
         monkeypatch.setattr(time, "monotonic", lambda: later)
-        assert client.version() == "1.23.2"
+        assert client.whoami() == {"id": 7}
 
     def test_a_project_is_gone_only_where_the_host_is_well(self, host: Host, client: LabelStudio) -> None:
         host.route("/api/projects/7/", Answer(b"{}", 404))
-        host.route("/api/current-user/whoami", Answer(b"<html>nginx</html>", 404))
+        host.route(WHOAMI, Answer(b"<html>nginx</html>", 404))
         assert not client.is_gone(7), "whatever stands before the host answers 404 to everything"
-        host.route("/api/current-user/whoami", {"id": 1})
+        host.route(WHOAMI, {"id": 1})
         assert client.is_gone(7)
         host.route("/api/projects/7/", {"id": 7})
         assert not client.is_gone(7)
@@ -250,17 +252,17 @@ class TestErrors:
             LabelStudio(host.url, KEY, timeout=0.1).create_project(title="x")
 
     def test_something_else_than_label_studio_is_said(self, host: Host, client: LabelStudio) -> None:
-        host.route("/api/version", Answer(b"<html>", headers={"Content-Type": "text/html"}))
+        host.route(WHOAMI, Answer(b"<html>", headers={"Content-Type": "text/html"}))
         with pytest.raises(LabelStudioError, match=r"text/html instead of JSON.*LABEL_STUDIO_URL"):
-            client.version()
+            client.whoami()
 
     @pytest.mark.parametrize("key", [KEY, PERSONAL])
     def test_calls_follow_no_redirect(self, host: Host, elsewhere: Host, key: str) -> None:
-        moved = Answer(b"", 307, {"Location": f"{elsewhere.url}/api/version?x=1"})
-        host.route("/api/version", moved)
+        moved = Answer(b"", 307, {"Location": f"{elsewhere.url}{WHOAMI}?x=1"})
+        host.route(WHOAMI, moved)
         host.route("/api/token/refresh/", moved)
         with pytest.raises(LabelStudioError, match=f"redirects .* to {elsewhere.url}.*Set LABEL_STUDIO_URL"):
-            LabelStudio(host.url, key).version()
+            LabelStudio(host.url, key).whoami()
         assert elsewhere.requests == []
 
 

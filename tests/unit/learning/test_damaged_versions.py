@@ -99,7 +99,7 @@ def test_the_last_good_version_serves(services: Services, damage: Callable[[Path
     assert current is not None
     # Nothing says which version an empty pointer meant: then it is the newest.
     assert current.number == (2 if damage is empty_pointer else 1)
-    assert "serves in its place" in project_status(services, PROJECT).errors["model"]
+    assert "serves in its place" in project_status(services.settings, services.store, PROJECT).errors["model"]
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, empty_pointer])
@@ -111,7 +111,7 @@ def test_the_next_version_heals_it(services: Services, damage: Callable[[Path], 
     assert made.number == 3
     checkpoints.publish(3)
     assert checkpoints.stand_in() == ""
-    assert "model" not in project_status(services, PROJECT).errors
+    assert "model" not in project_status(services.settings, services.store, PROJECT).errors
     current = checkpoints.current()
     assert current is not None
     assert current.number == 3

@@ -121,16 +121,16 @@ def test_one_version_says_what_is_missing() -> None:
     advice = advice_on(version(1, 10, 0.5, held_out=2))
     assert (advice.labels, advice.gain, advice.expected_gain, advice.agreement) == (0, None, None, None)
     assert advice.sentences == (
-        "What the last labels brought cannot be told yet: it takes two versions with a measure.",
-        "Too coarse to act on: measuring takes 8 held-out labels, and there are 2.",
+        "It is too early to say what the last labels brought: that takes two measured versions.",
+        "Too coarse to act on: that takes 8 held-out labels, and there are 2.",
     )
 
 
 def test_without_held_out_labels_nothing_is_measured() -> None:
     advice = advice_on(version(1, 10, None, held_out=0), version(2, 20, None, held_out=0), agreements=(0.5, 0.7))
     assert advice.sentences == (
-        "No label is held out yet: what labels bring cannot be measured.",
-        "Over the last 2 labels, predicted and submitted mask have a mean IoU of 0.60.",
+        "No label is held out yet, so what labels bring cannot be measured.",
+        "Over the last 2 labels, the mean IoU between predicted and submitted masks is 0.60.",
     )
 
 
@@ -139,8 +139,8 @@ def test_two_versions_tell_a_gain_but_no_outlook() -> None:
     assert (advice.labels, advice.gain) == (50, pytest.approx(0.2))
     assert (advice.agreement, advice.agreement_labels) == (pytest.approx(0.9), 20)
     assert advice.sentences == (
-        "The last 50 labels brought +0.2 points of mean IoU; what more would bring cannot be told yet.",
-        "Over the last 20 labels, predicted and submitted mask have a mean IoU of 0.90.",
+        "The last 50 labels brought +0.2 points of mean IoU; it is too early to say what more would bring.",
+        "Over the last 20 labels, the mean IoU between predicted and submitted masks is 0.90.",
     )
 
 
@@ -182,7 +182,7 @@ def test_a_loss_is_said_as_a_loss() -> None:
 
 def test_a_training_on_changed_labels_only_and_one_label() -> None:
     changed = advice_on(version(1, 20, 0.5), version(2, 20, 0.52, 0.5))
-    assert changed.sentences[0] == "The last training, on no new label, brought +2.0 points of mean IoU."
+    assert changed.sentences[0] == "The last training, without new labels, brought +2.0 points of mean IoU."
     single = advice_on(version(1, 20, 0.5), version(2, 21, 0.4999, 0.5))
     assert single.sentences[0].startswith("The last label brought +0.0 points")
 

@@ -40,9 +40,9 @@ def make_connection(tmp_path: Path, studio: MemoryStudio) -> Iterator[MakeConnec
     opened: list[Services] = []
 
     def make(project: int = PROJECT, **settings: Any) -> Connection:
-        services = make_services(tmp_path, studio, **settings)
+        services = make_services(tmp_path, studio, **{"webhook_secret": "s3cret", **settings})
         opened.append(services)
-        return Connection(services.client, services.store, services.settings, project, secret="s3cret")
+        return Connection(services.settings, services.store, services.client, project)
 
     yield make
     for services in opened:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from memory_studio import MemoryStudio
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, give_project, look_at, nothing, png, region
+from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, give_project, look_at, nothing, png, region, renderer_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text
@@ -263,7 +263,7 @@ def ranked(services: Services, queries: dict[int, Query], version: str = VERSION
 
 
 def scorer(services: Services, label_map: Any = PARTS) -> MaskRenderer:
-    return MaskRenderer(services, PROJECT, services.checkpoints(PROJECT).get(1), label_map)
+    return renderer_of(services, services.checkpoints(PROJECT).get(1), label_map)
 
 
 def test_rectangles_are_published_beside_the_masks_and_noted_before(

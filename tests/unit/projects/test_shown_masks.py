@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wiring import BROKEN, LABEL_MAP, PROJECT, XML, overlap_with_truth, put_task
+from wiring import BROKEN, LABEL_MAP, PROJECT, XML, overlap_with_truth, put_task, renderer_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
@@ -35,7 +34,7 @@ MakeRenderer = Callable[..., MaskRenderer]
 @pytest.fixture
 def make_renderer(services: Services, model: Version) -> MakeRenderer:
     def make(label_map: LabelMap = LABEL_MAP, *, without_model: bool = False, **options: Any) -> MaskRenderer:
-        return MaskRenderer(services, PROJECT, None if without_model else model, label_map, **options)
+        return renderer_of(services, None if without_model else model, label_map, **options)
 
     return make
 
@@ -101,25 +100,25 @@ def test_rendering_notes_broken_images_and_leaves_them_out(
     assert "cannot be fetched" in found.error
 
 
-def test_after_the_deadline_the_rest_is_answered_at_once(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
+def test_what_is_late_is_answered_at_once(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
     references = [task.image for task in tasks]
-    shown = list(make_renderer().show(references, deadline=time.monotonic() - 1))
+    shown = list(make_renderer().show(references, is_late=lambda: True))
     assert [isinstance(one, Shown) for one in shown] == [True] * 3 + [False] * 5  # one batch was on its way
     assert all("No time was left to predict" in str(one) for one in shown[3:])
-    unhurried = list(make_renderer().show(references, deadline=time.monotonic() + 3600))
+    unhurried = list(make_renderer().show(references, is_late=lambda: False))
     assert all(isinstance(one, Shown) for one in unhurried)
 
 
 def test_specks_are_left_out_of_what_is_shown(services: Services, model: Version, tasks: list[Task]) -> None:
     picky = settings_of(services, minimum_area=10_000)
-    (shown,) = MaskRenderer(picky, PROJECT, model, LABEL_MAP).show([tasks[0].image])
+    (shown,) = renderer_of(picky, model).show([tasks[0].image])
     assert isinstance(shown, Shown)
     assert shown.regions == []
 
 
 # -- label configurations that changed since the training ------------------------------------------------------------
 def predicted(services: Services, model: Version, label_map: LabelMap, references: Sequence[str]) -> list[Any]:
-    renderer = MaskRenderer(services, PROJECT, model, label_map)
+    renderer = renderer_of(services, model, label_map)
     return [shown_mask(one) for one in renderer.show(references)]
 
 

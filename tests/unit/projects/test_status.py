@@ -10,13 +10,14 @@ from wiring import PROJECT, give_project, make_services, task_of
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import model_number, ranking_number
-from ml_backend.projects.services import Services, webhook_secret
+from ml_backend.projects.registration import webhook_secret
+from ml_backend.projects.services import Services
 from ml_backend.projects.status import known_project, project_status
 
 
 def test_a_project_that_was_just_connected(services: Services) -> None:
     services.store.wake(PROJECT, title="Cells")
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert (status.project, status.title, status.state, status.strategy) == (PROJECT, "Cells", "idle", "auto")
     assert (status.version, status.labels, status.trained_labels, status.held_out_miou) == ("", 0, 0, None)
     assert (status.pool, status.queue, status.skipped, status.agreement, status.errors) == (0, 0, 0, None, {})
@@ -37,7 +38,7 @@ def test_a_project_at_work(services: Services) -> None:
     )
     store.put_published(PROJECT, "nextmask-1.1", [(one, 0.5, None) for one in (1, 6, 7)])
     store.update_project(PROJECT, state="training", stage="training", stage_done=3, stage_total=9, reconciled_at=1.0)
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert (status.state, status.stage, status.done, status.total) == ("training", "training", 3, 9)
     assert (status.strategy, status.version) == ("margin", "nextmask-1.1")
     assert (status.labels, status.trained_labels, status.agreement) == (3, 6, 0.75)
@@ -51,7 +52,7 @@ def test_a_project_at_work(services: Services) -> None:
 def test_a_failure_of_the_project_comes_first(services: Services) -> None:
     services.store.wake(PROJECT, error="Label Studio did not answer", state="failed", reconciled_at=1.0)
     services.store.put_tasks([task_of(5, status="broken", error="no image")])
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert status.state == "failed"
     assert next(iter(status.errors.items())) == ("project", "Label Studio did not answer")
     assert len(status.errors) == 2
@@ -59,19 +60,19 @@ def test_a_failure_of_the_project_comes_first(services: Services) -> None:
 
 def test_waiting_is_told_from_never_looked_at(services: Services) -> None:
     services.store.wake(PROJECT, reconciled_at=1.0)
-    assert project_status(services, PROJECT).state == "waiting"
+    assert project_status(services.settings, services.store, PROJECT).state == "waiting"
 
 
 def test_a_version_whose_files_are_gone_measures_nothing(services: Services) -> None:
     services.store.wake(PROJECT)
     services.store.mark_published(PROJECT, "nextmask-7.2")
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert (status.version, status.trained_labels, status.held_out_miou) == ("nextmask-7.2", 0, None)
 
 
 def test_invalid_settings_of_the_project_are_shown_not_raised(services: Services) -> None:
     services.store.wake(PROJECT, extra_params='{"train_aftr": 3}')
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert status.strategy == "auto"
     assert "'train_aftr', which is not one of" in status.errors["settings"]
 
@@ -79,7 +80,7 @@ def test_invalid_settings_of_the_project_are_shown_not_raised(services: Services
 def test_scripts_get_what_the_documentation_promises(services: Services) -> None:
     services.store.wake(PROJECT)
     promised = {"project", "state", "strategy", "version", "labels", "trained_labels", "held_out_miou", "pool", "queue"}
-    shown = project_status(services, PROJECT).as_json()
+    shown = project_status(services.settings, services.store, PROJECT).as_json()
     assert promised | {"skipped", "errors"} <= shown.keys()
     assert json.loads(json.dumps(shown)) == shown
 
@@ -88,12 +89,12 @@ def test_an_unknown_project_says_how_to_connect_it(services: Services) -> None:
     with pytest.raises(
         ConfigurationError, match=rf"Project 7 is not connected.*{services.settings.model_dir}.*connect 7"
     ):
-        known_project(services, 7)
+        known_project(services.settings, services.store, 7)
     services.store.wake(8)
-    assert known_project(services, 8).id == 8
+    assert known_project(services.settings, services.store, 8).id == 8
     services.store.update_project(8, managed=False)
     with pytest.raises(ConfigurationError, match="Project 8 is not connected"):
-        known_project(services, 8)
+        known_project(services.settings, services.store, 8)
 
 
 # -- version strings and the webhook's secret ------------------------------------------------------------------------
@@ -115,30 +116,30 @@ def test_numbers_of_a_version_string(version: str, model: int, ranking: int) -> 
 
 
 def test_a_secret_is_made_once_and_a_given_one_stands(services: Services, tmp_path: Path) -> None:
-    made = webhook_secret(services)
+    made = webhook_secret(services.settings, services.store)
     assert len(made) >= 32
-    assert webhook_secret(services) == made
+    assert webhook_secret(services.settings, services.store) == made
     again = make_services(tmp_path)
-    assert webhook_secret(again) == made
+    assert webhook_secret(again.settings, again.store) == made
     again.store.close()
     given = make_services(tmp_path / "other", webhook_secret="given")
-    assert webhook_secret(given) == "given"
+    assert webhook_secret(given.settings, given.store) == "given"
     given.store.close()
 
 
 # -- advice and notice -----------------------------------------------------------------------------------------------
 def test_advice_follows_the_version_that_serves(services: Services) -> None:
     services.store.wake(PROJECT)
-    assert project_status(services, PROJECT).advice is None
+    assert project_status(services.settings, services.store, PROJECT).advice is None
     give_project(services)
     services.store.put_tasks(
         # submitted in the order of their annotations, not of the tasks
         task_of(30 - number, status="labelled", annotation_id=number, agreement=0.1 if number < 5 else 0.9)
         for number in range(25)
     )
-    advice = project_status(services, PROJECT).advice
+    advice = project_status(services.settings, services.store, PROJECT).advice
     assert advice is not None
     assert (advice.held_out, advice.is_coarse, advice.gain) == (2, True, None)
     assert (advice.agreement, advice.agreement_labels) == (pytest.approx(0.9), 20)
-    shown = project_status(services, PROJECT).as_json()
+    shown = project_status(services.settings, services.store, PROJECT).as_json()
     assert json.loads(json.dumps(shown))["advice"]["sentences"] == list(advice.sentences)

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from wiring import PROJECT, make_services
 
-from ml_backend.projects.services import Services, show_worker
+from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import give_sign
 from ml_backend.server import health
 from ml_backend.store import Store
 
@@ -42,7 +43,7 @@ class Worker:
 
 def client(services: Services, worker: Worker | None = None) -> TestClient:
     app = FastAPI()
-    health.add_health(app, services, worker_pid=worker.pid if worker else None)
+    health.add_health(app, services.settings, services.store, worker_pid=worker.pid if worker else None)
     return TestClient(app)
 
 
@@ -57,7 +58,7 @@ def reasons(client: TestClient) -> dict[str, Any]:
 
 def test_ready_when_everything_is_there(services: Services) -> None:
     assert reasons(client(services)) == {}
-    show_worker(services.store)
+    give_sign(services.store)
     assert reasons(client(services, Worker())) == {}
 
 
@@ -65,7 +66,7 @@ def test_a_worker_that_starts_is_stuck_or_dead(services: Services, monkeypatch: 
     worker = Worker()
     asked = client(services, worker)
     assert reasons(asked) == {"worker": "The worker is starting."}
-    show_worker(services.store)
+    give_sign(services.store)
     assert reasons(asked) == {}
     now = time.time()
     for jump in (health.WORKER_SECONDS + 5, -health.WORKER_SECONDS - 5):  # stuck; and a clock that was set back

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from wiring import PROJECT, make_services, task_of
 
 from ml_backend.learning.checkpoints import VersionRecord
-from ml_backend.projects.services import Services, show_worker
+from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import give_sign
 from ml_backend.server import metrics as module
 from ml_backend.server.metrics import Metrics, add_metrics
 
@@ -29,7 +30,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 def served(services: Services, pid: int | None = None) -> tuple[TestClient, Metrics]:
     app = FastAPI()
-    metrics = Metrics(services, worker_pid=lambda: pid)
+    metrics = Metrics(services.settings, services.store, worker_pid=lambda: pid)
     add_metrics(app, metrics)
 
     @app.get("/things/{number}")
@@ -105,7 +106,7 @@ def test_projects_are_told_as_the_store_knows_them(services: Services) -> None:
     for outcome in ("trained", "failed", "failed"):
         store.count(f"trainings_{outcome}_{PROJECT}")
     store.release(store.acquire("me", lease_seconds=9, interval=9), handled=True)  # type: ignore[arg-type]
-    show_worker(store)
+    give_sign(store)
     found = read(served(services, pid=os.getpid())[0])
 
     def of(what: str, **labels: str) -> float:

@@ -90,7 +90,10 @@ def test_everything_comes_back_elsewhere(name: str, services: Services, tmp_path
     left_out |= {f"projects/{PROJECT}/model/lock"}
     assert files_of(settings.model_dir) == {name: data for name, data in before.items() if name not in left_out}
     second = make_services(tmp_path / "unused", model_dir=settings.model_dir)
-    mine, theirs = project_status(second, PROJECT), project_status(services, PROJECT)
+    mine, theirs = (
+        project_status(second.settings, second.store, PROJECT),
+        project_status(services.settings, services.store, PROJECT),
+    )
     assert replace(mine, state="") == replace(theirs, state="")
     assert (mine.state, theirs.state) == ("idle", "training")
     task = second.store.task(PROJECT, 1)
@@ -173,7 +176,10 @@ def test_the_next_look_goes_on_where_the_backup_was_taken(tmp_path: Path) -> Non
     second = make_services(tmp_path / "second", studio, model_dir=tmp_path / "second" / "state", queue_window=3)
     reconcile(second, PROJECT, nothing)
     assert json.dumps(studio.predictions) == predictions
-    after, before = project_status(second, PROJECT), project_status(first, PROJECT)
+    after, before = (
+        project_status(second.settings, second.store, PROJECT),
+        project_status(first.settings, first.store, PROJECT),
+    )
     assert replace(after, done=0, total=0) == replace(before, done=0, total=0)  # of the last stage's progress
     for services in (first, second):
         services.store.close()

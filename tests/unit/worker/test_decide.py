@@ -527,7 +527,7 @@ def test_arrivals_are_decided_about_and_the_queue_holds_the_kept_ones(services: 
     queue, passed_tab = studio.tabs
     assert passed_tab["data"] == passed_over_tab()
     assert queue["data"]["filters"]["items"][-1]["operator"] == "not_contains"
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert (status.pool, status.stream) == (6 + len(kept), stream_counts(services.store, PROJECT))
     assert json.loads(json.dumps(status.as_json()))["stream"]["passed"] == len(marked(studio))
 
@@ -665,7 +665,7 @@ def test_a_broken_image_is_decided_about_when_it_is_mended(services: Services, s
 # -- connect ---------------------------------------------------------------------------------------------------------
 def test_connect_adds_the_tab_and_disconnect_removes_it(services: Services, studio: MemoryStudio) -> None:
     studio.backends[0]["state"] = "CO"
-    connection = Connection(services.client, services.store, services.settings, PROJECT, secret="s3cret")
+    connection = Connection(services.settings, services.store, services.client, PROJECT)
     assert not any("Passed" in change for change in connection.connect())
     changes = connection.connect({"stream_rate": 0.25})
     assert f"added the tab {PASSED_TAB_TITLE!r}" in changes

@@ -136,11 +136,11 @@ def test_the_server_answers_while_the_disk_is_full(disk: SmallDisk, services: Se
         assert time.monotonic() - begin < 1
         assert answer.status_code == 503
         assert answer.json()["detail"].startswith("Disk full: free ")
-        assert project_status(services, PROJECT).errors["disk"].startswith("Disk full: free ")
+        assert project_status(services.settings, services.store, PROJECT).errors["disk"].startswith("Disk full: free ")
 
         disk.free()
         assert client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": PROJECT}}).is_success
-        assert "disk" not in project_status(services, PROJECT).errors
+        assert "disk" not in project_status(services.settings, services.store, PROJECT).errors
         known = services.store.project(PROJECT)
         assert known is not None
         assert known.train_requested_at
@@ -171,7 +171,7 @@ def test_no_label_is_lost_and_work_goes_on_by_itself(disk: SmallDisk, caplog: py
         with (disk.folder / "ballast").open("ab") as file:
             file.write(bytes(1 << 22))
     assert worker.run_once()
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert status.state == "failed"
     assert status.errors["project"].startswith("Disk full: free ")
     assert not services.store.tasks(PROJECT)
@@ -183,7 +183,7 @@ def test_no_label_is_lost_and_work_goes_on_by_itself(disk: SmallDisk, caplog: py
     studio.disk = disk
     services.store.wake(PROJECT)
     worker_runs_through(worker)
-    assert project_status(services, PROJECT).errors["disk"].startswith("Disk full: free ")
+    assert project_status(services.settings, services.store, PROJECT).errors["disk"].startswith("Disk full: free ")
     assert "Traceback" not in caplog.text
 
     # 3. There is room again: nobody does anything.
@@ -198,7 +198,7 @@ def test_no_label_is_lost_and_work_goes_on_by_itself(disk: SmallDisk, caplog: py
         truth = disc(tasks.index(task.task_id))[1]
         assert (mask_from_png(Path(task.mask_file).read_bytes()) == truth).all()
     worker_runs_through(worker)
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert (status.labels, status.errors) == (8, {})
     services.store.close()
 

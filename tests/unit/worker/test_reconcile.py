@@ -25,7 +25,8 @@ from ml_backend.errors import (
     TrainingError,
 )
 from ml_backend.learning.training import process as training_process
-from ml_backend.projects.services import Services, roll_back
+from ml_backend.projects.services import Services
+from ml_backend.projects.serving import roll_back
 from ml_backend.projects.settings import is_news
 from ml_backend.store import Store
 from ml_backend.worker import top_up
@@ -225,7 +226,7 @@ def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
     assert studio.fields["model_version"] == "nextmask-1.2"
-    text = "Predictions of nextmask-1.1, which nobody can have open any more, are deleted."
+    text = "Predictions of nextmask-1.1, which nobody can have open any more, were deleted."
     assert ("pruned", text) in told(services)
 
 
@@ -237,10 +238,10 @@ def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryS
     reconcile(services, PROJECT, nothing)
     # version 2 was on disk and not decided, but nothing is labelled: it is settled all the same
     assert studio.fields["model_version"] == "nextmask-2.1"
-    roll_back(services, PROJECT, 1)
+    roll_back(services.settings, services.store, PROJECT, 1)
     reconcile(services, PROJECT, nothing)
     assert studio.fields["model_version"] == "nextmask-1.2"
-    assert ("rolled_back", "Version 1 serves again, as was asked for.") in told(services)
+    assert ("rolled_back", "Version 1 serves again, as requested.") in told(services)
 
 
 @pytest.mark.usefixtures("served_project")

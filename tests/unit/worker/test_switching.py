@@ -94,15 +94,15 @@ def test_the_notice_says_what_a_changed_configuration_drops(services: Services, 
     label_with(studio, 1, "cell", "nucleus")
     label_with(studio, 2, "nucleus", "nucleus")
     assert look(services) is None
-    assert (project_of(services).notice, project_status(services, PROJECT).notice) == ("", "")
+    assert (project_of(services).notice, project_status(services.settings, services.store, PROJECT).notice) == ("", "")
     studio.xml = MORE
     assert look(services) is None
     expected = (
         "The labelling configuration changed: 'nucleus' was removed (3 regions in 2 labels are ignored now), 'vessel' "
         "was added."
     )
-    assert project_status(services, PROJECT).notice == expected
-    assert project_status(services, PROJECT).as_json()["notice"] == expected
+    assert project_status(services.settings, services.store, PROJECT).notice == expected
+    assert project_status(services.settings, services.store, PROJECT).as_json()["notice"] == expected
     assert look(services) is None
     assert project_of(services).notice == expected  # until the next change
     studio.xml = XML
@@ -162,7 +162,7 @@ def test_a_bad_setting_is_shown_and_the_queue_goes_on(
     assert message in str(error)
     assert len(studio.queue()) == 2  # filled up from the ranking that is there
     assert studio.fields["model_version"] == version
-    assert message in " ".join(project_status(services, PROJECT).errors.values())
+    assert message in " ".join(project_status(services.settings, services.store, PROJECT).errors.values())
     # an editor that opens any task still gets its mask
     task = next(one for one in studio.items if one not in studio.queue() and not studio.items[one]["annotations"])
     (prediction,) = NextmaskModel(str(PROJECT), services=services).predict([{"id": task, **studio.items[task]}])
@@ -172,7 +172,7 @@ def test_a_bad_setting_is_shown_and_the_queue_goes_on(
     enter(studio, train_after=99, minimum_area=4, strategy="margin")  # mended: no restart is needed
     assert look(services) is None
     assert studio.fields["model_version"] != version
-    assert project_status(services, PROJECT).errors == {}
+    assert project_status(services.settings, services.store, PROJECT).errors == {}
 
 
 @pytest.mark.usefixtures("served_project")
@@ -182,7 +182,7 @@ def test_the_last_good_settings_stand_in_for_bad_ones(services: Services, studio
     enter(studio, train_after=99, queue_window="many")
     assert look(services) is not None
     assert len(studio.queue()) == 3
-    assert project_status(services, PROJECT).errors["settings"].startswith("Invalid setting")
+    assert project_status(services.settings, services.store, PROJECT).errors["settings"].startswith("Invalid setting")
 
 
 def test_a_project_that_never_had_good_settings_waits_for_them(services: Services, studio: MemoryStudio) -> None:
@@ -330,7 +330,7 @@ def test_the_last_training_serves_though_nothing_is_left_to_label(
     assert look(services) is None
     assert len(trainings.jobs) == 1
     assert studio.fields["model_version"] == "nextmask-2.2" == project_of(services).published_version
-    status = project_status(services, PROJECT)
+    status = project_status(services.settings, services.store, PROJECT)
     assert (status.version, status.trained_labels, status.pool, status.queue) == ("nextmask-2.2", 8, 0, 0)
     (prediction,) = NextmaskModel(str(PROJECT), services=services).predict([{"id": 1, **studio.items[1]}])
     assert prediction["model_version"] == "nextmask-2.2"

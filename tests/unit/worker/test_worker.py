@@ -12,7 +12,8 @@ from memory_studio import MemoryStudio
 from wiring import PROJECT, project_of
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
-from ml_backend.projects.services import Services, worker_seen
+from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.worker.worker import Worker
 
 pytestmark = [
@@ -104,7 +105,7 @@ def test_failing_and_working_again_are_told_once_each(services: Services, studio
     assert [one for one in reversed(told) if one[0] in {"failed", "recovered"}] == [
         ("failed", "error", "Label Studio does not answer (port 4010, 0x7f0c)"),
         ("failed", "error", "the disk is full"),
-        ("recovered", "info", "The project is worked on again."),
+        ("recovered", "info", "Work on the project has resumed."),
         ("failed", "error", "the disk is full"),
     ]
 
@@ -288,7 +289,7 @@ def test_work_that_hangs_is_left_and_its_lease_given_back(
     thread.start()
     assert hangs.wait(60)
     assert project_of(services).lease_owner is not None
-    wait_for(lambda: worker_seen(services.store) is not None)
+    wait_for(lambda: last_sign(services.store) is not None)
     worker.stop()
     thread.join(60)
     assert ended == [False]

@@ -12,11 +12,13 @@ from ml_backend.store import Label
 
 @dataclass(frozen=True)
 class Point:
-    """One version.
+    """What one version measured.
 
     Attributes:
-        labels: how many it was made with, held-out ones included. hours: what they took; None where it is not known.
-        miou, dice: held-out means. class_iou, class_dice: in the order of the curve's classes.
+        labels: how many it was made with, held-out ones included. hours: of labelling them; None where not known.
+        held_out: how many labels it was measured on.
+        miou, dice: held-out means. class_iou, class_dice: in the order of the curve's classes. All in [0, 1]; None
+            where a class is in no held-out label.
     """
 
     version: int
@@ -39,7 +41,7 @@ class LearningCurve:
 
     @property
     def has_hours(self) -> bool:
-        """Whether it is known of every version what its labels took."""
+        """Whether the hours of every version are known."""
         return bool(self.points) and all(point.hours is not None for point in self.points)
 
     def as_json(self) -> dict[str, Any]:
@@ -49,26 +51,26 @@ class LearningCurve:
             "hasHours": self.has_hours,
             "points": [
                 {
-                    "version": one.version,
-                    "accepted": one.accepted,
-                    "labels": one.labels,
-                    "hours": one.hours,
-                    "miou": one.miou,
-                    "dice": one.dice,
-                    "classIou": one.class_iou,
-                    "classDice": one.class_dice,
+                    "version": point.version,
+                    "accepted": point.accepted,
+                    "labels": point.labels,
+                    "hours": point.hours,
+                    "miou": point.miou,
+                    "dice": point.dice,
+                    "classIou": point.class_iou,
+                    "classDice": point.class_dice,
                 }
-                for one in self.points
+                for point in self.points
             ],
         }
 
 
 def learning_curve(records: Sequence[VersionRecord], labels: Iterable[Label]) -> LearningCurve:
-    """Put the measured versions into a curve.
+    """Return the curve of the measured versions.
 
     Args:
         records: of all versions, oldest first.
-        labels: those that are there now; a label that was drawn anew counts with the time of its last drawing.
+        labels: those that are there now; a label that was drawn again counts with the time of its last drawing.
     """
     seconds = {str(label.task_id): label.lead_time for label in labels if label.lead_time is not None}
     measured = [record for record in records if record.measures.get("miou") is not None]

@@ -1,0 +1,208 @@
+"""The page that compares two versions: their measures, and their masks on the same images.
+
+What is measured here and now is measured by `pictures.comparisons`, in the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from ml_backend.dashboard.pages import MAX_ID, PageNumber, Pager, ProjectId, editor_address, project_of
+from ml_backend.dashboard.pictures import ComparedImage, ComparedLabels, Comparison, Comparisons, NoPicture, same_labels
+from ml_backend.dashboard.pictures.subjects import labels_of
+from ml_backend.dashboard.queue import Strength
+from ml_backend.dashboard.rendering import render
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.folders import checkpoints_of
+from ml_backend.projects.settings import project_settings
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store
+
+PAGE: Final = 6
+"""Images on a page."""
+
+Order = Literal["difference", "better", "worse", "task"]
+Number = Annotated[int | None, Query(ge=1, le=MAX_ID)]
+_KEYS: Final[dict[Order, Callable[[ComparedImage], float]]] = {
+    "difference": lambda image: -image.differs,
+    "better": lambda image: -image.gain,
+    "worse": lambda image: image.gain,
+    "task": lambda image: image.task,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure of two versions, in [0, 1]; None where a version has none.
+
+    Attributes:
+        name: of the class.
+    """
+
+    name: str
+    first: float | None
+    second: float | None
+
+    @property
+    def change(self) -> float | None:
+        """The second minus the first; None where one of them is missing."""
+        return None if self.first is None or self.second is None else self.second - self.first
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image of the page.
+
+    Attributes:
+        task: id. editor: address of the task in Label Studio.
+        compared: None where the versions were not measured on it.
+    """
+
+    task: int
+    editor: str
+    compared: ComparedImage | None
+
+
+def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: Comparisons) -> None:
+    """Add `/projects/{project_id}/compare`."""
+
+    @router.get("/projects/{project_id}/compare")
+    def compare(
+        request: Request,
+        project_id: ProjectId,
+        a: Number = None,
+        b: Number = None,
+        order: Order = "difference",
+        page: PageNumber = 1,
+        strength: Strength = "60",
+    ) -> Response:
+        project = project_of(store, project_id)
+        versions = checkpoints_of(settings, project_id).versions()
+        pair = _pair(versions, model_number(project.published_version), a, b)
+        frame: dict[str, Any] = {
+            "project": project,
+            "tab": "compare",
+            "versions": versions[::-1],
+            "order": order,
+            "strength": strength,
+        }
+        if pair is None:
+            return render(request, "compare.html", pair=None, **frame)
+        labels = comparisons.labels(project)
+        try:
+            comparison, progress, failure = _measured(comparisons, project, pair, labels)
+            legend = labels_of(project, project_settings(settings, store, project)[0]).legend
+        except NoPicture as error:
+            comparison, progress, failure, legend = None, None, str(error), []
+        if request.headers.get("HX-Request") and progress is None:  # the page waited for this
+            return Response(headers={"HX-Refresh": "true"})
+        pager = Pager.of(page, len(labels.tasks), PAGE)
+        return render(
+            request,
+            "compare.html",
+            pair=pair,
+            stored=_rows(pair[0].record.measures, pair[1].record.measures),
+            same_labels=same_labels(*pair),
+            common=len(set(pair[0].record.held_out) & set(pair[1].record.held_out)),
+            parent_miou=_parent_miou(*pair),
+            trained=[_trained(version, labels) for version in pair],
+            labels=labels,
+            comparison=comparison,
+            measured=_rows(comparison.first, comparison.second) if comparison else [],
+            progress=progress,
+            failure=failure,
+            legend=legend,
+            pager=pager,
+            images=_images(settings, labels, comparison, order, pager),
+            **frame,
+        )
+
+    @router.post("/projects/{project_id}/compare")
+    def measure(request: Request, project_id: ProjectId, a: Number = None, b: Number = None) -> Response:
+        project = project_of(store, project_id)
+        pair = _pair(checkpoints_of(settings, project_id).versions(), 0, a, b)
+        if pair is None or a is None or b is None:
+            raise HTTPException(404, "A comparison takes two versions: choose both.")
+        if not comparisons.start(project, pair, comparisons.labels(project)):
+            raise HTTPException(429, "Too many comparisons are waiting: try again when some are done.")
+        root = request.scope.get("root_path", "")
+        return RedirectResponse(f"{root}/projects/{project_id}/compare?a={a}&b={b}", status_code=303)
+
+
+def _pair(versions: Sequence[Version], serving: int, a: int | None, b: int | None) -> tuple[Version, Version] | None:
+    """Return the versions to compare: `a` and `b`, else the one that serves with its parent; None without two.
+
+    Raises:
+        HTTPException: 404, a version of that number is not there.
+    """
+    known = {version.number: version for version in versions}
+    for number in (a, b):
+        if number is not None and number not in known:
+            raise HTTPException(404, f"There is no version {number}, or it is damaged.")
+    if len(known) < 2:
+        return None
+    second = b or (serving if serving in known else max(known))
+    parent = known[second].record.parent
+    others = [number for number in known if number != second]
+    before = [number for number in others if number < second]
+    first = a or (parent if parent in others else max(before or others))
+    return known[first], known[second]
+
+
+def _measured(
+    comparisons: Comparisons, project: Project, pair: tuple[Version, Version], labels: ComparedLabels
+) -> tuple[Comparison | None, tuple[int, int] | None, str | None]:
+    """Return the result, or how far it is, or why there is none."""
+    return (
+        comparisons.result(project, pair, labels),
+        comparisons.progress(project, pair, labels),
+        comparisons.failure(project, pair, labels),
+    )
+
+
+def _parent_miou(first: Version, second: Version) -> float | None:
+    """Return the mIoU of the first version on the labels of the second, where that was its parent."""
+    is_parent = second.record.parent == first.number
+    miou: float | None = second.record.measures.get("parent_miou") if is_parent else None
+    return miou
+
+
+def _trained(version: Version, labels: ComparedLabels) -> int:
+    """Count those of the labels that a version was trained on."""
+    record = version.record
+    used = {task for key in record.labels.keys() - set(record.held_out) for task in key.split("+")}
+    return sum(str(task.task_id) in used for task in labels.tasks)
+
+
+def _rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[Row, Row]]:
+    """Return IoU and Dice of all classes together, then of each class that one of the versions knows."""
+    names = list(dict.fromkeys([*(first.get("iou") or {}), *(second.get("iou") or {})]))
+    total = (
+        Row("All classes", first.get("miou"), second.get("miou")),
+        Row("All classes", first.get("mean_dice"), second.get("mean_dice")),
+    )
+
+    def row(kind: str, name: str) -> Row:
+        return Row(name, (first.get(kind) or {}).get(name), (second.get(kind) or {}).get(name))
+
+    return [total, *((row("iou", name), row("dice", name)) for name in names)]
+
+
+def _images(
+    settings: Settings, labels: ComparedLabels, comparison: Comparison | None, order: Order, pager: Pager
+) -> list[Shown]:
+    """Return the images of a page: those that were measured in the order wanted, then the others by task."""
+    measured = {image.task: image for image in comparison.images} if comparison else {}
+    tasks = {task.task_id: task for task in labels.tasks}
+    ordered = [image.task for image in sorted(measured.values(), key=lambda image: (_KEYS[order](image), image.task))]
+    rest = [task for task in tasks if task not in measured]
+    return [
+        Shown(task, editor_address(settings, tasks[task]), measured.get(task))
+        for task in [*ordered, *rest][pager.start : pager.start + PAGE]
+    ]

@@ -1,0 +1,76 @@
+"""Whether the images of a project's tasks can be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ml_backend.annotations.label_map import label_map_of
+from ml_backend.doctor.findings import Finding, ok, problem
+from ml_backend.doctor.project.facts import Facts
+from ml_backend.doctor.running import Missing
+from ml_backend.errors import ImageError, LabelConfigError
+from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
+from ml_backend.images.references import in_project, shown_reference
+from ml_backend.label_studio import LabelStudio
+from ml_backend.settings import Settings
+
+_SAMPLE: Final = 3
+"""Images that are fetched, at most."""
+
+
+def check_images(client: LabelStudio, facts: Facts) -> Iterator[Finding]:
+    """Fetch the beginning of a few images, as the worker would.
+
+    Raises:
+        Missing: the project has no task, or its labelling configuration names no image.
+    """
+    settings = facts.tested
+    try:
+        label_map = label_map_of(str(facts.project.get("label_config") or ""), settings)
+    except LabelConfigError:
+        raise Missing("the labelling configuration names no image") from None
+    # The first and the newest: what was imported last is where a storage or a bucket has changed.
+    tasks = client.some_tasks(facts.id, _SAMPLE)
+    if not tasks:
+        raise Missing("the project has no task yet")
+    faults = []
+    for task in tasks:
+        reference = label_map.image_reference(task.get("data") or {})
+        try:
+            if reference is None:
+                raise ImageError(f"The task's data has no image under {label_map.image_variable!r}.")
+            _fetch_beginning(client, in_project(reference, facts.id))
+        except ImageError as error:
+            faults.append((task["id"], reference or "", str(error)))
+    if not faults:
+        yield ok("images", f"{len(tasks)} of {facts.project.get('task_number')} were fetched")
+        return
+    number, reference, reason = faults[0]
+    message = f"{len(faults)} of {len(tasks)} images that were tried cannot be fetched; task {number}: {reason}"
+    why = "Tasks without an image are left out of training and ranking."
+    yield problem("images", message, why, _image_remedy(settings, facts.id, reference))
+
+
+def _fetch_beginning(client: LabelStudio, reference: str) -> None:
+    if reference.startswith("data:"):
+        return
+    with client.fetch(reference) as chunks:
+        start = b""
+        for chunk in chunks:
+            start += chunk
+            if len(start) >= SNIFFED_BYTES:
+                break
+    kind_of(start[:SNIFFED_BYTES], shown_reference(reference))
+
+
+def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:
+    storage = f"{settings.label_studio_url}/projects/{project_id}/settings/storage"
+    if reference.startswith("/data/local-files"):
+        return f"Add a Local Files storage to this project whose path is that folder or one above it: {storage}"
+    if reference.startswith("/data/upload"):
+        return "Upload the images again: the files are gone from Label Studio's data folder"
+    if reference.startswith(("http://", "https://")):
+        shown = reference.partition("?")[0]
+        return f"See what nextmask's machine gets: curl -I '{shown}'; credentials go to Label Studio only"
+    return f"See whether the storage and its credentials are right, and press Sync: {storage}"
