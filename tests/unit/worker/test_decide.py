@@ -502,7 +502,7 @@ def test_a_project_that_never_streamed_asks_nothing(
 
 # -- the whole loop --------------------------------------------------------------------------------------------------
 @pytest.fixture
-def streaming(services: Services, studio: MemoryStudio) -> None:
+def streaming(services: Services, studio: MemoryStudio, known_project: None) -> None:
     """A project that a model serves, with stream mode on."""
     serve_model(services)
     studio.backends[0]["extra_params"] = {"stream_rate": RATE}

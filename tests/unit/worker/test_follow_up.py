@@ -186,7 +186,7 @@ def test_an_answer_that_does_not_fit_moves_nothing(
 
 # -- the whole way ---------------------------------------------------------------------------------------------------
 @pytest.fixture
-def served(services: Services, studio: MemoryStudio) -> Services:
+def served(services: Services, studio: MemoryStudio, known_project: None) -> Services:
     """Four images and a model: CEREALS asks for regions from the start."""
     for index in range(4):
         studio.add_task(index)

@@ -116,7 +116,7 @@ def serving(services: Services) -> int | None:
 
 
 @pytest.fixture
-def trained(services: Services, run: Run) -> None:
+def trained(services: Services, run: Run, known_project: None) -> None:
     """Version 1 was trained on labels 1 to 4 and serves."""
     label(services, range(1, 5))
     assert run()
