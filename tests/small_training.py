@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from processes import children
 
 from ml_backend.learning.training import Item, Job, Progress
 from ml_backend.learning.training import process as training_process
@@ -43,33 +43,14 @@ def run(
     return training_process.run(job, progress=progress, heartbeat=heartbeat, timeout=timeout)
 
 
-def children() -> set[int]:
-    tasks = Path("/proc/self/task")
-    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.05)
-
-
 def once_under_way(act: Callable[[int], None]) -> Callable[[Progress], None]:
     """Call `act` once, with the child's process id, when the child has begun to read its data."""
-    before, acted = children(), threading.Event()
+    before, acted = set(children()), threading.Event()
 
     def progress(_: Progress) -> None:
         if not acted.is_set():
             acted.set()
-            (child,) = children() - before
+            (child,) = set(children()) - before
             act(child)
 
     return progress

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from ml_backend.annotations import brush
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.errors import LeaseLost
 from ml_backend.images.cache import ImageCache
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.training import Item, Job, train
@@ -196,6 +199,30 @@ def look_at(
     return _WatchedLook(own, project, label_map, stages=[] if stages is None else stages, **options)
 
 
+def kill_at_every_check(work: Callable[[Callable[[], None]], object]) -> int:
+    """Let work lose its lease at the first check, then at the second, … until it comes through.
+
+    Returns how often it was killed.
+    """
+    deaths = 0
+    while True:
+        try:
+            work(_fails_at(deaths + 1))
+            return deaths
+        except LeaseLost:
+            deaths += 1
+
+
+def _fails_at(number: int) -> Callable[[], None]:
+    calls = itertools.count(1)
+
+    def check() -> None:
+        if next(calls) == number:
+            raise LeaseLost("killed")
+
+    return check
+
+
 def put_task(services: Services, task_id: int, **fields: Any) -> Task:
     """Put one task into the store."""
     task = task_of(task_id, **fields)
@@ -225,6 +252,15 @@ def renderer_of(
 
 def task_of(task_id: int, project: int = PROJECT, **fields: Any) -> Task:
     return Task(project, task_id, fields.pop("image", f"/data/upload/{task_id}.png"), **fields)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Networks as small as these run slower on several threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def nothing(*_arguments: object) -> None:

@@ -15,8 +15,9 @@ import pytest
 from invariants import assert_serves, assert_whole, labelled, trained_on, wait_until_healthy
 from live_fixtures import FAST
 from prepared_studio import TOKEN, host_on
+from processes import wait_for
 from steps import label
-from support import Nextmask, Studio, wait_for
+from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset, label_config
 from ml_backend.demo.label_studio import LabelStudioHost

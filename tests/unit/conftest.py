@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from http_host import Host
 from memory_studio import MemoryStudio
-from wiring import PROJECT, give_model, open_installation, serve_model, task_of
+from wiring import PROJECT, give_model, open_installation, serve_model, single_thread, task_of
 
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.services import Services
@@ -64,11 +63,8 @@ def tasks(services: Services, studio: MemoryStudio) -> list[Task]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Networks as small as these run slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with single_thread():
+        yield
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 from dashboard_data import VERSION, fill, mask_of
 from fastapi.testclient import TestClient
 from PIL import Image
+from processes import wait_for
 from shapes import make_shapes
-from support import wait_for
 from wiring import PROJECT, XML, make_services, task_of
 
 from ml_backend.annotations import masks

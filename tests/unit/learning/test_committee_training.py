@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import children
 from torch import Tensor
 
 from ml_backend.errors import CheckpointError, TrainingError
@@ -161,16 +162,11 @@ def test_killed_in_the_middle_nothing_half_written_is_used(tmp_path: Path) -> No
     job = make_job(tmp_path)
     whole = make_job(tmp_path / "whole")
     run(whole, lambda _: None)  # in a process of its own, too: there may be other numbers of threads here
-    tasks = Path("/proc/self/task")
-
-    def children() -> set[int]:
-        return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-
-    before, shown = children(), list[Progress]()
+    before, shown = set(children()), list[Progress]()
 
     def kill(step: Progress) -> None:
         if step.member == 2:
-            (child,) = children() - before
+            (child,) = set(children()) - before
             os.kill(child, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="SIGKILL"):

@@ -73,11 +73,11 @@ def large_job(folder: Path, batch_size: int) -> Job:
     return replace(job, items=tuple(items))
 
 
-def train_with(megabytes: int, job: Job) -> dict[str, Any]:
-    """Train in a process that may take so many megabytes beyond those of its libraries; return its last message."""
+def run_limited(script: str, megabytes: int, standard_input: str = "") -> dict[str, Any]:
+    """Run a script that limits its own memory to so many megabytes beyond its libraries'; return its last message."""
     done = subprocess.run(
-        [sys.executable, "-c", TRAINS, str(megabytes)],
-        input=job.to_json(),
+        [sys.executable, "-c", script, str(megabytes)],
+        input=standard_input,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -91,7 +91,7 @@ def train_with(megabytes: int, job: Job) -> dict[str, Any]:
 
 def test_a_batch_that_does_not_fit_is_trained_in_parts(tmp_path: Path) -> None:
     job = large_job(tmp_path, batch_size=16)
-    message = train_with(600, job)
+    message = run_limited(TRAINS, 600, job.to_json())
     assert "version" in message, message
     measures = Checkpoints(job.folder).get(message["version"]).record.measures
     assert 2 <= measures["images_at_once"] < 16
@@ -100,7 +100,7 @@ def test_a_batch_that_does_not_fit_is_trained_in_parts(tmp_path: Path) -> None:
 
 def test_a_training_for_which_two_images_are_too_many_says_what_to_do(tmp_path: Path) -> None:
     job = large_job(tmp_path, batch_size=4)
-    message = train_with(60, job)
+    message = run_limited(TRAINS, 60, job.to_json())
     assert "out of memory" in message["error"]
     assert "NEXTMASK_INPUT_SIZE" in message["error"]
     assert Checkpoints(job.folder).versions() == []
@@ -162,14 +162,5 @@ print(json.dumps({"kinds": kinds, "same": same, "again": len(predictor.predict(i
 
 
 def test_an_image_that_does_not_fit_costs_no_other_its_mask() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PREDICTS, "250"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    said = run_limited(PREDICTS, 250)
     assert said == {"kinds": ["mask"] * 5 + ["memory"] + ["mask"] * 3, "same": True, "again": 8}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from label_studio_ml.model import LabelStudioMLBase
+from processes import wait_for
 from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
 
 from ml_backend.errors import ConfigurationError
@@ -52,13 +52,6 @@ def wakes(services: Services) -> int:
     project = services.store.project(PROJECT)
     assert project is not None
     return project.wakes
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.05)
 
 
 # -- the server of label-studio-ml 1.0.9 -----------------------------------------------------------------------------

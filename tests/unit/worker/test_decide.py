@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from memory_studio import MemoryStudio
-from wiring import PROJECT, look_at, nothing, serve_model, task_of
+from wiring import PROJECT, kill_at_every_check, look_at, nothing, serve_model, task_of
 
-from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, LeaseLost, TrainingError
+from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, TrainingError
 from ml_backend.label_studio.predictions import MARKER, RETURNED
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.candidates import Candidate
@@ -201,21 +201,7 @@ def test_wherever_it_dies_nothing_is_decided_or_shown_twice(
 ) -> None:
     look(Measure())
     new = arrive(studio, 3 * CHUNK)
-    left = deaths = 0
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise LeaseLost("killed")
-
-    while True:
-        left = deaths + 1
-        try:
-            look(Measure(), check=check)
-            break
-        except LeaseLost:
-            deaths += 1
+    deaths = kill_at_every_check(lambda check: look(Measure(), check=check))
     assert deaths >= 4
     kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items()}
     assert kept == as_the_library_decides(new)

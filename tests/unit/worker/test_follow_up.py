@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from memory_studio import MemoryStudio
-from wiring import PROJECT, SHAPE, XML, disc, nothing, region, serve_model
+from wiring import PROJECT, SHAPE, XML, disc, kill_at_every_check, nothing, region, serve_model
 
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text, boxes_to_text
 from ml_backend.annotations.config_edits import with_query_control
@@ -260,21 +260,7 @@ def test_wherever_it_is_killed_every_image_gets_one_follow_up(served: Services, 
     reconcile(served, PROJECT, nothing)
     for number in studio.queue():
         answer(studio, number)
-    deaths = left = 0
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise LeaseLost("killed")
-
-    while True:
-        left = deaths + 1
-        try:
-            reconcile(served, PROJECT, check)
-            break
-        except LeaseLost:
-            deaths += 1
+    deaths = kill_at_every_check(lambda check: reconcile(served, PROJECT, check))
     assert deaths > 5
     images = [item["data"]["image"] for item in studio.items.values() if DATA_KEY in item["data"]]
     assert images

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from memory_studio import MemoryStudio
-from wiring import PROJECT, URL, XML, disc, nothing, png, project_of, region
+from wiring import PROJECT, URL, XML, disc, kill_at_every_check, nothing, png, project_of, region
 
 from ml_backend.errors import (
     CheckpointError,
@@ -95,22 +95,7 @@ def test_the_queue_has_masks_and_the_order_of_the_ranking(services: Services, st
 
 @pytest.mark.usefixtures("served_project")
 def test_wherever_it_is_killed_the_next_one_finishes(services: Services, studio: MemoryStudio) -> None:
-    """Die at the first check, the next time at the second, … until one comes through."""
-    left = deaths = 0
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise LeaseLost("killed")
-
-    while True:
-        left = deaths + 1
-        try:
-            reconcile(services, PROJECT, check)
-            break
-        except LeaseLost:
-            deaths += 1
+    deaths = kill_at_every_check(lambda check: reconcile(services, PROJECT, check))
     assert deaths > 10
     version = studio.fields["model_version"]
     assert version == project_of(services).published_version

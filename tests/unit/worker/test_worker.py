@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from memory_studio import MemoryStudio
+from processes import wait_for
 from wiring import PROJECT, project_of
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
@@ -37,13 +38,6 @@ class Studio(MemoryStudio):
 @pytest.fixture
 def studio() -> Studio:
     return Studio.with_images(3)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 def fail_with(error: Exception) -> Callable[[], None]:
