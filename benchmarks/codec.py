@@ -2,7 +2,7 @@
 
     python benchmarks/codec.py [--json FILE]
 
-All are timed in this one run, on the same streams, after it is checked that they agree. Encoding starts from the (H, W)
+All are timed in the same run, on the same data, after it is checked that they agree. Encoding starts from the (H, W)
 mask, decoding from the list of integers that JSON gives, and ends with the (H, W) alpha channel.
 """
 

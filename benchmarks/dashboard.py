@@ -38,13 +38,16 @@ def fill(services: Services, tasks: int, labels: int, versions: int) -> None:
     passed = {task for task in rest if task % 3 == 0}
     done = {"status": "labelled", "lead_time": 30.0, "agreement": 0.8, "label_digest": "d" * 64}
     services.store.put_tasks(
-        Task(PROJECT, one, f"/{one}.png", annotation_id=one, **done) for one in range(1, labels + 1)
+        Task(PROJECT, number, f"/{number}.png", annotation_id=number, **done) for number in range(1, labels + 1)
     )
     services.store.put_tasks(
-        Task(PROJECT, one, f"/{one}.png", status="passed" if one in passed else "unlabelled") for one in rest
+        Task(PROJECT, number, f"/{number}.png", status="passed" if number in passed else "unlabelled")
+        for number in rest
     )
-    services.store.put_decisions(PROJECT, (Decision(one, False, 0.2, 0.5, 1.0) for one in passed), state=("stream", ""))
-    services.store.put_published(PROJECT, version, ((one, 0.1, b"x" * 2000) for one in list(rest)[:200]))
+    services.store.put_decisions(
+        PROJECT, (Decision(number, False, 0.2, 0.5, 1.0) for number in passed), state=("stream", "")
+    )
+    services.store.put_published(PROJECT, version, ((number, 0.1, b"x" * 2000) for number in list(rest)[:200]))
     for number in range(1, versions + 1):
         measures = {name: dict.fromkeys(CLASSES, number / (number + 3)) for name in ("iou", "dice")}
         record = VersionRecord(
@@ -52,7 +55,7 @@ def fill(services: Services, tasks: int, labels: int, versions: int) -> None:
             label_map_digest="l",
             data_digest="d",
             parent=number - 1 or None,
-            labels={str(one): "d" * 64 for one in range(1, labels * number // versions + 1)},
+            labels={str(task): "d" * 64 for task in range(1, labels * number // versions + 1)},
             held_out=("1",),
             measures={**measures, "miou": number / (number + 3), "mean_dice": number / (number + 2)},
         )

@@ -55,7 +55,7 @@ TOKEN = "0123456789abcdef0123456789abcdef01234567"
 AUTH = ("load", "load-password")
 PASSWORD = "annotator-password"
 PROJECT = {"train_after": 30, "iterations": 150, "input_size": 192, "batch_size": 8}
-"""So many labels ask for a training, and so long is one, that the next is wanted before one has ended."""
+"""Labels come so fast, and a training takes so long, that the next training is due before one has ended."""
 FIRST = {"train_after": 12, "iterations": 4, "batch_size": 4}
 """A first version for predictions to be made with, not to be good."""
 PAGES = ["/", "/projects/{id}", "/versions", "/ready", "/metrics"]
@@ -236,7 +236,7 @@ class Bench:
         }
 
     def labels(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Compare what was submitted with what nextmask knows when all has been said."""
+        """Compare what was submitted with what nextmask knows once all answers have come."""
         assert self.services
         here = self.services.store
         here.wake(self.project)
@@ -354,15 +354,15 @@ class Watch:
 
     def memory(self) -> dict[str, dict[str, float]]:
         """Per process: megabytes at most and at the end, and the growth per hour with its interval."""
-        found = {}
+        memory = {}
         for name in ("server", "worker", "training"):
             points = [(row["seconds"], row[name]) for row in self.rows if row[name] is not None]
             if not points:
                 continue
-            found[name] = {"most": max(size for _, size in points), "last": points[-1][1]}
+            memory[name] = {"most": max(size for _, size in points), "last": points[-1][1]}
             if name != "training":  # each training is a new process
-                found[name] |= growth([at for at, _ in points], [size for _, size in points])
-        return found
+                memory[name] |= growth([at for at, _ in points], [size for _, size in points])
+        return memory
 
     def cores(self) -> dict[str, float]:
         """Mean number of processor cores that each kept busy."""
@@ -385,7 +385,7 @@ def growth(seconds: Sequence[float], megabytes: Sequence[float]) -> dict[str, fl
     begin = at[0] + WARM_UP * (at[-1] - at[0])
     span = np.minimum(((at - begin) / (at[-1] - begin) * SPANS).astype(int), SPANS - 1)
     chosen = [(at >= begin) & (span == number) for number in range(SPANS)]
-    times, means = zip(*((at[one].mean(), size[one].mean()) for one in chosen if one.any()), strict=True)
+    times, means = zip(*((at[part].mean(), size[part].mean()) for part in chosen if part.any()), strict=True)
     line = stats.linregress(times, means)
     half = float(stats.t.ppf(0.975, len(times) - 2) * line.stderr)
     return {"growth_per_hour": round(float(line.slope), 2), "growth_interval": round(half, 2)}
@@ -408,11 +408,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    found: list[int] = []
+    children: list[int] = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            found += map(int, listed.read_text().split())
-    return found
+            children += map(int, listed.read_text().split())
+    return children
 
 
 def family(pid: int) -> Iterator[int]:
@@ -487,13 +487,13 @@ def tables(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | {cores:.2f} | {most} | {grows} |")
     r = report
     known = ["labelled_in_label_studio", "labelled_in_nextmask", "labels_in_newest_version"]
-    said = (
+    summary = (
         f"{r['seconds'] / 60:.0f} min, {r['options']['annotators']} annotators, {r['machine']['cores']} cores, mean"
         f" load {r['load_average']:.1f}. A training was under way {r['training_share']:.0%} of the time;"
         f" {r['trainings']} ended. Labelled tasks: {' / '.join(str(r[name]) for name in known)} (in Label Studio, known"
         " to nextmask, in the newest version)."
     )
-    return "\n".join([*lines, "", said])
+    return "\n".join([*lines, "", summary])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The users of the load test, run by locust in an environment of its own (requirements/load.txt); see load.py.
 
 Annotators do what Label Studio's editor does for a person: ask for the next task, look at its image, draw, submit. Now
-and then they open a task from the list instead, for which Label Studio asks nextmask's /predict, or skip one. Each
-`Caller` asks one thing of nextmask directly, at the pace and with the time-out of whoever asks it in real life.
+and then they open a task from the list instead, for which Label Studio asks nextmask's /predict, or skip it. Each
+`Caller` sends one kind of request to nextmask directly, at the pace and with the time-out of its sender in real life.
 
-Reads a plan (JSON) from the file that LOAD_PLAN names, and appends one line per answer to LOAD_ANSWERS: seconds since
+Reads a plan (JSON) from the file that LOAD_PLAN names, and appends a line per answer to LOAD_ANSWERS: seconds since
 the epoch, name, milliseconds, length, error.
 """
 
@@ -70,7 +70,7 @@ class Annotator(HttpUser):
             return answer.json() if answer.ok else None
 
     def opened(self) -> dict[str, Any] | None:
-        """A task from the list: the last ones, which the queue reaches last, one after the other."""
+        """A task from the list: the last tasks, which the queue reaches last, one at a time."""
         number = PLAN["tasks"][-1 - next(_TASK_COUNTER) % len(PLAN["tasks"])]
         answer = self.client.get(
             f"/api/tasks/{number}", params={"project": PROJECT}, name="open a task, with /predict", timeout=110
@@ -102,7 +102,7 @@ class Annotator(HttpUser):
 
 
 class Caller(HttpUser):
-    """Asks one thing of nextmask."""
+    """Sends one kind of request to nextmask."""
 
     abstract = True
     host = NEXTMASK

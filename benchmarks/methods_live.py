@@ -2,7 +2,7 @@
 
     python benchmarks/methods_live.py DATASET --out results.csv [--strategies entropy random] [--rounds 5] [--step 20]
 
-DATASET holds images/<split>, masks/<split> and dataset.json. Every training image becomes a task of one project per
+DATASET holds images/<split>, masks/<split> and dataset.json. Every training image becomes a task of a project per
 strategy, all strategies of the library by default. They start from the same images; from then on `nextmask annotate`
 labels what Label Studio serves: whole images, or the regions that `cereals` asks for. After each training the published
 version is measured on the whole test split, at the original size. Rows are appended as they come, and a run that was

@@ -2,7 +2,7 @@
 
     python benchmarks/selection.py [maps coreset density suggestive_annotation cereals] [--full] [--json FILE]
 
-All is timed in this one run, after it is checked that the results agree. Sizes are small by default; --full takes those
+All is timed in the same run, after it is checked that the results agree. Sizes are small by default; --full takes those
 that the project promises (minutes each, 10 GB), and every size has an option of its own. Descriptors are mapped from a
 file, and in memory before the clock starts. Memory is the process's high-water mark above what it held before (Linux).
 
@@ -173,7 +173,7 @@ def coreset(arguments: argparse.Namespace) -> Iterator[Row]:
 def same_radius(x: np.ndarray, labels: int, ours: list[int], theirs: list[int]) -> None:
     """The picks are the same, but for images whose distances single precision cannot tell apart."""
     if ours != theirs:
-        radii = [pairwise_distances_argmin_min(x, x[[*range(labels), *one]])[1].max() for one in (ours, theirs)]
+        radii = [pairwise_distances_argmin_min(x, x[[*range(labels), *picks]])[1].max() for picks in (ours, theirs)]
         assert math.isclose(*radii, rel_tol=1e-5), radii
 
 
@@ -291,7 +291,7 @@ def cereals(arguments: argparse.Namespace) -> Iterator[Row]:
         ours = measured(partial(ranked, "cereals", pool, images))
         size = f"{arguments.scenes} images of 1024 x 2048, {count} windows, budget {images} images"
         other = measured(partial(plain_windows, pool, windows, Budget(images=images).in_pixels(pool.size)))
-        assert {one: [(box.top, box.left) for box in boxes] for one, boxes in ours[0].regions.items()} == other[0]
+        assert {image: [(box.top, box.left) for box in boxes] for image, boxes in ours[0].regions.items()} == other[0]
         yield row("cereals", size, ours, "sort of all windows", other[1:])
 
 
@@ -302,7 +302,7 @@ def scenes(count: int) -> Observation:
     for _ in range(count):
         coarse = torch.rand((1, 2, 16, 32), generator=generator)
         both = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")[0]
-        grids.append(torch.stack([windows.sums(one, size) for one in both]))
+        grids.append(torch.stack([windows.sums(values, size) for values in both]))
     return Observation(
         ids=tuple(range(count)),
         information=torch.rand(count, generator=generator),
@@ -313,7 +313,7 @@ def scenes(count: int) -> Observation:
 
 def plain_windows(pool: Observation, windows: Windows, area: int) -> dict[int, list[tuple[int, int]]]:
     """Sort all windows of the pool by score, and walk down: upper left corners by image, up to the area."""
-    table = torch.stack(pool.regions or ()).numpy()  # (N,2,rows,columns), of images of one size
+    table = torch.stack(pool.regions or ()).numpy()  # (N,2,rows,columns), of images of the same size
     least, most = table.min(axis=(0, 2, 3), keepdims=True), table.max(axis=(0, 2, 3), keepdims=True)
     information, cost = ((table - least) / (most - least)).round(12).swapaxes(0, 1)
     score = (1 - cost) * information
@@ -330,15 +330,15 @@ def plain_windows(pool: Observation, windows: Windows, area: int) -> dict[int, l
     return chosen
 
 
-BENCHMARKS = {one.__name__: one for one in (maps, coreset, density, suggestive_annotation, cereals)}
+BENCHMARKS = {benchmark.__name__: benchmark for benchmark in (maps, coreset, density, suggestive_annotation, cereals)}
 
 
 def report(rows: list[Row]) -> str:
     lines = ["| what | size | s | MB | beside it | s | MB | times faster |", "|---|---|--:|--:|---|--:|--:|--:|"]
-    for one in rows:
-        head = f"| {one['what']} | {one['size']} | {one['seconds']:.2f} | {one['megabytes']:.0f}"
-        other = f"{one['peer_seconds']:.2f} | {one['peer_megabytes']:.0f} | {one['ratio']:.1f}"
-        lines.append(f"{head} | {one['peer']} | {other} |")
+    for result in rows:
+        head = f"| {result['what']} | {result['size']} | {result['seconds']:.2f} | {result['megabytes']:.0f}"
+        other = f"{result['peer_seconds']:.2f} | {result['peer_megabytes']:.0f} | {result['ratio']:.1f}"
+        lines.append(f"{head} | {result['peer']} | {other} |")
     return "\n".join(lines)
 
 
@@ -359,8 +359,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     arguments, rows = options(), []
     for name in arguments.which or BENCHMARKS:
-        for one in BENCHMARKS[name](arguments):
-            rows.append(one)
+        for result in BENCHMARKS[name](arguments):
+            rows.append(result)
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     print(report(rows))

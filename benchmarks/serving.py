@@ -3,7 +3,7 @@
     python benchmarks/serving.py [--tasks 32] [--size 384] [--seconds 30] [--json FILE]
 
 A model is trained briefly on the sample data, `nextmask serve` runs as a process of its own, and no Label Studio is
-needed. The floor of /predict is one forward pass over the same images in the same batches; everything above it is
+needed. The floor of /predict is a single forward pass over the same images in the same batches; everything above it is
 HTTP, reading images from the cache, upsampling, and writing regions.
 """
 
@@ -204,8 +204,8 @@ def training(job: Job) -> Iterator[None]:
 
 def latencies(name: str, url: str, body: dict[str, Any], seconds: float) -> dict[str, float]:
     """Percentiles of /webhook, /setup and one-task /predict, sent in turn for some seconds."""
-    one = {**body, "tasks": body["tasks"][:1]}
-    calls = {"webhook": EVENT, "setup": {"project": f"{PROJECT}.0", "schema": ""}, "predict": one}
+    single = {**body, "tasks": body["tasks"][:1]}
+    calls = {"webhook": EVENT, "setup": {"project": f"{PROJECT}.0", "schema": ""}, "predict": single}
     times: dict[str, list[float]] = {path: [] for path in calls}
     session = requests.Session()
     session.auth = AUTH
@@ -216,12 +216,12 @@ def latencies(name: str, url: str, body: dict[str, Any], seconds: float) -> dict
             session.post(f"{url}/{path}", json=content, timeout=60).raise_for_status()
             times[path].append(time.perf_counter() - begin)
             time.sleep(0.02)
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for path, values in times.items():
-        found[f"{path}_{name}_count"] = float(len(values))
-        found[f"{path}_{name}_p50_ms"] = 1000 * statistics.median(values)
-        found[f"{path}_{name}_p99_ms"] = 1000 * statistics.quantiles(values, n=100)[98]
-    return found
+        results[f"{path}_{name}_count"] = float(len(values))
+        results[f"{path}_{name}_p50_ms"] = 1000 * statistics.median(values)
+        results[f"{path}_{name}_p99_ms"] = 1000 * statistics.quantiles(values, n=100)[98]
+    return results
 
 
 def ignore(*_: object) -> None:

@@ -3,7 +3,7 @@
     python scripts/audit.py PYTHON
 
 PYTHON is the interpreter of the environment to look at. What docs/dependencies.md explains is let pass. A finding ends
-with 1. Where the service of advisories cannot be reached, that is said loudly, and does not fail: whoever is
+with 1. Where the service of advisories cannot be reached, a warning says so, and the audit does not fail: whoever is
 offline can do nothing about it. An answer that skipped packages is no all-clear, whatever pip-audit says.
 """
 
@@ -36,14 +36,14 @@ INSTALLED = """
 import importlib.metadata as m, json, re
 def needed(name, extras=()):
     try:
-        found = m.distribution(name)
+        distribution = m.distribution(name)
     except m.PackageNotFoundError:
         return
     key = re.sub(r"[-_.]+", "-", name).lower()
     if key in seen:
         return
     seen.add(key)
-    for line in found.requires or []:
+    for line in distribution.requires or []:
         if "extra ==" not in line:
             needed(re.match(r"[\\w.-]+", line)[0])
 seen = set()
@@ -65,8 +65,8 @@ def main() -> int:
 def explained(page: str, *heads: str) -> list[list[str]]:
     """Return the rows of the page's table that begins with these columns."""
     start = "| " + " | ".join(heads) + " |"
-    _, found, rest = page.partition(f"\n{start}")
-    if not found:
+    _, heading, rest = page.partition(f"\n{start}")
+    if not heading:
         raise SystemExit(f"audit: {PAGE} has no table that begins with {start}")
     table = rest.split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
@@ -93,21 +93,21 @@ def _ask(service: str) -> dict[str, Any] | None:
         answer: dict[str, Any] = json.loads(run.stdout)
     except ValueError:
         return None
-    return answer if any("vulns" in one for one in answer["dependencies"]) else None
+    return answer if any("vulns" in package for package in answer["dependencies"]) else None
 
 
 def unexplained(answer: dict[str, Any], known: Iterable[list[str]]) -> list[str]:
     """Return the advisories that the page does not explain; say what was not looked up."""
-    explained_ones = {(row[1].lower(), row[0].upper()) for row in known}
-    skipped = [one["name"] for one in answer["dependencies"] if "vulns" not in one]
+    reasoned = {(row[1].lower(), row[0].upper()) for row in known}
+    skipped = [package["name"] for package in answer["dependencies"] if "vulns" not in package]
     if skipped:
         print(f"audit: WARNING: not looked up: {', '.join(skipped)}")
     problems = []
     for package in answer["dependencies"]:
-        for found in package.get("vulns", []):
-            names = {found["id"].upper(), *map(str.upper, found.get("aliases", []))}
-            if not any((package["name"].lower(), name) in explained_ones for name in names):
-                mended = ", ".join(found.get("fix_versions", [])) or "none"
+        for advisory in package.get("vulns", []):
+            names = {advisory["id"].upper(), *map(str.upper, advisory.get("aliases", []))}
+            if not any((package["name"].lower(), name) in reasoned for name in names):
+                mended = ", ".join(advisory.get("fix_versions", [])) or "none"
                 problems.append(
                     f"{package['name']} {package['version']}: {' '.join(sorted(names))}, mended in {mended}. "
                     "Upgrade, or explain in docs/dependencies.md why it does not reach nextmask."
@@ -141,9 +141,9 @@ def forbidden(rows: Iterable[dict[str, str]], known: Iterable[str]) -> list[str]
 
 
 def is_allowed(licence: str) -> bool:
-    """Whether all parts of a licence that come together, or one of those to choose from, are on the list."""
+    """Whether a licence is on the list: all its parts joined by AND, and of those joined by OR any."""
     together = [part.strip(" ()") for part in re.split(r"\bAND\b|;", licence)]
-    return all(any(ALLOWED.fullmatch(one.strip(" ()")) for one in re.split(r"\bOR\b", part)) for part in together)
+    return all(any(ALLOWED.fullmatch(name.strip(" ()")) for name in re.split(r"\bOR\b", part)) for part in together)
 
 
 if __name__ == "__main__":

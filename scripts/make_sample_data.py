@@ -53,7 +53,7 @@ nilearn: https://nilearn.github.io (BSD-3-Clause)
 
 
 def axial(volume: np.ndarray, height: int) -> np.ndarray:
-    """Returns one slice (rows, columns) with the front of the head up, values in [0, 1]."""
+    """Return a slice (rows, columns) with the front of the head up, values in [0, 1]."""
     return np.ascontiguousarray(volume[COLUMNS, ROWS, height].T[::-1], dtype=np.float32)
 
 
@@ -64,13 +64,13 @@ def enlarged(image: np.ndarray, method: Image.Resampling) -> np.ndarray:
 
 
 def draw_image(t1: np.ndarray, height: int) -> Image.Image:
-    """Returns the grey image of one slice."""
+    """Return the grey image of a slice."""
     intensity = enlarged(axial(t1, height), Image.Resampling.BICUBIC)
     return Image.fromarray(np.rint(intensity.clip(0, 1) * 255).astype(np.uint8))
 
 
 def draw_mask(grey: np.ndarray, white: np.ndarray, height: int) -> Image.Image:
-    """Returns the class indices of one slice: the likeliest of the rest, grey matter and white matter."""
+    """Return the class indices of a slice: the likeliest of the rest, grey matter and white matter."""
     grey_map = enlarged(axial(grey, height), Image.Resampling.BILINEAR)
     white_map = enlarged(axial(white, height), Image.Resampling.BILINEAR)
     probabilities = np.stack([1 - grey_map - white_map, grey_map, white_map])  # (C, H, W)

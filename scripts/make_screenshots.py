@@ -68,8 +68,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures of the documentation from a running demo.")
     parser.add_argument("--folder", type=Path, default=ROOT / ".nextmask" / "demo", help="the demo's folder")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
-    parser.add_argument("--regions", type=int, metavar="PROJECT", help="one that asks for regions: writes cereals.png")
-    parser.add_argument("--stream", type=int, metavar="PROJECT", help="one in stream mode: writes passed-over.png")
+    parser.add_argument(
+        "--regions", type=int, metavar="PROJECT", help="a project that asks for regions: writes cereals.png"
+    )
+    parser.add_argument(
+        "--stream", type=int, metavar="PROJECT", help="a project in stream mode: writes passed-over.png"
+    )
     arguments = parser.parse_args()
     demo = Remembered(**json.loads((arguments.folder / "demo.json").read_text()))
     url = f"http://localhost:{demo.label_studio_port}"

@@ -85,9 +85,9 @@ class Choice:
         """Ids of the batch that it asks for."""
         return self.ranking.ids[:BATCH]
 
-    def position(self, one: int) -> int:
+    def position(self, number: int) -> int:
         """Return where an id is in the pool."""
-        return self.pool.ids.index(one)
+        return self.pool.ids.index(number)
 
 
 # -- scene -----------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def number_of(sample: Sample) -> int:
 
 def trained(dataset: Dataset, samples: Sequence[Sample]) -> SegmentationNetwork:
     """Train the demo's network on these samples, with the dropout that a committee needs."""
-    items = tuple(Item(one.image.stem, one.image, one.mask, held_out=False, digest="") for one in samples)
+    items = tuple(Item(sample.image.stem, sample.image, sample.mask, held_out=False, digest="") for sample in samples)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             items=items,
@@ -121,16 +121,16 @@ def trained(dataset: Dataset, samples: Sequence[Sample]) -> SegmentationNetwork:
 
 @torch.no_grad()
 def batch_of(network: SegmentationNetwork, samples: Sequence[Sample], *, labelled: bool) -> Batch:
-    """Let the committee, the network with different channels dropped, predict some slices of one size."""
-    files = [np.array(Image.open(one.image).convert("RGB")) for one in samples]
-    images = torch.stack([resize_image(one, INPUT_SIZE) for one in files]) / 255  # (B,3,h,w)
+    """Let the committee, the network with different channels dropped, predict some slices of the same size."""
+    files = [np.array(Image.open(sample.image).convert("RGB")) for sample in samples]
+    images = torch.stack([resize_image(file, INPUT_SIZE) for file in files]) / 255  # (B,3,h,w)
     height, width = images.shape[-2:]
     decoded, features = network.decode(images)  # once: the members differ in the head only
     network.dropout.train()
     logits = [network.classify(network.dropout(decoded), height, width) for _ in range(MEMBERS)]
     network.dropout.eval()
     everywhere = torch.full((len(samples), height, width), labelled)
-    clicks = torch.stack([clicks_in(read_mask(one.mask), (height, width)) for one in samples])
+    clicks = torch.stack([clicks_in(read_mask(sample.mask), (height, width)) for sample in samples])
     return Batch(
         ids=tuple(map(number_of, samples)),
         images=images,
@@ -138,7 +138,7 @@ def batch_of(network: SegmentationNetwork, samples: Sequence[Sample], *, labelle
         features=features,
         labelled=everywhere,
         cost=clicks if labelled else None,
-        size=torch.tensor([one.shape[:2] for one in files]),
+        size=torch.tensor([file.shape[:2] for file in files]),
     )
 
 
@@ -157,14 +157,14 @@ def make_scene() -> Scene:
     """Train, and let the committee predict everything."""
     dataset = sample_dataset()
     samples = sorted(dataset.splits["train"], key=number_of)
-    known = [one for one in samples if number_of(one) in LABELLED]
-    rest = [one for one in samples if number_of(one) not in LABELLED]
+    known = [sample for sample in samples if number_of(sample) in LABELLED]
+    rest = [sample for sample in samples if number_of(sample) not in LABELLED]
     network = trained(dataset, known)
     torch.manual_seed(SEED)  # of the dropout
     return Scene(
         pool=[batch_of(network, rest[start : start + 8], labelled=False) for start in range(0, len(rest), 8)],
         labelled=[batch_of(network, known, labelled=True)],
-        pixels={number_of(one): np.array(Image.open(one.image).convert("L")) for one in samples},
+        pixels={number_of(sample): np.array(Image.open(sample.image).convert("L")) for sample in samples},
         palette=np.array(dataset.palette, np.uint8),
     )
 
@@ -180,10 +180,10 @@ def choose(scene: Scene, name: str, *, budget: Budget | None = None, **options: 
     return Choice(strategy, pool, ranking)
 
 
-def committee_on(scene: Scene, one: int) -> torch.Tensor:
-    """Return what the committee says about one slice: (M,1,C,h,w)."""
-    batch = next(batch for batch in scene.pool if one in batch.ids)
-    position = batch.ids.index(one)
+def committee_on(scene: Scene, number: int) -> torch.Tensor:
+    """Return the committee's probabilities for a slice: (M,1,C,h,w)."""
+    batch = next(batch for batch in scene.pool if number in batch.ids)
+    position = batch.ids.index(number)
     assert batch.probabilities is not None
     return batch.probabilities[:, position : position + 1]
 
@@ -197,9 +197,9 @@ def show(axes: Axes, picture: NDArray[Any], title: str, **options: Any) -> Any:
     return drawn
 
 
-def prediction(scene: Scene, one: int) -> NDArray[np.uint8]:
+def prediction(scene: Scene, number: int) -> NDArray[np.uint8]:
     """Return the predicted classes in their colours: (h,w,3)."""
-    classes = committee_on(scene, one).mean(dim=0)[0].argmax(dim=0).numpy()
+    classes = committee_on(scene, number).mean(dim=0)[0].argmax(dim=0).numpy()
     return scene.palette[classes]
 
 
@@ -211,7 +211,7 @@ def plane_of(scene: Scene) -> dict[int, NDArray[np.float64]]:
     centred = descriptors - descriptors.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     signs = np.sign(axes[:2, np.abs(axes[:2]).argmax(axis=1)].diagonal())  # the sign of an axis is arbitrary
-    ids = [one for batch in batches for one in batch.ids]
+    ids = [number for batch in batches for number in batch.ids]
     return dict(zip(ids, centred @ (axes[:2] * signs[:, None]).T, strict=True))
 
 
@@ -231,16 +231,16 @@ def scatter(
         ringed: name and ids of other points to mark.
     """
     plane = plane_of(scene)
-    points = np.stack([plane[one] for one in choice.pool.ids])
-    known = np.stack([plane[one] for batch in scene.labelled for one in batch.ids])
-    chosen = np.stack([plane[one] for one in choice.first])
+    points = np.stack([plane[number] for number in choice.pool.ids])
+    known = np.stack([plane[number] for batch in scene.labelled for number in batch.ids])
+    chosen = np.stack([plane[number] for number in choice.first])
     if colour is None:
         axes.scatter(*points.T, s=34, color=GREY, label="pool")
     else:
         drawn = axes.scatter(*points.T, s=34, c=colour[1], cmap=COLOURS, label="pool")
         figure.colorbar(drawn, ax=axes, label=colour[0], fraction=0.05, pad=0.02)
     if ringed is not None:
-        marked = np.stack([plane[one] for one in ringed[1]])
+        marked = np.stack([plane[number] for number in ringed[1]])
         axes.scatter(*marked.T, s=95, marker="s", facecolor="none", edgecolor=BLUE, linewidth=1.4, label=ringed[0])
     axes.scatter(*known.T, s=46, marker="x", color="black", linewidth=1.6, label="labelled")
     axes.scatter(*chosen.T, s=130, facecolor="none", edgecolor=ORANGE, linewidth=2.2, label="chosen")
@@ -288,11 +288,11 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 # -- pictures --------------------------------------------------------------------------------------------------------
 def picture_of_map(scene: Scene, name: str) -> Figure:
-    """Show the map of a pixel measure for the slice ranked first, and for the one ranked last."""
+    """Show the map of a pixel measure for the slices ranked first and last."""
     choice = choose(scene, name)
     first, last = choice.ranking.ids[0], choice.ranking.ids[-1]
-    maps = [MEASURES[name](committee_on(scene, one))[0].numpy() for one in (first, last)]
-    scores = [float(choice.pool.information[choice.position(one)]) for one in (first, last)]
+    maps = [MEASURES[name](committee_on(scene, number))[0].numpy() for number in (first, last)]
+    scores = [float(choice.pool.information[choice.position(number)]) for number in (first, last)]
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     axes = figure.subplots(1, 4)
     most = float(np.quantile(maps[0], 0.999))
@@ -315,8 +315,8 @@ def picture_of_batch(
     """Show the chosen batch among the descriptors, and its images."""
     figure, left, right = two_halves()
     scatter(figure, left, scene, choice, colour=colour, ringed=ringed)
-    for number, (axes, one) in enumerate(zip(right, choice.first, strict=True), start=1):
-        show(axes, scene.pixels[one], f"{number}: slice {one}")
+    for place, (axes, number) in enumerate(zip(right, choice.first, strict=True), start=1):
+        show(axes, scene.pixels[number], f"{place}: slice {number}")
     return figure
 
 
@@ -398,10 +398,10 @@ def ceal(scene: Scene) -> Figure:
     pseudo = choice.ranking.pseudo_labels
     ringed = ("pseudo-labels", pseudo)
     scatter(figure, left, scene, choice, colour=("entropy", choice.pool.information.numpy()), ringed=ringed)
-    for axes, one in zip(right[:3], choice.first[:3], strict=True):
-        show(axes, scene.pixels[one], f"ask: slice {one}")
-    for axes, one in zip(right[3:], pseudo[:3], strict=True):
-        show(axes, prediction(scene, one), f"trust: slice {one}")
+    for axes, number in zip(right[:3], choice.first[:3], strict=True):
+        show(axes, scene.pixels[number], f"ask: slice {number}")
+    for axes, number in zip(right[3:], pseudo[:3], strict=True):
+        show(axes, prediction(scene, number), f"trust: slice {number}")
     return figure
 
 
@@ -410,9 +410,9 @@ def cereals(scene: Scene) -> Figure:
     choice = choose(scene, "cereals", budget=Budget(pixels=30 * 64**2), window=64, stride=8, iterations=200)
     figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
     top, bottom = figure.subplots(2, 4)
-    for axes, one in zip(top, choice.ranking.ids, strict=False):
-        show(axes, scene.pixels[one], f"slice {one}: {len(choice.ranking.regions.get(one, ()))} windows")
-        for box in choice.ranking.regions.get(one, ()):
+    for axes, number in zip(top, choice.ranking.ids, strict=False):
+        show(axes, scene.pixels[number], f"slice {number}: {len(choice.ranking.regions.get(number, ()))} windows")
+        for box in choice.ranking.regions.get(number, ()):
             axes.add_patch(
                 Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=ORANGE, linewidth=2)
             )
@@ -439,18 +439,20 @@ def stream(scene: Scene) -> Figure:
     selection = StreamSelection(rate=0.25)
     decisions = []
     for position in arriving:
-        one = slice(position, position + 1)
+        single = slice(position, position + 1)
         decisions.append(
             selection.decide(
-                Observation(ids=observed.ids[one], information=observed.information[one], size=observed.size[one])
+                Observation(
+                    ids=observed.ids[single], information=observed.information[single], size=observed.size[single]
+                )
             )
         )
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
     place = np.arange(1, len(decisions) + 1)
-    kept = np.array([one.keep for one in decisions])
-    scores = np.array([one.score for one in decisions])
-    thresholds = np.array([one.threshold for one in decisions])
+    kept = np.array([decision.keep for decision in decisions])
+    scores = np.array([decision.score for decision in decisions])
+    thresholds = np.array([decision.threshold for decision in decisions])
     shown = np.where(np.isfinite(thresholds), thresholds, np.nan)
     axes.scatter(place[~kept], scores[~kept], s=34, color=GREY, label="passed over")
     axes.scatter(place[kept], scores[kept], s=70, marker="D", color=ORANGE, label="kept")

@@ -4,8 +4,8 @@
     python scripts/update_dashboard_assets.py --check                # only compare, change nothing
 
 They are shipped unchanged, so that the dashboard works without the internet and under a policy that runs no script of
-another host. To update one: change its version here, run this, look at every page (docs/dashboard.md), and commit the
-files with `vendor.json`, which holds their checksums; a test compares them.
+another host. To update a file: change its version here, run this, look at every page (docs/dashboard.md), and commit
+the files with `vendor.json`, which holds their checksums; a test compares them.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def fetched(asset: Asset) -> dict[str, bytes]:
         command = ["npm", "pack", "--silent", f"{asset.package}@{asset.version}"]
         packed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.split()[-1]
         with tarfile.open(Path(folder) / packed) as archive:
-            found = {}
+            files = {}
             for path, kept in ((asset.file, name), (asset.licence_file, f"{name}.LICENSE.txt")):
                 member = archive.extractfile(f"package/{path}")
                 assert member is not None, path
-                found[kept] = member.read()
-    return found
+                files[kept] = member.read()
+    return files
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ Deviations:
 - No candidates for a pseudo-label are images that a person has labelled in part, and those where a single class is
   predicted: a network that misses its objects is the surest of those it misses altogether.
 
-An image that takes a ninth of another one's effort has more than four times its weight, if both promise the same:
+An image that takes a ninth of another image's effort has more than four times its weight, if both promise the same:
 
     >>> import torch
     >>> expensive, cheap = effort_factors(torch.tensor([18.0, 2.0]), 1.0).tolist()
@@ -132,11 +132,11 @@ class Auto(MeasuredUncertainty):
         sureness = pool.descriptors[:, -1].double().cpu().numpy()
         asked = set(round.budget.take(order.tolist(), pool.size))
         certain = [
-            one
-            for one in selection.by_information(pool.ids, sureness).tolist()
-            if sureness[one] >= max(self._confident_from, _LEAST_SURENESS)
-            and one not in asked
-            and pool.ids[one] not in known
+            position
+            for position in selection.by_information(pool.ids, sureness).tolist()
+            if sureness[position] >= max(self._confident_from, _LEAST_SURENESS)
+            and position not in asked
+            and pool.ids[position] not in known
         ]
         return certain[: int(self._confident * len(known))]
 
@@ -166,8 +166,10 @@ def class_confidence(mean: Tensor, valid: Tensor) -> Tensor:
     """
     largest, classes = mean.max(dim=1)  # (B,H,W)
     where = [(classes == index) & valid for index in range(mean.shape[1])]
-    sums = torch.stack([image_mean(largest, one) for one in where]).sum(dim=0)  # 0 of a class that is not predicted
-    seen = torch.stack([one.flatten(1).any(dim=1) for one in where]).sum(dim=0)
+    sums = torch.stack([image_mean(largest, pixels) for pixels in where]).sum(
+        dim=0
+    )  # 0 of a class that is not predicted
+    seen = torch.stack([pixels.flatten(1).any(dim=1) for pixels in where]).sum(dim=0)
     return torch.where(seen > 1, sums / seen.clamp(min=1), 0)
 
 

@@ -1,7 +1,7 @@
 """A convolutional β-VAE for small square images.
 
 Papers: Kingma, Welling, "Auto-encoding variational Bayes", 2013, arXiv 1312.6114; Higgins et al., "beta-VAE", 2017.
-Four convolutions of stride 2, each twice as wide as the one before, and their mirror image.
+Four convolutions of stride 2, each twice as wide as the previous, and their mirror image.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the variance of the latents: (B,3,h,w) -> 2 x (B,latent)."""
-        found = self.encoder(images - 0.5)
-        return self.mean(found), self.log_variance(found)
+        encoded = self.encoder(images - 0.5)
+        return self.mean(encoded), self.log_variance(encoded)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images, not confined to [0, 1]: (B,latent) -> (B,3,S,S)."""
@@ -65,7 +65,7 @@ def latents_drawn(mean: Tensor, log_variance: Tensor, chance: torch.Generator) -
 def negative_elbo(images: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, *, beta: float) -> Tensor:
     """Return -ELBO of each image: ½ Σ (x - x̂)² over its values + β KL(N(μ, σ²) || N(0, 1)) over its latents.
 
-    Sums over one image, not means: only then have error and divergence the proportion that a Gaussian of unit
+    Sums over an image, not means: only then have error and divergence the proportion that a Gaussian of unit
     variance around x̂ gives them. Nothing is summed over the batch.
 
     Args:
@@ -75,10 +75,10 @@ def negative_elbo(images: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: T
     Returns:
         (B), ≥ 0.
 
-    >>> zero, one = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
-    >>> negative_elbo(zero, one, torch.zeros(1, 4), torch.zeros(1, 4), beta=1.0)  # 12 values off by 1, KL 0
+    >>> black, white = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    >>> negative_elbo(black, white, torch.zeros(1, 4), torch.zeros(1, 4), beta=1.0)  # 12 values off by 1, KL 0
     tensor([6.])
-    >>> negative_elbo(one, one, torch.full((1, 4), 3.0), torch.zeros(1, 4), beta=1.0)  # 4 latents of 3² / 2
+    >>> negative_elbo(white, white, torch.full((1, 4), 3.0), torch.zeros(1, 4), beta=1.0)  # 4 latents of 3² / 2
     tensor([18.])
     """
     error = (images - rebuilt).square().flatten(1).sum(dim=1) / 2  # (B)

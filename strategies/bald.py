@@ -7,7 +7,7 @@ Equation: I(y; θ | x) = H[E_θ p(y|x, θ)] - E_θ H[p(y|x, θ)], the informatio
 
 Deviations:
 - Divided by log C like the entropy, which changes no order: scores compare between projects.
-- The sources choose one instance; an image is scored by the mean over its pixels, and all images are ranked.
+- The sources choose a single instance; an image is scored by the mean over its pixels, and all images are ranked.
 - Pixels that are padding or that a person has labelled do not count.
 - A committee of copies is refused: see `strategies.committee.check_committee`.
 

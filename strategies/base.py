@@ -3,7 +3,7 @@
 A strategy maps and reduces. `observe` maps each `Batch` of a pool, however large, to a small `Observation`;
 `rank` reduces the observations of the whole pool to one `Ranking`. Throughout the package higher = label sooner.
 
-Letters mean one thing everywhere: M committee members, B images of a batch, C classes, H, W pixels,
+Letters mean the same everywhere: M committee members, B images of a batch, C classes, H, W pixels,
 D length of a descriptor, N images of a pool.
 """
 

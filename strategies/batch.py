@@ -24,7 +24,7 @@ from strategies.checks import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Some images of a pool with what a network says about them; all tensors on one device.
+    """Images of a pool with a network's predictions of them; all tensors on the same device.
 
     Attributes:
         ids: (B) distinct names of the images.

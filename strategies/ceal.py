@@ -5,16 +5,16 @@ et al., "Cost-effective active learning for melanoma segmentation", 2017, arXiv 
 Gu, "Active Learning and Its Application in Semantic Segmentation" (the survey), section III.A.1. The survey numbers
 no equation.
 In round t the most uncertain images are asked for, and those whose entropy is below δ_t = δ_0 - t · decay (not below
-0) get their prediction as pseudo-label, until the next round finds out anew.
+0) get their prediction as pseudo-label, until the next round decides anew.
 
 Deviations:
 - An image's entropy is the mean over its pixels, divided by log C.
 - The melanoma paper's groups are shares of the budget, and its pixel weights are those of a mean, so that images
   of different size compare: Σ w u / Σ w with w the distance to the nearest pixel of another class, or of background.
-- An image where nothing is detected is no candidate for a pseudo-label when groups are used, nor is one that
-  a person has labelled in part.
+- An image where nothing is detected is no candidate for a pseudo-label when groups are used, nor is an image
+  that a person has labelled in part.
 
-A certain image and two uncertain ones, of which one is asked for:
+A certain and two uncertain images, of which one is asked for:
 
     >>> import torch
     >>> from strategies.base import Batch, Budget
@@ -56,7 +56,7 @@ class Ceal(MeasuredUncertainty):
         decay: what δ loses each round.
         confident_from: the first round that proposes pseudo-labels.
         confident_most: how many it proposes at most, the most certain first; None for all.
-        confident_growth: how many more the rounds after it may, each more than the one before.
+        confident_growth: how many more the rounds after it may, each more than the previous.
         groups: in what proportion the budget is split over images where nothing is detected, the most uncertain and
             random ones, in this order. What is missing of the first group goes to the second.
         background: the class of pixels where nothing is detected.
@@ -128,7 +128,7 @@ class Ceal(MeasuredUncertainty):
         return max(0.0, self._threshold - self._decay * round)
 
     def _order(self, round: Round) -> Order:
-        """Put the groups first, one after the other, then the rest by information."""
+        """Put the groups first, in turn, then the rest by information."""
         pool = round.unlabelled
         uncertain = selection.by_information(pool.ids, pool.information.cpu().numpy())
         asked = self._asked(pool, uncertain.tolist(), self._count(round), round.generator)
@@ -142,7 +142,8 @@ class Ceal(MeasuredUncertainty):
         pool = round.unlabelled
         asked = set(order[: self._count(round)].tolist())
         known = set(round.labelled.ids) if round.labelled is not None else set()
-        certain = [one for one in self._certain(pool, round.number) if one not in asked and pool.ids[one] not in known]
+        candidates = (position for position in self._certain(pool, round.number) if position not in asked)
+        certain = [position for position in candidates if pool.ids[position] not in known]
         return certain[: self._limit(round.number)]
 
     def _count(self, round: Round) -> int:
@@ -151,14 +152,14 @@ class Ceal(MeasuredUncertainty):
         return len(round.budget.take(selection.by_information(pool.ids, pool.information.cpu().numpy()), pool.size))
 
     def _asked(self, pool: Observation, uncertain: list[int], count: int, generator: torch.Generator) -> list[int]:
-        """Return the positions to label: nothing detected, most uncertain and random ones, none of them twice."""
+        """Return the positions to label: nothing detected, most uncertain and random, none of them twice."""
         ends = [math.floor(count * sum(self._shares[: group + 1]) + 0.5) for group in range(3)]
         asked = []
         if ends[0]:
             undetected = self._undetected(pool)
-            asked = [one for one in uncertain if undetected[one]][: ends[0]]
+            asked = [position for position in uncertain if undetected[position]][: ends[0]]
         out = set(asked)
-        asked += [one for one in uncertain if one not in out][: ends[1] - len(asked)]
+        asked += [position for position in uncertain if position not in out][: ends[1] - len(asked)]
         if ends[2] > ends[1]:
             by_id = selection.by_id(pool.ids)
             left = by_id[~np.isin(by_id, asked)]
@@ -241,7 +242,7 @@ def depth(classes: NDArray[np.int64], background: int) -> NDArray[np.float64]:
     [[1.0, 1.0]]
     """
     deep = np.zeros(classes.shape)
-    for one in np.unique(classes[classes != background]):
-        mask = classes == one
+    for index in np.unique(classes[classes != background]):
+        mask = classes == index
         deep += mask if mask.all() else ndimage.distance_transform_edt(mask)
     return deep

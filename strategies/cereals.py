@@ -10,7 +10,7 @@ Deviations:
 - Any pixel measure can stand for I, not only entropy and vote entropy; with the fusion "information" it drives the
   choice of windows alone.
 - Normalised from the least to the largest window of the pool. Where all windows cost the same C is 0, and where
-  all are as informative I is 1, so that the other one decides.
+  all are as informative I is 1, so that the other decides.
 - C comes from a small network without pretrained weights (see `strategies.cost_network`). Before there are cost
   maps to learn from, it is the length of the predicted boundaries.
 - Pixels that a person has labelled have neither information nor cost.
@@ -48,7 +48,7 @@ from strategies.uncertainty import image_information
 
 Values = NDArray[np.float64]
 Fusion = Callable[[Values, Values], Values]
-"""Score of windows from their information and their cost, arrays of one shape with values in [0, 1]."""
+"""Score of windows from their information and their cost, arrays of the same shape with values in [0, 1]."""
 
 _BATCH = 16
 """Crops in a step of the cost network's training."""
@@ -184,8 +184,8 @@ class Cereals(training.Learner[_Trained], MeasuredUncertainty):
             size: tuple[int, int] = tuple(batch.size[position].tolist())
             density = size[0] * size[1] / (height * width)  # pixels of the original image per pixel of the map
             cost = self._cost(batch.images[position, :, :height, :width], classes[inside], size)
-            both = (torch.where(open_pixels[inside], one, 0) for one in (pixels[inside] * density, cost))
-            grids.append(torch.stack([self._windows.sums(one, size) for one in both]))
+            both = (torch.where(open_pixels[inside], values, 0) for values in (pixels[inside] * density, cost))
+            grids.append(torch.stack([self._windows.sums(values, size) for values in both]))
         return replace(Observation.from_batch(batch, information=information), regions=tuple(grids))
 
     def _ranking(self, round: Round) -> Ranking:
@@ -223,7 +223,7 @@ class Cereals(training.Learner[_Trained], MeasuredUncertainty):
             for kind, constant in ((0, 1.0), (1, 0.0))
         )
         scores = [self._fusion(*both) for both in zip(information, cost, strict=True)]
-        if not all(np.isfinite(one).all() for one in scores):
+        if not all(np.isfinite(grid).all() for grid in scores):
             raise ValueError("fusion: expected finite scores, received NaN or infinity")
         return scores
 

@@ -1,6 +1,6 @@
 """Checks of what enters the package: every message says what was expected and what was received.
 
-A check that passes costs one pass over the data; only a failing one looks closer to word its message.
+A check that passes costs one pass over the data; only a failing check looks closer to word its message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def unique_ids(field: str, ids: Iterable[Id]) -> tuple[Id, ...]:
         ValueError: other types, a mixture of both, or an id that occurs twice.
     """
     plain: tuple[Id, ...] = tuple(ids.tolist() if hasattr(ids, "tolist") else ids)
-    kinds = {type(one) for one in plain}
+    kinds = {type(own) for own in plain}
     if kinds not in (set(), {str}, {int}):
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise ValueError(f"{field}: expected all str or all int, received {names}")
@@ -45,7 +45,7 @@ def image_sizes(field: str, value: Any, count: int, device: torch.device) -> Ten
     """Return heights and widths as (count,2) int64 on the device.
 
     Raises:
-        ValueError: another shape, not integers, or a side shorter than one pixel.
+        ValueError: another shape, not integers, or a side shorter than a pixel.
     """
     sizes = torch.as_tensor(value, device=device)
     if count == 0 and sizes.numel() == 0:

@@ -9,7 +9,7 @@ Deviations:
 - The class with the smallest predicted area in the pool has its turn first; classes predicted nowhere have none.
 - The other picks, and all images beyond the budget, are drawn alike. Information is 0.
 
-Ten images of sky; a bird is seen in one of them. Of two picks one is for birds:
+Ten images of sky; a bird is seen in the last. Of two picks one is for birds:
 
     >>> import torch
     >>> from strategies.base import Budget, Observation
@@ -69,10 +69,10 @@ class ClassBalanced(Strategy):
         turns = in_turns(
             shares,
             others=anyhow,
-            areas=np.array([math.fsum(one) for one in shares.T]),
+            areas=np.array([math.fsum(column) for column in shares.T]),
             share=self._share,
             generator=round.generator,
             limit=min(round.budget.images or len(order), len(order)),
         )
-        picks = round.budget.take((int(order[one]) for one in turns), pool.size)
+        picks = round.budget.take((int(order[turn]) for turn in turns), pool.size)
         return selection.first_then(picks, order[anyhow])

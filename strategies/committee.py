@@ -1,4 +1,4 @@
-"""What a committee says, summed over its members in one pass, and the check that it is a committee at all.
+"""Sums over the members of a committee, taken in a single pass, and the check that its members differ.
 
 A committee comes from dropout at prediction (Gal and Ghahramani, "Dropout as a Bayesian approximation", 2016) or
 from networks trained on resamples of the labels (an ensemble). Twenty members of 19 classes at 1024x2048 pixels
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _TILE = 2**18
-"""Numbers (B,C,h,W) of one member in a tile: the few sums that are kept of it fit a processor's cache."""
+"""Numbers (B,C,h,W) of a member in a tile: the few sums that are kept of it fit a processor's cache."""
 
 
 class CommitteeSums:
@@ -112,7 +112,7 @@ def surprise(probabilities: Tensor) -> Tensor:
 def _most_probable(member: Tensor) -> Tensor:
     """Return the first of the most probable classes: (C,B,h,W) -> (B,h,W) int64."""
     best = member[0].clone()
-    index = torch.zeros_like(best, dtype=torch.int16)  # written C times: a narrow one is written faster
+    index = torch.zeros_like(best, dtype=torch.int16)  # written C times: a narrow type is written faster
     for number, plane in enumerate(member[1:], start=1):
         index.masked_fill_(plane > best, number)
         torch.maximum(best, plane, out=best)

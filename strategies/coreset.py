@@ -1,4 +1,4 @@
-"""Core-set: label images such that every image of the pool is like a labelled one.
+"""Core-set: label images such that every image of the pool is like a labelled image.
 
 Paper: Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach", 2018 (arXiv
 1708.00489).
@@ -12,10 +12,10 @@ Deviations:
 - The paper's mixed-integer refinement, which leaves out outliers, is not done: the greedy choice has no solver to
   wait for, and is what later work compares with.
 - With nothing labelled the image nearest to the pool's mean comes first; the paper starts from labels.
-- Beyond the budget images follow by their distance to the nearest labelled or chosen one.
+- Beyond the budget images follow by their distance to the nearest labelled or chosen image.
 - An image labelled in part is its own centre: at distance 0 it comes last.
 
-Three unlabelled images on a line beside a labelled one at 0:
+Three unlabelled images on a line beside a labelled image at 0:
 
     >>> import torch
     >>> from strategies.base import Budget, Observation

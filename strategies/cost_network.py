@@ -124,7 +124,7 @@ def stacked(parts: Sequence[Crop]) -> tuple[Tensor, Tensor, Tensor]:
     height = max(part.known.shape[0] for part in parts)
     width = max(part.known.shape[1] for part in parts)
     images, effort, known = (
-        torch.stack([functional.pad(one, (0, width - one.shape[-1], 0, height - one.shape[-2])) for one in values])
+        torch.stack([functional.pad(own, (0, width - own.shape[-1], 0, height - own.shape[-2])) for own in values])
         for values in zip(*((part.pixels, part.effort, part.known) for part in parts), strict=True)
     )
     return images.float() / 255, effort, known

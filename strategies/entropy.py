@@ -6,11 +6,11 @@ Equation: survey Eq. 3, x* = argmax_x -Σ_i P(y_i|x) log P(y_i|x).
 
 Deviations:
 - Divided by log C, which changes no order: scores compare between projects, and nothing is rescaled per image.
-- The sources choose one instance; an image is scored by the mean over its pixels, and all images are ranked.
+- The sources choose a single instance; an image is scored by the mean over its pixels, and all images are ranked.
 - Pixels that are padding or that a person has labelled do not count.
 - With a committee (M > 1) the members' mean stands for P(y|x).
 
-A sure image and an unsure one, of a single pixel each:
+A sure and an unsure image, of a single pixel each:
 
     >>> import torch
     >>> from strategies.base import Batch

@@ -53,7 +53,7 @@ class Entry:
         window_share: part of the images' width that simulations give the option `window`, and a third of that
             `stride`, where neither is given; None for methods without these options.
         presets: name -> options of a paper. The option `preset` stands for them.
-        package: name and version of the package that registered it; empty for the methods of this one.
+        package: name and version of the package that registered it; empty for the methods of this package.
 
     Raises:
         ValueError: on creation, when an attribute is not as above; it says what was expected and what was received.
@@ -141,7 +141,7 @@ class Entry:
             raise ValueError(f"{where} is no Strategy: let its class inherit from strategies.Strategy. {REMEDY}")
         if getattr(method, "name", None) != self.name:
             received = getattr(method, "name", None)
-            raise ValueError(f"{where} has the name {received!r}: let class and Entry have one name. {REMEDY}")
+            raise ValueError(f"{where} has the name {received!r}: give class and Entry the same name. {REMEDY}")
 
 
 def _class(module: str, name: str) -> type[Strategy]:

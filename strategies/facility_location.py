@@ -48,7 +48,7 @@ class FacilityLocation:
     """Chooses images that cover a pool.
 
     Args:
-        descriptors: (N,D) of the pool; one of zeros is like nothing.
+        descriptors: (N,D) of the pool; a descriptor of zeros is like nothing.
         threshold: similarities from it count 1, others 0 (maximum cover); None: similarities count as they are.
         memory: bytes for keeping similarities; besides it takes O(K·chunk + N). It changes no result.
 
@@ -73,7 +73,7 @@ class FacilityLocation:
         >>> picks = location.picks(np.arange(4))
         >>> next(picks), location.value  # the first two are alike: it covers 2 images
         (0, 2.0)
-        >>> list(picks)  # the second one adds nothing any more
+        >>> list(picks)  # the second adds nothing any more
         [2, 3, 1]
         """
         parts, gains = self._compared(unit_steps(self._descriptors[candidates]))

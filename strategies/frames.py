@@ -25,6 +25,6 @@ def extents(valid: Tensor) -> list[tuple[int, int]]:
 
 
 def _last_true(line: Tensor) -> Tensor:
-    """Return one more than the last position (B) at which (B,L) is True; 0 without one."""
+    """Return the last position (B) at which (B,L) is True, plus 1; 0 where none is."""
     numbers = torch.arange(1, line.shape[1] + 1, device=line.device)
     return (line * numbers).amax(dim=1)  # (B)

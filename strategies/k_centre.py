@@ -1,6 +1,6 @@
 """Greedy k-centre: cover a pool with balls around chosen images, the largest ball as small as the greedy rule can.
 
-Each pick is the image farthest from all centres so far; the radius is at most twice the best possible one
+Each pick is the image farthest from all centres so far; the radius is at most twice the best possible radius
 (Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985).
 
 A pick costs one product of the descriptors with the new centre, O(N·D), in their own precision. It bounds every
@@ -40,7 +40,7 @@ class KCentre:
         self._approach(centres)
 
     def picks(self) -> Iterator[int]:
-        """Yield positions until every image is chosen; without a centre the one nearest to the mean comes first.
+        """Yield positions until every image is chosen; without a centre the image nearest to the mean comes first.
 
         >>> line = np.array([[0.0], [1.0], [4.0], [9.0]])  # the mean is 3.5
         >>> list(KCentre(line, np.empty((0, 1)), np.arange(4)).picks())  # 4, then 9 (5 off), 0 (4 off), 1

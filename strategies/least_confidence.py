@@ -5,11 +5,11 @@ Semantic Segmentation" (the survey), section I.B.1.
 Equation: survey Eq. 1, x* = argmax_x 1 - P(ŷ|x), ŷ the most probable class.
 
 Deviations:
-- The sources choose one instance; an image is scored by the mean over its pixels, and all images are ranked.
+- The sources choose a single instance; an image is scored by the mean over its pixels, and all images are ranked.
 - Pixels that are padding or that a person has labelled do not count.
 - With a committee (M > 1) the members' mean stands for P(y|x).
 
-A sure image and an unsure one, of a single pixel each:
+A sure and an unsure image, of a single pixel each:
 
     >>> import torch
     >>> from strategies.base import Batch

@@ -6,11 +6,11 @@ Equation: survey Eq. 2, x* = argmin_x P(ŷ1|x) - P(ŷ2|x), ŷ1 and ŷ2 the two m
 
 Deviations:
 - Eq. 2 is minimised; the map is 1 minus the margin, so that higher = label sooner here as everywhere.
-- The sources choose one instance; an image is scored by the mean over its pixels, and all images are ranked.
+- The sources choose a single instance; an image is scored by the mean over its pixels, and all images are ranked.
 - Pixels that are padding or that a person has labelled do not count.
 - With a committee (M > 1) the members' mean stands for P(y|x).
 
-A sure image and an unsure one, of a single pixel each:
+A sure and an unsure image, of a single pixel each:
 
     >>> import torch
     >>> from strategies.base import Batch

@@ -74,7 +74,7 @@ class Ranking:
         ids: (N) every unlabelled id exactly once, the most valuable first.
         priority: (N) float64 on the CPU, in [0, 1], strictly decreasing.
         regions: what to label of an image, by id, the best first; the whole image where there is no entry or
-            an empty one.
+            an empty entry.
         pseudo_labels: ids whose prediction may train the model in place of a label, for this round only.
 
     Raises:
@@ -89,7 +89,7 @@ class Ranking:
     def __post_init__(self) -> None:
         ids = unique_ids("Ranking.ids", self.ids)
         priority = torch.as_tensor(self.priority, dtype=torch.float64, device="cpu")
-        regions = {one: tuple(boxes) for one, boxes in self.regions.items()}
+        regions = {image: tuple(boxes) for image, boxes in self.regions.items()}
         pseudo_labels = unique_ids("Ranking.pseudo_labels", self.pseudo_labels)
         assign(self, ids=ids, priority=priority, regions=regions, pseudo_labels=pseudo_labels)
         _check_known("Ranking.regions", regions, ids)

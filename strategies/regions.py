@@ -8,8 +8,8 @@ Frames: windows are laid out in pixels of the original image, the maps in pixels
 may be smaller. A window's border may therefore fall inside a pixel of the map; it then counts by the part inside.
 
 Choosing is greedy by nature: the best window anywhere, then the best that does not overlap it, and so on. Since
-windows suppress each other within one image only, a heap of each image's best window is all that has to be kept
-in order: linear in the number of windows, plus one look at one image for each window chosen.
+windows suppress each other within an image only, a heap of each image's best window is all that has to be kept
+in order: linear in the number of windows, plus a look at an image for each window chosen.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Windows:
         )
 
     def place(self, region: Region) -> tuple[int, int]:
-        """Return the row and the column of a window: windows before the last one are a step apart."""
+        """Return the row and the column of a window: windows before the last are a step apart."""
         return -(-region.top // self.stride), -(-region.left // self.stride)
 
     def overlapping(self, size: tuple[int, int], box: Region) -> tuple[slice, slice]:
@@ -217,15 +217,15 @@ def rank(
         windows=windows,
         area=budget.in_pixels(pool.size),
     )
-    found = {by_id[place]: boxes for place, boxes in chosen.items()}
+    asked = {by_id[place]: boxes for place, boxes in chosen.items()}
     if costs is not None:
-        found = {place: _priced(boxes, costs[place], windows) for place, boxes in found.items()}
-    return _ranking(pool, found)
+        asked = {position: _priced(boxes, costs[position], windows) for position, boxes in asked.items()}
+    return _ranking(pool, asked)
 
 
 def _priced(chosen: Sequence[Region], costs: NDArray[np.float64], windows: Windows) -> list[Region]:
-    """Give the chosen windows of one image their cost, of (rows,columns)."""
-    return [replace(one, cost=float(costs[windows.place(one)])) for one in chosen]
+    """Give the chosen windows of an image their cost, out of (rows,columns)."""
+    return [replace(window, cost=float(costs[windows.place(window)])) for window in chosen]
 
 
 def _ranking(pool: Observation, chosen: Mapping[int, Sequence[Region]]) -> Ranking:

@@ -89,7 +89,7 @@ class Registry:
         return loaded
 
     def described(self, name: str) -> Entry:
-        """Return the facts of a method; of one that is unknown or cannot be used, an entry that promises nothing."""
+        """Return the facts of a method; of a method that is unknown or cannot be used, an entry without any needs."""
         try:
             return self.entry(name)
         except ValueError:
@@ -127,22 +127,22 @@ class Registry:
         return {name: same[0] for name, same in points.items() if name not in complaints}, complaints
 
     def _complaint(self, name: str, points: list[EntryPoint]) -> str:
-        """Say why entry points of one name cannot be used; "" if they can."""
+        """Return why entry points of the same name cannot be used; "" if they can."""
         if not NAME.fullmatch(name):
             return f"{_where(points[0])} has no valid name: use small letters, digits and underscores. {REMEDY}"
         if name in self._own or name in _RESERVED:
-            return f"{_where(points[0])} has the name of one of nextmask's own: give it another one. {REMEDY}"
+            return f"{_where(points[0])} has the name of one of nextmask's own: give it another name. {REMEDY}"
         if len(points) > 1:
             both = " and ".join(_where(point) for point in points)
-            return f"{both} register one name: uninstall all but one of these packages, or rename one."
+            return f"{both} register the same name: uninstall all but one of these packages, or rename one."
         return ""
 
     def _load(self, name: str) -> Entry | str:
         """Return the entry that a package registers, or what is wrong with it; each is imported once."""
         if name not in self._loaded:
-            self._loaded[name] = found = _entry_of(self._registered[name])
-            if isinstance(found, str):
-                logger.warning("%s", found)
+            self._loaded[name] = loaded = _entry_of(self._registered[name])
+            if isinstance(loaded, str):
+                logger.warning("%s", loaded)
         return self._loaded[name]
 
 
@@ -156,7 +156,7 @@ def _entry_of(point: EntryPoint) -> Entry | str:
         kind = type(entry).__name__
         return f"{_where(point)} names a {kind}: let it name a strategies.Entry (docs/strategies.md). {REMEDY}"
     if entry.name != point.name:
-        return f"{_where(point)} names an Entry of {entry.name!r}: let both have one name. {REMEDY}"
+        return f"{_where(point)} names an Entry of {entry.name!r}: give both the same name. {REMEDY}"
     return replace(entry, package=_package(point))
 
 

@@ -1,4 +1,4 @@
-"""Ordering as pure functions on small arrays of one entry per image.
+"""Ordering as pure functions on small arrays with an entry per image.
 
 Positions are indices into the arrays that were passed, int64 (N). Everything starts from the order of the
 ids, so that neither the order of the pool nor the size of its batches can show in a ranking.

@@ -3,7 +3,7 @@
 Paper: Gu, "Active Learning and Its Application in Semantic Segmentation" (the survey), section I.A; the threshold is
 the balanced incremental quantile filter of Kottke, Krempl and Spiliopoulou, "Probabilistic active learning in
 datastreams", 2015.
-Equation: with w the scores of the last `window` images, this one's included, an image is kept if its score reaches
+Equation: with w the scores of the last `window` images, the arriving image included, it is kept if its score reaches
 quantile(w, 1 - rate) - (max w - min w) · (rate · seen - kept) / tolerance.
 
 The quantile keeps the most informative share of what has come lately; the second term lowers it while the budget is
@@ -57,7 +57,7 @@ class Decision:
 
 
 class StreamSelection:
-    """Decides about one observed image after the other; whatever strategy observed them.
+    """Decides about observed images, one at a time; whatever strategy observed them.
 
     Args:
         rate: share of the images to keep, in (0, 1].

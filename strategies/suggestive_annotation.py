@@ -18,9 +18,9 @@ Deviations:
 - Any committee will do, dropout's, too; and any pixel measure. The paper's is `std` over 4 bootstrapped networks.
 - A budget above k is filled k by k, each time out of the K most uncertain images left; what is covered stays so.
   Images beyond the budget follow by uncertainty.
-- Of images that add the same the more uncertain one comes first, then the smaller id.
+- Of images that add the same the more uncertain comes first, then the smaller id.
 
-Three images in S_c, two of them alike; the most uncertain one is like nothing else in the pool:
+Three images in S_c, two of them alike; the most uncertain is like nothing else in the pool:
 
     >>> import torch
     >>> from strategies.base import Budget, Observation

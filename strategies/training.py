@@ -1,7 +1,7 @@
-"""What methods with networks of their own have in common: seeded, resumable training within a deadline.
+"""Training that methods with networks of their own share: seeded, resumable, within a deadline.
 
 The random numbers of a step depend on the run's seed and the step's number alone. A run that was interrupted,
-saved and taken up by another process therefore ends like one that was not.
+saved and continued by another process therefore ends like an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _FIELDS = {"kind", "settings", "seed", "data", "step", "restarts", "modules", "o
 
 
 class Sample(Generic[_Value]):
-    """A bounded random sample of a stream that depends on the keys offered, not on their order.
+    """A bounded random sample of values, which depends on the keys offered, not on their order.
 
     The values whose keys have the smallest hashes stay.
 
     >>> kept = [Sample(2), Sample(2)]
-    >>> for one in "abcdef":
-    ...     kept[0].offer(one, one)
-    >>> for one in "fbdace":
-    ...     kept[1].offer(one, one)
+    >>> for key in "abcdef":
+    ...     kept[0].offer(key, key)
+    >>> for key in "fbdace":
+    ...     kept[1].offer(key, key)
     >>> kept[0].values() == kept[1].values(), len(kept[0].values())
     (True, 2)
     """
@@ -123,7 +123,7 @@ class Run:
         self._train(False)
 
     def descend(self, index: int, loss: Tensor) -> None:
-        """Take one step of the optimiser of that module."""
+        """Take a step of the optimiser of that module."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -138,8 +138,8 @@ class Run:
             "data": self.data,
             "step": self.step,
             "restarts": self.restarts,
-            "modules": [_copy(one.state_dict()) for one in self._modules],
-            "optimizers": [_copy(one.state_dict()) for one in self._optimizers],
+            "modules": [_copy(module.state_dict()) for module in self._modules],
+            "optimizers": [_copy(optimizer.state_dict()) for optimizer in self._optimizers],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -160,7 +160,7 @@ class Run:
         self.restarts = state["restarts"]
 
     def _new_optimizers(self) -> list[torch.optim.Adam]:
-        return [torch.optim.Adam(one.parameters(), lr=self._learning_rate) for one in self._modules]
+        return [torch.optim.Adam(module.parameters(), lr=self._learning_rate) for module in self._modules]
 
     def _train(self, mode: bool) -> None:
         for module in self._modules:
@@ -208,9 +208,9 @@ def stable_hash(key: str) -> int:
 def digest(tensors: Iterable[Tensor]) -> str:
     """Return a digest of the values of tensors on any device, in order."""
     total = hashlib.blake2b(digest_size=16)
-    for one in tensors:
-        total.update(repr((one.dtype, tuple(one.shape))).encode())
-        total.update(one.detach().cpu().contiguous().numpy().tobytes())
+    for tensor in tensors:
+        total.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
 
 
@@ -244,12 +244,12 @@ def drawn(build: Callable[[], _Build], seed: int) -> _Build:
 
 def picked(values: Sequence[_Value], count: int, generator: torch.Generator) -> list[_Value]:
     """Draw that many of the values, with replacement."""
-    return [values[one] for one in torch.randint(len(values), (count,), generator=generator).tolist()]
+    return [values[index] for index in torch.randint(len(values), (count,), generator=generator).tolist()]
 
 
 def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, Mapping):
-        return {key: _copy(one) for key, one in value.items()}
-    return [_copy(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -1,7 +1,7 @@
 """Drawing images class by class: a share of the picks goes to the classes in turn, the others are drawn from all.
 
 The smallest of exponential numbers, each divided by its weight, falls to an image with a probability proportional to
-the weight; so does the next one among the rest. One number per image and class is therefore all the chance it takes.
+the weight; so does the next among the rest. A single random number per image and class therefore suffices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Values = NDArray[np.float64]
 
 
 def drawn(weights: Values, generator: torch.Generator) -> list[int]:
-    """Draw all positions without replacement, each next one in proportion to its weight: (N), positive."""
+    """Draw all positions without replacement, each in proportion to its weight: (N), positive."""
     order: list[int] = np.argsort(exponential(len(weights), generator) / weights, kind="stable").tolist()
     return order
 
@@ -65,16 +65,16 @@ def _picks(others: Sequence[int], queues: deque[Iterator[int]], share: float) ->
         stratified = math.floor((count + 1) * share) > math.floor(count * share)
         pick = _next_of_classes(queues, taken) if stratified else None
         if pick is None:
-            pick = next(one for one in plain if one not in taken)
+            pick = next(position for position in plain if position not in taken)
         taken.add(pick)
         yield pick
 
 
 def _next_of_classes(queues: deque[Iterator[int]], taken: set[int]) -> int | None:
-    """Take an image from the class whose turn it is; None when no class has one left."""
+    """Take an image from the class whose turn it is; None when no class has an image left."""
     while queues:
         queue = queues.popleft()
-        pick = next((one for one in queue if one not in taken), None)
+        pick = next((position for position in queue if position not in taken), None)
         if pick is not None:
             queues.append(queue)
             return pick

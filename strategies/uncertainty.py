@@ -2,7 +2,7 @@
 
 Pixel maps take probabilities (M,B,C,H,W), non-negative with sum 1 over C, in any floating dtype, and return
 (B,H,W) in [0, 1], higher = more uncertain; float64 for float64 input, float32 otherwise. They are computed on
-the mean over the M members where not said otherwise, without gradients. Nothing is rescaled per image, so values
+the mean over the M members unless stated otherwise, without gradients. Nothing is rescaled per image, so values
 compare between images and projects.
 
 Two properties that rankings rely on:
@@ -32,7 +32,7 @@ _FIXED_POINT = 2.0**30
 def least_confidence(probabilities: Tensor) -> Tensor:
     """Return 1 - p1, where p1 is the largest class probability (survey Eq. 1): (M,B,C,H,W) -> (B,H,W).
 
-    Zero for a one-hot distribution, 1 - 1/C for a uniform one.
+    Zero for a one-hot distribution, 1 - 1/C for a uniform distribution.
 
     >>> least_confidence(torch.tensor([0.75, 0.25, 0.0]).view(1, 1, 3, 1, 1)).item()  # 1 - 0.75
     0.25
@@ -56,7 +56,7 @@ def margin(probabilities: Tensor) -> Tensor:
 def entropy(probabilities: Tensor) -> Tensor:
     """Return -Σ p log p / log C over the classes (survey Eq. 3): (M,B,C,H,W) -> (B,H,W).
 
-    Zero for a one-hot distribution (0 log 0 = 0), 1 for a uniform one; zero when there is only one class.
+    Zero for a one-hot distribution (0 log 0 = 0), 1 for a uniform distribution; zero when there is only one class.
 
     >>> two_of_four = torch.tensor([0.5, 0.5, 0.0, 0.0])  # log 2 / log 4
     >>> entropy(two_of_four.view(1, 1, 4, 1, 1)).item()
@@ -134,7 +134,7 @@ COMMITTEE_MEASURES = frozenset({"vote_entropy", "bald", "std", "var"})
 def pixel_maps(probabilities: Tensor, measures: Iterable[str] = tuple(MEASURES)) -> dict[str, Tensor]:
     """Return several pixel maps at once, reading the probabilities once: (M,B,C,H,W) -> (B,H,W) by name.
 
-    The rows are visited a tile at a time and the members of a tile one after the other, so that what they share
+    The rows are visited a tile at a time and the members of a tile one at a time, so that what they share
     (the mean, the sums over members) is computed once and stays in the processor's cache.
 
     >>> maps = pixel_maps(torch.tensor([0.75, 0.25, 0.0]).view(1, 1, 3, 1, 1), ["margin", "least_confidence"])
@@ -157,7 +157,7 @@ def pixel_maps(probabilities: Tensor, measures: Iterable[str] = tuple(MEASURES))
 
 
 def _from_sums(name: str, sums: CommitteeSums) -> Tensor:
-    """Return one measure of a tile: (B,h,W) float64."""
+    """Return a measure of a tile: (B,h,W) float64."""
     planes, blank = sums.mean.unbind(), torch.zeros_like(sums.mean[0])  # C of (B,h,W)
     if name == "vote_entropy":
         outcomes = min(sums.members, sums.classes)
@@ -262,7 +262,7 @@ def _blank_map(probabilities: Tensor) -> Tensor:
 
 
 def _class_means(probabilities: Tensor) -> Iterator[Tensor]:
-    """Yield the mean over the members of one class after the other: C maps of (B,H,W) float64, to be used up."""
+    """Yield the mean over the members, one class at a time: C maps of (B,H,W) float64, to be used up."""
     members = probabilities.shape[0]
     for plane in probabilities.detach().unbind(dim=2):  # (M,B,H,W)
         total = plane[0].to(torch.float64, copy=True)  # (B,H,W)

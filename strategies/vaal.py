@@ -9,16 +9,16 @@ The images with the lowest D(μ_U) are chosen. The segmentation network plays no
 Deviations:
 - The ELBO is a sum per image, averaged over images: its squared error and its divergence keep the proportion that
   the equation gives them. Public code weighs a mean error against a summed divergence, which empties the latents.
-- Labelled and unlabelled images pass the VAE in one batch, so that batch normalisation cannot tell them apart.
+- Labelled and unlabelled images pass the VAE in the same batch, so that batch normalisation cannot tell them apart.
 - Scores are taken in evaluation mode, image by image and unchanged, so no score depends on other images or chance.
 - Images are shrunk to squares of `image_size`; adaptive pooling lets the encoder take any size.
 - Channels start at `width` = 32, not 128: an eighth of the time, for pools without a GPU.
 - The information is -log(D / (1 - D)), which orders as 1 - D does, without running into 1.
 - From the second round on the VAE of the round before is trained on, for fewer epochs, beside a discriminator that
-  starts anew: the old one, which the VAE has learned to fool, does not recover. The paper trains both anew.
+  starts anew: the old discriminator, which the VAE has learned to fool, does not recover. The paper trains both anew.
 - An image labelled in part is among the labelled and among the unlabelled, so the discriminator is torn.
 
-D is judged by its logit: a large one means "labelled", so L_D is small and the image comes last:
+D is judged by its logit: a large logit means "labelled", so L_D is small and the image comes last:
 
     >>> import torch
     >>> sure, unsure = torch.tensor([4.0]), torch.tensor([0.0])
@@ -164,7 +164,7 @@ class Vaal(training.Learner[_Networks]):
         return _Networks(autoencoder=autoencoder, discriminator=discriminator, run=run)
 
     def _restart(self, networks: _Networks, seed: int, data: str) -> None:
-        """Keep the VAE, and judge its latents by a new discriminator: the old one has been fooled."""
+        """Keep the VAE, and judge its latents by a new discriminator: the old has been fooled."""
         anew = training.drawn(lambda: _discriminator(self._latent), seed + 1)
         networks.discriminator.load_state_dict(anew.state_dict())
         networks.run.restart(seed=seed, data=data)
@@ -197,8 +197,8 @@ class Vaal(training.Learner[_Networks]):
         """Keep images as (3,S,S) uint8."""
         sample = training.Sample[Tensor](_THUMBNAILS)
         for batch in batches:
-            for one, thumbnail in zip(batch.ids, self._shrunk(batch), strict=True):
-                sample.offer(repr(one), thumbnail)
+            for image, thumbnail in zip(batch.ids, self._shrunk(batch), strict=True):
+                sample.offer(repr(image), thumbnail)
         return sample.values()
 
     def _shrunk(self, batch: Batch) -> Iterator[Tensor]:

@@ -7,11 +7,11 @@ the number of members, M here.
 
 Deviations:
 - Divided by log min(M, C), C the classes: 1 where the votes are spread as evenly as they can.
-- The sources choose one instance; an image is scored by the mean over its pixels, and all images are ranked.
+- The sources choose a single instance; an image is scored by the mean over its pixels, and all images are ranked.
 - Pixels that are padding or that a person has labelled do not count.
 - A committee of copies is refused: see `strategies.committee.check_committee`.
 
-Three members of one opinion, and three of two opinions, on an image of a single pixel each:
+Three members that agree, and three of which two agree, on images of a single pixel:
 
     >>> import torch
     >>> from strategies.base import Batch

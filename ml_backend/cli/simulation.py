@@ -162,7 +162,7 @@ def _run(plan: Plan, folder: Path, out: Path, jobs: int) -> str:
             runs = missing(plan, found.name, there)
             if runs:
                 display.expect(plan, found, runs, jobs)
-                run(plan, found, out, jobs=jobs, on_row=display.row, told=display.reading)
+                run(plan, found, out, jobs=jobs, on_row=display.row, on_reading=display.reading)
             else:
                 console.print("All rows are there: nothing to run. Give more --seeds, --rounds or another --strategy.")
             draw_first_choices(plan, found, out)

@@ -1,7 +1,7 @@
 """Data sets: images with true masks, checked when they are opened, never written to.
 
 dataset     the Dataset, its samples and splits, and the checks that every layout shares
-truth       the true mask of an image, found by the image's file name
+truth       the true mask of an image, looked up by the image's file name
 layouts     which layout a folder has
 folders     our own layout, and the sample data
 cityscapes, bdd100k, glas, isic2017     the layouts of public data sets; pairs is what they share

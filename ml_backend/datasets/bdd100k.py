@@ -35,16 +35,16 @@ def recognised(folder: Path) -> bool:
 
 
 def open_bdd100k(folder: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks a BDD100K folder.
+    """Open and check a BDD100K folder.
 
     Raises:
         ConfigurationError: there is no such folder or no image, or a mask is missing or does not fit its image or the
             classes.
     """
-    found = _find(folder)
-    if found is None:
+    parts = _find(folder)
+    if parts is None:
         raise ConfigurationError(f"{folder} does not hold {LAYOUT}: unpack images and masks there")
-    images, masks, end = found
+    images, masks, end = parts
     splits = {split: pair((images / split).glob("*.jpg"), partial(_mask, masks / split, end)) for split in _SPLITS}
     return checked(
         Dataset("bdd100k", CLASSES, PALETTE, IGNORE_INDEX, present(splits, images, "<split>/*.jpg")), progress
@@ -52,7 +52,7 @@ def open_bdd100k(folder: Path, progress: Progress | None = None) -> Dataset:
 
 
 def _find(folder: Path) -> tuple[Path, Path, str] | None:
-    """Returns the folders of images and masks, and the end of a mask's name."""
+    """Return the folders of images and masks, and the end of a mask's name."""
     for root in (folder, folder / "bdd100k"):
         for images, masks, end in _RELEASES:
             if (root / images).is_dir() and (root / masks).is_dir():

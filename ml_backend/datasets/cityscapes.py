@@ -56,7 +56,7 @@ def recognised(folder: Path) -> bool:
 
 
 def open_cityscapes(folder: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks a Cityscapes folder.
+    """Open and check a Cityscapes folder.
 
     Raises:
         ConfigurationError: there is no image, a mask is missing, or a mask does not fit its image or the label ids.

@@ -37,11 +37,11 @@ class Dataset:
         name: shown as the project's title.
         classes: index -> name.
         palette: index -> (red, green, blue), 0 to 255; None when the data set names no colours.
-        ignore_index: value of unlabelled pixels in the mask files; None when there are none, or when `values` names
-            them.
+        ignore_index: value of unlabelled pixels in the mask files; None when every pixel is labelled, or when `values`
+            names it.
         splits: split name -> samples, sorted by file name. A sample may be in two splits: GlaS has testA and testB,
             and test, which is both.
-        remark: what had to be assumed, in words for the user; empty when nothing had.
+        remark: what was assumed, in words for the user; "" when nothing was.
         values: value in the mask files -> index of its class, or `IGNORE_INDEX`; None when the files hold the indices.
         instances: whether the values in the mask files are the numbers of objects, 0 where there is none.
     """
@@ -57,11 +57,11 @@ class Dataset:
 
     @property
     def unpainted(self) -> Literal["background", "ignore"]:
-        """What a pixel that no region covers means: class 0 is the background, or nothing is known of it."""
+        """Meaning of pixels that no region covers: "background" is class 0, "ignore" is unlabelled."""
         return "background" if self.classes[0].casefold() == BACKGROUND else "ignore"
 
     def samples(self, split: str) -> tuple[Sample, ...]:
-        """Returns the samples of a split, sorted by file name; at least one.
+        """Return the samples of a split, sorted by file name; at least one.
 
         Raises:
             ConfigurationError: there is no such split, or it is empty.
@@ -72,11 +72,11 @@ class Dataset:
         return self.splits[split]
 
     def all_samples(self) -> tuple[Sample, ...]:
-        """Returns every sample once."""
+        """Return every sample once."""
         return tuple(dict.fromkeys(sample for samples in self.splits.values() for sample in samples))
 
     def truth(self, *splits: str) -> Truth:
-        """Returns the true masks of some splits, of all of them when none is named.
+        """Return the true masks of some splits, of all of them when none is named.
 
         Raises:
             ConfigurationError: there is no such split, or two of them share a file name.
@@ -90,7 +90,7 @@ class Dataset:
         return Truth(masks, self.classes, self.ignore_index, self.values)
 
     def read_mask(self, sample: Sample) -> Mask:
-        """Returns the true mask (H, W) of a sample: class indices, unlabelled pixels as `IGNORE_INDEX`.
+        """Return the true mask (H, W) of a sample: class indices, unlabelled pixels as `IGNORE_INDEX`.
 
         Raises:
             ConfigurationError: the file cannot be read, or holds a value that means no class.
@@ -98,7 +98,7 @@ class Dataset:
         return self._encoding.indices(sample.mask)
 
     def read_instances(self, sample: Sample) -> npt.NDArray[np.int32] | None:
-        """Returns the true objects (H, W) of a sample: their numbers from 1, 0 where there is none.
+        """Return the true objects (H, W) of a sample: their numbers from 1, 0 where there is none.
 
         None when the data set's masks do not tell objects of one class apart.
 
@@ -108,7 +108,7 @@ class Dataset:
         return read_mask(sample.mask).astype(np.int32) if self.instances else None
 
     def check(self, sample: Sample) -> None:
-        """Checks the files of a sample.
+        """Check the files of a sample.
 
         Raises:
             ConfigurationError: a file cannot be read, the sizes differ, or a value in the mask means no class.
@@ -121,11 +121,11 @@ class Dataset:
 
 
 def checked(dataset: Dataset, progress: Progress | None = None) -> Dataset:
-    """Returns the data set when every sample of it is right.
+    """Return the data set if every sample passes its check.
 
     Args:
         dataset: its samples are read, each once.
-        progress: called after each sample with how many are checked, and of how many.
+        progress: called after each sample with (samples checked, samples in total).
 
     Raises:
         ConfigurationError: see `Dataset.check`.
@@ -139,7 +139,7 @@ def checked(dataset: Dataset, progress: Progress | None = None) -> Dataset:
 
 
 def checked_values(sample: Sample) -> list[int]:
-    """Returns the values in a mask that has its image's size, in ascending order.
+    """Return the values in a mask, ascending; check that it has its image's size.
 
     Raises:
         ConfigurationError: a file cannot be read, or the sizes differ.
@@ -155,7 +155,7 @@ def checked_values(sample: Sample) -> list[int]:
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """Returns (height, width) of an image as shown, from the file's header."""
+    """Return (height, width) of an image as shown, from the file's header."""
     try:
         with Image.open(path) as file:
             width, height = file.size

@@ -41,7 +41,7 @@ class _Description(BaseModel):
 
 
 def sample_dataset() -> Dataset:
-    """Returns the data set that ships with nextmask: slices of a brain template, grey and white matter."""
+    """Return the data set that ships with nextmask: slices of a brain template, grey and white matter."""
     return open_own(SAMPLE_FOLDER)
 
 
@@ -51,11 +51,11 @@ def recognised(folder: Path) -> bool:
 
 
 def open_own(folder: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks a data set folder that holds `images` and `masks`.
+    """Open and check a data set folder that holds `images` and `masks`.
 
     Args:
         folder: the data set.
-        progress: called after each sample with how many are checked, and of how many.
+        progress: called after each sample with (samples checked, samples in total).
 
     Raises:
         ConfigurationError: a mask is missing, or does not fit its image or the classes.
@@ -64,7 +64,7 @@ def open_own(folder: Path, progress: Progress | None = None) -> Dataset:
 
 
 def open_folders(images: Path, masks: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks images and masks that lie in folders of their own, paired by file name without suffix.
+    """Open and check images and masks that lie in folders of their own, paired by file name without suffix.
 
     Both hold either files (one split, named "train") or one subfolder per split. A dataset.json beside or
     above the folders names the classes; without it they are taken from the values in the masks.
@@ -88,29 +88,31 @@ def open_folders(images: Path, masks: Path, progress: Progress | None = None) ->
 
 
 def open_truth(masks: Path) -> Truth:
-    """Opens a folder of masks alone, or of one subfolder per split, with a dataset.json beside or above it.
+    """Opens a folder of masks alone, or with a subfolder per split, with a dataset.json beside or above it.
 
     Raises:
-        ConfigurationError: no mask is there, two masks have one name, or dataset.json is missing or wrong.
+        ConfigurationError: no mask is there, two masks have the same name, or dataset.json is missing or wrong.
     """
     folders = [masks, *sorted(path for path in masks.glob("*") if path.is_dir())]
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in (path for folder in folders for path in _image_files(folder)):
-        if path.stem in found:
-            raise ConfigurationError(f"masks {found[path.stem]} and {path} have one name: give the folder of one split")
-        found[path.stem] = path
-    if not found:
+        if path.stem in files:
+            raise ConfigurationError(
+                f"masks {files[path.stem]} and {path} have the same name: give the folder of one split"
+            )
+        files[path.stem] = path
+    if not files:
         raise ConfigurationError(f"no mask in {masks} or its subfolders: give the folder that holds the mask files")
     description = _read_description(masks)
     if description is None:
         raise ConfigurationError(
             f"no dataset.json beside {masks}: write one with the names of the classes, in the order of the mask values"
         )
-    return Truth(found, description.classes, description.ignore_index)
+    return Truth(files, description.classes, description.ignore_index)
 
 
 def _pair_splits(images: Path, masks: Path) -> dict[str, tuple[Sample, ...]]:
-    """Returns split -> samples; a split without images is left out."""
+    """Return split -> samples; a split without images is left out."""
     if _image_files(images):
         return {WHOLE: _pair(images, masks)}
     folders = [folder for folder in sorted(images.iterdir()) if folder.is_dir() and _image_files(folder)]
@@ -121,14 +123,14 @@ def _pair_splits(images: Path, masks: Path) -> dict[str, tuple[Sample, ...]]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """Returns the image files of a folder, sorted by name; none when it does not exist."""
+    """Return the image files of a folder, sorted by name; none when it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _pair(images: Path, masks: Path) -> tuple[Sample, ...]:
-    """Returns the samples of one split."""
+    """Return the samples of a split."""
     mask_files = _by_stem(masks)
     samples = []
     for stem, image in _by_stem(images).items():
@@ -139,7 +141,7 @@ def _pair(images: Path, masks: Path) -> tuple[Sample, ...]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Returns stem -> file."""
+    """Return stem -> file."""
     files: dict[str, Path] = {}
     for path in _image_files(folder):
         if path.stem in files:
@@ -149,7 +151,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _read_description(*folders: Path) -> _Description | None:
-    """Returns the nearest dataset.json beside the folders, or one level above."""
+    """Return the nearest dataset.json beside the folders, or one level above."""
     beside = [folder.absolute().parent for folder in folders]
     places = [place / "dataset.json" for place in (*beside, *(folder.parent for folder in beside))]
     path = next((place for place in places if place.is_file()), None)
@@ -172,7 +174,7 @@ def _described(description: _Description, splits: Mapping[str, tuple[Sample, ...
         raise ConfigurationError(f"dataset.json: classes {list(classes)} are not all different: rename or merge them")
     if palette is not None and len(palette) != len(classes):
         raise ConfigurationError(
-            f"dataset.json: {len(palette)} palette colours for {len(classes)} classes: give each one"
+            f"dataset.json: {len(palette)} palette colours for {len(classes)} classes: give each class a colour"
         )
     if ignore is not None and ignore < len(classes):
         raise ConfigurationError(
@@ -183,18 +185,18 @@ def _described(description: _Description, splits: Mapping[str, tuple[Sample, ...
 
 
 def _all_values(splits: Mapping[str, tuple[Sample, ...]], progress: Progress | None) -> set[int]:
-    """Returns the values that occur in the masks; checks sizes on the way."""
+    """Return the values that occur in the masks; checks sizes on the way."""
     samples = [sample for samples in splits.values() for sample in samples]
-    found: set[int] = set()
+    values: set[int] = set()
     for number, sample in enumerate(samples, start=1):
-        found.update(checked_values(sample))
+        values.update(checked_values(sample))
         if progress is not None:
             progress(number, len(samples))
-    return found
+    return values
 
 
 def _inferred(name: str, splits: Mapping[str, tuple[Sample, ...]], values: set[int]) -> Dataset:
-    """Takes the classes from the values that occur in the masks: class_0 to the highest one."""
+    """Take the classes from the values that occur in the masks: class_0 to the highest."""
     indices = values - {IGNORE_INDEX}
     if not indices or max(indices) < 1:
         raise ConfigurationError(
@@ -210,6 +212,6 @@ def _inferred(name: str, splits: Mapping[str, tuple[Sample, ...]], values: set[i
 
 
 def _name_of(images: Path) -> str:
-    """Returns the name of the folder that holds the images, or of its parent when it is just called images."""
+    """Return the name of the folder that holds the images, or of its parent when it is just called images."""
     folder = images.resolve()
     return folder.parent.name if folder.name == "images" else folder.name

@@ -25,7 +25,7 @@ def recognised(folder: Path) -> bool:
 
 
 def open_glas(folder: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks a GlaS folder; its split "test" is testA and testB together.
+    """Open and check a GlaS folder; its split "test" is testA and testB together.
 
     Raises:
         ConfigurationError: there is no image, a mask is missing, or a mask does not fit its image.
@@ -44,7 +44,7 @@ def _root(folder: Path) -> Path | None:
 
 
 def _images(folder: Path, split: str = "") -> list[Path]:
-    """Returns the images of a split, of all splits when none is named."""
+    """Return the images of a split, of all splits when none is named."""
     return [path for path in folder.glob(f"{split or '*'}_*.bmp") if _IMAGE.fullmatch(path.name)]
 
 

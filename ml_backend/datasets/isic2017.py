@@ -25,7 +25,7 @@ def recognised(folder: Path) -> bool:
 
 
 def open_isic2017(folder: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks an ISIC 2017 folder.
+    """Open and check an ISIC 2017 folder.
 
     Raises:
         ConfigurationError: there is no image, a mask is missing, or a mask does not fit its image or holds other values

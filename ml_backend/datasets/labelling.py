@@ -9,7 +9,7 @@ from ml_backend.datasets.dataset import Dataset
 
 
 def label_config(dataset: Dataset, control: str = "BrushLabels") -> str:
-    """Returns the labelling configuration (XML) of a project for this data set.
+    """Return the labelling configuration (XML) of a project for this data set.
 
     Args:
         dataset: gives labels and colours; a first class "background" is left out: unpainted pixels are it.

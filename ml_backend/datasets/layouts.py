@@ -19,14 +19,14 @@ _LAYOUTS = (
 
 
 def open_dataset(folder: Path, progress: Progress | None = None) -> Dataset:
-    """Opens and checks a data set folder in our own layout or in that of a public data set.
+    """Open and check a data set folder in our own layout or in that of a public data set.
 
     Args:
         folder: read only; nothing is written there.
-        progress: called after each sample with how many are checked, and of how many.
+        progress: called after each sample with (samples checked, samples in total).
 
     Raises:
-        ConfigurationError: the layout is not known, a mask is missing, or does not fit its image or the classes.
+        ConfigurationError: the layout is unknown, a mask is missing, or a mask does not fit its image or the classes.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder: give the folder that holds the data set")

@@ -10,7 +10,7 @@ from ml_backend.errors import ConfigurationError
 
 
 def pair(images: Iterable[Path], mask_of: Callable[[Path], Path]) -> tuple[Sample, ...]:
-    """Returns the samples of a split, sorted by file name.
+    """Return the samples of a split, sorted by file name.
 
     Args:
         images: image files.
@@ -29,7 +29,7 @@ def pair(images: Iterable[Path], mask_of: Callable[[Path], Path]) -> tuple[Sampl
 
 
 def present(splits: Mapping[str, tuple[Sample, ...]], folder: Path, pattern: str) -> dict[str, tuple[Sample, ...]]:
-    """Returns the splits that have samples: people download some of them.
+    """Return the splits that have samples: people download some of them.
 
     Raises:
         ConfigurationError: none has.

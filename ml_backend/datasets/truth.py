@@ -1,4 +1,4 @@
-"""The true mask of an image, found by the image's file name."""
+"""The true mask of an image, looked up by the image's file name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Truth:
     Attributes:
         masks: image file name, or its stem -> mask file.
         classes: index -> name.
-        ignore_index: value of unlabelled pixels in the files; None when there are none, or when `values` names them.
+        ignore_index: value of unlabelled pixels in the files; None when every pixel is labelled, or when `values`
+            names it.
         values: value in the files -> index of its class, or `IGNORE_INDEX`; None when the files hold the indices.
     """
 
@@ -48,20 +49,20 @@ class Truth:
         return index
 
     def find(self, reference: str) -> Path:
-        """Returns the mask file of an image as a task refers to it: an upload, a local file, or an address.
+        """Return the mask file of an image as a task refers to it: an upload, a local file, or an address.
 
         Raises:
-            ConfigurationError: no mask, or more than one, has that name.
+            ConfigurationError: no mask has that name, or several have it.
         """
         stem = _uploaded_stem(_file_name(reference))
-        found = self._by_name.get(stem) or self._by_name.get(_UPLOAD_PREFIX.sub("", stem)) or []
-        if len(found) != 1:
-            what = f"masks {found[0]} and {found[1]} both belong" if found else "no true mask belongs"
+        masks = self._by_name.get(stem) or self._by_name.get(_UPLOAD_PREFIX.sub("", stem)) or []
+        if len(masks) != 1:
+            what = f"masks {masks[0]} and {masks[1]} both belong" if masks else "no true mask belongs"
             raise ConfigurationError(f"{what} to image {reference!r}: give one mask of the same file name")
-        return found[0]
+        return masks[0]
 
     def read(self, path: Path, label_map: LabelMap) -> Mask:
-        """Returns a mask (H, W) in the project's class indices, unlabelled pixels as `IGNORE_INDEX`.
+        """Return a mask (H, W) in the project's class indices, unlabelled pixels as `IGNORE_INDEX`.
 
         Raises:
             ConfigurationError: the file cannot be read, or holds a value or a class unknown to the project.
@@ -74,7 +75,7 @@ class Truth:
         return table[mask]
 
     def indices(self, path: Path) -> Mask:
-        """Returns a mask (H, W) in class indices of `classes`, unlabelled pixels as `IGNORE_INDEX`.
+        """Return a mask (H, W) in class indices of `classes`, unlabelled pixels as `IGNORE_INDEX`.
 
         Raises:
             ConfigurationError: the file cannot be read, or holds a value that means no class.
@@ -86,7 +87,7 @@ class Truth:
         return table[mask]
 
     def check(self, values: Iterable[int], path: Path) -> None:
-        """Checks the values that a mask file holds.
+        """Check the values that a mask file holds.
 
         Raises:
             ConfigurationError: a value means neither a class nor unlabelled.
@@ -125,7 +126,7 @@ class Truth:
 
 
 def read_mask(path: Path) -> Mask:
-    """Reads the values (H, W) of a mask file: 8-bit grey or palette, class indices.
+    """Read the values (H, W) of a mask file: 8-bit grey or palette, class indices.
 
     Raises:
         ConfigurationError: the file cannot be read or holds colours instead of class indices.
@@ -142,27 +143,27 @@ def read_mask(path: Path) -> Mask:
 
 
 def values_of(mask: Mask) -> list[int]:
-    """Returns the values that occur in a mask, in ascending order."""
+    """Return the values that occur in a mask, in ascending order."""
     present: list[int] = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()  # np.unique would sort
     return present
 
 
 def _file_name(reference: str) -> str:
-    """Returns the file name that an image reference ends with."""
+    """Return the file name that an image reference ends with."""
     address = urlsplit(reference)
     local = parse_qs(address.query).get("d") if address.path.endswith("/data/local-files/") else None
     return PurePosixPath(local[0] if local else unquote(address.path)).name
 
 
 def _uploaded_stem(name: str) -> str:
-    """Returns the stem of a file name as Label Studio stores it: blanks as _, unusual characters dropped."""
+    """Return the stem of a file name as Label Studio stores it: blanks as _, unusual characters dropped."""
     stored = _DROPPED_BY_UPLOAD.sub("", name.strip().replace(" ", "_"))
     path = PurePosixPath(stored)
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else stored
 
 
 def _ranges(values: Iterable[int]) -> str:
-    """Returns "0 to 3, 7" for 0, 1, 2, 3, 7."""
+    """Return "0 to 3, 7" for 0, 1, 2, 3, 7."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][-1] + 1:

@@ -1,1 +1,1 @@
-"""Networks: their training, their versions on disk, their predictions, and the ranking made from those."""
+"""Networks, their training, their versions on disk, their predictions, and rankings of images."""

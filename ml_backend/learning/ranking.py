@@ -1,8 +1,8 @@
-"""Ranking: stream the pool through a strategy and return who comes first.
+"""Ranking: let a strategy observe the pool, batch by batch, and order it.
 
-The map step (`observe`) sees one batch at a time, so memory does not grow with the pool beyond the strategy's own
-small arrays; the reduce step (`rank`) orders them. What a strategy learns for itself (`prepare`) is kept in a file,
-so that a killed ranking goes on and the next round starts warm.
+The map step (`observe`) sees a batch at a time, so memory does not grow with the pool beyond the strategy's own small
+arrays; the reduce step (`rank`) orders them. What a strategy learns for itself (`prepare`) is kept in a file, so that
+a killed ranking continues and the next round starts from it.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ MOST_BOXES = 100
 """Boxes that a task is shown with; the next ranking asks for others. An image of 10,000 x 8,000 pixels has room for
 thousands of windows of CEREALS, which neither the editor nor its user copes with."""
 _KEEP_SECONDS = 30.0
-"""How often what a strategy has learned so far is written down while it learns."""
+"""Time between two writes of what a strategy has learned so far, while it learns."""
 
 
 @dataclass(frozen=True)
 class PoolRanking:
-    """The order of a pool.
+    """The order of a pool of tasks.
 
     Attributes:
-        priorities: task id -> in (0, 1], higher = label sooner.
-        scored: how many of them by the strategy; the rest come after those, by chance.
-        queries: what is asked for, by task id, of those tasks of which not the whole image is.
-        pseudo_labels: tasks whose prediction may train the next version in place of a label.
-        information: task id -> what the strategy measured, of those that were scored. It says why a task is where it
-            is; the order need not be that of these numbers.
+        priorities: task id -> priority in (0, 1], higher = label sooner.
+        scored: number of tasks that the strategy scored; the others come after these, in random order.
+        queries: task id -> the parts of its image that are asked for; a task without an entry asks for all of it.
+        pseudo_labels: ids of tasks whose prediction may train the next version in place of a label.
+        information: task id -> what the strategy measured, of the scored tasks. It says why a task is where it is;
+            the order need not be that of these numbers.
     """
 
     priorities: Mapping[int, float]
@@ -51,24 +51,44 @@ class PoolRanking:
     pseudo_labels: tuple[int, ...] = ()
     information: Mapping[int, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, ranked: Ranked | None) -> PoolRanking:
+        """Return what a strategy ranked, by task id; empty where it ranked nothing."""
+        if ranked is None:
+            return cls({}, 0)
+        ranking, pool = ranked.ranking, ranked.pool
+        priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
+        queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
+        information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
+        return cls(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)), information)
 
-Stream = Callable[[], "Iterable[Batch]"]
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """What a strategy answers: its ranking, and the observations of the pool that it was made from."""
+
+    ranking: Ranking
+    pool: Observation
+
+
+Batches = Callable[[], "Iterable[Batch]"]
+"""Gives some batches, read anew by every call."""
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Streams of batches, each read anew by every call.
+    """The images of a project as a strategy is given them.
 
     Attributes:
-        unlabelled, labelled: with what the network says.
+        unlabelled, labelled: with the network's predictions.
         unlabelled_images, labelled_images: the images alone, with their cost where it is known, for `prepare`.
-        asked: boxes of images that are labelled already, by id; nothing there is asked for again.
+        asked: image id -> boxes of it that are labelled already; nothing there is asked for again.
     """
 
-    unlabelled: Stream
-    labelled: Stream
-    unlabelled_images: Stream
-    labelled_images: Stream
+    unlabelled: Batches
+    labelled: Batches
+    unlabelled_images: Batches
+    labelled_images: Batches
     asked: Mapping[int, Sequence[Box]] = field(default_factory=dict)
 
 
@@ -78,8 +98,8 @@ class Preparation:
 
     Attributes:
         file: keeps what it has learned.
-        seconds: time after which it has to be ready.
-        progress: called with (steps done, steps in all); what it raises ends the ranking.
+        seconds: time that it has to learn.
+        progress: called with (steps done, steps in total); an exception that it raises ends the ranking.
     """
 
     file: Path
@@ -119,7 +139,7 @@ def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:
 
 
 def within_time(batches: Iterable[Batch], *, seconds: float, at_least: int) -> Iterator[Batch]:
-    """Pass batches on until `seconds` are over, but at least so many images."""
+    """Yield batches until `seconds` are over, but at least `at_least` images."""
     deadline, passed = time.monotonic() + seconds, 0
     for batch in batches:
         yield batch
@@ -137,45 +157,18 @@ def rank_pool(
     round_number: int,
     progress: Callable[[int], None],
     preparation: Preparation | None = None,
-) -> PoolRanking:
-    """Score and order a pool; arguments as for `ranking_of`.
-
-    Returns:
-        Every image of the pool, strictly decreasing in the order of the ranking; none where there is no ranking.
-    """
-    ranked = ranking_of(
-        strategy,
-        pools,
-        budget=budget,
-        seed=seed,
-        round_number=round_number,
-        progress=progress,
-        preparation=preparation,
-    )
-    return PoolRanking({}, 0) if ranked is None else _as_pool_ranking(*ranked)
-
-
-def ranking_of(
-    strategy: Strategy,
-    pools: Pools,
-    *,
-    budget: Budget,
-    seed: int,
-    round_number: int,
-    progress: Callable[[int], None],
-    preparation: Preparation | None = None,
-) -> tuple[Ranking, Observation] | None:
+) -> Ranked | None:
     """Let a strategy learn, observe a pool and order it.
 
     Args:
-        budget: what is wanted; set-aware strategies are set-aware up to it.
-        round_number: how many rounds were ranked before.
+        budget: how much is labelled before the next ranking; set-aware strategies are set-aware up to it.
+        seed: of all random numbers of the strategy.
+        round_number: number of rankings before this.
         progress: called with the number of images observed so far.
         preparation: how the strategy learns; None: it learns as long as it wants, and nothing is kept.
 
     Returns:
-        The ranking, and what the pool was observed to be; None where the pool is empty, or the strategy had nothing to
-        learn from.
+        None where the pool is empty, or the strategy had nothing to learn from.
     """
     import torch
 
@@ -188,17 +181,17 @@ def ranking_of(
     if pool is None:
         return None
     known = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
-    excluded = tuple(tuple(map(_region, pools.asked.get(int(one), ()))) for one in pool.ids)
+    excluded = tuple(tuple(map(_region, pools.asked.get(int(image), ()))) for image in pool.ids)
     ranking = strategy.rank(
         replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
     )
-    return ranking, pool
+    return Ranked(ranking, pool)
 
 
 def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:
-    """Put tasks that were not scored behind the scored ones, in the order given.
+    """Put tasks that were not scored behind the scored tasks, in the order given.
 
-    Scored priorities move to the upper half of the interval and keep their order; when nothing is left over they
+    Priorities of scored tasks move to the upper half of the interval and keep their order; without other tasks they
     stay as they are.
     """
     if not rest:
@@ -209,7 +202,7 @@ def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:
 
 
 def _prepare(strategy: Strategy, pools: Pools, generator: Any, preparation: Preparation | None) -> None:
-    labelled, unlabelled = _Again(pools.labelled_images), _Again(pools.unlabelled_images)
+    labelled, unlabelled = _Reread(pools.labelled_images), _Reread(pools.unlabelled_images)
     if preparation is None:
         strategy.prepare(labelled, unlabelled, generator=generator)
         return
@@ -229,17 +222,17 @@ def _prepare(strategy: Strategy, pools: Pools, generator: Any, preparation: Prep
 
 
 def sees_predictions(strategy: Strategy) -> bool:
-    """Whether a strategy looks at what the network says of an image."""
+    """Whether a strategy needs the network's predictions or descriptors of an image."""
     return bool(strategy.needs & {"probabilities", "committee", "features"})
 
 
 def _knows_nothing(strategy: Strategy) -> bool:
-    """Whether a strategy that sees only what it has learned has learned nothing: no label can be read (any more)."""
+    """Whether a strategy that scores by what it has learned has learned nothing: no label can be read (any more)."""
     return "examples" in strategy.needs and not sees_predictions(strategy) and not strategy.state_dict()
 
 
 def recall(strategy: Strategy, file: Path) -> None:
-    """Give a strategy back what it had learned; what cannot be read is learned anew."""
+    """Load what a strategy had learned into it, unless the file is missing or damaged: then it learns anew."""
     import torch
 
     if not file.exists():
@@ -273,18 +266,10 @@ def _observe(strategy: Strategy, batches: Iterable[Batch], progress: Callable[[i
     return Observation.concatenate(parts) if parts else None
 
 
-def _as_pool_ranking(ranking: Ranking, pool: Observation) -> PoolRanking:
-    priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
-    queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
-    information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
-    pseudo_labels = tuple(map(int, ranking.pseudo_labels))
-    return PoolRanking(priorities, len(priorities), queries, pseudo_labels, information)
-
-
 def _query(regions: Sequence[Region]) -> Query:
     regions = regions[:MOST_BOXES]  # the best come first
-    boxes = tuple(Box(one.left, one.top, one.width, one.height) for one in regions)
-    costs = [one.cost for one in regions if one.cost is not None]
+    boxes = tuple(Box(region.left, region.top, region.width, region.height) for region in regions)
+    costs = [region.cost for region in regions if region.cost is not None]
     return Query(boxes, sum(costs) if len(costs) == len(regions) else None)
 
 
@@ -294,11 +279,11 @@ def _region(box: Box) -> Region:
     return Region(top=box.top, left=box.left, height=box.height, width=box.width, score=0.0)
 
 
-class _Again:
-    """A stream that can be read any number of times."""
+class _Reread:
+    """Batches that can be iterated over any number of times."""
 
-    def __init__(self, make: Stream) -> None:
-        self._make = make
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._make())
+        return iter(self._batches())

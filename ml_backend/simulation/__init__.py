@@ -1,5 +1,6 @@
 """Simulated labelling on data with known masks: how much each strategy saves, with the code that runs in production.
 
-`polygons` counts the clicks that masks take, `data` holds images and masks in memory, `experiment` repeats training
-and ranking as the product does, `results` is the file of rows, `statistics` compares them and `report` shows them.
+`options` reads what a person asks for into a `plan`, `checks` whether it fits the data, `processes` runs it.
+`experiment` is a run: it trains (`training`), chooses (`choosing`) and labels (`labels`) round after round. `results`
+is the file of rows, and `report` compares them.
 """

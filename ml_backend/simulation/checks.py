@@ -1,4 +1,4 @@
-"""Getting a simulation ready: data into memory, and everything that can be wrong found before any hour is spent."""
+"""Checks of a simulation before it starts, so that no hour is lost; and reading its data into memory."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ml_backend.simulation.results import FULL
 from strategies import catalogue
 
 _VALIDATION_SHARE = 5
-"""Where there is no split for validation, one of so many training images is taken for it."""
+"""Without a split for validation, every fifth training image, chosen by its name, measures."""
 
 Progress = Callable[[str, int, int], None]
 
 
 def check(plan: Plan, dataset: Dataset) -> None:
-    """Check that a plan fits a data set, as far as can be told without reading the images.
+    """Check that a plan fits a data set, as far as is possible without reading the images.
 
     Raises:
-        ConfigurationError: it does not; the message names the value and what to do.
+        ConfigurationError: the plan does not fit; the message names the value and what to do.
     """
     pool, _ = splits(plan, dataset)
     start = plan.start.of(len(pool))
     if start >= len(pool):
         raise ConfigurationError(
             f"--start {plan.start} labels {start} of {len(pool)} training images of {dataset.name!r} at once: nothing "
-            "is left to choose from. Give a smaller one."
+            "is left to choose from. Give a smaller value."
         )
     if plan.unit == "images" and not plan.step.is_share and plan.step.of(len(pool)) > len(pool) - start:
         raise ConfigurationError(
             f"--step {plan.step} is more than the {len(pool) - start} images that are left after the first {start}. "
-            "Give a smaller one."
+            "Give a smaller value."
         )
     if plan.object_class is not None and plan.object_class not in dataset.classes:
         raise ConfigurationError(
@@ -47,6 +47,11 @@ def check(plan: Plan, dataset: Dataset) -> None:
     for contender in plan.strategies:
         if contender.name != FULL:
             _check_strategy(contender, plan, dataset)
+    _check_recipe(plan, dataset)
+
+
+def _check_recipe(plan: Plan, dataset: Dataset) -> None:
+    """Raise ConfigurationError where no network can be trained as planned."""
     resolve_device(plan.device)
     recipe = plan.recipe
     recipe.job(dataset.classes, 0, plan.device)
@@ -66,7 +71,7 @@ def check(plan: Plan, dataset: Dataset) -> None:
 
 
 def _check_strategy(contender: Contender, plan: Plan, dataset: Dataset) -> None:
-    """Find what would stop a strategy after its first training."""
+    """Raise ConfigurationError for options that would stop a strategy after its first training."""
     strategy = contender.make()
     from_dropout = "committee" in strategy.needs and not catalogue.described(strategy.name).ensemble
     if from_dropout and plan.recipe.dropout == 0:
@@ -82,10 +87,10 @@ def _check_strategy(contender: Contender, plan: Plan, dataset: Dataset) -> None:
 
 
 def splits(plan: Plan, dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Return the images that can be labelled, and those that measure.
+    """Return the images that can be labelled, and the images that measure.
 
     Raises:
-        ConfigurationError: the data set lacks one of them, or it is empty.
+        ConfigurationError: the data set has no images of either kind.
     """
     train = _split(dataset, "train", "put the images that can be labelled there")
     if plan.measure_on == "test":
@@ -113,18 +118,18 @@ def _split(dataset: Dataset, name: str, remedy: str) -> tuple[Sample, ...]:
 
 
 def _number(sample: Sample) -> int:
-    """Return a number that follows from the file's name alone."""
+    """Return a number in [0, 2**32) that depends on the file's name only."""
     return int.from_bytes(hashlib.sha256(sample.image.name.encode()).digest()[:4], "big")
 
 
 def read(plan: Plan, dataset: Dataset, progress: Progress) -> Material:
-    """Decode what a simulation works on.
+    """Decode the images and masks of a simulation.
 
     Args:
-        progress: called with (what is being done, done, total).
+        progress: called with (activity, images done, images in total).
 
     Raises:
-        ConfigurationError: an image cannot be read, or a step in clicks is less than an image takes.
+        ConfigurationError: an image cannot be read, nothing is labelled, or a step is less than the smallest image.
     """
     pool, test = splits(plan, dataset)
     device, total, done = resolve_device(plan.device), len(pool) + len(test), 0
@@ -157,7 +162,7 @@ def _check_labelled(material: Material) -> None:
         if all(bool((picture.mask == IGNORE_INDEX).all()) for picture in pictures):
             raise ConfigurationError(
                 f"Of the {len(pictures)} images of {material.dataset!r} that {what}, none has a labelled pixel: "
-                f"all masks are {IGNORE_INDEX}, which means that nobody looked. Put class indices into them."
+                f"all masks are {IGNORE_INDEX}, which means unlabelled. Put class indices into them."
             )
 
 
@@ -165,7 +170,8 @@ def _check_step(plan: Plan, material: Material) -> None:
     """Refuse a step that no image fits into."""
     if plan.unit == "images":
         return
-    sizes = [one.area if plan.unit == "pixels" else one.outlines.clicks for one in material.pool.values()]
+    pictures = material.pool.values()
+    sizes = [picture.area if plan.unit == "pixels" else picture.outlines.clicks for picture in pictures]
     step, smallest = plan.step.of(sum(sizes)), min(sizes)
     if step < smallest:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Choosing the labels of a round: the ranking that production makes, cut off where the budget is used up."""
+"""Choosing the labels of a round: the ranking of production, cut off where the budget is used up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.learning.prediction.batches import Shrunk, image_batches
 from ml_backend.learning.prediction.committees import Committee
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.ranking import Pools, Preparation, ranking_of, sample_order, sees_predictions
+from ml_backend.learning.ranking import Pools, Preparation, rank_pool, sample_order, sees_predictions
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
 from ml_backend.simulation.plan import Recipe, Unit
@@ -19,20 +19,20 @@ from strategies import Batch, Budget, Ranking, Strategy
 
 _PREPARE_SECONDS = 3600.0
 _SPARE = 1.5
-"""A ranking is asked for more than an average round takes, because what is chosen may be cheaper."""
+"""A ranking covers so many times an average round, because the chosen images may be cheaper."""
 _SPARE_REGIONS = 6.0
-"""Parts of images differ more: some are nearly free."""
+"""As `_SPARE`, for parts of images, whose costs differ more: some are nearly free."""
 
 
 @dataclass(frozen=True)
 class Budgeted:
-    """What a round may add: so much, in this unit."""
+    """The budget of a round: an amount of images, pixels or clicks."""
 
     amount: int
     unit: Unit
 
     def spent(self, labels: Labels, pick: Pick) -> int | Fraction:
-        """Return what a pick takes of it; of an image, boxes take their part."""
+        """Return what a pick takes of the budget; in images, boxes count as their share of the image."""
         if self.unit == "clicks":
             return labels.cost(pick)
         return (
@@ -40,16 +40,16 @@ class Budgeted:
         )
 
     def planned(self, labels: Labels, *, regions: bool) -> Budget:
-        """Return what a strategy plans for.
+        """Return the budget that a strategy plans for, in images or pixels.
 
-        Clicks are not known before they are made: what was labelled so far tells how many an image takes.
+        The clicks of an image are not known before it is labelled: they are estimated from the labels so far.
         """
         if self.unit == "images":
             return Budget(images=self.amount)
         if self.unit == "pixels":
             return Budget(pixels=self.amount)
         pixels_per_click = labels.pixels / max(1, labels.clicks)
-        if regions:  # those that are taken are the same however many are planned for
+        if regions:  # a larger budget does not change which come first
             return Budget(pixels=max(1, round(_SPARE_REGIONS * self.amount * pixels_per_click)))
         pixels = max(1, round(_SPARE * self.amount * pixels_per_click))
         return Budget(images=max(1, round(pixels * len(labels) / max(1, labels.pixels))))
@@ -57,22 +57,32 @@ class Budgeted:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a round adds.
+    """The labels that a round adds.
 
     Attributes:
         picks: to be labelled.
-        pseudo_labels: images whose prediction trains the next network.
+        pseudo_labels: numbers of images whose prediction trains the next network.
     """
 
     picks: tuple[Pick, ...]
     pseudo_labels: tuple[int, ...] = ()
 
 
+def initial_choice(pool: Iterable[int], count: int, seed: int) -> Choice:
+    """Draw the images that are labelled at first: the same for all strategies.
+
+    Args:
+        pool: numbers of the images that can be labelled.
+        count: number of images to draw.
+    """
+    return Choice(tuple(Pick(number) for number in sample_order(sorted(pool), seed)[:count]))
+
+
 class Chooser:
     """Chooses labels out of a pool for one strategy.
 
     Args:
-        pictures: the pool, by number.
+        pictures: number -> picture of the pool.
         file: keeps what the strategy learns from round to round.
     """
 
@@ -93,11 +103,11 @@ class Chooser:
         """Rank the pool with the current network and take the best up to the budget.
 
         Args:
-            committee: that the strategy needs; None for none.
-            round_number: rounds chosen before.
+            committee: of the current network; None for a strategy that needs none.
+            round_number: number of rounds that were chosen before.
         """
         pool = [number for number in self._pictures if self._is_open(number, labels)]
-        ranked = ranking_of(
+        ranked = rank_pool(
             self._strategy,
             self._pools(pool, labels, predictor, committee),
             budget=self._budget.planned(labels, regions=self._strategy.asks_for_regions),
@@ -109,7 +119,7 @@ class Chooser:
         if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
             return Choice(self._affordable(by_chance, labels))
-        ranking, _ = ranked
+        ranking = ranked.ranking
         picks = self._affordable(_picks(ranking, whole_only=not self._strategy.asks_for_regions), labels)
         asked = {pick.number for pick in picks}
         pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)
@@ -121,7 +131,7 @@ class Chooser:
         return number not in labels
 
     def _affordable(self, picks: Iterable[Pick], labels: Labels) -> tuple[Pick, ...]:
-        """Take picks until the budget is used up; the last one may exceed it. Boxes of an image are put together."""
+        """Take picks until the budget is used up; the last may exceed it. Boxes of an image become one pick."""
         taken: dict[int, list[Box]] = {}
         spent: int | Fraction = 0
         for pick in picks:
@@ -149,10 +159,10 @@ class Chooser:
             )
 
         known = [number for number in labels.numbers if number in self._pictures]
-        stream = predicted if sees_predictions(self._strategy) else plain
+        observed = predicted if sees_predictions(self._strategy) else plain
         return Pools(
-            unlabelled=lambda: stream(pool),
-            labelled=lambda: stream(known),
+            unlabelled=lambda: observed(pool),
+            labelled=lambda: observed(known),
             unlabelled_images=lambda: plain(pool),
             labelled_images=lambda: plain(known),
             asked={number: labels.boxes(number) for number in pool},
@@ -166,7 +176,7 @@ class Chooser:
 
 
 def _picks(ranking: Ranking, *, whole_only: bool) -> list[Pick]:
-    """Return what is asked for in its order: whole images, or windows by their score across images."""
+    """Return the picks of a ranking in order: whole images, or windows by their score across images."""
     if whole_only:
         return [Pick(int(number)) for number in ranking.ids]
     windows = [
@@ -179,4 +189,4 @@ def _picks(ranking: Ranking, *, whole_only: bool) -> list[Pick]:
         for position, number in enumerate(ranking.ids)
         for order, region in enumerate(ranking.regions.get(number, ()))
     ]
-    return [pick for *_, pick in sorted(windows, key=lambda one: one[:3])]
+    return [pick for *_, pick in sorted(windows, key=lambda window: window[:3])]

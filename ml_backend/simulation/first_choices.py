@@ -1,6 +1,6 @@
 """Pictures of what each strategy chose first: the images of round 1, what was labelled of them, and the true masks.
 
-They are drawn from the choices that runs write down, so at any time, also while other runs are under way.
+They are drawn from the files of choices, so at any time, also while other runs are under way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ml_backend.datasets import Dataset, Sample
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size
 from ml_backend.simulation.checks import splits
-from ml_backend.simulation.experiment import choices_of
+from ml_backend.simulation.choices import Choices
 from ml_backend.simulation.labels import Pick
 from ml_backend.simulation.material import background_of
 from ml_backend.simulation.plan import Contender, Plan
@@ -34,7 +34,7 @@ from ml_backend.simulation.results import FULL
 SIDE = 320
 """Longer side of a picture in pixels; smaller images keep their size."""
 _MOST = 8
-"""Pictures of a strategy."""
+"""Number of pictures of a strategy."""
 _DIMMED = 0.35
 """Brightness of what was not labelled."""
 _WINDOW = (255, 255, 255)
@@ -54,14 +54,14 @@ class _Shrunk:
 
 
 def draw_first_choices(plan: Plan, dataset: Dataset, folder: Path) -> int:
-    """Draw what the strategies of a plan chose in round 1, of the smallest seed that has come so far.
+    """Draw what the strategies of a plan chose in round 1, with the smallest seed that has got so far.
 
     Args:
-        folder: of the results. Pictures are `pictures/<dataset>/<strategy>/<nn>.png` in it, the names as
-            `report.names.file_name` gives them, in the order of the ranking; earlier ones are replaced.
+        folder: of the results. Pictures are `pictures/<dataset>/<strategy>/<nn>.png` in it, with names as
+            `report.names.file_name` gives them, in the order of the ranking; earlier pictures are replaced.
 
     Returns:
-        How many there are.
+        The number of pictures.
 
     Raises:
         ConfigurationError: an image or a mask cannot be read any more.
@@ -80,15 +80,15 @@ def draw_first_choices(plan: Plan, dataset: Dataset, folder: Path) -> int:
 
 
 def first_picks(plan: Plan, contender: Contender, folder: Path) -> tuple[Pick, ...]:
-    """Return the first picks of round 1, of the smallest seed that has any.
+    """Return the first picks of round 1, with the smallest seed that has any; none before round 1 is chosen.
 
     Args:
-        folder: of what runs go on from, see `running.work_folder`.
+        folder: see `processes.work_folder`.
     """
     if contender.name == FULL:
         return ()
     for seed in sorted(plan.seeds):
-        choices = choices_of(folder, contender, seed)
+        choices = Choices(folder, contender, seed).read()
         if len(choices) > _FIRST_ROUND:
             return choices[_FIRST_ROUND].picks[:_MOST]
     return ()
@@ -106,23 +106,23 @@ def picture(
     """Draw an image with outlines of its true mask; what was not labelled is dimmed, windows are framed.
 
     Args:
-        pixels: (h,w,3) RGB.
-        mask: (h,w) class indices; 255 is not outlined.
-        boxes: what was labelled, in pixels of the original; none: all of it.
+        pixels: (h,w,3) uint8 RGB.
+        mask: (h,w) uint8 class indices; 255 is not outlined.
+        boxes: labelled parts, in pixels of the original; none: all of the image.
         size: (H,W) of the original.
-        colours: of the classes.
+        colours: class index -> RGB.
         background: a class that is not outlined, or None.
 
     Returns:
-        (h,w,3) RGB.
+        (h,w,3) uint8 RGB.
     """
     corners = [box.corners_in_picture(size, (pixels.shape[0], pixels.shape[1])) for box in boxes]
     shown = pixels if not boxes else _dimmed(pixels, corners)
     shown = np.ascontiguousarray(shown).copy()
     for value in np.unique(mask):
         if value not in (IGNORE_INDEX, background):
-            found, _ = cv2.findContours((mask == value).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(shown, found, -1, colours[value], 1)
+            contours, _ = cv2.findContours((mask == value).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(shown, contours, -1, colours[value], 1)
     for left, top, right, bottom in corners:
         cv2.rectangle(shown, (left, top), (right, bottom), _WINDOW, 1)
     return shown
@@ -139,12 +139,13 @@ def _dimmed(pixels: Pixels, corners: Iterable[tuple[int, int, int, int]]) -> Pix
 def _drawn(
     picks: Iterable[Pick], shrunk: Callable[[int], _Shrunk], colours: Sequence[Colour], background: int | None
 ) -> list[Pixels]:
-    found = []
+    drawn = []
     for pick in picks:
-        one = shrunk(pick.number)
-        drawn = picture(one.pixels, one.mask, pick.boxes, size=one.size, colours=colours, background=background)
-        found.append(drawn)
-    return found
+        image = shrunk(pick.number)
+        drawn.append(
+            picture(image.pixels, image.mask, pick.boxes, size=image.size, colours=colours, background=background)
+        )
+    return drawn
 
 
 def _shrunk(dataset: Dataset, sample: Sample) -> _Shrunk:
@@ -158,7 +159,7 @@ def _shrunk(dataset: Dataset, sample: Sample) -> _Shrunk:
 
 
 def _save(folder: Path, pictures: Sequence[Pixels]) -> int:
-    """Write pictures, and remove those that an earlier call left beyond them."""
+    """Write pictures, remove others of an earlier call, and return their number."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{number:02d}.png" for number in range(1, len(pictures) + 1)]
     for name, pixels in zip(names, pictures, strict=True):

@@ -1,4 +1,4 @@
-"""A data set in memory: images and masks as the network sees them, and what the masks take to draw.
+"""A data set in memory: images and masks at the network's size, and the outlines of the masks.
 
 Everything is decoded once. The images are kept at the network's size, the original masks as compressed PNG, so that
 thousands of large images fit; outlines are of the original masks.
@@ -37,11 +37,11 @@ class Picture:
         number: its id in rankings, unique in the simulation.
         name: file name, for people.
         pixels: (3,h,w) uint8 RGB, at the network's size.
-        mask: (h,w) uint8 of class indices, 255 = ignore, likewise.
+        mask: (h,w) uint8 of class indices, 255 = unlabelled, at the network's size.
         size: height and width of the original.
         original: PNG of the original mask (H,W).
-        outlines: of the original mask; empty where nobody asked for them.
-        instances: (H,W) int32, the objects of the original, 0 = none; None where they are not told apart.
+        outlines: of the original mask; empty for test images, whose clicks are not counted.
+        instances: (H,W) int32, the objects of the original, 0 = none; None where the data set does not tell them apart.
     """
 
     number: int
@@ -69,13 +69,13 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What all runs of a simulation share.
+    """The data that all runs of a simulation share.
 
     Attributes:
         dataset: its name.
         classes: index -> name.
         background: the class that nobody draws, or None.
-        pool: pictures that can be labelled, by number.
+        pool: number -> picture that can be labelled.
         test: pictures that measure; their numbers are not in the pool.
     """
 
@@ -104,22 +104,22 @@ def load(
     """Decode images and masks, in order.
 
     Args:
-        input_size: longest side that the network sees.
+        input_size: longest side that the network sees, in pixels.
         device: where images and masks of the network's size live.
-        outlined: whether outlines are wanted, which clicks are counted on.
+        outlined: whether pictures get outlines, on which clicks are counted.
         first: number of the first picture.
-        progress: called after each.
+        progress: called after each image.
 
     Raises:
         ConfigurationError: a file cannot be read; masks were checked when the data set was opened.
     """
     read = partial(_read, dataset, input_size=input_size, device=device, outlined=outlined)
-    found = []
+    pictures = []
     with ThreadPoolExecutor(_READERS) as pool:
         for picture in pool.map(read, range(first, first + len(files)), files):
-            found.append(picture)
+            pictures.append(picture)
             progress()
-    return found
+    return pictures
 
 
 def _read(

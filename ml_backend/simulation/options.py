@@ -1,4 +1,4 @@
-"""The options of a plan as a person gives them, read into a plan; what is wrong is told with the option's name."""
+"""The options of a plan as a person gives them, read into a plan; errors name the option."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ml_backend.simulation.results import FULL
 from strategies.catalogue import importable
 
 _ALL = "all"
-"""In the place of a strategy: every one."""
+"""In the place of a strategy: all strategies."""
 _NONE = "none"
-"""In the place of a class: none."""
+"""In the place of a class: no class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Options:
     """Options as they are given on the command line, each under the name of its option; None: not given.
 
     Attributes:
-        preset: name of a preset, which the others are laid over; without one, the settings of production are.
+        preset: name of a preset, over which the other options are laid; None: over the settings of production.
         strategy: each NAME or NAME:{JSON of its options}; "all" is every strategy.
         seeds: how many; they count from 0.
         start, step: a whole number or a share, such as "12" or "5%"; see `Amount`.

@@ -1,4 +1,4 @@
-"""What a simulation is told: how networks are trained, what is labelled when, and by which strategies."""
+"""The plan of a simulation: how networks are trained, how much is labelled in each round, and by which strategies."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MeasureAt = Literal["original", "network"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every network of a simulation is trained: always from the same initial weights, for as many steps.
+    """How every network of a simulation is trained: from the same initial weights, for the same number of steps.
 
     Attributes:
-        train_encoder: whether the encoder learns, too. A pretrained one that does not is computed once per image.
-        views: with an encoder that does not learn, how many augmented versions of each image there are, drawn once
-            for all; without augmentation it is 1. An encoder that learns sees new ones in every step.
-        members: T of a committee of MC dropout.
-        ensemble: networks of an ensemble, each trained on another bootstrap resample of the labels.
+        train_encoder: whether the encoder learns. A pretrained encoder that does not is computed once per image.
+        views: for an encoder that does not learn, number of augmented views of each image, drawn once for all
+            trainings; 1 is the image itself. An encoder that learns sees new views in every step.
+        members: T, number of members of a committee of MC dropout.
+        ensemble: number of networks of an ensemble, each trained on another bootstrap resample of the labels.
         score_size: images in a batch of the pool.
     """
 
@@ -84,7 +84,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Amount:
-    """So many images, pixels or clicks, or a share of all there are.
+    """A number of images, pixels or clicks, or a share of all, in (0, 1].
 
     >>> Amount.parse("5%").of(2000), Amount.parse("12").of(2000)
     (100, 12)
@@ -94,7 +94,7 @@ class Amount:
     is_share: bool = False
 
     def of(self, total: int) -> int:
-        """Return how many that is, of a total."""
+        """Return the number, at least 1, given the total."""
         return max(1, round(total * self.value)) if self.is_share else int(self.value)
 
     @classmethod
@@ -102,7 +102,7 @@ class Amount:
         """Read "12" or "5%".
 
         Raises:
-            ConfigurationError: it is neither, or not positive.
+            ConfigurationError: the text is neither, or not positive.
         """
         number = text.strip().removesuffix("%")
         try:
@@ -134,29 +134,32 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """How results name it."""
+        """Name of the strategy with its options in results."""
         return f"{self.name}:{json.dumps(dict(self.options), sort_keys=True)}" if self.options else self.name
 
     def make(self, width: int | None = None) -> Strategy:
-        """Return the strategy.
+        """Return the strategy; see `options_for`."""
+        return make_strategy(self.name, self.options_for(width))
 
-        Args:
-            width: of the images, in pixels. Windows whose size is not given get the part of it that the catalogue
-                says, and a stride of a third of that.
+    def options_for(self, width: int | None) -> dict[str, Any]:
+        """Return the options of the strategy for images of this width in pixels.
+
+        A strategy whose windows have no size given gets the share of the width that the catalogue names, and a stride
+        of a third of that.
         """
         options = dict(self.options)
         share = catalogue.described(self.name).window_share
         if width is not None and share is not None and "window" not in options:
             options["window"] = max(_LEAST_WINDOW, round(width * share))
             options.setdefault("stride", max(1, options["window"] // 3))
-        return make_strategy(self.name, options)
+        return options
 
     @classmethod
     def parse(cls, text: str) -> Contender:
-        """Read a strategy; its options are checked when it is made.
+        """Read a strategy with its options, and check both.
 
         Raises:
-            ConfigurationError: what follows the colon is no JSON object, or the strategy is unknown.
+            ConfigurationError: the text after the colon is no JSON object, or strategy or options are unknown.
         """
         name, _, options = text.partition(":")
         try:
@@ -165,13 +168,13 @@ class Contender:
             values = None
         if not isinstance(values, dict):
             raise ConfigurationError(f"--strategy {text!r}: expected NAME or NAME:{{JSON of its options}}.")
-        found = cls(name, values)
+        contender = cls(name, values)
         try:
             if name != FULL:
-                found.make()
+                contender.make()
         except ConfigurationError as error:
             raise ConfigurationError(f"--strategy {text!r}: {error.__cause__ or error}") from error
-        return found
+        return contender
 
 
 @dataclass(frozen=True)
@@ -180,16 +183,16 @@ class Plan:
 
     Attributes:
         strategies: compared with each other; "full" is the reference that is trained on all labels.
-        seeds: each strategy runs once with each; runs of one seed start alike.
-        start: images that are labelled at first, drawn at random.
+        seeds: each strategy runs once with each; runs of the same seed start with the same images.
+        start: number of images that are labelled at first, drawn at random.
         step: what a round adds, in `unit`.
-        rounds: how many follow the first training.
-        unit: what a budget counts; regions of images may be asked for in any of them.
-        measure_on: the split that measures. "validation": the split val, or where there is none a fifth of the
-            training images, which then cannot be chosen.
+        rounds: number of rounds after the first training.
+        unit: unit of `step`; strategies may choose regions of images in any unit.
+        measure_on: the split that measures. "validation": the split val, or without it a fifth of the training images,
+            which then cannot be chosen.
         measure_at: "original": predictions are compared with the original masks; "network": with masks shrunk to
             what the network sees, which is faster.
-        object_class: the class whose connected components are measured as objects; None: none.
+        object_class: the class whose connected components are measured as objects; None: no class is.
     """
 
     strategies: tuple[Contender, ...]
@@ -205,7 +208,7 @@ class Plan:
     device: str = "auto"
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides the outcome of a run but strategy and seed; more rounds only add to it."""
+        """Return all settings that change the rows of a run, by name; more rounds only add rows."""
         values = dataclasses.asdict(self)
         for name in ("strategies", "seeds", "rounds", "device"):
             del values[name]

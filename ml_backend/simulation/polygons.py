@@ -1,4 +1,4 @@
-"""What a mask takes to draw: the clicks of polygons, counted from the mask.
+"""The clicks that drawing a mask with polygons takes, counted from the mask.
 
 Paper: Mackowiak et al., "CEREALS: Cost-effective region-based active learning for semantic segmentation", 2018, arXiv
 1810.09726, counts the clicks that Cityscapes' annotators made. Published masks keep no clicks, so they are counted on
@@ -6,10 +6,10 @@ the outlines of connected components, simplified to a pixel or two:
 
     of a whole image    the vertices of all outlines, and one click per component, which chooses its class
     of a window         the vertices inside it, each crossing of its border by an outline, where an annotator would
-                        have to start and to end, and one click per component of what is inside
+                        have to start and to end, and one click per component inside it
 
 Deviations: holes are free, because what lies in them is drawn over its surroundings; so is a background class, which
-is what nobody draws. Neighbours that share a boundary are each counted along it.
+nobody draws. Neighbours that share a boundary are each counted along it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.label_map import IGNORE_INDEX
 
 TOLERANCE: Final = 1.5
-"""Pixels that a simplified outline may be off."""
+"""Distance in pixels that a simplified outline may be off."""
 
 Mask = NDArray[np.uint8]
 
@@ -38,7 +38,7 @@ class Polygons:
     Attributes:
         vertices: (V,2) float64, x and y.
         following: (V,2) float64, the next vertex of the same outline.
-        first: (N) int64, the position in `vertices` of the first one of each component.
+        first: (N) int64, the position in `vertices` of the first vertex of each component.
     """
 
     vertices: NDArray[np.float64]
@@ -65,24 +65,23 @@ class Polygons:
         return counts
 
 
-def polygons(mask: Mask, *, background: int | None = None, tolerance: float = TOLERANCE) -> Polygons:
-    """Outline every connected component of a mask (H,W) of class indices.
+def polygons(mask: Mask, *, background: int | None = None) -> Polygons:
+    """Outline every connected component of a mask (H,W) uint8 of class indices.
 
     Args:
-        background: a class that nobody draws; None: all are drawn. Pixels of 255 never are.
-        tolerance: see TOLERANCE.
+        background: a class that nobody draws; None: all are drawn. Pixels of 255 are never drawn.
     """
-    found = [points for value in _drawn(mask, background) for points in _outlines(mask == value, tolerance)]
-    if not found:
+    outlines = [points for value in _drawn(mask, background) for points in _outlines(mask == value)]
+    if not outlines:
         nothing = np.zeros((0, 2))
         return Polygons(nothing, nothing, np.zeros(0, np.int64))
-    starts = np.cumsum([0, *(len(points) for points in found[:-1])])
-    following = [np.roll(points, -1, axis=0) for points in found]
-    return Polygons(np.concatenate(found), np.concatenate(following), starts.astype(np.int64))
+    starts = np.cumsum([0, *(len(points) for points in outlines[:-1])])
+    following = [np.roll(points, -1, axis=0) for points in outlines]
+    return Polygons(np.concatenate(outlines), np.concatenate(following), starts.astype(np.int64))
 
 
 def window_clicks(outlines: Polygons, mask: Mask, boxes: Sequence[Box], *, background: int | None = None) -> int:
-    """Count the clicks that labelling the windows of an image takes, each by itself.
+    """Return the clicks that labelling the windows of an image takes, each by itself.
 
     Args:
         outlines: of the whole mask.
@@ -122,12 +121,12 @@ def _drawn(mask: Mask, background: int | None) -> list[int]:
     return [int(value) for value in np.unique(mask) if value not in (IGNORE_INDEX, background)]
 
 
-def _outlines(pixels: NDArray[np.bool_], tolerance: float) -> list[NDArray[np.float64]]:
+def _outlines(pixels: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     contours, kin = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return []
     outer = (contour for contour, (*_, parent) in zip(contours, kin[0], strict=True) if parent < 0)  # others are holes
-    simple = (cv2.approxPolyDP(contour, tolerance, closed=True) for contour in outer)
+    simple = (cv2.approxPolyDP(contour, TOLERANCE, closed=True) for contour in outer)
     return [points.reshape(-1, 2).astype(np.float64) for points in simple]
 
 

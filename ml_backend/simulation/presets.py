@@ -1,7 +1,7 @@
-"""Settings of simulations by name: one that a laptop finishes, and those of four papers.
+"""Settings of simulations by name: "quick", which a laptop finishes, and those of four papers.
 
-Where a paper's setting cannot be had, the nearest is taken and said here. Options of the command are laid over a
-preset; without one, the settings of production (`NEXTMASK_…`) are simulated.
+Where a paper's setting is not available, the nearest is taken, and a comment says so. Options of the command are laid
+over a preset; without a preset, the settings of production (`NEXTMASK_…`) are simulated.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PRESETS: dict[str, Plan] = {
     ),
     # Mackowiak et al. 2018: FCN-8s of width 0.25, 50 of 2,975 images first, as many pixels again in each round,
     # windows of 128 of 2,048 pixels. Random labelling reaches 95 % with 27 % of the clicks: 16 rounds get to 29 %, so
-    # that it can. Other here: no ImageNet weights, which cannot be had; images of 480 pixels; retrained each round.
+    # that it can. Different here: no ImageNet weights; images of 480 pixels; trained anew in each round.
     "cereals": Plan(
         strategies=_contenders("full", "random", "entropy", "cereals"),
         start=Amount(50 / 2975, True),
@@ -61,7 +61,7 @@ PRESETS: dict[str, Plan] = {
         recipe=_FCN,
     ),
     # Yang et al. 2017: a network like DCAN, steps of k = 8 out of K = 16 by the deviation of 4 networks on resamples,
-    # past half of the 85 images of GlaS. Other here: the encoder under DCAN's decoder is the pretrained one of
+    # past half of the 85 images of GlaS. Different here: the encoder under DCAN's decoder is the pretrained one of
     # production; the first 8 images are drawn at random.
     "suggestive_annotation": Plan(
         strategies=_contenders("full", "random", "entropy", "suggestive_annotation"),
@@ -71,7 +71,7 @@ PRESETS: dict[str, Plan] = {
         recipe=Recipe(architecture="dcan", input_size=384, iterations=1000),
         object_class="gland",
     ),
-    # Sinha et al. 2019: a dilated residual network, 10 % and 5 % more in each round up to 40 %. Other here: not
+    # Sinha et al. 2019: a dilated residual network, 10 % and 5 % more in each round up to 40 %. Different here: not
     # pretrained; images of 480 pixels; VAAL's options are those for classification, since those for segmentation
     # (latent of 128, adversarial weight of 25) could not be confirmed: --strategy 'vaal:{"latent": 128, …}' sets them.
     "vaal": Plan(
@@ -81,9 +81,9 @@ PRESETS: dict[str, Plan] = {
         rounds=6,
         recipe=Recipe(architecture="drn", encoder="drn22", encoder_weights="none", input_size=480, iterations=2000),
     ),
-    # Gorriz et al. 2017: 600 of 2,000 images of ISIC 2017, 9 rounds of 35 images, MC dropout with T = 20. Other here:
-    # the U-Net has the pretrained encoder of production; every round trains anew for 400 steps, in place of 2 epochs
-    # more.
+    # Gorriz et al. 2017: 600 of 2,000 images of ISIC 2017, 9 rounds of 35 images, MC dropout with T = 20. Different
+    # here: the U-Net has the pretrained encoder of production; every round trains anew for 400 steps, in place of 2
+    # epochs more.
     "ceal": Plan(
         strategies=_contenders("full", "random", "entropy", 'ceal:{"preset": "melanoma"}'),
         start=Amount(600),
@@ -98,9 +98,9 @@ def plan_of(preset: str | None, values: Mapping[str, Any], recipe: Mapping[str, 
     """Return the plan of a preset with other values laid over it.
 
     Args:
-        preset: its name; None: the settings of production.
-        values: of `Plan`; None leaves a value as it is.
-        recipe: of its `Recipe`, likewise.
+        preset: name of the preset; None: the settings of production.
+        values: field of `Plan` -> value; None leaves a value as it is.
+        recipe: field of its `Recipe` -> value, likewise.
 
     Raises:
         ConfigurationError: there is no such preset.

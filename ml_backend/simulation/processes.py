@@ -1,6 +1,6 @@
 """Running a simulation: runs side by side in processes of their own, rows written as they come.
 
-Runs are ordered by seed, so that a simulation that is stopped early has compared all strategies on as many seeds.
+Runs are ordered by seed, so that a simulation that is stopped early has all strategies with the same number of seeds.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from ml_backend.simulation.results import FULL, Row
 from ml_backend.system.processes import die_with
 
 RESULTS = "results.csv"
-_WAIT_SECONDS = 1.0
+WAIT_SECONDS = 1.0
+"""Time between two looks at whether a process has died."""
 
-Told = Callable[[str, int, int], None]
+OnReading = Callable[[str, int, int], None]
+"""Called with (activity, images done, images in total) while the data are read."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A strategy and a seed, of which `done` rows are there already."""
+    """A strategy and a seed, of which `done` rows are written already."""
 
     contender: Contender
     seed: int
@@ -61,24 +63,26 @@ def missing(plan: Plan, dataset: str, rows: Sequence[Row]) -> list[Run]:
     return runs
 
 
-def run(plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, on_row: Callable[[Row], None], told: Told) -> None:
+def run(
+    plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, on_row: Callable[[Row], None], on_reading: OnReading
+) -> None:
     """Make the missing rows of a simulation.
 
     Args:
-        folder: of the results, and of what a stopped simulation goes on from.
-        jobs: processes; each holds the data in memory, and works with one thread where there are several.
+        folder: of the results, and of what a stopped simulation continues from.
+        jobs: number of processes; each holds the data in memory, and has a single thread where there are several.
         on_row: called with each row when it is written.
-        told: called with (what is being done, done, total) while the data are read.
+        on_reading: called while the data are read.
 
     Raises:
         ConfigurationError: the plan does not fit the data, or the rows that are there.
-        TrainingError: a run failed; the others were finished.
+        TrainingError: a run failed; the others are finished.
     """
     with _alone(folder):
         file = folder / RESULTS
         runs = missing(plan, dataset.name, results.read(file))
         if runs:
-            _make(runs, plan, dataset, folder, jobs=jobs, on_row=on_row, told=told)
+            _make(runs, plan, dataset, folder, jobs=jobs, on_row=on_row, on_reading=on_reading)
 
 
 @contextmanager
@@ -104,24 +108,24 @@ def _make(
     *,
     jobs: int,
     on_row: Callable[[Row], None],
-    told: Told,
+    on_reading: OnReading,
 ) -> None:
     file = folder / RESULTS
     context = multiprocessing.get_context("spawn")
-    waiting, found = context.Queue(), context.Queue()
-    for one in runs:
-        waiting.put(one)
+    waiting, answers = context.Queue(), context.Queue()
+    for own in runs:
+        waiting.put(own)
     workers = [
         context.Process(
-            target=_work, args=(plan, dataset, work_folder(folder, dataset, plan), commit(), waiting, found, jobs > 1)
+            target=_work, args=(plan, dataset, work_folder(folder, dataset, plan), commit(), waiting, answers, jobs > 1)
         )
         for _ in range(min(jobs, len(runs)))
     ]
     try:
         _start(workers, waiting)
-        problems = _collect(workers, found, file, on_row, told)
+        problems = collect(workers, answers, file, on_row, on_reading)
     finally:
-        waiting.cancel_join_thread()  # what nobody takes any more must not keep us
+        waiting.cancel_join_thread()  # runs that nobody takes any more must not block the end
         for worker in workers:
             if worker.pid is not None:
                 worker.terminate()
@@ -143,26 +147,38 @@ def _start(workers: Sequence[Any], waiting: Any) -> None:
             signal.signal(signal.SIGINT, before)
 
 
-def _collect(workers: Sequence[Any], found: Any, file: Path, on_row: Callable[[Row], None], told: Told) -> list[str]:
-    """Write rows until all workers are done; return what went wrong."""
+def collect(
+    workers: Sequence[Any], answers: Any, file: Path, on_row: Callable[[Row], None], on_reading: OnReading
+) -> list[str]:
+    """Write the rows that workers send until all are done; return what went wrong in runs, a line each.
+
+    Args:
+        workers: processes; only their `exitcode` is read.
+        answers: queue of (kind, value) that they send.
+        file: of results.
+
+    Raises:
+        ConfigurationError: the plan does not fit the data.
+        TrainingError: a worker died.
+    """
     problems: list[str] = []
     running = len(workers)
     while running:
         try:
-            kind, value = found.get(timeout=_WAIT_SECONDS)
+            kind, value = answers.get(timeout=WAIT_SECONDS)
         except queue.Empty:
             dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
-            if dead and found.empty():
+            if dead and answers.empty():
                 raise TrainingError(
                     f"A process of the simulation ended with exit code {dead[0].exitcode}; with -9 the memory was not "
-                    "enough: give fewer --jobs, or a smaller --input-size. Run the same command again to go on."
+                    "enough: give fewer --jobs, or a smaller --input-size. Run the same command again to continue."
                 ) from None
             continue
         if kind == "row":
             results.append(file, value)
             on_row(value)
         elif kind == "reading":
-            told(*value)
+            on_reading(*value)
         elif kind == "problem":
             problems.append(value)
         elif kind == "refused":
@@ -172,30 +188,30 @@ def _collect(workers: Sequence[Any], found: Any, file: Path, on_row: Callable[[R
     return problems
 
 
-def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, found: Any, one_thread: bool) -> None:
-    """Take runs until there are no more: a worker's life."""
+def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, answers: Any, single: bool) -> None:
+    """Take runs until there are no more: the work of a process, with a single thread or as many as there are cores."""
     import torch
 
     from ml_backend.simulation.checks import read
     from ml_backend.simulation.experiment import Experiment
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it, too, and ends this process
     die_with(os.getppid())
-    if one_thread:  # several processes would share the cores
+    if single:  # several processes would share the cores
         torch.set_num_threads(1)
     try:
-        material = read(plan, dataset, lambda *at: found.put(("reading", at)))
+        material = read(plan, dataset, lambda *at: answers.put(("reading", at)))
         experiment = Experiment(plan, material, folder, code)
     except NextmaskError as error:
-        found.put(("refused", str(error)))
+        answers.put(("refused", str(error)))
         return
-    while (one := waiting.get()) is not None:
+    while (run := waiting.get()) is not None:
         try:
-            for row in experiment.rows(one.contender, one.seed, one.done):
-                found.put(("row", row))
+            for row in experiment.rows(run.contender, run.seed, run.done):
+                answers.put(("row", row))
         except Exception as error:  # noqa: BLE001 (one run's failure is not the others')
-            found.put(("problem", f"{one.contender.label}, seed {one.seed}: {type(error).__name__}: {error}"))
-    found.put(("done", None))
+            answers.put(("problem", f"{run.contender.label}, seed {run.seed}: {type(error).__name__}: {error}"))
+    answers.put(("done", None))
 
 
 def commit() -> str:
@@ -210,17 +226,17 @@ def commit() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)  # noqa: S603, S607
-    return found.stdout.strip()
+    ended = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)  # noqa: S603, S607
+    return ended.stdout.strip()
 
 
 def work_folder(folder: Path, dataset: Dataset, plan: Plan) -> Path:
-    """Return where a simulation whose results are in `folder` keeps what stopped runs go on from."""
+    """Return where a simulation whose results are in `folder` keeps what stopped runs continue from."""
     return folder / "work" / f"{file_name(dataset.name)}-{plan.digest()}"
 
 
 def _check_settings(plan: Plan, dataset: str, rows: Sequence[Row]) -> None:
-    """Rows of other settings must not be mixed with those of this plan."""
+    """Raise ConfigurationError where rows of the data set have other settings than this plan."""
     own = plan.settings_text()
     for row in rows:
         if row.dataset == dataset and row.settings != own:
@@ -242,7 +258,7 @@ def _differing(there: str, wanted: str) -> str:
 
 
 def _flat(settings: Any) -> dict[str, Any]:
-    """Return settings, those of the recipe among them, by name; all under one name where they are no object."""
+    """Return settings by name, those of the recipe among them."""
     if not isinstance(settings, dict):
         return {"settings": settings}
     return {name: value for name, value in settings.items() if name != "recipe"} | dict(settings.get("recipe", {}))

@@ -1,7 +1,7 @@
 """The results file: one row for each training of a simulation, written as soon as it is measured.
 
-The file is what a simulation resumes from and what the report reads. Rows are only ever appended: of two rows with
-one key the later one counts, and a last line that was cut off by a kill is left out.
+A simulation resumes from the file, and the report reads it. Rows are only appended: of two rows with the same key the
+later counts, and a last line that was cut off by a kill is left out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +21,21 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Row:
-    """One training: what was labelled, what that took, and how good the network became.
+    """A training: what was labelled, the clicks that this took, and how good the network became.
 
     Attributes:
         dataset: name of the data set.
         strategy: name of the strategy that chose the labels, or "full".
-        seed: runs of one seed start with the same images, and are compared in pairs.
-        round: 0 is the initial set, which is drawn at random.
-        images: images of which anything is labelled.
-        pixels: labelled pixels, of the original masks.
-        clicks: what drawing those masks took, as `simulation.polygons` counts it.
+        seed: runs of the same seed start with the same images, and are compared in pairs.
+        round: 0 is the training on the initial set, which is drawn at random.
+        images: number of images of which anything is labelled.
+        pixels: number of labelled pixels, of the original masks.
+        clicks: clicks that drawing those masks took, as `simulation.polygons` counts it.
         miou: mean intersection over union of the test images, in [0, 1]; classes absent from them are left out.
-        dice: mean Dice of the test images, likewise.
-        object_f1, object_dice: of connected components, macro-averaged over the images; None where the data set has
-            no class that is counted in objects.
-        seconds_train, seconds_select: spent training, and choosing what this round added.
+        dice: mean Dice of the test images, in [0, 1], likewise.
+        object_f1, object_dice: of the objects of all test images together, in [0, 1]; None where no class is measured
+            in objects.
+        seconds_train, seconds_select: seconds spent training, and choosing what this round added.
         settings: JSON of all that decides the outcome but strategy, seed and round.
         commit: of the code that ran; "+" at its end: with changes that were not committed. Empty when unknown.
     """
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """What tells it from the other rows."""
+        """Data set, strategy, seed and round, which no other row shares."""
         return self.dataset, self.strategy, self.seed, self.round
 
 
@@ -68,29 +68,29 @@ _TEXTS = {"dataset", "strategy", "settings", "commit"}
 
 
 def append(file: Path, row: Row) -> None:
-    """Add a row, and the header before the first one; it is on the disk when this returns."""
+    """Add a row, and the header before the first one; the row is on the disk when this returns."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists() and not _ends_with_newline(file):
         _drop_last_line(file)
-    with file.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+    with file.open("a", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
         if not file.stat().st_size:
             writer.writerow(COLUMNS)
         writer.writerow([_text(getattr(row, name)) for name in COLUMNS])
-        stream.flush()
-        os.fsync(stream.fileno())
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 def read(file: Path) -> list[Row]:
-    """Read all rows, the last of each key, in the order of the file; none when there is no file.
+    """Read all rows, the last of each key, in the order of the file; none without a file.
 
     Raises:
-        ConfigurationError: it is no results file, or a value in it is wrong.
+        ConfigurationError: the file holds no results, or a wrong value.
     """
     if not file.exists():
         return []
-    with file.open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.reader(stream))
+    with file.open(encoding="utf-8", newline="") as opened:
+        lines = list(csv.reader(opened))
     whole = _ends_with_newline(file)
     if not lines or (len(lines) == 1 and not whole and ",".join(COLUMNS).startswith(",".join(lines[0]))):
         return []
@@ -106,12 +106,6 @@ def read(file: Path) -> list[Row]:
             row = _row(file, number, line)
             rows.pop(row.key, None)
             rows[row.key] = row
-    return list(rows.values())
-
-
-def read_all(files: Sequence[Path]) -> list[Row]:
-    """Read several files one after the other; of two rows with one key that of the later file counts."""
-    rows = {row.key: row for file in files for row in read(file)}
     return list(rows.values())
 
 
@@ -143,13 +137,8 @@ def _drop_last_line(file: Path) -> None:
 
 
 def _ends_with_newline(file: Path) -> bool:
-    with file.open("rb") as stream:
-        if not stream.seek(0, os.SEEK_END):
+    with file.open("rb") as opened:
+        if not opened.seek(0, os.SEEK_END):
             return True
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) == b"\n"
-
-
-def keys(rows: Iterable[Row]) -> set[tuple[str, str, int, int]]:
-    """Return the keys of rows."""
-    return {row.key for row in rows}
+        opened.seek(-1, os.SEEK_END)
+        return opened.read(1) == b"\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from ml_backend.errors import CheckpointError, ImageError, MaskError
 from ml_backend.images.decoding import Array
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import (
+    Batches,
     PoolRanking,
     Pools,
     Preparation,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MakeStream = Callable[..., Callable[[], "Iterator[Batch]"]]
+_MakeBatches = Callable[..., Batches]
 
 WINDOWS_ALWAYS_SCORED = 10
 """A pool of up to so many windows is scored whole, however long it takes."""
@@ -93,11 +94,11 @@ class PoolScorer:
         limit, at_least, seconds = self._sample_bounds(len(order))
         sample = [pool[task_id] for task_id in order[:limit]]
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
-        streams = self._pools(strategy, sample, labelled)
-        unlabelled, seen = _watched(streams.unlabelled, seconds=seconds, at_least=at_least)
-        ranking = rank_pool(
+        pools = self._pools(strategy, sample, labelled)
+        unlabelled, seen = _watched(pools.unlabelled, seconds=seconds, at_least=at_least)
+        ranked = rank_pool(
             strategy,
-            replace(streams, unlabelled=unlabelled),
+            replace(pools, unlabelled=unlabelled),
             budget=self._budget(strategy, in_parts=in_parts),
             seed=self._settings.seed + round_number,
             round_number=round_number,
@@ -107,7 +108,7 @@ class PoolScorer:
         waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
         done = seen | self._failed
         rest = [task for task in order if task in waiting and task not in done]
-        return append_unscored(_wanted(ranking, waiting, in_parts=in_parts), rest)
+        return append_unscored(_wanted(PoolRanking.of(ranked), waiting, in_parts=in_parts), rest)
 
     def observer(self) -> Observer | None:
         """Return how arriving tasks are measured: as the strategy observes a pool, with the current model.
@@ -120,10 +121,10 @@ class PoolScorer:
             recall(strategy, self._state_file())
             if not predicted and not strategy.state_dict():
                 return None
-        stream = self._streams(strategy)
+        batches_of = self._batches_of(strategy)
 
         def observe(arrivals: Sequence[Candidate]) -> Iterator[Observation]:
-            return map(strategy.observe, stream(arrivals, predicted=predicted)())
+            return map(strategy.observe, batches_of(arrivals, predicted=predicted)())
 
         return Observer(observe, self._sample_bounds)
 
@@ -141,12 +142,12 @@ class PoolScorer:
         strategy = make_strategy("coreset", {})
         predictor = fresh_predictor(self._settings, self._label_map.classes)
 
-        def stream() -> Iterator[Batch]:
+        def batches() -> Iterator[Batch]:
             items = self._items([pool[task_id] for task_id in order])
             return predictor.batches(items, features=True, batch_size=self._settings.batch_size)
 
-        unlabelled, seen = _watched(stream, seconds=COLD_START_SECONDS, at_least=0)
-        ranking = rank_pool(
+        unlabelled, seen = _watched(batches, seconds=COLD_START_SECONDS, at_least=0)
+        ranked = rank_pool(
             strategy,
             Pools(unlabelled, lambda: iter(()), lambda: iter(()), lambda: iter(())),
             budget=Budget(images=self._settings.queue_window),
@@ -155,24 +156,24 @@ class PoolScorer:
             progress=lambda done: self._look.stage("ranking", done, len(order)),
         )
         done = seen | self._failed
-        return append_unscored(ranking, [task for task in order if task not in done])
+        return append_unscored(PoolRanking.of(ranked), [task for task in order if task not in done])
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
     def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
-        stream, predicted = self._streams(strategy), sees_predictions(strategy)
+        batches_of, predicted = self._batches_of(strategy), sees_predictions(strategy)
         return Pools(
-            unlabelled=stream(sample, predicted=predicted),
-            labelled=stream(labelled, predicted=predicted),
-            unlabelled_images=stream(sample, predicted=False),
-            labelled_images=stream(labelled, predicted=False),
+            unlabelled=batches_of(sample, predicted=predicted),
+            labelled=batches_of(labelled, predicted=predicted),
+            unlabelled_images=batches_of(sample, predicted=False),
+            labelled_images=batches_of(labelled, predicted=False),
             asked={candidate.task.task_id: candidate.asked for candidate in sample if candidate.parts},
         )
 
-    def _streams(self, strategy: Strategy) -> _MakeStream:
+    def _batches_of(self, strategy: Strategy) -> _MakeBatches:
         wanted = strategy.needs
         committee = self._committee(strategy)
 
-        def stream(of: Sequence[Candidate], *, predicted: bool) -> Callable[[], Iterator[Batch]]:
+        def batches_of(of: Sequence[Candidate], *, predicted: bool) -> Batches:
             def batches() -> Iterator[Batch]:
                 if not predicted:
                     return self._plain_batches(of)
@@ -186,7 +187,7 @@ class PoolScorer:
 
             return batches
 
-        return stream
+        return batches_of
 
     def _committee(self, strategy: Strategy) -> Committee | None:
         if "committee" not in strategy.needs or self._model is None:
@@ -259,14 +260,12 @@ class PoolScorer:
         return self._look.services.predictors.get(checkpoints, self._model.number, self._settings.device)
 
 
-def _watched(
-    stream: Callable[[], Iterable[Batch]], *, seconds: float, at_least: int
-) -> tuple[Callable[[], Iterator[Batch]], set[int]]:
-    """Bound batches in time; the ids of the images that they got to fill the set while they are read."""
+def _watched(unlimited: Batches, *, seconds: float, at_least: int) -> tuple[Batches, set[int]]:
+    """Limit the time that batches take; the set receives the ids of their images as they are read."""
     seen: set[int] = set()
 
     def batches() -> Iterator[Batch]:
-        for batch in within_time(stream(), seconds=seconds, at_least=at_least):
+        for batch in within_time(unlimited(), seconds=seconds, at_least=at_least):
             seen.update(int(task_id) for task_id in batch.ids)
             yield batch
 

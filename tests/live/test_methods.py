@@ -99,7 +99,7 @@ def test_the_first_batch_was_diverse(projects: dict[str, int], serving: Nextmask
 
 
 def test_suggestive_annotation_has_four_members_that_differ(projects: dict[str, int], serving: Nextmask) -> None:
-    states = serving.services.checkpoints(projects["suggestive_annotation"]).committee(2)
+    states = serving.services.checkpoints(projects["suggestive_annotation"]).committees.load(2)
     assert states is not None
     assert len(states) == 4
     heads = [next(value for name, value in state.items() if "segmentation_head" in name) for state in states]

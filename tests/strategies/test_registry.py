@@ -162,10 +162,10 @@ def test_its_module_is_imported_when_it_is_asked_for(registry):
         ("own = no_such_module:OWN", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
         ("own = {module}:MISSING", "cannot be imported: AttributeError: .*MISSING"),
         ("own = {module}:Own", "names a ABCMeta: let it name a strategies.Entry"),
-        ("mine = {module}:OWN", "names an Entry of 'own': let both have one name"),
+        ("mine = {module}:OWN", "names an Entry of 'own': give both the same name"),
         ("own = {module}:NO_CLASS", "cannot be imported: AttributeError: .*Missing"),
         ("own = {module}:NO_STRATEGY", "is no Strategy: let its class inherit from strategies.Strategy"),
-        ("own = {module}:OTHER_CLASS", "has the name 'other': let class and Entry have one name"),
+        ("own = {module}:OTHER_CLASS", "has the name 'other': give class and Entry the same name"),
     ],
 )
 def test_one_that_cannot_be_used_says_why_and_takes_nothing_along(registry, caplog, point, message):
@@ -185,7 +185,7 @@ def test_a_name_of_ours_stays_ours(registry, caplog, name):
     found = registry(name + " = {module}:OWN")
     assert found.available() == tuple(sorted(entry.name for entry in ENTRIES))
     assert f"entry point {name!r} = " in caplog.text
-    assert "of package package-0 1.5 has the name of one of nextmask's own: give it another one." in caplog.text
+    assert "of package package-0 1.5 has the name of one of nextmask's own: give it another name." in caplog.text
     if name in ("entropy", "sa"):
         assert found.create(name).name == found.entry(name).name in {entry.name for entry in ENTRIES}
 
@@ -200,7 +200,7 @@ def test_a_name_without_a_place_in_settings_is_left_out(registry):
 def test_a_name_that_two_packages_register_is_neither_ones(registry):
     found = registry("own = {module}:OWN", "own = {module}:OWN")
     assert "own" not in found.available()
-    with pytest.raises(ValueError, match=r"package-[01] 1\.5 and .*package-[01] 1\.5 register one name: uninstall all"):
+    with pytest.raises(ValueError, match=r"package-[01] 1\.5 and .*package-[01] 1\.5 register the same name"):
         found.create("own")
 
 

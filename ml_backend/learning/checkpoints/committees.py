@@ -1,4 +1,4 @@
-"""Committees of networks, each of one version; and the members that are ready before the committee is."""
+"""Committees of networks, each belonging to a version; and the members of a committee that is being trained."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _FORMAT = 1
 _RECORD = "committee.json"
 _PARTS = ".parts-"
 _KEPT = 2
-"""Committees that stay: that of the version that serves, and the one before it to go back to."""
+"""Committees that stay: that of the published version, and the previous committee for a rollback."""
 
 
 class Committees:
-    """The committees of one project's versions. Any number of processes may read while one writes.
+    """The committees of a project's versions. Any number of processes may read while one writes.
 
     Args:
         folder: holds them, and the members of unfinished ones; made when the first is written.
@@ -45,9 +45,9 @@ class Committees:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def record(self, number: int) -> dict[str, Any] | None:
-        """Return what is known about a version's committee: as given to `put`, and `members` and `created_at`.
+        """Return the record of a version's committee: as given to `put`, with `members` and `created_at`.
 
-        None where there is none, or where a file of it is missing or not what was written.
+        None without a committee, or where a file of it is missing or not what was written.
         """
         path = self._folder / str(number)
         try:
@@ -73,13 +73,13 @@ class Committees:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
-        """Write the committee of a version, in the place of one that is there; return its folder.
+        """Write the committee of a version, replacing an earlier committee of it; return its folder.
 
-        Its parts are removed, and so are the committees of all versions but this one and the newest other.
+        Its parts are removed, and so are the committees of all other versions but the newest.
 
         Args:
             states: the members' `state_dict()`, on any device.
-            record: what JSON can hold of where they come from.
+            record: what the committee was trained on and how, as JSON values.
 
         Raises:
             CheckpointError: the disk refuses (full, read-only, …).

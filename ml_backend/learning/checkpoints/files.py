@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 READING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What a file that is not what was written may raise on its way into a record."""
+"""What reading a damaged file into a record may raise."""
 UNFINISHED = ".unfinished-"
-"""Prefix of what is being written; whoever holds the lock may remove it."""
+"""Prefix of the names of files and folders that are being written; the holder of the lock may remove them."""
 
 
 @contextmanager
@@ -62,12 +62,12 @@ def serialise(state: Mapping[str, Tensor]) -> bytes:
 
 
 def is_number(name: str) -> bool:
-    """Say whether a name is that of a version: a positive number as it is written."""
+    """Whether a name is that of a version: a positive decimal number without leading zeros."""
     return name.isascii() and name.isdigit() and len(name) < 12 and not name.startswith("0")
 
 
 def read_number(path: Path) -> int | None:
-    """Read a one-number file; None where it is missing or unreadable, as no writer of ours leaves it."""
+    """Read a file that holds a number; None where it is missing or holds anything else."""
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -76,8 +76,8 @@ def read_number(path: Path) -> int | None:
 
 
 def write_number(path: Path, number: int) -> None:
-    """Replace a one-number file so that a reader, or a power failure, sees the old or the new number."""
-    temporary = path.with_name(f".{path.name}")  # one name is enough: the lock is held
+    """Replace a file that holds a number so that a reader, or a power failure, sees the old or the new number."""
+    temporary = path.with_name(f".{path.name}")  # always the same name: the lock is held
     write_file(temporary, f"{number}\n".encode())
     temporary.replace(path)
     flush_folder(path.parent)
@@ -92,7 +92,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def flush_folder(path: Path) -> None:
-    """Wait until the disk has what was made, renamed or removed in a folder."""
+    """Wait until the disk knows which files were made, renamed or removed in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -101,5 +101,5 @@ def flush_folder(path: Path) -> None:
 
 
 def now() -> str:
-    """Return the time of now as text, in UTC."""
+    """Return the current time in UTC, ISO 8601 with milliseconds."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -1,22 +1,19 @@
-"""Versions of a project's model, and the pointer to the one that serves."""
+"""Versions of a project's model, and the pointer to the published version."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ml_backend.errors import CheckpointError, shown
+from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints.committees import Committees
 from ml_backend.learning.checkpoints.files import (
-    READING_ERRORS,
     UNFINISHED,
     exclusive,
     flush_folder,
@@ -24,81 +21,24 @@ from ml_backend.learning.checkpoints.files import (
     now,
     read_number,
     serialise,
-    sha256,
     write_file,
     write_number,
+)
+from ml_backend.learning.checkpoints.records import (
+    Version,
+    VersionRecord,
+    content_damage,
+    examine,
+    read_record,
+    write_version,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FORMAT = 1
-_WEIGHTS = "weights.safetensors"
-_RECORD = "version.json"
-
-
-@dataclass(frozen=True)
-class VersionRecord:
-    """What is known about a version beside its weights, as JSON.
-
-    Attributes:
-        classes: index -> class name, as in `LabelMap.classes`.
-        data_digest: that of the training job: the same digest need not be trained again.
-        labels: task id -> digest of the label that was used, held-out ones included.
-        skipped: task id -> why its label could not be used.
-        held_out: the ids among `labels` that measured, and did not train.
-        pseudo_labels: ids of tasks that trained with a predicted mask; none of them is among `labels`.
-        measures: held-out measures in [0, 1], None where nothing measured: miou, mean_dice, pixel_accuracy, parent_miou
-            (the parent on the same labels), iou and dice by class name; counts: pixels, trained, held_out, skipped;
-            effort: iterations, best_iteration, seconds, images_at_once (fewer than a batch where memory was short).
-        settings: what is needed to build the network again, and how it was trained.
-        accepted: whether the gate lets it be published; `reason` says why, or why not.
-        number, created_at: given by `Checkpoints.create`.
-    """
-
-    classes: tuple[str, ...]
-    label_map_digest: str
-    data_digest: str
-    parent: int | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    held_out: tuple[str, ...] = ()
-    measures: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    accepted: bool = True
-    reason: str = ""
-    pseudo_labels: tuple[str, ...] = ()
-    number: int = 0
-    created_at: str = ""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VersionRecord:
-        """Rebuild a record from its JSON object (TypeError when it is of another shape)."""
-        names = [item.name for item in dataclasses.fields(cls) if item.name in values]
-        known: dict[str, Any] = {
-            name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
-        }
-        return cls(**known)
-
-
-@dataclass(frozen=True)
-class Version:
-    """A complete version on disk. `size` (bytes) and `sha256` are those that its weights were written with."""
-
-    number: int
-    path: Path
-    record: VersionRecord
-    size: int
-    sha256: str
-
-    @property
-    def weights(self) -> Path:
-        """The file with the network's state."""
-        return self.path / _WEIGHTS
-
 
 class Checkpoints:
-    """The versions of one project. Any number of processes may read while one writes.
+    """The versions of a project's model. Any number of processes may read while one writes.
 
     Args:
         folder: holds everything in the package's drawing; made by the first `create`.
@@ -121,32 +61,31 @@ class Checkpoints:
     def versions(self) -> list[Version]:
         """Return the good versions, oldest first. Checks records and sizes; weights are hashed by `current` and
         `load_state` only, so that a long list stays cheap."""
-        return [found for found in self._scan().values() if isinstance(found, Version)]
+        return [version for version in self._scan().values() if isinstance(version, Version)]
 
     def history(self) -> list[VersionRecord]:
-        """Return what is known of all versions, oldest first, those that were removed included."""
+        """Return the records of all versions, removed versions included, oldest first."""
         records = {version.number: version.record for version in self.versions()}
         for path in self._history.glob("*.json"):
             if is_number(path.stem) and int(path.stem) not in records:
-                with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged one is left out
-                    status = path.stat()
-                    records[int(path.stem)] = _read_record(path, status.st_size, status.st_mtime_ns)
+                with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged record is left out
+                    records[int(path.stem)] = read_record(path)
         return [records[number] for number in sorted(records)]
 
     def damaged(self) -> dict[int, str]:
         """Return number -> what is wrong, for the folders that `versions` leaves out."""
-        return {number: found for number, found in self._scan().items() if isinstance(found, str)}
+        return {number: damage for number, damage in self._scan().items() if isinstance(damage, str)}
 
     def get(self, number: int) -> Version:
-        """Return one version by number.
+        """Return a version by its number.
 
         Raises:
-            CheckpointError: there is none of that number, or it is damaged.
+            CheckpointError: there is no version of that number, or it is damaged.
         """
-        found = _examine(self._versions / str(number), number)
-        if isinstance(found, str):
-            raise CheckpointError(f"Version {number} cannot be used: {found}. {self._remedy()}")
-        return found
+        version = examine(self._versions / str(number), number)
+        if isinstance(version, str):
+            raise CheckpointError(f"Version {number} cannot be used: {version}. {self._remedy()}")
+        return version
 
     def latest(self) -> Version | None:
         """Return the newest good version, accepted or not."""
@@ -155,26 +94,26 @@ class Checkpoints:
     def current(self) -> Version | None:
         """Return the version that serves, or None before the first is published.
 
-        When the pointer or its target is damaged, the newest accepted good version takes its place; one older than
-        the target is preferred, because newer ones were rolled back or never published.
+        Where the pointer or its target is damaged, the newest accepted good version takes its place; an older version
+        than the target is preferred, because newer versions were rolled back or never published.
         """
         if not self._pointer.exists():
             return None
         target = read_number(self._pointer)
-        found = None if target is None else _examine(self._versions / str(target), target)
-        if isinstance(found, Version) and not _content_damage(found):
-            return found
+        version = None if target is None else examine(self._versions / str(target), target)
+        if isinstance(version, Version) and not content_damage(version):
+            return version
         return next(self._fallbacks(target), None)
 
     def stand_in(self) -> str:
-        """Return what is wrong with the version that should serve, and which one does; empty where all is well."""
+        """Return a sentence that says what damaged the published version and what serves instead, or ""."""
         if not self._pointer.exists():
             return ""
         target, current = read_number(self._pointer), self.current()
         if current is not None and current.number == target:
             return ""
-        found = None if target is None else _examine(self._versions / str(target), target)
-        damage = _content_damage(found) if isinstance(found, Version) else found or "nothing says which one it is"
+        version = None if target is None else examine(self._versions / str(target), target)
+        damage = content_damage(version) if isinstance(version, Version) else version or "its number is unreadable"
         named = "The version that should serve" if target is None else f"Version {target}, which should serve,"
         serves = "None serves" if current is None else f"Version {current.number} serves in its place"
         return f"{named} cannot be used: {damage}. {serves}; the next training makes a new one."
@@ -222,13 +161,13 @@ class Checkpoints:
             raise CheckpointError(f"A new version cannot be written to {self.folder}: {error}.") from error
 
     def publish(self, number: int) -> Version:
-        """Make a version the one that serves.
+        """Publish a version: it serves from now on.
 
         Raises:
-            CheckpointError: there is none of that number, it is damaged, or the disk refuses.
+            CheckpointError: there is no version of that number, it is damaged, or the disk refuses.
         """
         version = self.get(number)
-        if damage := _content_damage(version):
+        if damage := content_damage(version):
             raise CheckpointError(f"Version {number} cannot be published: {damage}. {self._remedy()}")
         try:
             with self._writer_lock():
@@ -238,7 +177,7 @@ class Checkpoints:
         return version
 
     def rollback(self, number: int | None = None) -> Version:
-        """Publish an earlier version again: `number`, or the newest accepted one before the one that serves.
+        """Publish an earlier version again: `number`, or the newest accepted version before the published version.
 
         Raises:
             CheckpointError: there is no such version.
@@ -253,17 +192,17 @@ class Checkpoints:
         return self.publish(earlier.number)
 
     def remove_old(self, keep: int, *, needed: Collection[int] = ()) -> list[int]:
-        """Remove versions but the newest; their records stay, in `history`.
+        """Remove all but the newest versions; their records stay, in `history`.
 
-        Never removed are the version that serves and the one that it was trained from, the accepted one with the best
-        held-out mIoU, and damaged ones, which a person may want to look at.
+        Never removed are the version that serves and its parent, the accepted version with the best held-out mIoU,
+        and damaged versions, which a person may want to look at.
 
         Args:
-            keep: how many of the newest stay.
-            needed: numbers of others that do.
+            keep: number of the newest versions that stay.
+            needed: numbers of other versions that stay.
 
         Returns:
-            The numbers of those that were removed.
+            The numbers of the removed versions.
 
         Raises:
             CheckpointError: the disk refuses.
@@ -281,16 +220,6 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"Old versions in {self.folder} cannot be removed: {error}.") from error
 
-    # -- committees --------------------------------------------------------------------------------------------------
-
-    def put_committee(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
-        """Write the networks that were trained as the committee of a version; see `Committees.put`."""
-        return self.committees.put(number, states, record)
-
-    def committee(self, number: int) -> list[dict[str, Tensor]] | None:
-        """Return the states of a version's committee, or None where there is none that is whole."""
-        return self.committees.load(number)
-
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _scan(self) -> dict[int, Version | str]:
@@ -298,7 +227,7 @@ class Checkpoints:
             names = sorted(int(entry.name) for entry in self._versions.iterdir() if is_number(entry.name))
         except FileNotFoundError:
             return {}
-        return {number: _examine(self._versions / str(number), number) for number in names}
+        return {number: examine(self._versions / str(number), number) for number in names}
 
     def _fallbacks(self, target: int | None, *, newer: bool = True) -> Iterator[Version]:
         """Accepted good versions in the order in which they may stand in for `target`."""
@@ -306,14 +235,15 @@ class Checkpoints:
         before = [version for version in usable if target is None or version.number < target]
         after = [version for version in usable if newer and version not in before]
         candidates = [*reversed(before), *reversed(after)]
-        return (version for version in candidates if not _content_damage(version))
+        return (version for version in candidates if not content_damage(version))
 
     def _indispensable(self, versions: Sequence[Version]) -> set[int]:
         current = self.current()
         numbers = {read_number(self._pointer)}
         if current is not None:
             numbers |= {current.number, current.record.parent}
-        measured = [one for one in versions if one.record.accepted and one.record.measures.get("miou") is not None]
+        accepted = [version for version in versions if version.record.accepted]
+        measured = [version for version in accepted if version.record.measures.get("miou") is not None]
         best = max(measured, key=lambda version: float(version.record.measures["miou"]), default=None)
         return {number for number in (*numbers, best.number if best else None) if number is not None}
 
@@ -343,7 +273,7 @@ class Checkpoints:
                 self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
-        """Remove what a killed or failed writer left; whoever holds the lock is the only living writer."""
+        """Remove what a killed or failed writer left; the holder of the lock is the only living writer."""
         for path in self._versions.glob(f"{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -357,54 +287,8 @@ class Checkpoints:
     def _write(self, record: VersionRecord, weights: bytes) -> Version:
         unfinished = self._versions / f"{UNFINISHED}{record.number}"
         unfinished.mkdir()
-        about = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
-        content = {"format": _FORMAT, "record": dataclasses.asdict(record), "weights": about}
-        write_file(unfinished / _WEIGHTS, weights)
-        write_file(unfinished / _RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
+        write_version(unfinished, record, weights)
         flush_folder(unfinished)
         final = unfinished.rename(self._versions / str(record.number))
         flush_folder(self._versions)
         return self.get(int(final.name))
-
-
-def _examine(path: Path, number: int) -> Version | str:
-    """Return the version in that folder, or what is wrong with it (the weights' content is not read)."""
-    try:
-        status = (path / _RECORD).stat()
-        version = _read_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
-        size = version.weights.stat().st_size
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing" if path.exists() else "there is no such version"
-    except READING_ERRORS as error:
-        return f"{_RECORD} cannot be read ({type(error).__name__}: {str(error)[:200]})"
-    if version.number != number:
-        return f"its record is that of version {shown(version.number)}"
-    if size != version.size:
-        return f"{_WEIGHTS} has {size} bytes instead of {shown(version.size)}"
-    return version
-
-
-@functools.lru_cache(maxsize=1024)
-def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Version:
-    """Parse a record once as long as its file is the same: it lists every label, so it may be large."""
-    content = json.loads((path / _RECORD).read_bytes())
-    if content["format"] != _FORMAT:
-        raise ValueError(
-            f"format {shown(content['format'])} instead of {_FORMAT}: written by another release of nextmask"
-        )
-    record = VersionRecord.from_dict(content["record"])
-    return Version(record.number, path, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
-
-
-@functools.lru_cache(maxsize=1024)
-def _read_record(path: Path, _size: int, _modified: int) -> VersionRecord:
-    return VersionRecord.from_dict(json.loads(path.read_bytes()))
-
-
-def _content_damage(version: Version) -> str:
-    """Return what is wrong with the weights, or an empty string; the file is hashed once as long as it is the same."""
-    try:
-        digest = sha256(version.weights)
-    except OSError as error:
-        return f"{_WEIGHTS} cannot be read ({error})"
-    return "" if digest == version.sha256 else f"the content of {_WEIGHTS} has changed"

@@ -3,7 +3,7 @@
 smp and timm take seconds to import, so they are imported when the first network is built.
 """
 
-from ml_backend.learning.networks.build import build, check_network
+from ml_backend.learning.networks.build import build, check_network, load_network
 from ml_backend.learning.networks.devices import autocast, is_out_of_memory, place, resolve_device
 from ml_backend.learning.networks.geometry import fit_size, labels_at, pad_to, resize_image
 from ml_backend.learning.networks.memory import working_bytes
@@ -17,6 +17,7 @@ __all__ = [
     "fit_size",
     "is_out_of_memory",
     "labels_at",
+    "load_network",
     "pad_to",
     "place",
     "resize_image",

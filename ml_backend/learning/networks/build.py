@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ml_backend.errors import ConfigurationError
+from ml_backend.errors import CheckpointError, ConfigurationError
 from ml_backend.learning.networks import weights as initial
 from ml_backend.learning.networks.architectures import ARCHITECTURES
 from ml_backend.learning.networks.names import TIMM_PREFIX, check_pair
@@ -39,7 +39,7 @@ class _Plan:
             return self._make(encoder_weights)
         try:
             return self._make(encoder_weights, dynamic_img_size=True)
-        except TypeError:  # not a transformer that can be told so
+        except TypeError:  # not a transformer that takes the option
             return self._make(encoder_weights)
 
     def _make(self, encoder_weights: str | bool | None, **of_encoder: Any) -> nn.Module:
@@ -79,7 +79,7 @@ def build(
     """Build a segmentation network on the CPU, in training mode.
 
     Args:
-        architecture: name of an architecture, smp's or one of `ml_backend.learning.networks.architectures`.
+        architecture: name of an architecture, smp's or that of `ml_backend.learning.networks.architectures`.
         encoder: name of an smp encoder, "tu-" and that of a timm model, or an encoder of the architecture's own.
         encoder_weights: "bundled" (offline, default encoder only), "none", or a name that smp knows ("imagenet", …),
             which is downloaded. A network whose state is loaded afterwards needs "none".
@@ -104,6 +104,37 @@ def build(
         initial.load_bundled(network.model.get_submodule("encoder"))
         return _wrap(architecture, network.model, initial.LITE, dropout)
     return _pretrained(plan, encoder_weights, dropout)
+
+
+def load_network(settings: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> SegmentationNetwork:
+    """Build the network that a version's settings describe, on the CPU, with its weights.
+
+    Args:
+        settings: of a version's record; `architecture`, `encoder`, `dropout` and `network_options` are read.
+        classes: number of classes C.
+        state: name -> tensor, the network's `state_dict()`.
+
+    Raises:
+        KeyError: a setting is missing.
+        CheckpointError: the weights are another network's.
+    """
+    architecture, encoder = str(settings["architecture"]), str(settings["encoder"])
+    network = build(
+        architecture,
+        encoder,
+        initial.NONE,
+        classes=classes,
+        dropout=float(settings["dropout"]),
+        options=settings.get("network_options", {}),  # records of the first versions have none
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The weights are not those of {architecture} on {encoder} with {classes} classes: roll back or train "
+            f"again. {str(error)[:300]}"
+        ) from error
+    return network
 
 
 def check_network(architecture: str, encoder: str, options: Mapping[str, Any] | None = None) -> None:
@@ -152,7 +183,7 @@ def _pretrained(plan: _Plan, encoder_weights: str, dropout: float) -> Segmentati
 
 
 def _wants_one_size(encoder: str) -> bool:
-    """Say whether a timm model takes images of one size only, unless it is told otherwise."""
+    """Whether a timm model takes images of a single size only, unless an option changes that."""
     import timm
 
     config = timm.get_pretrained_cfg(encoder.removeprefix(TIMM_PREFIX), allow_unregistered=True)
@@ -160,7 +191,7 @@ def _wants_one_size(encoder: str) -> bool:
 
 
 def _try_out(network: SegmentationNetwork, plan: _Plan) -> None:
-    """Run one odd-sized image: whatever cannot work shows now, and not in the middle of a training."""
+    """Run an odd-sized image: parts that do not fit fail now, and not in the middle of a training."""
     network.eval()
     try:
         with torch.no_grad():
@@ -175,6 +206,6 @@ def _check_logits(network: SegmentationNetwork, images: Tensor, classes: int) ->
     """Raise ValueError unless the head's map has the padded size: a larger one would be cut off unseen."""
     height, width = network.padded_size(images.shape[-2], images.shape[-1])
     decoded, _ = network.decode(images)
-    found, wanted = tuple(network.model.get_submodule("segmentation_head")(decoded).shape), (1, classes, height, width)
-    if found != wanted:
-        raise ValueError(f"the head's map is of shape {found}, not {wanted}")
+    shape = tuple(network.model.get_submodule("segmentation_head")(decoded).shape)
+    if shape != (1, classes, height, width):
+        raise ValueError(f"the head's map is of shape {shape}, not {(1, classes, height, width)}")

@@ -1,4 +1,4 @@
-"""Where networks run: the CPU, or one CUDA device with channels-last memory and bfloat16."""
+"""Where networks run: the CPU, or a CUDA device with channels-last memory and bfloat16."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _SHORTAGES = (
     "out of memory",
     "can't allocate memory",
     "bad_alloc",
-    # oneDNN's, which computes convolutions on CPUs (that of an operation it does not know ends in "descriptor for")
+    # of oneDNN, which computes convolutions on CPUs (its error for an unknown operation ends in "descriptor for")
     "could not create a primitive\n",
     "could not create a memory object",
 )
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `name` means: auto (CUDA when there is one), cpu, cuda or cuda:N.
+    """Return the device that `name` means: auto (CUDA where available), cpu, cuda or cuda:N.
 
     Raises:
         ConfigurationError: another name, or a device that this machine does not have.
@@ -40,11 +40,11 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an allocation failed: on a GPU, of memory pinned for it, or on the CPU."""
+    """Whether an allocation failed: on a GPU, of memory pinned for it, or on the CPU."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     text = f"{error}\n".lower()
-    return isinstance(error, RuntimeError) and any(said in text for said in _SHORTAGES)
+    return isinstance(error, RuntimeError) and any(shortage in text for shortage in _SHORTAGES)
 
 
 def autocast(device: torch.device) -> torch.autocast:

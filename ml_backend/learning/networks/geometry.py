@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _STRIP_ELEMENTS = 1 << 20
-"""Upsampled logits held at a time while labels are found: 4 MiB stay in the processor's cache."""
+"""Upsampled logits held at a time while labels are computed: 4 MiB stay in the processor's cache."""
 
 
 def fit_size(height: int, width: int, longest: int) -> tuple[int, int]:

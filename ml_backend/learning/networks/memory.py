@@ -18,7 +18,7 @@ _COPIES = 3
 def working_bytes(network: SegmentationNetwork) -> float:
     """Estimate the bytes that a pass without gradients holds at its peak, per pixel of the padded images.
 
-    The encoder's maps wait for the decoder while the largest layer works. Runs one small image through the network,
+    The encoder's maps wait for the decoder while the largest layer works. Runs a small image through the network,
     which must be in evaluation mode. Encoders that compare every pixel with every other need more on large images.
     """
     layers = [module for module in network.modules() if not any(True for _ in module.children())]
@@ -44,8 +44,8 @@ def working_bytes(network: SegmentationNetwork) -> float:
     return (kept + _COPIES * largest) / (height * width)
 
 
-def _bytes(found: Any) -> int:
+def _bytes(value: Any) -> int:
     """Add up the tensors in nested sequences."""
-    if isinstance(found, Tensor):
-        return found.numel() * found.element_size()
-    return sum(map(_bytes, found)) if isinstance(found, Iterable) and not isinstance(found, str) else 0
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_bytes, value)) if isinstance(value, Iterable) and not isinstance(value, str) else 0

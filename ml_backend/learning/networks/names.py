@@ -1,4 +1,4 @@
-"""Names of architectures and encoders, and what is said about unknown ones."""
+"""Names of architectures and encoders, and the errors for unknown names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_architecture(name: str) -> None:
 
 
 def check_pair(architecture: str, encoder: str) -> None:
-    """Raise ConfigurationError when a name is unknown, or the encoder is one that the architecture does not take."""
+    """Raise ConfigurationError when a name is unknown, or the architecture does not take the encoder."""
     check_architecture(architecture)
     wanted = ARCHITECTURES.get(architecture)
     if encoder in OWN_ENCODERS and OWN_ENCODERS[encoder] != architecture:

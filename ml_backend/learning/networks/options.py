@@ -1,4 +1,4 @@
-"""Options of networks: which there are, and what is said about unknown ones."""
+"""Options of networks: their names, and the error for an unknown option."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def valid_options(architecture: str, encoder: str) -> list[str]:
     from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING  # seconds of imports
 
     parameters = inspect.signature(MODEL_ARCHITECTURES_MAPPING[architecture]).parameters.values()
-    return [one.name for one in parameters if one.kind is not one.VAR_KEYWORD and one.name not in _SET_ELSEWHERE]
+    named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    return [name for name in named if name not in _SET_ELSEWHERE]
 
 
 def check_options(architecture: str, encoder: str, options: Mapping[str, Any]) -> None:
@@ -45,7 +46,7 @@ def check_options(architecture: str, encoder: str, options: Mapping[str, Any]) -
 
 
 def valid_text(architecture: str, encoder: str) -> str:
-    """Say which options are valid; where there are none, which encoders have some."""
+    """Return a sentence that names the valid options; without any, the encoders that have some."""
     if valid := valid_options(architecture, encoder):
         return f"Valid: {', '.join(valid)}."
     others = ARCHITECTURES[architecture].own if architecture in ARCHITECTURES else ()

@@ -17,7 +17,7 @@ class SegmentationNetwork(nn.Module):
     checkpoint needs nothing beside itself.
 
     Args:
-        model: one of smp's or of `architectures` (`encoder`, `decoder`, `segmentation_head`).
+        model: smp's, or of `architectures` (`encoder`, `decoder`, `segmentation_head`).
         stride: padded sides are multiples of it.
         least_side: smallest padded side that the decoder can take.
         normalisation: of the encoder's weights.
@@ -57,7 +57,7 @@ class SegmentationNetwork(nn.Module):
         return self._descriptors(self._encode(images)[0][-1], images, valid)
 
     def forward_with_features(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return logits (B,C,H,W) and descriptors (B,D) of one pass; arguments as in `features`."""
+        """Return logits (B,C,H,W) and descriptors (B,D) of a single pass; arguments as in `features`."""
         decoded, descriptors = self.decode(images, valid)
         return self.classify(self.dropout(decoded), images.shape[-2], images.shape[-1]), descriptors
 

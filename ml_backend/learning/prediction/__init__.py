@@ -1,1 +1,1 @@
-"""What a trained network says of images: masks, and batches for a strategy."""
+"""Predictions of trained networks: masks, and batches for strategies."""

@@ -1,7 +1,7 @@
 """Images on their way to a network or a strategy: shrunk, grouped by size, padded, in batches.
 
-What becomes of an image does not depend on what else is in its batch. An image is shrunk, padded with its own mirrored
-pixels, and batched only with images of the same padded size.
+What is computed for an image does not depend on the other images of its batch: it is shrunk, padded with its own
+mirrored pixels, and batched only with images of the same padded size.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from strategies import Batch
 Size = tuple[int, int]
 
 _WAITING_BATCHES = 4
-"""Shrunk images that wait for others of their size, in batches; above it the largest group goes as it is."""
+"""Batches of shrunk images that may wait for others of their size; beyond, the largest group goes as it is."""
 _STRIDE = 32
 """Images without a network are grouped by their sides, rounded up to multiples of this."""
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """An image of a project, and what people have done with it.
+    """An image of a project, with what is labelled of it.
 
     Attributes:
         id: the task's id.
         image: (H,W,3) uint8 RGB.
-        labelled: (H,W) bool, what a person has labelled; None: nothing.
+        labelled: (H,W) bool, True where a person has labelled; None: nowhere.
         cost: (H,W) floating, the effort of labelling each pixel, finite and >= 0 in a unit of the caller's; or None.
     """
 
@@ -75,7 +75,7 @@ class Shrunk:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Some items of one padded size (P,Q), of which the largest is (H,W), on one device.
+    """Items of the same padded size (P,Q), of which the largest is (H,W), on a device.
 
     Attributes:
         images: (B,3,P,Q) float in [0, 1].
@@ -116,7 +116,7 @@ class Stack:
 def image_batches(
     items: Iterable[Item | Shrunk], *, input_size: int, batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Stream images without any network: what a method needs that trains one of its own.
+    """Batch images without a network's predictions, for methods that train networks of their own.
 
     Args:
         items: read lazily.
@@ -173,14 +173,14 @@ def resize_cost(cost: npt.NDArray[np.floating], size: Size) -> Tensor:
     """
     total = cost.sum(dtype=np.float64)
     smaller = cv2.resize(np.asarray(cost, np.float32), size[::-1], interpolation=cv2.INTER_AREA).reshape(size)
-    found = smaller.sum(dtype=np.float64)
-    return torch.from_numpy((smaller * (total / found if found else 0.0)).astype(np.float32))
+    shrunk_total = smaller.sum(dtype=np.float64)
+    return torch.from_numpy((smaller * (total / shrunk_total if shrunk_total else 0.0)).astype(np.float32))
 
 
 def grouped(
     items: Iterable[Shrunk], padded_size: Callable[[int, int], Size], most: Callable[[Size], int]
 ) -> Iterator[list[Shrunk]]:
-    """Sort items into groups of the same padded size, which all have costs or have none.
+    """Sort items into groups of the same padded size; either all items of a group have costs, or none.
 
     Items are read lazily; a few batches of them wait for others of their size.
 
@@ -195,7 +195,7 @@ def grouped(
         if len(waiting[key]) >= most(key[0]):
             yield waiting.pop(key)
         elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * most(key[0]):
-            yield waiting.pop(max(waiting, key=lambda one: len(waiting[one])))
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
 
 
@@ -220,11 +220,11 @@ def _check_maps(item: Item) -> None:
 
 def _filled(maps: Sequence[Tensor | None], size: Size, dtype: torch.dtype) -> Tensor:
     """Put maps (h,w) into the upper left corners of (B,H,W) zeros."""
-    found = torch.zeros((len(maps), *size), dtype=dtype)
-    for target, pixels in zip(found, maps, strict=True):
+    filled = torch.zeros((len(maps), *size), dtype=dtype)
+    for target, pixels in zip(filled, maps, strict=True):
         if pixels is not None:
             target[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return found
+    return filled
 
 
 def _padded_size(height: int, width: int) -> Size:

@@ -1,34 +1,36 @@
-"""Committees: several opinions about each pixel, of one network with dropout or of several networks.
+"""Committees: several predictions for each pixel, by a network with dropout or by several networks.
 
 Papers: Gal and Ghahramani, "Dropout as a Bayesian approximation", 2016 (arXiv 1506.02142), for MC dropout; Yang et al.,
 "Suggestive annotation", 2017 (arXiv 1706.04737), for the ensemble, which `training.committee` trains.
 
-Deviation: the dropout masks are drawn once, not anew for each image, so that what is said of an image does not depend
+Deviation: the dropout masks are drawn once, not anew for each image, so that the prediction of an image does not depend
 on its batch, and is the same each time. A mask is one sample of the network; all images are seen by the same samples.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ml_backend.errors import CheckpointError, ConfigurationError
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import SegmentationNetwork, autocast, build, place
+from ml_backend.learning.networks import SegmentationNetwork, autocast, load_network, place
 
 _PROBE_SIDE = 64
+_REMEDY = (
+    "Set NEXTMASK_DROPOUT to 0.1 or more and train again (nextmask train), or set NEXTMASK_COMMITTEE to 'ensemble'."
+)
 
 
 class Committee(ABC):
-    """Members that each say the class of every pixel.
+    """Members that each predict the class of every pixel.
 
     Attributes:
-        members: how many, M.
-        classes: number of classes C that each tells apart.
+        members: number of members M.
+        classes: number of classes C.
     """
 
     members: int
@@ -68,7 +70,7 @@ class Single(Committee):
 
 
 class McDropout(Committee):
-    """The serving network with some of the decoder's channels left out, each member others.
+    """The serving network without some of the decoder's channels, other ones for each member.
 
     Encoder and decoder run once; each member costs a run of the head.
 
@@ -108,7 +110,7 @@ class Ensemble(Committee):
     def opinions(
         self, serving: SegmentationNetwork, images: Tensor, valid: Tensor | None = None, *, features: bool
     ) -> tuple[Iterator[Tensor], Tensor | None]:
-        """Pass images through one network after the other; see `Committee.opinions`."""
+        """Pass images through the networks, one at a time; see `Committee.opinions`."""
         descriptors = serving.features(images, valid) if features else None
         return (network(images) for network in self._networks), descriptors
 
@@ -149,9 +151,9 @@ def load_ensemble(checkpoints: Checkpoints, version: Version, device: torch.devi
     """Load the networks that were trained as the committee of a version.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or its members are copies of one network.
+        CheckpointError: there is no committee, it is damaged, or its members are copies of one network.
     """
-    record, states = checkpoints.committees.record(version.number), checkpoints.committee(version.number)
+    record, states = checkpoints.committees.record(version.number), checkpoints.committees.load(version.number)
     if record is None or states is None:
         raise CheckpointError(f"Version {version.number} has no committee: it was deleted or is damaged. Rank again.")
     networks = [load_network(record["settings"], len(record["classes"]), state) for state in states]
@@ -163,37 +165,6 @@ def load_ensemble(checkpoints: Checkpoints, version: Version, device: torch.devi
             f"The {len(networks)} members of the committee of version {version.number} say the same. Train again."
         )
     return committee
-
-
-def load_network(settings: Mapping[str, Any], classes: int, state: dict[str, Tensor]) -> SegmentationNetwork:
-    """Build the network that a record's settings describe, with the state that it was trained to.
-
-    Raises:
-        KeyError: the record lacks a setting.
-        CheckpointError: the state is another network's.
-    """
-    architecture, encoder = str(settings["architecture"]), str(settings["encoder"])
-    network = build(
-        architecture,
-        encoder,
-        "none",
-        classes=classes,
-        dropout=float(str(settings["dropout"])),
-        options=settings.get("network_options", {}),  # versions of before there were any have none
-    )
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"The weights are not those of {architecture} on {encoder} with {classes} classes: roll back or train "
-            f"again. {str(error)[:300]}"
-        ) from error
-    return network
-
-
-_REMEDY = (
-    "Set NEXTMASK_DROPOUT to 0.1 or more and train again (nextmask train), or set NEXTMASK_COMMITTEE to 'ensemble'."
-)
 
 
 def _check_members(members: int) -> None:
@@ -209,7 +180,7 @@ def _probe(network: SegmentationNetwork) -> Tensor:
 
 
 def _are_copies(committee: Committee, serving: SegmentationNetwork) -> bool:
-    """Say whether all members say the same of an image of noise, to the last bit."""
+    """Whether all members give the same logits for an image of noise, to the last bit."""
     probe = _probe(serving)
     with torch.no_grad(), autocast(probe.device):
         opinions, _ = committee.opinions(serving, probe, features=False)

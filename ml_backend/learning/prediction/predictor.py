@@ -1,6 +1,6 @@
-"""Prediction in batches: images in, masks of their size or batches for a strategy out; and the models kept in memory.
+"""Prediction: images in, masks of their size or batches for a strategy out.
 
-What is predicted for an image does not depend on what else is in its batch (`image_stream`).
+What is predicted for an image does not depend on the other images of its batch; see `batches`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network says about one image.
+    """The network's prediction for an image.
 
     Attributes:
         mask: (H,W) uint8 class indices, of the size of the original image.
@@ -51,7 +51,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """A stack with what a committee says of it: probabilities (M,B,C,H,W) float32, descriptors (B,D) or None."""
+    """A stack with the predictions of a committee: probabilities (M,B,C,H,W) float32, descriptors (B,D) or None."""
 
     stack: Stack
     probabilities: Tensor
@@ -59,11 +59,11 @@ class _Scored:
 
 
 class Predictor:
-    """A network on its device, ready to predict. Any number of threads may use one.
+    """A network on its device, ready to predict. Any number of threads may use it.
 
-    One forward pass runs at a time, under a lock: two at once would share the same cores or GPU memory and finish
-    later. Decoding, shrinking and upsampling of other threads go on meanwhile, and the lock is free between batches,
-    so a long request does not hold up a short one.
+    A single forward pass runs at a time, under a lock: two at once would share the cores or the GPU memory and finish
+    later. Decoding, shrinking and upsampling of other threads continue meanwhile, and the lock is free between batches,
+    so a long request does not hold up short requests.
 
     Args:
         network: is put into evaluation mode and moved to the device.
@@ -90,18 +90,18 @@ class Predictor:
             OutOfMemory: a single image is too large for the memory.
         """
         items = (Item(position, image) for position, image in enumerate(images))
-        found: dict[int, Prediction] = {}
-        for done in self._run(self._groups(items, lambda _: _BATCH_SIZE), self._logits, _predictions):
-            found.update(done)
-        return [found[position] for position in range(len(images))]
+        predictions: dict[int, Prediction] = {}
+        for group in self._run(self._groups(items, lambda _: _BATCH_SIZE), self._logits, _predictions):
+            predictions.update(group)
+        return [predictions[position] for position in range(len(images))]
 
     def predict_each(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | ImageError]:
-        """As `predict`, with the error in the place of each image that cannot be predicted: the others are."""
-        error = _shortage(self.predict, images)
-        if not isinstance(error, ImageError):
-            return list(error)
+        """As `predict`, with an error in the place of each image that is damaged or too large for the memory."""
+        predictions = _error_or_result(self.predict, images)
+        if not isinstance(predictions, ImageError):
+            return list(predictions)
         if len(images) == 1:
-            return [error]
+            return [predictions]
         half = len(images) // 2
         return [*self.predict_each(images[:half]), *self.predict_each(images[half:])]
 
@@ -114,7 +114,7 @@ class Predictor:
         committee: Committee | None = None,
         memory: int = _SCORING_MEMORY,
     ) -> Iterator[Batch]:
-        """Stream images through the network, or through the members of a committee.
+        """Pass images through the network, or through the members of a committee, batch by batch.
 
         Images are read lazily: at most a few batches of shrunk images wait for others of their size. The next images
         are read before a batch is handed out, while a GPU still computes it.
@@ -124,8 +124,8 @@ class Predictor:
             features: whether batches get descriptors; they are those of this network.
             batch_size: most images per batch; fewer where `memory` does not hold so many, or after it ran out.
             committee: whose probabilities the batches get; None: those of this network.
-            memory: bytes that two batches (the reader's, and the next one) and the passes may take together, as far as
-                can be told beforehand; a single image is tried whatever it needs.
+            memory: bytes that two batches (the caller's, and the next) and the passes may take together, as far as
+                can be estimated; a single image is tried whatever it needs.
 
         Yields:
             Batches on the device, at the network's resolution, with probabilities (M,B,C,h,w) float32, M = 1 without
@@ -147,24 +147,24 @@ class Predictor:
         yield from self._run(self._groups(items, most), score, _batch)
 
     def _groups(self, items: Iterable[Item | Shrunk], most: Callable[[Size], int]) -> Iterator[list[Shrunk]]:
-        shrunk = (one if isinstance(one, Shrunk) else shrink(one, self.input_size) for one in items)
+        shrunk = (item if isinstance(item, Shrunk) else shrink(item, self.input_size) for item in items)
         return grouped(shrunk, self.network.padded_size, most)
 
     # -- memory -------------------------------------------------------------------------------------------------------
     def _bytes_per_pixel(self, committee: Committee) -> float:
-        """Estimate what each pixel of a padded image takes while a batch is computed and its reader has another."""
+        """Estimate the bytes per pixel of padded images while a batch is computed and the caller holds another."""
         members, classes = committee.members, committee.classes
-        probabilities = 2 * members * classes + 3 * members  # two batches; three maps of (M,B,H,W) check the new one
-        opinion = 3 * classes  # of one member: logits, in single precision, softmax
+        probabilities = 2 * members * classes + 3 * members  # two batches; three maps (M,B,H,W) that check the next
+        opinion = 3 * classes  # of a member: logits, in single precision, softmax
         images = 2 * 3 * 2  # RGB of two batches, and normalised
-        with self._lock:  # where there is no memory even for this, the passes themselves will tell
+        with self._lock:  # without memory for this, the passes fail, and tell so
             passing = self._fitting(working_bytes, self.network, divisible=True) or 0.0
         return 4 * (probabilities + opinion + images) + passing
 
     def _run(
         self, groups: Iterator[list[Shrunk]], start: Callable[[list[Shrunk]], T], finish: Callable[[T], R]
     ) -> Iterator[R]:
-        """Run groups of images; in smaller parts from the first on that did not fit into memory.
+        """Run groups of images; once a group did not fit into memory, in smaller parts.
 
         Args:
             start: puts a part to work: a GPU computes after it has returned.
@@ -204,29 +204,29 @@ class Predictor:
 
     # -- forward passes -----------------------------------------------------------------------------------------------
     def _logits(self, group: list[Shrunk]) -> tuple[Stack, Tensor]:
-        """Run one group: logits (B,C,H,W) float32."""
-        found = stack(group, self._padded(group), self.device)
+        """Run a group: logits (B,C,H,W) float32."""
+        stacked = stack(group, self._padded(group), self.device)
         with self._lock, torch.no_grad(), autocast(self.device):
-            logits, _ = self.network.forward_with_features(found.images, found.valid)
-        return found, logits[..., : found.height, : found.width].float()
+            logits, _ = self.network.forward_with_features(stacked.images, stacked.valid)
+        return stacked, logits[..., : stacked.height, : stacked.width].float()
 
     def _score(self, group: list[Shrunk], committee: Committee, *, features: bool) -> _Scored:
-        """Run one group through a committee, one member at a time."""
-        found = stack(group, self._padded(group), self.device)
-        shape = (committee.members, len(group), committee.classes, found.height, found.width)
+        """Run a group through a committee, one member at a time."""
+        stacked = stack(group, self._padded(group), self.device)
+        shape = (committee.members, len(group), committee.classes, stacked.height, stacked.width)
         probabilities = torch.empty(shape, device=self.device)  # (M,B,C,H,W)
         with self._lock, torch.no_grad(), autocast(self.device):
-            opinions, descriptors = committee.opinions(self.network, found.images, found.valid, features=features)
+            opinions, descriptors = committee.opinions(self.network, stacked.images, stacked.valid, features=features)
             for own, logits in zip(probabilities, opinions, strict=True):
-                own.copy_(logits[..., : found.height, : found.width].float().softmax(dim=1))
-        return _Scored(found, probabilities, None if descriptors is None else descriptors.float())
+                own.copy_(logits[..., : stacked.height, : stacked.width].float().softmax(dim=1))
+        return _Scored(stacked, probabilities, None if descriptors is None else descriptors.float())
 
     def _padded(self, group: Sequence[Shrunk]) -> Size:
         return self.network.padded_size(group[0].height, group[0].width)
 
 
-def _shortage(work: Callable[[T], R], given: T) -> R | ImageError:
-    """Do some work; return the error where an image is none, or memory ran out, wherever it did."""
+def _error_or_result(work: Callable[[T], R], given: T) -> R | ImageError:
+    """Return the result of some work, or the error where an image is damaged or memory ran out, wherever it did."""
     try:
         return work(given)
     except ImageError as error:
@@ -238,9 +238,10 @@ def _shortage(work: Callable[[T], R], given: T) -> R | ImageError:
         return OutOfMemory(f"The image does not fit into memory ({type(error).__name__}). Lower NEXTMASK_MAX_PIXELS.")
 
 
-def _predictions(found: tuple[Stack, Tensor]) -> dict[int, Prediction]:
-    """Read logits (B,C,H,W) as the masks of the images, which fill the upper left corners: id -> prediction."""
-    return {item.id: _prediction(item, logits) for item, logits in zip(found[0].items, found[1], strict=True)}
+def _predictions(passed: tuple[Stack, Tensor]) -> dict[int, Prediction]:
+    """Return item id -> prediction from a stack and its logits (B,C,H,W), whose upper left corners are the images."""
+    stacked, logits = passed
+    return {item.id: _prediction(item, own) for item, own in zip(stacked.items, logits, strict=True)}
 
 
 def _prediction(item: Shrunk, logits: Tensor) -> Prediction:

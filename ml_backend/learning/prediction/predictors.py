@@ -1,4 +1,4 @@
-"""Predictors of model versions, and those that are kept in memory."""
+"""Predictors of model versions: loading them, and keeping the last used in memory."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from pathlib import Path
 
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import build, resolve_device
-from ml_backend.learning.prediction.committees import Committee, load_ensemble, load_network, mc_dropout
+from ml_backend.learning.networks import build, load_network, resolve_device
+from ml_backend.learning.prediction.committees import Committee, load_ensemble, mc_dropout
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.settings import Settings
 
 
 class PredictorCache:
-    """The models in memory: the `capacity` last used ones, each loaded once however many threads ask for it.
+    """The `capacity` last used models, in memory; each is loaded once, however many threads ask for it.
 
-    Loading holds no lock: an older version goes on predicting, and leaves only after the new one is there.
+    Loading holds no lock: an older version continues to predict, and leaves only after the new version is loaded.
 
     Args:
-        capacity: models.
-        one_each: whether a project's other versions leave when one of them is loaded.
+        capacity: number of models.
+        one_each: whether a project's other versions leave when a version is loaded.
+
+    Raises:
+        ValueError: capacity is below 1.
     """
 
     def __init__(self, capacity: int, *, one_each: bool = False) -> None:
@@ -64,8 +67,8 @@ class PredictorCache:
             raise
         with self._lock:
             future.set_result(predictor)
-            self._models.move_to_end(key)  # others were used while this one was loading
-            loaded = [other for other, one in self._models.items() if one.done()]
+            self._models.move_to_end(key)  # other models were used while this was loading
+            loaded = [other for other, model in self._models.items() if model.done()]
             others = [other for other in loaded if self._one_each and other[0] == key[0] and other != key]
             for other in {*others, *loaded[: -self._capacity]}:
                 del self._models[other]
@@ -87,7 +90,7 @@ def load_predictor(checkpoints: Checkpoints, version: Version, device: str) -> P
 
 
 def fresh_predictor(settings: Settings, classes: Sequence[str]) -> Predictor:
-    """Build a network that nothing was trained on but its encoder: for descriptors before the first version.
+    """Build an untrained network on a pretrained encoder: for descriptors before the first version.
 
     Raises:
         ConfigurationError: the network cannot be built as configured, or the device is not available here.

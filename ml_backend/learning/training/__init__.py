@@ -1,8 +1,9 @@
 """Training of a version from labelled images; knows nothing of Label Studio.
 
-`job` says what is wanted, `data` reads and augments, `losses` and `measures` are the formulas, `start` finds the
-initial weights, `loop` trains, `gate` decides whether the result may be published, `committee` trains several networks
-on resamples of the same labels.
+`job` is what is to be trained, `data` reads and augments, `losses` and `measures` are the formulas, `start` builds the
+network with its initial weights, `loop` trains it, `gate` decides whether the result may be published, `committee`
+trains several networks on resamples of the same labels. `process` trains in a process of its own, `turns` lets a single
+project train at a time.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ __all__ = ["Item", "Job", "Progress", "train"]
 
 
 def train(job: Job, progress: Callable[[Progress], None] | None = None) -> Version:
-    """Train, measure and write a new version; which version serves is left to the caller (`Checkpoints.publish`).
+    """Train, measure and write a new version; the caller publishes it (`Checkpoints.publish`).
 
     A job with `committee_of` trains the committee of that version instead.
 
     Args:
         job: data, network and how to train it.
-        progress: called often; what it raises ends the training.
+        progress: called often; an exception that it raises ends the training.
 
     Returns:
-        the new version, or that which the committee is of. `record.accepted` is False when it is worse than the
+        the new version, or the version of the committee. `record.accepted` is False when it is worse than the
         parent by more than the tolerance.
 
     Raises:

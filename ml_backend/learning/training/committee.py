@@ -35,7 +35,7 @@ def run(job: Job, report: Report) -> Version:
     Each member is kept as soon as it is trained: the same job, run again after it was killed, trains the others.
 
     Returns:
-        the version that has the committee now.
+        the version of the committee.
     """
     started = time.monotonic()
     checkpoints = Checkpoints(job.folder)
@@ -49,15 +49,15 @@ def run(job: Job, report: Report) -> Version:
         if index not in states:
             states[index] = train_member(job, data, index, device, report)
             checkpoints.committees.keep_part(version.number, index, states[index], record)
-    checkpoints.put_committee(version.number, [states[index] for index in range(job.members)], record)
+    checkpoints.committees.put(version.number, [states[index] for index in range(job.members)], record)
     seconds = time.monotonic() - started
     logger.info("committee of version %d trained in %.1f s: %d members", version.number, seconds, job.members)
     return version
 
 
 def train_member(job: Job, data: Data, index: int, device: torch.device, report: Report) -> dict[str, Tensor]:
-    """Train one member on its resample; return its last weights."""
-    own = dataclasses.replace(job, seed=job.seed + 1 + index)  # none of them has the version's
+    """Train a member on its resample; return its last weights."""
+    own = dataclasses.replace(job, seed=job.seed + 1 + index)  # no member has the version's seed
 
     def show(step: Progress) -> None:
         report(dataclasses.replace(step, stage="training committee", member=index + 1, members=job.members))
@@ -69,12 +69,12 @@ def train_member(job: Job, data: Data, index: int, device: torch.device, report:
 
 
 def resampled(job: Job, data: Data, index: int) -> Samples:
-    """Draw the resample of a member; the seed and its number decide it."""
+    """Return the resample of a member; it depends on the job's seed and the member's index only."""
     return data.training.resampled(np.random.default_rng([job.seed, index]))
 
 
 def describe(job: Job, data: Data) -> dict[str, Any]:
-    """Write down what decides how the committee comes out."""
+    """Return the committee's record: all that its weights depend on, as JSON values."""
     network = ("architecture", "encoder", "encoder_weights", "network_options", "dropout", "input_size")
     effort = ("iterations", "batch_size", "learning_rate", "train_encoder", "seed")
     settings = {name: getattr(job, name) for name in (*network, *effort)}

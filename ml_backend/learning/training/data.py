@@ -28,7 +28,7 @@ from ml_backend.learning.training.job import Item
 MEMORY_BYTES = 1 << 30
 _READERS = 4
 _ALIKE = 0.5
-"""Samples of which at least this part of the most is labelled are drawn alike."""
+"""Samples that are labelled to at least this share of the most labelled sample are drawn equally often."""
 
 Augmentation = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """Takes and gives `tv_tensors.Image` (3,h,w) uint8 and `tv_tensors.Mask` (h,w)."""
@@ -51,15 +51,15 @@ class Sample:
 
     @property
     def size_in_bytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes in memory."""
         return self.image.numel() + self.mask.numel()
 
 
 class Samples:
-    """The usable ones of some items, in their order.
+    """The usable samples of some items, in their order.
 
     Args:
-        classes: number of classes; a mask with another index (but 255) is not usable.
+        classes: number of classes C; a mask with an index from C to 254 is not usable.
         input_size: longest side of a sample, in pixels.
         memory_bytes: samples beyond it are read from their files each time they are drawn.
         report: called after each item.
@@ -94,7 +94,7 @@ class Samples:
 
     @classmethod
     def in_memory(cls, samples: Sequence[tuple[Item, Sample]]) -> Samples:
-        """Return samples that are there already; nothing is read from their items' files."""
+        """Return samples that are in memory already; nothing is read from their items' files."""
         made = cls([], classes=1, input_size=1)
         made.items, made._kept = [item for item, _ in samples], [sample for _, sample in samples]
         made._shares = [sample.labelled_share for _, sample in samples]
@@ -106,10 +106,10 @@ class Samples:
     def batches(self, size: int, generator: torch.Generator) -> Generator[list[Sample], None, None]:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
 
-        Where some are labelled in small parts only, samples are drawn with replacement, by the share that is labelled:
-        a batch of a few windows would teach as much as one of whole images otherwise, and by chance.
+        Where some are labelled in small parts only, samples are drawn with replacement, by their labelled shares:
+        otherwise a batch of a few windows would count as much as a batch of whole images.
 
-        A file that became unreadable since is passed over.
+        A file that has become unreadable is skipped.
 
         Raises:
             TrainingError: every file became unreadable.
@@ -120,7 +120,7 @@ class Samples:
             if isinstance(sample, Sample):
                 batch.append(sample)
                 unread = 0
-            elif (unread := unread + 1) >= 2 * len(self.items):  # so many in a row hold each one at least once
+            elif (unread := unread + 1) >= 2 * len(self.items):  # so many in a row hold each sample at least once
                 raise TrainingError(f"None of the {len(self.items)} images can be read any more: {sample}")
             if len(batch) == size:
                 yield batch
@@ -129,7 +129,7 @@ class Samples:
     def resampled(self, generator: np.random.Generator) -> Samples:
         """Draw as many samples as there are, with replacement: some several times, some not at all.
 
-        What is in memory is shared with these samples, not copied.
+        Images and masks in memory are shared with these samples, not copied.
         """
         drawn = generator.integers(len(self.items), size=len(self.items)).tolist()
         resample = copy.copy(self)
@@ -141,7 +141,7 @@ class Samples:
     def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
         """Yield every sample's image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.
 
-        A file that became unreadable since is passed over.
+        A file that has become unreadable is skipped.
         """
         pairs = _ahead(self._with_original_mask, range(len(self.items)))
         return (pair for pair in pairs if pair is not None)
@@ -190,7 +190,8 @@ def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation
     """Augment on `device`, then pad to the largest of the batch.
 
     Returns:
-        images (B,3,H,W) float in [0, 1], padded with pixels of their own, and masks (B,H,W) int64, padded with 255.
+        images (B,3,H,W) float in [0, 1], padded with their own mirrored pixels, and masks (B,H,W) int64, padded with
+        255.
     """
     pairs = [augment(tv_tensors.Image(s.image.to(device)), tv_tensors.Mask(s.mask.to(device))) for s in batch]
     height, width = (max(mask.shape[axis] for _, mask in pairs) for axis in (0, 1))

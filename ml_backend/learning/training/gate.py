@@ -1,4 +1,4 @@
-"""The publication gate: a version that is worse than the one that serves is kept, and not published."""
+"""The publication gate: a version that is worse than the published version is kept, and not published."""
 
 from __future__ import annotations
 

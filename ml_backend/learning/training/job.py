@@ -1,4 +1,4 @@
-"""What a training is told, and what it tells while it runs. Light: the processes that only start one need no torch."""
+"""The job of a training, and its progress. Imports no torch, which processes that only start trainings do without."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ml_backend.errors import TrainingError
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled image.
+    """A labelled image.
 
     Attributes:
-        id: the task's id, as text; the ids of several tasks that label parts of one image are joined by "+".
+        id: the task's id, as text; the ids of tasks that label parts of the same image are joined by "+".
         image: file in any format that `images.load_image` reads.
         mask: PNG of class indices, of the image's size; 255 is not labelled.
-        held_out: it measures, and does not train.
+        held_out: the label measures, and does not train.
         digest: changes when the label changes; joined likewise.
         pseudo: the mask was predicted, not drawn: it trains, and counts as no label.
     """
@@ -40,12 +40,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Job:
-    """All that one training needs.
+    """All that a training needs.
 
     Attributes:
         label_map_digest, data_digest: written into the version's record, for the caller to compare later.
         folder: the project's `Checkpoints` folder.
-        parent: number of the version that serves now: it is measured on the same held-out labels, and with
+        parent: number of the published version: it is measured on the same held-out labels, and with
             `train_from` "last" its weights are where the training starts.
         encoder_weights: initial encoder weights where there is no parent to start from.
         network_options: keyword arguments of the architecture, as JSON has them.
@@ -59,7 +59,7 @@ class Job:
         held_out_minimum: held-out labels from which on a worse version is refused.
         device: auto, cpu, cuda or cuda:N.
         seed: the same job with the same seed gives the same weights on a CPU.
-        unavailable: id of labelled tasks whose image could not be had -> why; they are recorded as skipped.
+        unavailable: id of labelled tasks whose image could not be read -> why; they are recorded as skipped.
         committee_of: number of the version that a committee is trained for, in the place of a new version: networks
             that all start from the encoder's weights, each on another bootstrap resample of the training items.
         members: networks of that committee.
@@ -111,7 +111,7 @@ class Job:
 
     @property
     def networks(self) -> int:
-        """How many networks this job trains, one after the other."""
+        """Number of networks that this job trains, one after another."""
         return 1 if self.committee_of is None else self.members
 
     def to_json(self) -> str:

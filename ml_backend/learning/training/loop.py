@@ -43,12 +43,12 @@ class Data:
 
     @property
     def items(self) -> list[Item]:
-        """The usable labels."""
+        """The items of usable labels, drawn by people."""
         return [item for item in [*self.training.items, *self.held_out.items] if not item.pseudo]
 
     @property
     def pseudo(self) -> list[Item]:
-        """The usable pseudo-labels."""
+        """The items of usable pseudo-labels."""
         return [item for item in self.training.items if item.pseudo]
 
     def skipped(self, job: Job) -> dict[str, str]:
@@ -60,10 +60,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best weights found, their held-out measures (empty when nothing is held out), and where that was.
+    """The best weights, their held-out measures (empty when nothing is held out), and the iteration they are of.
 
-    `images_at_once` is how many images of a batch went through the network together in the end: fewer than the batch
-    has where that did not fit into memory.
+    `images_at_once` is the number of images that went through the network together at the end: fewer than a batch has
+    where a batch did not fit into memory.
     """
 
     state: dict[str, Tensor]
@@ -74,7 +74,7 @@ class Fitted:
 
 
 def run(job: Job, report: Report) -> Version:
-    """Train one version; see `training.train`."""
+    """Train a version; see `training.train`."""
     started = time.monotonic()
     checkpoints = Checkpoints(job.folder)
     parent = None if job.parent is None else checkpoints.get(job.parent)
@@ -103,7 +103,7 @@ def read_data(job: Job, report: Report) -> Data:
     """Read every item once.
 
     Raises:
-        TrainingError: there is none to train on.
+        TrainingError: there is nothing to train on.
     """
     done = iter(range(1, len(job.items) + 1))
     data = Data(
@@ -139,7 +139,7 @@ def fit(
 ) -> Fitted:
     """Optimise until the iterations are used up or the held-out mIoU stops rising; return the best weights.
 
-    With nothing held out they are the last ones. A batch that does not fit into memory goes through the network in
+    With nothing held out they are the last weights. A batch that does not fit into memory goes through the network in
     parts, whose gradients are added up: see `Parts`.
 
     Args:
@@ -150,11 +150,8 @@ def fit(
         TrainingError: the loss is not finite any more, or two images do not fit into memory.
     """
     place(network, device)
-    frozen = [] if job.train_encoder else _encoders(network)
-    for encoder in frozen:
-        encoder.requires_grad_(False)
-    encoder_rate = _ENCODER_RATE if pretrained else 1.0
-    optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, encoder_rate))
+    frozen = [] if job.train_encoder else _frozen_encoders(network)
+    optimizer = torch.optim.AdamW(parameter_groups(network, job.learning_rate, _ENCODER_RATE if pretrained else 1.0))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, job.iterations))
     interval = math.ceil(job.iterations / _EVALUATIONS)
     augment, generator = augment or augmentation(), torch.Generator().manual_seed(job.seed)
@@ -174,16 +171,16 @@ def fit(
             schedule.step()
             report(Progress("training", iteration, job.iterations, loss))
             if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
-                found = measure(network, data.held_out, job, device, report)
+                measured = measure(network, data.held_out, job, device, report)
                 waited += 1
-                if best is None or (found["miou"] or 0) > (best.measures["miou"] or 0):
-                    best, waited = Fitted(snapshot(network), found, iteration), 0
+                if best is None or (measured["miou"] or 0) > (best.measures["miou"] or 0):
+                    best, waited = Fitted(snapshot(network), measured, iteration), 0
     best = best or Fitted(snapshot(network), {}, iteration)
     return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most)
 
 
 class Parts:
-    """Computes the gradients of batches, in parts where a whole one does not fit into memory.
+    """Computes the gradients of batches, in parts where a whole batch does not fit into memory.
 
     Each part's loss counts by its share of the images, so that a step is as large as with the whole batch. It is not
     the same to the last digit: batch normalisation sees a part, and Dice is that of the part. The first batch that
@@ -203,9 +200,9 @@ class Parts:
             TrainingError: two images do not fit into memory.
         """
         while True:
-            found = self._attempt(batch)
-            if found is not None:
-                return found
+            loss = self._attempt(batch)
+            if loss is not None:
+                return loss
             torch.cuda.empty_cache()  # out of the handler, whose traceback keeps the tensors alive
             if self.most <= _FEWEST:
                 raise TrainingError(
@@ -236,14 +233,14 @@ class Parts:
 
 
 def _parts(batch: list[Sample], most: int) -> Iterator[list[Sample]]:
-    """Cut a batch into parts of at most so many (one more than two, where a single one would be left over)."""
+    """Cut a batch into parts of at most `most` images (of three, where a single image would be left over)."""
     count = max(1, min(math.ceil(len(batch) / most), len(batch) // _FEWEST))
     bounds = [round(number * len(batch) / count) for number in range(count + 1)]
     return (batch[start:end] for start, end in itertools.pairwise(bounds))
 
 
 def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> dict[str, Any]:
-    """Measure a network of the job's classes on held-out samples."""
+    """Return the `measures` of a network of the job's classes on held-out samples."""
     total = len(held_out)
     counts = confusion(
         network,
@@ -272,7 +269,7 @@ def measure_parent(
 def describe(
     job: Job, data: Data, fitted: Fitted, verdict: Verdict, parent_miou: float | None, *, seconds: float
 ) -> VersionRecord:
-    """Write down what was trained, on what, and how good it is."""
+    """Return the record of a trained version: what it was trained on and how, and its measures."""
     skipped, trained = data.skipped(job), len(data.training) - len(data.pseudo)
     counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
     effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
@@ -297,12 +294,13 @@ def describe(
     )
 
 
-def _encoders(network: nn.Module) -> list[nn.Module]:
-    return [module for name, module in network.named_modules() if name.split(".")[-1] == "encoder"]
+def _frozen_encoders(network: nn.Module) -> list[nn.Module]:
+    encoders = [module for name, module in network.named_modules() if name.split(".")[-1] == "encoder"]
+    return [encoder.requires_grad_(False) for encoder in encoders]
 
 
 def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
-    """Split the parameters into those of the encoder and the rest, each with its peak rate."""
+    """Return the parameters of the encoder and the others as two groups of an optimiser, each with its peak rate."""
     named = list(network.named_parameters())
     encoder = [parameter for name, parameter in named if "encoder" in name.split(".")]
     rest = [parameter for name, parameter in named if "encoder" not in name.split(".")]
@@ -310,7 +308,7 @@ def parameter_groups(network: nn.Module, learning_rate: float, encoder_rate: flo
 
 
 def rate(step: int, iterations: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to zero."""
+    """Return the share of the peak learning rate at a step: linear warm-up, then half a cosine down to zero."""
     warm_up = max(1, round(_WARM_UP * iterations))
     if step < warm_up:
         return (step + 1) / (warm_up + 1)
@@ -318,7 +316,7 @@ def rate(step: int, iterations: int) -> float:
 
 
 def finite(loss: float, iteration: int) -> None:
-    """Refuse a loss that is no number: a network that has diverged must never be published."""
+    """Raise TrainingError for a loss that is not finite: a network that diverged must never be published."""
     if not math.isfinite(loss):
         raise TrainingError(
             f"The loss became {loss} at iteration {iteration}: lower NEXTMASK_LEARNING_RATE, or train from scratch."
@@ -326,7 +324,7 @@ def finite(loss: float, iteration: int) -> None:
 
 
 def snapshot(network: nn.Module) -> dict[str, Tensor]:
-    """Copy the network's state to the CPU."""
+    """Return a copy of the network's state on the CPU: name -> tensor."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
 
 

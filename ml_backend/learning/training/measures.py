@@ -1,4 +1,4 @@
-"""Held-out measures, all from one confusion matrix at the size of the original masks."""
+"""Held-out measures, all from the same confusion matrix at the size of the original masks."""
 
 from __future__ import annotations
 

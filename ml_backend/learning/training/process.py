@@ -1,7 +1,7 @@
 """Training in a process of its own, so that running out of memory, or crashing, ends the training and nothing else.
 
 The child runs the interpreter anew (no fork of a process with threads and an open database), reads the job from its
-standard input, writes one JSON message per line, and ends itself when its parent is gone, however that died.
+standard input, writes a JSON message per line, and ends itself when its parent is gone, however that ended.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[
         heartbeat: called every 2 s while the child runs.
         timeout: seconds for each network that the job trains, after which the child is ended.
 
-    Whatever `progress` or `heartbeat` raises (LeaseLost, KeyboardInterrupt) ends the child, and is raised on.
+    An exception that `progress` or `heartbeat` raises (LeaseLost, KeyboardInterrupt) ends the child, and passes on.
 
     Returns:
-        number of the new version, or of that which the job's committee is of.
+        number of the new version, or of the version of the job's committee.
 
     Raises:
-        TrainingError: the child failed, was killed, or took too long; nothing else came to harm.
-        DiskFull: there was no room for what was trained.
+        TrainingError: the child failed, was killed, or took too long; the caller is not affected.
+        DiskFull: the disk has no room for the new version.
     """
     deadline = time.monotonic() + timeout * job.networks
     with _child(job) as (child, lines):
@@ -85,7 +85,10 @@ def _child(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Lines]]:
         reader = threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True)
         reader.start()
         try:
-            with suppress(BrokenPipeError), cast("IO[bytes]", child.stdin) as stream:  # died already: its code tells
+            with (
+                suppress(BrokenPipeError),
+                cast("IO[bytes]", child.stdin) as stream,
+            ):  # ended already: see its exit code
                 stream.write(job.to_json().encode())
             yield child, lines
         finally:
@@ -103,7 +106,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _messages(lines: Lines, heartbeat: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """Yield the child's messages until it closes its output, and an empty one wherever none came for a while."""
+    """Yield the child's messages until it closes its output, and an empty message whenever none came for a while."""
     due = time.monotonic()
     while True:
         if time.monotonic() >= due:
@@ -126,7 +129,7 @@ def _read_lines(stream: IO[bytes], lines: Lines) -> None:
 
 
 def _result(message: dict[str, Any]) -> int:
-    """Return the version's number, or raise what the child says went wrong."""
+    """Return the version's number, or raise the error that the child reports."""
     if "version" in message:
         return int(message["version"])
     raise TrainingError(message["error"])

@@ -1,4 +1,4 @@
-"""The network that a training starts from: the parent's weights where they fit, fresh ones elsewhere."""
+"""The network that a training starts from: with the parent's weights where they fit, initial weights elsewhere."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import SegmentationNetwork, build
+from ml_backend.learning.networks import SegmentationNetwork, build, load_network
 from ml_backend.learning.training.job import Job
 
 
 def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) -> SegmentationNetwork:
-    """Build the job's network, with the parent's weights when the job asks for them and the network is of one kind.
+    """Build the job's network, with the parent's weights when the job asks for them and the architecture is the same.
 
-    Classes that stay keep their rows of the head, by name; new classes get fresh ones.
+    Classes that stay keep their rows of the head, by name; rows of new classes are drawn.
+
+    Raises:
+        ConfigurationError: the network cannot be built as configured.
+        CheckpointError: the parent's weights are damaged.
     """
     if parent is None or not continues(job, parent):
         return _build(job, job.encoder_weights)
@@ -29,25 +33,21 @@ def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) 
 
 
 def continues(job: Job, parent: Version) -> bool:
-    """Whether the training goes on from the parent's weights."""
+    """Whether the training starts from the parent's weights."""
     settings = parent.record.settings
     before = (settings["architecture"], settings["encoder"], settings.get("network_options", {}))
     return before == (job.architecture, job.encoder, job.network_options) and job.train_from == "last"
 
 
 def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
-    """Build the network of a version, as it was trained."""
-    settings, classes = version.record.settings, len(version.record.classes)
-    network = build(
-        architecture=settings["architecture"],
-        encoder=settings["encoder"],
-        encoder_weights="none",
-        classes=classes,
-        dropout=settings["dropout"],
-        options=settings.get("network_options", {}),
-    )
-    network.load_state_dict(checkpoints.load_state(version))
-    return network
+    """Build the network of a version, as it was trained, on the CPU.
+
+    Raises:
+        KeyError: its record lacks a setting.
+        CheckpointError: its weights are damaged, or another network's.
+    """
+    record = version.record
+    return load_network(record.settings, len(record.classes), checkpoints.load_state(version))
 
 
 def _build(job: Job, encoder_weights: str, classes: int | None = None) -> SegmentationNetwork:
@@ -62,7 +62,7 @@ def _build(job: Job, encoder_weights: str, classes: int | None = None) -> Segmen
 
 
 def _transfer(network: SegmentationNetwork, state: Mapping[str, Tensor], before: Sequence[str], job: Job) -> None:
-    """Copy the parent's weights in place; of what depends on the number of classes, only the classes that stay."""
+    """Copy the parent's weights in place; of tensors whose size depends on the classes, only the classes that stay."""
     stay = [name for name in job.classes if name in before]
     old, new = ([names.index(name) for name in stay] for names in (list(before), list(job.classes)))
     axes = _class_axes(job)

@@ -1,7 +1,7 @@
-"""Whose turn it is to train: one training at a time in a process, in the order in which projects asked for theirs.
+"""Turns to train: a single training at a time in a process, in the order in which projects asked.
 
-Nobody waits here: a project whose turn has not come goes on with its queue, and is looked at again when it has. One
-that blocked instead would keep its worker's thread from all other projects for as long as a training takes.
+Nothing blocks: a project whose turn has not come continues with its queue, and is woken when it has. A project that
+blocked instead would keep its worker's thread from all other projects for as long as a training takes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from ml_backend.errors import TrainingWaits
 
 _PATIENCE_SECONDS = 600.0
-"""A project that did not ask again for so long lost its place: it was disconnected, or has no reason any more."""
+"""A project that did not ask again within this time loses its place: it was disconnected, or need not train."""
 
 
 class TrainingTurns:
-    """The turns of one process. Safe to use from many threads."""
+    """The turns of a process. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +33,7 @@ class TrainingTurns:
             wake: called at the end with the project that waits longest.
 
         Raises:
-            TrainingWaits: another project trains, or was earlier; this one keeps its place.
+            TrainingWaits: another project trains, or asked earlier; this project keeps its place.
         """
         self._ask(project_id)
         try:
@@ -46,7 +46,7 @@ class TrainingTurns:
                 wake(following)
 
     def leave(self, project_id: int) -> None:
-        """Give a place up that is not wanted any more."""
+        """Give up a place in the queue."""
         with self._lock:
             self._waiting.pop(project_id, None)
 
@@ -54,7 +54,8 @@ class TrainingTurns:
         now = time.monotonic()
         with self._lock:
             self._waiting[project_id] = now
-            self._waiting = {one: asked for one, asked in self._waiting.items() if now - asked < _PATIENCE_SECONDS}
+            waiting = self._waiting.items()
+            self._waiting = {project: asked for project, asked in waiting if now - asked < _PATIENCE_SECONDS}
             if self._training is not None or next(iter(self._waiting)) != project_id:
                 raise TrainingWaits(f"Project {project_id} waits for its turn to train.")
             del self._waiting[project_id]

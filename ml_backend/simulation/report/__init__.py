@@ -1,58 +1,60 @@
-"""A simulation's results as a page: `analysis` gathers the numbers, `findings` says them in words, `figures` draws the
-curves, `tables` writes the files that other tools read, and `page` puts all into one file that needs no network.
+"""A simulation's results as a page.
+
+`curves`, `statistics` and `comparison` are the formulas, `analysis` gathers the numbers, `findings` puts them into
+sentences, `figures` draws the curves, `tables` writes files for other tools, `pictures` reads what was chosen first,
+and `page` puts all into a single file that needs no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.report import tables
 from ml_backend.simulation.report.analysis import analyse
+from ml_backend.simulation.report.curves import Axis
 from ml_backend.simulation.report.figures import curve_files
 from ml_backend.simulation.report.page import render
-from ml_backend.simulation.report.statistics import AXES, Axis
 from ml_backend.simulation.results import Row
 
+AXIS: Final[Axis] = "clicks"
+"""What strategies are compared and ordered by."""
 
-def write_report(
-    rows: Iterable[Row], folder: Path, *, target: float = 0.95, axis: Axis = "clicks", pictures: Path | None = None
-) -> Path:
+
+def write_report(rows: Iterable[Row], folder: Path, *, target: float = 0.95) -> Path:
     """Write report.html, summary.csv, summary.md, pairs.csv and the curves; may be called while a simulation runs.
 
     Args:
-        rows: of one or several data sets.
-        folder: made if need be; files of an earlier report are replaced.
+        rows: of any number of data sets.
+        folder: made if need be; files of an earlier report are replaced. What was chosen first is read from its
+            `pictures/<dataset>/<strategy>/<nn>.png`, with names as `names.file_name` gives them; a page without
+            pictures has no such section.
         target: share of the mean mIoU of "full" that efforts are measured for, in (0, 1].
-        axis: what strategies are compared and ordered by.
-        pictures: folder of what was chosen first, `<dataset>/<strategy>/<nn>.png`, the names as `names.file_name`
-            gives them; `pictures` in `folder` when None. Without it the page has no such section.
 
     Returns:
         The path of report.html.
 
     Raises:
-        ConfigurationError: there are no rows, or target or axis is none.
+        ConfigurationError: there are no rows, or the target is out of range.
     """
     if not 0 < target <= 1:
         raise ConfigurationError(f"the target is a share of the full data's mIoU, above 0 and up to 1; got {target}")
-    if axis not in AXES:
-        raise ConfigurationError(f"unknown axis {axis!r}: expected one of {', '.join(AXES)}")
-    analyses = analyse(list(rows), target, axis)
+    analyses = analyse(list(rows), target, AXIS)
     if not analyses:
         raise ConfigurationError(
             "there are no results to report yet: run `nextmask simulate` first, and give its folder here"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for one in analyses:
-        for name, content in curve_files(one).items():
+    for analysis in analyses:
+        for name, content in curve_files(analysis).items():
             (folder / name).write_bytes(content)
     texts = {
         "summary.csv": tables.summary_csv(analyses),
         "pairs.csv": tables.pairs_csv(analyses),
         "summary.md": tables.summary_markdown(analyses),
-        "report.html": render(analyses, pictures or folder / "pictures"),
+        "report.html": render(analyses, folder / "pictures"),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")

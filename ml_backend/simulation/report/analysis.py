@@ -7,23 +7,47 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ml_backend.simulation.report import statistics
-from ml_backend.simulation.report.statistics import AXES, RANDOM, Axis, Curve, Effort, Interval, Pair, Ratio, Reference
+import numpy as np
+
+from ml_backend.simulation.report.comparison import (
+    RANDOM,
+    Effort,
+    Pair,
+    Ratio,
+    compare_pairs,
+    effort_ratio,
+    efforts_of,
+)
+from ml_backend.simulation.report.curves import (
+    AXES,
+    Axis,
+    Curve,
+    Reference,
+    areas_of,
+    common_range,
+    curves_of,
+    finished,
+    reference_of,
+    usable,
+)
+from ml_backend.simulation.report.statistics import Interval, geometric_mean, mean_interval
 from ml_backend.simulation.results import Row
 
 MEASURES = {"dice": "Dice", "object_f1": "object F1", "object_dice": "object Dice"}
 """Measures beside mIoU, with their names for people."""
+_MOST_NAMES = 12
+"""Names that a warning lists; it counts the others."""
 
 
 @dataclass(frozen=True)
 class EffortSummary:
-    """What a strategy took to reach the target, over its finished seeds.
+    """What a strategy labelled to reach the target, over its finished seeds.
 
     Attributes:
         value: geometric mean; seeds that did not reach it count as the whole budget.
-        share: the same as a share of the whole budget.
-        reached: how many seeds did, of `seeds`.
-        ratio: to random's; None for random itself, and where it cannot be known.
+        share: `value` as a share of the whole budget.
+        reached: number of seeds that reached it, of `seeds`.
+        ratio: to random's; None for random itself, and where it is not known.
     """
 
     value: float
@@ -34,15 +58,30 @@ class EffortSummary:
 
 
 @dataclass(frozen=True)
+class Seconds:
+    """Mean seconds of a strategy.
+
+    Attributes:
+        train: of a round.
+        select: of a round that chose labels, so without round 0; None without such a round.
+        runs_per_hour: runs of as many rounds as the finished ones; None where no time was measured or none finished.
+    """
+
+    train: float
+    select: float | None
+    runs_per_hour: float | None
+
+
+@dataclass(frozen=True)
 class Standing:
     """One strategy in a data set.
 
     Attributes:
-        seeds: finished ones.
-        area: for each axis, the area under the budget curve; None where the curves share no range.
-        final: mIoU after the last round; None as long as no seed is finished.
-        other: what else was measured after the last round, as MEASURES names it; only what every seed has.
-        efforts: for each axis; None without a reference.
+        seeds: number of finished seeds.
+        area: axis -> area under the budget curve, in [0, 1]; None where the curves share no range.
+        final: mIoU after the last round; None without a finished seed.
+        other: name in MEASURES -> measure after the last round; only measures that every seed has.
+        efforts: axis -> effort to reach the target; None without a reference.
     """
 
     strategy: str
@@ -51,7 +90,7 @@ class Standing:
     final: Interval | None
     other: Mapping[str, Interval]
     efforts: Mapping[Axis, EffortSummary | None]
-    seconds: statistics.Seconds
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +98,12 @@ class Analysis:
     """One data set.
 
     Attributes:
-        target: share of the reference that efforts are measured for; `target_miou` is what that comes to.
-        curves: by strategy, the finished ones, and of a strategy without any all that it has.
+        target: share of the reference's mIoU that efforts are measured for; `target_miou` is that mIoU.
+        curves: strategy -> its finished curves, or all its curves where none is finished.
         standings: best area first.
         pairs: every two strategies, compared on `axis`.
-        ranges: for each axis, what the areas are taken over.
-        settings: of the last row, as names and values.
+        ranges: axis -> range of efforts that the areas are taken over.
+        settings: names and values, of the last row.
         commits: of the rows, the most frequent first.
         warnings: sentences.
     """
@@ -84,13 +123,13 @@ class Analysis:
 
     @property
     def other_measures(self) -> list[str]:
-        """What else was measured of any strategy, in order."""
-        return [title for title in MEASURES.values() if any(title in one.other for one in self.standings)]
+        """Names of the measures beside mIoU that any strategy has, in order."""
+        return [title for title in MEASURES.values() if any(title in standing.other for standing in self.standings)]
 
     def against_random(self, strategy: str) -> Pair | None:
-        """The comparison of a strategy with random."""
+        """Return the comparison of a strategy with random; None if there is no such pair."""
         for pair in self.pairs:
-            if {pair.one, pair.other} == {strategy, RANDOM}:
+            if {pair.first, pair.second} == {strategy, RANDOM}:
                 return pair
         return None
 
@@ -100,16 +139,16 @@ def analyse(rows: Sequence[Row], target: float, axis: Axis) -> list[Analysis]:
     by_dataset: dict[str, list[Row]] = {}
     for row in rows:
         by_dataset.setdefault(row.dataset, []).append(row)
-    return [_analyse(dataset, found, target, axis) for dataset, found in by_dataset.items()]
+    return [_analyse(dataset, own, target, axis) for dataset, own in by_dataset.items()]
 
 
 def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis) -> Analysis:
-    good = statistics.usable(rows)
-    reference = statistics.reference(good)
+    good = usable(rows)
+    reference = reference_of(good)
     goal = target * reference.miou.mean if reference else None
-    every = statistics.curves(good)
-    done = statistics.finished(every)
-    areas = {name: statistics.areas(done, name) for name in AXES}
+    every = curves_of(good)
+    done = finished(every)
+    areas = {name: areas_of(done, name) for name in AXES}
     efforts = {name: _efforts(done, name, goal, reference) for name in AXES}
     standings = [
         _standing(strategy, good, done, areas, efforts, reference)
@@ -121,10 +160,10 @@ def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis) -> An
         target=target,
         target_miou=goal,
         reference=reference,
-        curves={one.strategy: _shown(one.strategy, every, done) for one in standings},
-        standings=sorted(standings, key=lambda one: _order(one, axis)),
-        pairs=statistics.compare_pairs(areas[axis]),
-        ranges={name: statistics.common_range(done, name) for name in AXES},
+        curves={standing.strategy: _shown(standing.strategy, every, done) for standing in standings},
+        standings=sorted(standings, key=lambda standing: _order(standing, axis)),
+        pairs=compare_pairs(areas[axis]),
+        ranges={name: common_range(done, name) for name in AXES},
         settings=_settings(rows[-1].settings),
         commits=[commit for commit, _ in Counter(row.commit or "unknown" for row in rows).most_common()],
         warnings=_warnings(rows, every, done),
@@ -136,7 +175,7 @@ def _efforts(
 ) -> dict[str, dict[int, Effort]]:
     if goal is None or reference is None:
         return {}
-    return statistics.efforts(done, axis, goal, reference.totals[axis])
+    return efforts_of(done, axis, goal, reference.totals[axis])
 
 
 def _standing(
@@ -148,27 +187,40 @@ def _standing(
     reference: Reference | None,
 ) -> Standing:
     own = [curve for curve in done if curve.strategy == strategy]
-    of_areas = {axis: list(areas[axis].get(strategy, {}).values()) for axis in AXES}
+    of_strategy = [row for row in rows if row.strategy == strategy]
+    own_areas = {axis: list(areas[axis].get(strategy, {}).values()) for axis in AXES}
     return Standing(
         strategy=strategy,
         seeds=len(own),
-        area={axis: statistics.mean_interval(found) if found else None for axis, found in of_areas.items()},
-        final=statistics.mean_interval([float(curve.miou[-1]) for curve in own]) if own else None,
-        other=_other_measures([row for row in rows if row.strategy == strategy], own),
+        area={axis: mean_interval(values) if values else None for axis, values in own_areas.items()},
+        final=mean_interval([float(curve.miou[-1]) for curve in own]) if own else None,
+        other=_other_measures(of_strategy, own),
         efforts={axis: _effort_summary(strategy, efforts[axis], axis, reference) for axis in AXES},
-        seconds=statistics.seconds([row for row in rows if row.strategy == strategy], own),
+        seconds=_seconds(of_strategy, own),
+    )
+
+
+def _seconds(rows: Sequence[Row], complete: Sequence[Curve]) -> Seconds:
+    """Average the times of a strategy, over its rows and its finished curves."""
+    select = [row.seconds_select for row in rows if row.round > 0]
+    seeds = {curve.seed for curve in complete}
+    spent = sum(row.seconds_train + row.seconds_select for row in rows if row.seed in seeds)
+    return Seconds(
+        train=float(np.mean([row.seconds_train for row in rows])),
+        select=float(np.mean(select)) if select else None,
+        runs_per_hour=3600 * len(seeds) / spent if spent > 0 else None,
     )
 
 
 def _other_measures(rows: Sequence[Row], own: Sequence[Curve]) -> dict[str, Interval]:
     ends = {(curve.seed, curve.last_round) for curve in own}
     last = [row for row in rows if (row.seed, row.round) in ends]
-    found = {}
+    intervals = {}
     for name, title in MEASURES.items():
         values = [value for row in last if (value := getattr(row, name)) is not None]
         if values and len(values) == len(last):
-            found[title] = statistics.mean_interval(values)
-    return found
+            intervals[title] = mean_interval(values)
+    return intervals
 
 
 def _effort_summary(
@@ -177,15 +229,15 @@ def _effort_summary(
     own = efforts.get(strategy)
     if not own or reference is None:
         return None
-    value = statistics.geometric_mean([one.value for one in own.values()])
+    value = geometric_mean([effort.value for effort in own.values()])
     total = reference.totals[axis]
     random = efforts.get(RANDOM, {})
     return EffortSummary(
         value=value,
         share=value / total if total > 0 else None,
-        reached=sum(one.reached for one in own.values()),
+        reached=sum(effort.reached for effort in own.values()),
         seeds=len(own),
-        ratio=None if strategy == RANDOM else statistics.effort_ratio(own, random),
+        ratio=None if strategy == RANDOM else effort_ratio(own, random),
     )
 
 
@@ -194,9 +246,9 @@ def _shown(strategy: str, every: Sequence[Curve], done: Sequence[Curve]) -> list
     return own or [curve for curve in every if curve.strategy == strategy]
 
 
-def _order(one: Standing, axis: Axis) -> tuple[float, str]:
-    area = one.area[axis] or one.final
-    return (-area.mean if area else 1.0), one.strategy
+def _order(standing: Standing, axis: Axis) -> tuple[float, str]:
+    area = standing.area[axis] or standing.final
+    return (-area.mean if area else 1.0), standing.strategy
 
 
 # -- settings, commits and warnings ------------------------------------------------------------------------------------
@@ -215,16 +267,16 @@ def _settings(settings: str) -> list[tuple[str, str]]:
 
 
 def _warnings(rows: Sequence[Row], every: Sequence[Curve], done: Sequence[Curve]) -> list[str]:
-    """Say what makes the comparison less than fair, or incomplete."""
-    found = [*_mixed_settings(rows), *_mixed_commits(rows)]
-    lost = len(rows) - len(statistics.usable(rows))
+    """Return sentences on what makes the comparison unfair, or incomplete."""
+    warnings = [*_mixed_settings(rows), *_mixed_commits(rows)]
+    lost = len(rows) - len(usable(rows))
     if lost:
-        found.append(f"{lost} of {len(rows)} rows hold no number as mIoU or clicks, and are left out.")
+        warnings.append(f"{lost} of {len(rows)} rows hold no number as mIoU or clicks, and are left out.")
     complete = {curve.name for curve in done}
     under_way = [curve.name for curve in every if curve.name not in complete]
     if under_way:
-        found.append(f"Not finished, and so not compared: {_some(under_way)}.")
-    return found + _missing_seeds(done)
+        warnings.append(f"Not finished, and so not compared: {_some(under_way)}.")
+    return warnings + _missing_seeds(done)
 
 
 def _mixed_settings(rows: Sequence[Row]) -> list[str]:
@@ -233,8 +285,8 @@ def _mixed_settings(rows: Sequence[Row]) -> list[str]:
         return []
     parsed = [_parsed(settings) for settings in counts]
     differing = []
-    for name in sorted({name for one in parsed for name in one}):
-        values = list(dict.fromkeys(one.get(name, "not set") for one in parsed))
+    for name in sorted({name for settings in parsed for name in settings}):
+        values = list(dict.fromkeys(settings.get(name, "not set") for settings in parsed))
         if len(values) > 1:
             differing.append(f"{name}: {_some(values)}")
     sizes = ", ".join(str(count) for count in counts.values())
@@ -244,13 +296,13 @@ def _mixed_settings(rows: Sequence[Row]) -> list[str]:
 
 def _mixed_commits(rows: Sequence[Row]) -> list[str]:
     counts = Counter(row.commit or "unknown" for row in rows)
-    found = []
+    warnings = []
     if len(counts) > 1:
         text = _some([f"{commit} ({count} rows)" for commit, count in counts.most_common()])
-        found.append(f"Rows of {len(counts)} different commits are compared with each other: {text}.")
+        warnings.append(f"Rows of {len(counts)} different commits are compared with each other: {text}.")
     if any(commit.endswith("+") for commit in counts):
-        found.append("Some rows were made by code with changes that were not committed (a + after the commit).")
-    return found
+        warnings.append("Some rows were made by code with changes that were not committed (a + after the commit).")
+    return warnings
 
 
 def _missing_seeds(done: Sequence[Curve]) -> list[str]:
@@ -266,7 +318,7 @@ def _missing_seeds(done: Sequence[Curve]) -> list[str]:
     return [f"Seeds that others have are missing; pairs compare the common ones: {_some(missing)}."] if missing else []
 
 
-def _some(names: Sequence[str], most: int = 12) -> str:
-    """Join names, the first ones of many."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _some(names: Sequence[str]) -> str:
+    """Join names; of more than _MOST_NAMES, the first."""
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")

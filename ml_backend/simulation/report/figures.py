@@ -15,9 +15,11 @@ import numpy as np
 
 from ml_backend.settings import Settings
 from ml_backend.simulation.report.analysis import Analysis
+from ml_backend.simulation.report.comparison import RANDOM
+from ml_backend.simulation.report.curves import AXES, Axis, Band, mean_curve
 from ml_backend.simulation.report.findings import percent
 from ml_backend.simulation.report.names import file_name, short
-from ml_backend.simulation.report.statistics import AXES, RANDOM, Axis, Band, Interval, mean_curve
+from ml_backend.simulation.report.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +56,7 @@ _GAP = 0.28
 
 
 def narrow(theme: Theme) -> Theme:
-    """The same for a small screen."""
+    """Return a theme for a small screen."""
     return dataclasses.replace(theme, size=(4.4, 4.2), margin=1.5, letters=15)
 
 
@@ -93,7 +95,7 @@ def curve_figure(analysis: Analysis, axis: Axis, theme: Theme) -> Figure:
     FigureCanvasAgg(figure)
     left, right = 0.62 / theme.size[0], 1 - theme.margin / theme.size[0]
     axes = figure.add_axes((left, 0.13, right - left, 0.73))
-    bands = {name: mean_curve(found, axis) for name, found in analysis.curves.items()}
+    bands = {name: mean_curve(curves, axis) for name, curves in analysis.curves.items()}
     known = {name: band for name, band in bands.items() if band is not None}
     _draw_curves(axes, known, highlighted(analysis), theme)
     _set_limits(axes, list(known.values()), analysis)
@@ -103,8 +105,8 @@ def curve_figure(analysis: Analysis, axis: Axis, theme: Theme) -> Figure:
 
 
 def highlighted(analysis: Analysis) -> list[str]:
-    """The strategies to draw in colour, best first, without random; the default one is always among them."""
-    names = [one.strategy for one in analysis.standings if one.strategy != RANDOM]
+    """Return the strategies to draw in colour, best first, without random; the default is always among them."""
+    names = [standing.strategy for standing in analysis.standings if standing.strategy != RANDOM]
     places_for_others = HIGHLIGHTED - (_DEFAULT in names)
     coloured = {*[name for name in names if name != _DEFAULT][:places_for_others], _DEFAULT}
     return [name for name in names if name in coloured]
@@ -260,15 +262,15 @@ def _bytes(figure: Figure, kind: str) -> bytes:
     """Write a picture that is the same for the same numbers."""
     import matplotlib as mpl
 
-    stream = io.BytesIO()
+    content = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "nextmask", "svg.fonttype": "path"}):
-        figure.savefig(stream, format=kind, dpi=144, facecolor=figure.get_facecolor(), metadata=metadata)
-    return stream.getvalue()
+        figure.savefig(content, format=kind, dpi=144, facecolor=figure.get_facecolor(), metadata=metadata)
+    return content.getvalue()
 
 
 def description(analysis: Analysis, axis: Axis) -> str:
-    """What the curves show, for those who do not see them."""
+    """Return what the curves show, for people who do not see them."""
     ends = []
     for name in [*highlighted(analysis), RANDOM]:
         band = mean_curve(analysis.curves.get(name, ()), axis)

@@ -1,11 +1,12 @@
-"""What the numbers of a data set say, in sentences; nothing is claimed that chance can explain."""
+"""The numbers of a data set in sentences; nothing is claimed that chance can explain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ml_backend.simulation.report.analysis import Analysis, EffortSummary, Standing
-from ml_backend.simulation.report.statistics import RANDOM, Interval, Ratio
+from ml_backend.simulation.report.comparison import RANDOM, Ratio
+from ml_backend.simulation.report.statistics import Interval
 
 UNKNOWN = "\N{EN DASH}"
 """In place of a number that is not known."""
@@ -13,60 +14,64 @@ UNKNOWN = "\N{EN DASH}"
 
 def findings(analysis: Analysis) -> list[str]:
     """Return the findings, the most important first."""
-    found = _against_random(analysis)
+    sentences = _against_random(analysis)
     if analysis.reference is None:
-        found.append(
+        sentences.append(
             "There is no reference yet: efforts to reach a target can be given once training on all labels is done."
         )
     elif analysis.target_miou is not None:
-        found.append(
+        sentences.append(
             f"Training on all labels reaches a mean mIoU of {miou(analysis.reference.miou)};"
             f" {percent(analysis.target)} of that is {analysis.target_miou:.3f}."
         )
-    return found
+    return sentences
 
 
 def _against_random(analysis: Analysis) -> list[str]:
-    names = [one.strategy for one in analysis.standings]
+    names = [standing.strategy for standing in analysis.standings]
     if RANDOM not in names:
         return [f"No comparison with random labelling: the results hold no strategy “{RANDOM}”."]
     if len(names) == 1:
         return ["There is no strategy to compare with random labelling yet."]
-    tested = [pair for pair in analysis.pairs if RANDOM in (pair.one, pair.other) and pair.p_holm is not None]
+    tested = [pair for pair in analysis.pairs if RANDOM in (pair.first, pair.second) and pair.p_holm is not None]
     if not tested:
         return [
             "No strategy can be told from random yet: that takes finished runs of two seeds or more, over a common"
             f" range of {analysis.axis}."
         ]
-    winners = [one for one in analysis.standings if _winner(analysis, one) not in (None, RANDOM)]
-    losers = [one for one in analysis.standings if one.strategy != RANDOM and _winner(analysis, one) == RANDOM]
+    winners = [standing for standing in analysis.standings if _winner(analysis, standing) not in (None, RANDOM)]
+    losers = [
+        standing
+        for standing in analysis.standings
+        if standing.strategy != RANDOM and _winner(analysis, standing) == RANDOM
+    ]
     sentences = _nobody(analysis)
     if winners:
-        sentences = [_some_won(winners, len(names) - 1), *(_won(analysis, one) for one in winners)]
+        sentences = [_some_won(winners, len(names) - 1), *(_won(analysis, standing) for standing in winners)]
     if losers:
-        sentences.append(f"Worse than random beyond chance: {', '.join(one.strategy for one in losers)}.")
+        sentences.append(f"Worse than random beyond chance: {', '.join(standing.strategy for standing in losers)}.")
     return sentences + _flattered(analysis)
 
 
-def _winner(analysis: Analysis, one: Standing) -> str | None:
-    pair = analysis.against_random(one.strategy)
+def _winner(analysis: Analysis, standing: Standing) -> str | None:
+    pair = analysis.against_random(standing.strategy)
     return pair.winner if pair else None
 
 
 def _some_won(winners: Sequence[Standing], strategies: int) -> str:
-    names = ", ".join(one.strategy for one in winners)
+    names = ", ".join(standing.strategy for standing in winners)
     verb = "beats" if len(winners) == 1 else "beat"
     return f"{len(winners)} of {strategies} strategies {verb} random beyond chance: {names}."
 
 
-def _won(analysis: Analysis, one: Standing) -> str:
-    pair = analysis.against_random(one.strategy)
-    lead, p = (pair.lead(one.strategy), pair.p_holm) if pair else (None, None)
+def _won(analysis: Analysis, standing: Standing) -> str:
+    pair = analysis.against_random(standing.strategy)
+    lead, p = (pair.lead(standing.strategy), pair.p_holm) if pair else (None, None)
     text = (
-        f"{one.strategy} is ahead by {gain(lead)} mIoU on average over the {analysis.axis} spent"
+        f"{standing.strategy} is ahead by {gain(lead)} mIoU on average over the {analysis.axis} spent"
         f" ({lead.seeds if lead else 0} seeds, corrected p {p_value(p)})."
     )
-    effort = one.efforts[analysis.axis]
+    effort = standing.efforts[analysis.axis]
     return text if effort is None else f"{text} {_saving(analysis, effort)}"
 
 
@@ -80,7 +85,9 @@ def _saving(analysis: Analysis, effort: EffortSummary) -> str:
 
 def _flattered(analysis: Analysis) -> list[str]:
     """Say that random's effort is put too high where it did not reach the target before the simulation ended."""
-    random = next((one.efforts[analysis.axis] for one in analysis.standings if one.strategy == RANDOM), None)
+    random = next(
+        (standing.efforts[analysis.axis] for standing in analysis.standings if standing.strategy == RANDOM), None
+    )
     if random is None or random.reached == random.seeds:
         return []
     return [
@@ -95,13 +102,13 @@ def _nobody(analysis: Analysis) -> list[str]:
     seeds = sorted({pair.seeds for pair in pairs})
     how_many = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     count = "one pair" if len(pairs) == 1 else f"Holm-corrected over {len(pairs)} pairs"
-    found = [f"No strategy beats random beyond chance (paired t-tests over {how_many} seeds, {count})."]
+    sentences = [f"No strategy beats random beyond chance (paired t-tests over {how_many} seeds, {count})."]
     best = analysis.standings[0]
     pair = analysis.against_random(best.strategy)
     if best.strategy != RANDOM and pair is not None:
         lead = gain(pair.lead(best.strategy))
-        found.append(f"The highest mean has {best.strategy}, {lead} mIoU against random: it may be chance.")
-    return found
+        sentences.append(f"The highest mean has {best.strategy}, {lead} mIoU against random: it may be chance.")
+    return sentences
 
 
 # -- numbers as text ---------------------------------------------------------------------------------------------------
@@ -145,11 +152,11 @@ def gain(lead: Interval | None) -> str:
     return f"{lead.mean:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})"
 
 
-def ratio(found: Ratio) -> str:
+def ratio(compared: Ratio) -> str:
     """A ratio with its interval as text."""
-    if found.low is None or found.high is None:
-        return f"{found.value:.2f} (one seed)"
-    return f"{found.value:.2f} ({found.low:.2f} to {_bounded(found.high)})"
+    if compared.low is None or compared.high is None:
+        return f"{compared.value:.2f} (one seed)"
+    return f"{compared.value:.2f} ({compared.low:.2f} to {_bounded(compared.high)})"
 
 
 def _bounded(value: float) -> str:

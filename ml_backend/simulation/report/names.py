@@ -9,7 +9,7 @@ _LONGEST = 60
 
 
 def file_name(name: str) -> str:
-    """Return a part of a path for a name: itself where it is harmless, else with a digest, so that no two are one.
+    """Return a part of a path for a name: itself where it is harmless, else with a digest, so that no two are the same.
 
     >>> file_name("glas"), file_name("../a b")
     ('glas', 'a_b-2c2c79')
@@ -22,6 +22,6 @@ def file_name(name: str) -> str:
 
 
 def short(name: str, longest: int) -> str:
-    """Return the name in one line that fits beside a curve, without characters that cannot be drawn."""
+    """Return the name in a line that fits beside a curve, without characters that cannot be drawn."""
     printable = "".join(character if character.isprintable() else " " for character in name)
     return printable if len(printable) <= longest else printable[: longest - 1] + "…"

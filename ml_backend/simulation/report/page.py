@@ -9,15 +9,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ml_backend.simulation.report import findings as texts
-from ml_backend.simulation.report.analysis import Analysis, Standing
+from ml_backend.simulation.report.analysis import Analysis
+from ml_backend.simulation.report.comparison import RANDOM
+from ml_backend.simulation.report.curves import AXES, Axis
 from ml_backend.simulation.report.figures import DARK, HIGHLIGHTED, LIGHT, curve_svg, description, narrow
 from ml_backend.simulation.report.pictures import Picture, data_address, first_choices
-from ml_backend.simulation.report.statistics import AXES, RANDOM, Axis
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One picture, in the four forms of which a browser takes the fitting one."""
+    """A picture in four forms, for light and dark, wide and narrow screens."""
 
     axis: Axis
     light: str
@@ -29,7 +30,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of the matrix of pairs: kind is "win", "loss", "even", "unknown" or "self"."""
+    """A cell of the matrix of pairs: kind is "win", "loss", "even", "unknown" or "self"."""
 
     kind: str
     difference: str = ""
@@ -39,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one data set."""
+    """The part of the page on a data set."""
 
     analysis: Analysis
     findings: Sequence[str]
@@ -64,17 +65,19 @@ def render(analyses: Sequence[Analysis], pictures: Path) -> str:
         highlighted=HIGHLIGHTED,
         random=RANDOM,
     )
-    return environment.get_template("report.html").render(sections=[_section(one, pictures) for one in analyses])
+    return environment.get_template("report.html").render(
+        sections=[_section(analysis, pictures) for analysis in analyses]
+    )
 
 
 def _section(analysis: Analysis, pictures: Path) -> Section:
-    strategies = [one.strategy for one in analysis.standings]
+    strategies = [standing.strategy for standing in analysis.standings]
     first = [analysis.axis, *(axis for axis in AXES if axis != analysis.axis)]
     return Section(
         analysis=analysis,
         findings=texts.findings(analysis),
         curves=[_curves(analysis, axis) for axis in first] if strategies else [],
-        matrix=[(one.strategy, [_cell(analysis, one, other) for other in strategies]) for one in analysis.standings],
+        matrix=[(strategy, [_cell(analysis, strategy, other) for other in strategies]) for strategy in strategies],
         tested=sum(pair.p_holm is not None for pair in analysis.pairs),
         pictures=first_choices(pictures, analysis.dataset, strategies),
     )
@@ -91,12 +94,12 @@ def _curves(analysis: Analysis, axis: Axis) -> Curves:
     return Curves(axis=axis, description=description(analysis, axis), **drawn)
 
 
-def _cell(analysis: Analysis, one: Standing, other: str) -> Cell:
-    if one.strategy == other:
+def _cell(analysis: Analysis, strategy: str, other: str) -> Cell:
+    if strategy == other:
         return Cell("self")
-    pair = next((pair for pair in analysis.pairs if {pair.one, pair.other} == {one.strategy, other}), None)
-    lead = pair.lead(one.strategy) if pair else None
+    pair = next((pair for pair in analysis.pairs if {pair.first, pair.second} == {strategy, other}), None)
+    lead = pair.lead(strategy) if pair else None
     if pair is None or lead is None:
         return Cell("unknown")
-    kind = "even" if pair.winner is None else "win" if pair.winner == one.strategy else "loss"
+    kind = "even" if pair.winner is None else "win" if pair.winner == strategy else "loss"
     return Cell(kind, f"{lead.mean:+.3f}", texts.p_value(pair.p_holm), pair.seeds)

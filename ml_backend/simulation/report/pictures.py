@@ -27,26 +27,26 @@ class Picture:
 
 
 def first_choices(folder: Path, dataset: str, strategies: Sequence[str]) -> list[tuple[str, list[Picture]]]:
-    """Return the pictures of each strategy that has any; a file that is being written, or no picture, is left out."""
-    found = []
+    """Return each strategy with its pictures, if it has any; a file that is no whole picture is left out."""
+    chosen = []
     for strategy in strategies:
         files = sorted((folder / file_name(dataset) / file_name(strategy)).glob("*.png"))[:_MOST]
         pictures = [Picture(number, address) for number, file in enumerate(files, 1) if (address := _address(file))]
         if pictures:
-            found.append((strategy, pictures))
-    return found
+            chosen.append((strategy, pictures))
+    return chosen
 
 
 def _address(file: Path) -> str | None:
-    stream = io.BytesIO()
+    content = io.BytesIO()
     try:
         with Image.open(file) as picture:
             small = picture.convert("RGB")
             small.thumbnail((_SIDE, _SIDE))
-            small.save(stream, "PNG", optimize=True)
+            small.save(content, "PNG", optimize=True)
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError):  # what Pillow raises for a damaged file
         return None
-    return data_address(stream.getvalue(), "image/png")
+    return data_address(content.getvalue(), "image/png")
 
 
 def data_address(content: bytes, kind: str) -> str:

@@ -7,39 +7,40 @@ import io
 from collections.abc import Iterable, Sequence
 
 from ml_backend.simulation.report.analysis import MEASURES, Analysis, Standing
+from ml_backend.simulation.report.curves import AXES, Axis
 from ml_backend.simulation.report.findings import UNKNOWN, amount, findings, gain, miou, p_value, percent, ratio
-from ml_backend.simulation.report.statistics import AXES, Axis, Interval
+from ml_backend.simulation.report.statistics import Interval
 
 Cell = str | int | float | None
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
-_NOTE = (
+_LEGEND = (
     "In brackets: 95 % intervals over the seeds. Best first. Efforts are geometric means, followed by their ratio to"
     " random's, paired by seed; \\*: a seed that did not reach the target counts as the whole data set."
 )
 
 
 def summary_csv(analyses: Iterable[Analysis]) -> str:
-    """One line for each data set and strategy; empty where something is not known."""
-    records = [_record(analysis, one) for analysis in analyses for one in analysis.standings]
-    return _csv(list(records[0]) if records else ["dataset", "strategy"], [list(one.values()) for one in records])
+    """Return a line for each data set and strategy; a number that is not known is an empty cell."""
+    records = [_record(analysis, standing) for analysis in analyses for standing in analysis.standings]
+    return _csv(list(records[0]) if records else ["dataset", "strategy"], [list(record.values()) for record in records])
 
 
-def _record(analysis: Analysis, one: Standing) -> dict[str, Cell]:
-    record: dict[str, Cell] = {"dataset": analysis.dataset, "strategy": one.strategy, "seeds": one.seeds}
+def _record(analysis: Analysis, standing: Standing) -> dict[str, Cell]:
+    record: dict[str, Cell] = {"dataset": analysis.dataset, "strategy": standing.strategy, "seeds": standing.seeds}
     for axis in AXES:
-        record |= _interval(f"auc_{axis}", one.area[axis])
-    record |= _interval("final_miou", one.final)
+        record |= _interval(f"auc_{axis}", standing.area[axis])
+    record |= _interval("final_miou", standing.final)
     for column, name in MEASURES.items():
-        record |= _interval(f"final_{column}", one.other.get(name))
+        record |= _interval(f"final_{column}", standing.other.get(name))
     record |= {"target": analysis.target, "target_miou": analysis.target_miou}
     for axis in AXES:
-        record |= _effort(one, axis)
+        record |= _effort(standing, axis)
     record |= {
-        "seconds_train": one.seconds.train,
-        "seconds_select": one.seconds.select,
-        "runs_per_hour": one.seconds.runs_per_hour,
+        "seconds_train": standing.seconds.train,
+        "seconds_select": standing.seconds.select,
+        "runs_per_hour": standing.seconds.runs_per_hour,
     }
     return record
 
@@ -50,45 +51,43 @@ def _interval(name: str, interval: Interval | None) -> dict[str, Cell]:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _effort(one: Standing, axis: Axis) -> dict[str, Cell]:
-    effort = one.efforts[axis]
-    found = effort.ratio if effort else None
+def _effort(standing: Standing, axis: Axis) -> dict[str, Cell]:
+    effort = standing.efforts[axis]
+    compared = effort.ratio if effort else None
     return {
         f"effort_{axis}": effort.value if effort else None,
         f"effort_{axis}_share": effort.share if effort else None,
         f"effort_{axis}_reached": effort.reached if effort else None,
-        f"ratio_{axis}": found.value if found else None,
-        f"ratio_{axis}_low": found.low if found else None,
-        f"ratio_{axis}_high": found.high if found else None,
-        f"ratio_{axis}_bootstrap_low": found.bootstrap_low if found else None,
-        f"ratio_{axis}_bootstrap_high": found.bootstrap_high if found else None,
-        f"ratio_{axis}_seeds": found.seeds if found else None,
-        f"ratio_{axis}_random_reached": found.random_reached if found else None,
+        f"ratio_{axis}": compared.value if compared else None,
+        f"ratio_{axis}_low": compared.low if compared else None,
+        f"ratio_{axis}_high": compared.high if compared else None,
+        f"ratio_{axis}_seeds": compared.seeds if compared else None,
+        f"ratio_{axis}_random_reached": compared.random_reached if compared else None,
     }
 
 
 def pairs_csv(analyses: Iterable[Analysis]) -> str:
-    """One line for each data set and pair of strategies, compared in the area on the report's axis."""
+    """Return a line for each data set and pair of strategies, compared in the area on the report's axis."""
     lines: list[list[Cell]] = []
     for analysis in analyses:
         for pair in analysis.pairs:
-            found = _interval("difference", pair.difference).values()
-            tests = (pair.p, pair.p_holm, pair.p_wilcoxon, pair.winner)
-            lines.append([analysis.dataset, analysis.axis, pair.one, pair.other, pair.seeds, *found, *tests])
-    header = "dataset axis one other seeds difference low high p p_holm p_wilcoxon winner"
+            names = (analysis.dataset, analysis.axis, pair.first, pair.second)
+            difference = _interval("difference", pair.difference).values()
+            lines.append([*names, pair.seeds, *difference, pair.p, pair.p_holm, pair.winner])
+    header = "dataset axis one other seeds difference low high p p_holm winner"
     return _csv(header.split(), lines)
 
 
 def _csv(header: Sequence[str], lines: Iterable[Sequence[Cell]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in line] for line in lines)
-    return stream.getvalue()
+    return text.getvalue()
 
 
 def summary_markdown(analyses: Iterable[Analysis]) -> str:
-    """The findings and one table for each data set."""
+    """Return the findings and a table for each data set."""
     return "\n".join(_section(analysis) for analysis in analyses)
 
 
@@ -100,32 +99,32 @@ def _section(analysis: Analysis) -> str:
     header += [f"final {name}" for name in analysis.other_measures]
     header += [f"{axis} to {percent(analysis.target)}" for axis in AXES]
     header += ["reached", "s/training", "s/choice"]
-    rows = [_cells(analysis, one) for one in analysis.standings]
+    rows = [_cells(analysis, standing) for standing in analysis.standings]
     table = [header, ["---"] * len(header), *rows]
-    return "\n".join([*lines, "", *(f"| {' | '.join(row)} |" for row in table), "", _NOTE, ""])
+    return "\n".join([*lines, "", *(f"| {' | '.join(row)} |" for row in table), "", _LEGEND, ""])
 
 
-def _cells(analysis: Analysis, one: Standing) -> list[str]:
-    pair = analysis.against_random(one.strategy)
-    main = one.efforts[analysis.axis]
+def _cells(analysis: Analysis, standing: Standing) -> list[str]:
+    pair = analysis.against_random(standing.strategy)
+    main = standing.efforts[analysis.axis]
     return [
-        escape(one.strategy),
-        str(one.seeds),
-        miou(one.area[analysis.axis]),
-        gain(pair.lead(one.strategy)) if pair else UNKNOWN,
+        escape(standing.strategy),
+        str(standing.seeds),
+        miou(standing.area[analysis.axis]),
+        gain(pair.lead(standing.strategy)) if pair else UNKNOWN,
         p_value(pair.p_holm) if pair else UNKNOWN,
-        miou(one.final),
-        *(miou(one.other.get(name)) for name in analysis.other_measures),
-        *(_effort_text(one, axis) for axis in AXES),
+        miou(standing.final),
+        *(miou(standing.other.get(name)) for name in analysis.other_measures),
+        *(_effort_text(standing, axis) for axis in AXES),
         f"{main.reached} of {main.seeds}" if main else UNKNOWN,
-        f"{one.seconds.train:.1f}",
-        UNKNOWN if one.seconds.select is None else f"{one.seconds.select:.1f}",
+        f"{standing.seconds.train:.1f}",
+        UNKNOWN if standing.seconds.select is None else f"{standing.seconds.select:.1f}",
     ]
 
 
-def _effort_text(one: Standing, axis: Axis) -> str:
-    """Effort, its share of the whole, and the ratio to random's in one cell."""
-    effort = one.efforts[axis]
+def _effort_text(standing: Standing, axis: Axis) -> str:
+    """Return the effort, its share of the whole, and the ratio to random's."""
+    effort = standing.efforts[axis]
     if effort is None:
         return UNKNOWN
     share = "" if effort.share is None else f" ({percent(effort.share)})"
@@ -136,7 +135,7 @@ def _effort_text(one: Standing, axis: Axis) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as it is, in Markdown: no markup of its own, in one line.
+    """Return text for Markdown: without markup of its own, in a single line.
 
     >>> escape("a|b_c <i>")
     'a\\\\|b\\\\_c &lt;i>'

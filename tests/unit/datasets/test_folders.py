@@ -260,7 +260,7 @@ def test_truth_from_masks_alone(folder: Path) -> None:
 
 def test_truth_from_masks_alone_needs_names_that_are_clear(folder: Path) -> None:
     save(folder / "masks/test/a.png", [[0]])
-    with pytest.raises(ConfigurationError, match="have one name: give the folder of one split"):
+    with pytest.raises(ConfigurationError, match="have the same name: give the folder of one split"):
         open_truth(folder / "masks")
     with pytest.raises(ConfigurationError, match="no mask in"):
         open_truth(folder / "images" / "nowhere")

@@ -51,7 +51,7 @@ def make_job(folder: Path, **changes: Any) -> Job:
 
 
 def states_of(job: Job) -> list[dict[str, Tensor]]:
-    found = Checkpoints(job.folder).committee(1)
+    found = Checkpoints(job.folder).committees.load(1)
     assert found is not None
     return found
 
@@ -172,7 +172,7 @@ def test_killed_in_the_middle_nothing_half_written_is_used(tmp_path: Path) -> No
     with pytest.raises(TrainingError, match="SIGKILL"):
         run(job, kill)
     found = Checkpoints(job.folder)
-    assert found.committee(1) is None
+    assert found.committees.load(1) is None
     assert found.committees.record(1) is None
     assert run(job, shown.append) == 1
     assert {step.member for step in shown if step.member} == {2, 3}  # the first was ready
@@ -208,10 +208,10 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def test_what_is_written_is_read_again(checkpoints: Checkpoints) -> None:
-    assert checkpoints.committee(3) is None
+    assert checkpoints.committees.load(3) is None
     assert not checkpoints.folder.exists()  # reading writes nothing
-    path = checkpoints.put_committee(3, [STATE, {"weight": torch.zeros(2)}], RECORD)
-    first, second = checkpoints.committee(3) or []
+    path = checkpoints.committees.put(3, [STATE, {"weight": torch.zeros(2)}], RECORD)
+    first, second = checkpoints.committees.load(3) or []
     assert same(first, STATE)
     assert same(second, {"weight": torch.zeros(2)})
     record = checkpoints.committees.record(3)
@@ -222,7 +222,7 @@ def test_what_is_written_is_read_again(checkpoints: Checkpoints) -> None:
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "record"])
 def test_a_damaged_committee_is_none(checkpoints: Checkpoints, damage: str) -> None:
-    path = checkpoints.put_committee(1, [STATE, STATE], RECORD)
+    path = checkpoints.committees.put(1, [STATE, STATE], RECORD)
     victim = path / ("committee.json" if damage == "record" else "1.safetensors")
     content = victim.read_bytes()
     victim.unlink()
@@ -230,33 +230,33 @@ def test_a_damaged_committee_is_none(checkpoints: Checkpoints, damage: str) -> N
         victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage != "remove":
         victim.write_bytes(content[: len(content) // 2])
-    assert checkpoints.committee(1) is None
+    assert checkpoints.committees.load(1) is None
     assert checkpoints.committees.record(1) is None
-    checkpoints.put_committee(1, [STATE], RECORD)
-    assert len(checkpoints.committee(1) or []) == 1
+    checkpoints.committees.put(1, [STATE], RECORD)
+    assert len(checkpoints.committees.load(1) or []) == 1
 
 
 def test_old_committees_leave(checkpoints: Checkpoints) -> None:
     for number in (1, 2, 3):
-        checkpoints.put_committee(number, [STATE], RECORD)
-    assert [checkpoints.committee(number) is not None for number in (1, 2, 3)] == [False, True, True]
-    checkpoints.put_committee(1, [STATE], RECORD)  # after a rollback
-    assert [checkpoints.committee(number) is not None for number in (1, 2, 3)] == [True, False, True]
+        checkpoints.committees.put(number, [STATE], RECORD)
+    assert [checkpoints.committees.load(number) is not None for number in (1, 2, 3)] == [False, True, True]
+    checkpoints.committees.put(1, [STATE], RECORD)  # after a rollback
+    assert [checkpoints.committees.load(number) is not None for number in (1, 2, 3)] == [True, False, True]
 
 
 def test_a_full_disk_leaves_what_was_there(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints.put_committee(1, [STATE], RECORD)
+    checkpoints.committees.put(1, [STATE], RECORD)
 
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("ml_backend.learning.checkpoints.committees.write_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
-        checkpoints.put_committee(1, [STATE, STATE], RECORD)
+        checkpoints.committees.put(1, [STATE, STATE], RECORD)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.committees.keep_part(2, 0, STATE, RECORD)
     monkeypatch.undo()
-    assert len(checkpoints.committee(1) or []) == 1
+    assert len(checkpoints.committees.load(1) or []) == 1
     assert checkpoints.committees.parts(2, RECORD) == {}
 
 

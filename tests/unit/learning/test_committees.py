@@ -54,7 +54,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     found = Checkpoints(tmp_path_factory.mktemp("model"))
     found.create(VersionRecord(CLASSES, "a", "b", settings=SETTINGS), make_network().state_dict())
     states = [make_network(seed).state_dict() for seed in (1, 2, 3)]
-    found.put_committee(1, states, {"classes": CLASSES, "settings": SETTINGS})
+    found.committees.put(1, states, {"classes": CLASSES, "settings": SETTINGS})
     return found
 
 
@@ -242,7 +242,7 @@ def test_an_ensemble_that_is_not_there(checkpoints: Checkpoints, tmp_path: Path)
 def test_an_ensemble_of_copies_is_refused(tmp_path: Path) -> None:
     found = Checkpoints(tmp_path)
     version = found.create(VersionRecord(CLASSES, "a", "b", settings=SETTINGS), make_network().state_dict())
-    found.put_committee(1, [make_network().state_dict()] * 2, {"classes": CLASSES, "settings": SETTINGS})
+    found.committees.put(1, [make_network().state_dict()] * 2, {"classes": CLASSES, "settings": SETTINGS})
     with pytest.raises(CheckpointError, match="2 members of the committee of version 1 say the same"):
         load_ensemble(found, version, CPU)
 

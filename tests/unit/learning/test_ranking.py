@@ -1,4 +1,4 @@
-"""Ranking: a stream of batches through a real strategy, samples, and what comes behind the scored tasks."""
+"""Ranking: batches through a real strategy, samples, and what comes behind the scored tasks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from ml_backend.annotations.boxes import Box
 from ml_backend.errors import ConfigurationError
 from ml_backend.learning.ranking import (
+    Batches,
     PoolRanking,
     Pools,
     Preparation,
     append_unscored,
     make_strategy,
     rank_pool,
-    ranking_of,
     sample_order,
     state_file,
     within_time,
@@ -34,20 +34,20 @@ def batch(*sureness: tuple[int, float]) -> Batch:
     return Batch(ids=ids, images=torch.zeros(len(ids), 3, 2, 2), probabilities=torch.cat([first, 1 - first], dim=2))
 
 
-def stream(*batches: Batch) -> Callable[[], Iterator[Batch]]:
-    return lambda: iter(batches)
+def reread(*some: Batch) -> Batches:
+    return lambda: iter(some)
 
 
 def rank(
     name: str, *batches: Batch, seed: int = 0, progress: Callable[[int], None] = lambda _: None
 ) -> dict[int, float]:
-    pools = Pools(stream(*batches), stream(), stream(*batches), stream())
+    pools = Pools(reread(*batches), reread(), reread(*batches), reread())
     return dict(ranked(make_strategy(name, {}), pools, seed=seed, progress=progress).priorities)
 
 
 def ranked(strategy: object, pools: Pools, images: int = 3, **options: Any) -> PoolRanking:
     options = {"seed": 0, "round_number": 0, "progress": lambda _: None} | options
-    return rank_pool(strategy, pools, budget=Budget(images=images), **options)  # type: ignore[arg-type]
+    return PoolRanking.of(rank_pool(strategy, pools, budget=Budget(images=images), **options))  # type: ignore[arg-type]
 
 
 def in_order(priorities: dict[int, float]) -> list[int]:
@@ -116,10 +116,10 @@ class Learner:
 
 
 POOLS = Pools(
-    stream(batch((1, 0.9), (2, 0.6))),
-    stream(batch((7, 0.5))),
-    stream(batch((1, 0.9), (2, 0.6), (3, 0.5))),
-    stream(batch((7, 0.5), (8, 0.5))),
+    reread(batch((1, 0.9), (2, 0.6))),
+    reread(batch((7, 0.5))),
+    reread(batch((1, 0.9), (2, 0.6), (3, 0.5))),
+    reread(batch((7, 0.5), (8, 0.5))),
 )
 """Of different lengths, so that one cannot be taken for another."""
 
@@ -199,15 +199,15 @@ def corners(task: int, *sure: float) -> Batch:
 def test_regions_are_asked_for_where_nothing_was_asked_before() -> None:
     strategy = make_strategy("cereals", {"window": 4, "stride": 4, "fusion": "information"})
     asked = {2: (Box(0, 0, 4, 4),)}
-    images = stream(corners(1, 0.99, 0.98, 0.9, 0.97), corners(2, 0.5, 0.6, 0.99, 0.99))
-    found = ranked(strategy, Pools(images, stream(), stream(), stream(), asked), images=1)
+    images = reread(corners(1, 0.99, 0.98, 0.9, 0.97), corners(2, 0.5, 0.6, 0.99, 0.99))
+    found = ranked(strategy, Pools(images, reread(), reread(), reread(), asked), images=1)
     assert found.queries[2].boxes[0] == Box(4, 0, 4, 4)
     assert all(Box(0, 0, 4, 4) not in query.boxes for task, query in found.queries.items() if task == 2)
     assert in_order(dict(found.priorities)) == [2, 1]
 
 
 def test_certain_images_are_proposed_as_pseudo_labels() -> None:
-    found = ranked(make_strategy("ceal", {}), Pools(stream(batch((1, 0.9999), (2, 0.5))), *[stream()] * 3), images=1)
+    found = ranked(make_strategy("ceal", {}), Pools(reread(batch((1, 0.9999), (2, 0.5))), *[reread()] * 3), images=1)
     assert found.pseudo_labels == (1,)
 
 
@@ -289,12 +289,12 @@ def test_without_any_score_the_order_given_is_the_ranking() -> None:
 # -- the ranking itself ------------------------------------------------------------------------------------------------
 def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
     """Simulations take the strategy's ranking as it is, the queue of production its priorities."""
-    pools = Pools(stream(batch((1, 0.9), (2, 0.6), (3, 0.5))), stream(), stream(), stream())
+    pools = Pools(reread(batch((1, 0.9), (2, 0.6), (3, 0.5))), reread(), reread(), reread())
     options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
-    found = ranking_of(make_strategy("entropy", {}), pools, **options)
-    assert found is not None
-    assert found[0].ids == (3, 2, 1)
-    queue = rank_pool(make_strategy("entropy", {}), pools, **options)
+    ranked = rank_pool(make_strategy("entropy", {}), pools, **options)
+    assert ranked is not None
+    assert ranked.ranking.ids == (3, 2, 1)
+    queue = PoolRanking.of(ranked)
     assert in_order(dict(queue.priorities)) == [3, 2, 1]
     assert queue.scored == 3
     assert queue.information[3] == pytest.approx(1.0)
@@ -303,7 +303,8 @@ def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
 
 @pytest.mark.parametrize("name", ["entropy", "vaal"])
 def test_without_a_pool_there_is_no_ranking(name: str) -> None:
-    pools = Pools(stream(), stream(), stream(), stream())
+    pools = Pools(reread(), reread(), reread(), reread())
     options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
-    assert ranking_of(make_strategy(name, {}), pools, **options) is None
-    assert rank_pool(make_strategy(name, {}), pools, **options) == PoolRanking({}, 0)
+    ranked = rank_pool(make_strategy(name, {}), pools, **options)
+    assert ranked is None
+    assert PoolRanking.of(ranked) == PoolRanking({}, 0)

@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
-from ml_backend.learning.networks import SegmentationNetwork, build, check_network, working_bytes
+from ml_backend.learning.networks import SegmentationNetwork, build, check_network, load_network, working_bytes
 from ml_backend.learning.networks.architectures.dcan import differences
 from ml_backend.learning.networks.architectures.fcn8s import Vgg16
 from ml_backend.learning.networks.names import architectures
 from ml_backend.learning.networks.weights import BUNDLED_ENCODER
-from ml_backend.learning.prediction.committees import load_ensemble, load_network, mc_dropout
+from ml_backend.learning.prediction.committees import load_ensemble, mc_dropout
 from ml_backend.learning.prediction.predictors import fresh_predictor, load_predictor
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training.losses import cross_entropy_dice

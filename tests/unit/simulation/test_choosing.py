@@ -18,7 +18,7 @@ from ml_backend.learning.ranking import make_strategy, sample_order
 from ml_backend.simulation.choosing import Budgeted, Choice, Chooser
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material, Picture
-from ml_backend.simulation.networks import Networks
+from ml_backend.simulation.training.trainer import Trainer
 from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,7 +73,7 @@ def predictor(pool: dict[int, Picture], tmp_path_factory: pytest.TempPathFactory
     data = Material("shapes", CLASSES, 0, pool, list(pool.values())[:1])
     labels = Labels(pool, 0)
     labels.add([Pick(0), Pick(1)])
-    return Networks(plan(iterations=20), data, tmp_path_factory.mktemp("networks")).train(labels, 0).predictor
+    return Trainer(plan(iterations=20), data, tmp_path_factory.mktemp("networks")).train(labels, 0).predictor
 
 
 def labelled(pool: Mapping[int, Picture], *picks: Pick) -> Labels:
@@ -85,7 +85,7 @@ def labelled(pool: Mapping[int, Picture], *picks: Pick) -> Labels:
 def choose(
     strategy: Strategy, labels: Labels, predictor: Predictor, file: Path, budget: Budgeted, *, round_number: int = 0
 ) -> Choice:
-    pictures = labels._pictures
+    pictures = labels.pictures
     chooser = Chooser(strategy, pictures, TINY, budget=budget, seed=3, file=file)
     return chooser.choose(labels, predictor, None, round_number)
 

@@ -25,18 +25,19 @@ from simulated_rows import row
 
 from ml_backend.datasets import Dataset, sample_dataset
 from ml_backend.errors import ConfigurationError, TrainingError
-from ml_backend.simulation import experiment as module
 from ml_backend.simulation import processes as running
 from ml_backend.simulation import results
 from ml_backend.simulation.checks import read
-from ml_backend.simulation.experiment import Experiment, choices_of
+from ml_backend.simulation.choices import Choices
+from ml_backend.simulation.choosing import initial_choice
+from ml_backend.simulation.experiment import Experiment
 from ml_backend.simulation.labels import Labels
 from ml_backend.simulation.material import Material
-from ml_backend.simulation.networks import Networks, Trained
 from ml_backend.simulation.plan import Amount, Contender, Plan
 from ml_backend.simulation.presets import plan_of
 from ml_backend.simulation.processes import RESULTS, Run, missing, run
 from ml_backend.simulation.results import Row
+from ml_backend.simulation.training.trainer import Trained, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,7 +72,7 @@ def test_a_run(data: Material, tmp_path: Path) -> None:
     made = plan("entropy")
     rows = rows_of(made, data, tmp_path, "entropy")
     assert [(one.round, one.images) for one in rows] == [(0, 2), (1, 4), (2, 6)]
-    choices = choices_of(tmp_path, Contender("entropy"), 0)
+    choices = Choices(tmp_path, Contender("entropy"), 0).read()
     asked = [pick.number for choice in choices for pick in choice.picks]
     assert [len(choice.picks) for choice in choices] == [2, 2, 2]
     assert len(set(asked)) == 6
@@ -102,16 +103,17 @@ def test_all_strategies_of_a_seed_start_alike(data: Material, tmp_path: Path) ->
     assert len({first[label, 0] for label, _ in first}) == 1
     assert len({first[label, 1] for label, _ in first}) == 1
     assert first["random", 0] != first["random", 1]
-    picks = {seed: choices_of(tmp_path, Contender("random"), seed) for seed in (0, 1)}
+    picks = {seed: Choices(tmp_path, Contender("random"), seed).read() for seed in (0, 1)}
     assert picks == {0: [], 1: []}  # nothing was asked for
 
 
-def test_the_initial_images_follow_from_the_seed(data: Material, tmp_path: Path) -> None:
-    made = [Experiment(plan(start=Amount(3)), data, tmp_path / folder, "") for folder in ("a", "b")]
-    first = [[one._initial(seed) for seed in range(4)] for one in made]
-    assert first[0] == first[1]
-    assert all(len({pick.number for pick in picks}) == 3 for picks in first[0])
-    assert len(set(first[0])) > 1
+def test_the_initial_images_follow_from_the_seed() -> None:
+    first, again = (
+        [initial_choice(pool, 3, seed).picks for seed in range(4)] for pool in (range(10), [*range(10)][::-1])
+    )
+    assert first == again
+    assert all(len({pick.number for pick in picks}) == 3 for picks in first)
+    assert len(set(first)) > 1
 
 
 @pytest.mark.parametrize("unit", ["pixels", "clicks"])
@@ -147,13 +149,13 @@ def test_pseudo_labels_train_the_next_network_only(
 ) -> None:
     """All that is not asked for is certain enough: of eight images four are labelled, then six."""
     trained: list[int] = []
-    train = Networks.train
+    train = Trainer.train
 
-    def counted(self: Networks, labels: Labels, seed: int, pseudo_labels: dict[int, Any] | None = None) -> Trained:
+    def counted(self: Trainer, labels: Labels, seed: int, pseudo_labels: dict[int, Any] | None = None) -> Trained:
         trained.append(len(pseudo_labels or {}))
         return train(self, labels, seed, pseudo_labels)
 
-    monkeypatch.setattr(Networks, "train", counted)
+    monkeypatch.setattr(Trainer, "train", counted)
     rows = rows_of(plan(CERTAIN), data, tmp_path / "ceal", CERTAIN)
     assert trained == [0, 4, 2]
     assert [one.images for one in rows] == [2, 4, 6]
@@ -207,7 +209,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_rows(
     assert without_seconds(parts) == without_seconds(whole)
     assert len({one.miou for one in whole}) > 1  # what is compared differs from row to row
     label = made.strategies[0]
-    assert choices_of(tmp_path / "parts", label, 0) == choices_of(folder, label, 0)
+    assert Choices(tmp_path / "parts", label, 0).read() == Choices(folder, label, 0).read()
 
 
 @pytest.mark.parametrize(("strategy", "lost"), [(CERTAIN, 1), (CERTAIN, 2), ("random", 3)])
@@ -226,17 +228,17 @@ def test_a_run_that_is_killed_before_its_choice_is_written_down_goes_on(
     """What the strategy has learned and predicted is there already; what it has chosen is not."""
     made = plan(strategy)
     whole, _ = uninterrupted(strategy)
-    write = module._write
+    write = Choices.write
 
-    def killed(file: Path, choices: list[Any]) -> None:
+    def killed(file: Choices, choices: list[Any]) -> None:
         if len(choices) > done:
             raise KeyboardInterrupt
         write(file, choices)
 
-    monkeypatch.setattr(module, "_write", killed)
+    monkeypatch.setattr(Choices, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         rows_of(made, data, tmp_path / "parts", strategy)
-    monkeypatch.setattr(module, "_write", write)
+    monkeypatch.setattr(Choices, "write", write)
     again = rows_of(made, data, tmp_path / "parts", strategy, done=done)
     assert without_seconds(again) == without_seconds(whole[done:])
 
@@ -251,7 +253,7 @@ def test_more_rounds_go_on(data: Material, tmp_path: Path, uninterrupted: Whole)
 def test_the_truth_of_what_is_not_labelled_changes_no_row(data: Material, tmp_path: Path) -> None:
     made = plan("entropy")
     whole = rows_of(made, data, tmp_path / "a", "entropy")
-    asked = {pick.number for choice in choices_of(tmp_path / "a", Contender("entropy"), 0) for pick in choice.picks}
+    asked = {pick.number for choice in Choices(tmp_path / "a", Contender("entropy"), 0).read() for pick in choice.picks}
     noise = np.random.default_rng(0).integers(0, 3, (40, 48)).astype(np.uint8)
     pool = {number: one if number in asked else with_mask(one, noise) for number, one in data.pool.items()}
     other = rows_of(made, replace(data, pool=pool), tmp_path / "b", "entropy")
@@ -352,7 +354,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
     with pytest.raises(
         TrainingError, match=r"1 of 2 runs failed; the first: bald, seed 0: ConfigurationError: .*DROPOUT"
     ):
-        run(made, opened, tmp_path, jobs=1, on_row=seen.append, told=lambda *at: told.append(at))
+        run(made, opened, tmp_path, jobs=1, on_row=seen.append, on_reading=lambda *at: told.append(at))
     rows = results.read(tmp_path / RESULTS)
     assert [(one.strategy, one.round) for one in rows] == [("bald", 0), ("random", 0), ("random", 1)]
     assert without_seconds([replace(one, miou=0, dice=0) for one in seen]) == without_seconds(
@@ -370,11 +372,11 @@ class Gone:
 
 def test_the_death_of_a_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that it sent before are written."""
-    monkeypatch.setattr(running, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(running, "WAIT_SECONDS", 0.01)
     found: queue.Queue[Any] = queue.Queue()
     found.put(("row", row("random", 0, 0, 0.5)))
     with pytest.raises(TrainingError, match=r"exit code -9.*memory.*--jobs.*Run the same command again"):
-        running._collect([Gone()], found, tmp_path / "x", ignored, ignored)
+        running.collect([Gone()], found, tmp_path / "x", ignored, ignored)
     assert len(results.read(tmp_path / "x")) == 1
 
 
@@ -382,7 +384,7 @@ def test_what_a_worker_cannot_use_is_refused(tmp_path: Path) -> None:
     found: queue.Queue[Any] = queue.Queue()
     found.put(("refused", "--step 3 is too small"))
     with pytest.raises(ConfigurationError, match="--step 3 is too small"):
-        running._collect([Gone()], found, tmp_path / "x", ignored, ignored)
+        running.collect([Gone()], found, tmp_path / "x", ignored, ignored)
     assert not (tmp_path / "x").exists()
 
 
@@ -390,7 +392,7 @@ def test_with_all_rows_there_is_nothing_to_run(opened: Dataset, tmp_path: Path) 
     made = plan("full")
     results.append(tmp_path / RESULTS, row("full", 0, 0, 0.5, dataset="shapes", settings=made.settings_text()))
     before = (tmp_path / RESULTS).read_bytes()
-    run(made, opened, tmp_path, jobs=1, on_row=ignored, told=ignored)
+    run(made, opened, tmp_path, jobs=1, on_row=ignored, on_reading=ignored)
     assert (tmp_path / RESULTS).read_bytes() == before
 
 

@@ -93,15 +93,15 @@ def test_strategies_that_cannot_be(text: str, message: str) -> None:
 def test_windows_follow_the_width_of_the_images() -> None:
     """128 of 2,048 pixels, and a stride of a third; what is given stays."""
 
-    def windows(text: str, width: int | None) -> tuple[int, int]:
-        made = Contender.parse(text).make(width)._windows  # type: ignore[attr-defined]
-        return made.window, made.stride
+    def windows(text: str, width: int | None) -> tuple[int | None, int | None]:
+        options = Contender.parse(text).options_for(width)
+        return options.get("window"), options.get("stride")
 
     assert windows("cereals", 2048) == (128, 42)
     assert windows("cereals", 480) == (30, 10)
     assert windows("cereals", 40) == (8, 2)
-    assert windows("cereals", None) == (128, 32)
-    assert windows('cereals:{"window": 50}', 2048) == (50, 32)
+    assert windows("cereals", None) == (None, None)
+    assert windows('cereals:{"window": 50}', 2048) == (50, None)
     assert windows('cereals:{"stride": 5}', 480) == (30, 5)
 
 

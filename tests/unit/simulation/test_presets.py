@@ -14,7 +14,8 @@ import tiny_datasets
 from ml_backend.datasets import open_dataset
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.checks import check, read
-from ml_backend.simulation.experiment import Experiment, choices_of
+from ml_backend.simulation.choices import Choices
+from ml_backend.simulation.experiment import Experiment
 from ml_backend.simulation.options import Options
 from ml_backend.simulation.plan import Amount, Contender, Plan
 from ml_backend.simulation.presets import PRESETS, plan_of
@@ -59,7 +60,7 @@ def test_a_preset_runs_on_the_layout_of_its_data(tmp_path: Path, preset: str) ->
 
 def test_cereals_asks_for_windows_and_keeps_the_budget_to_within_one(tmp_path: Path) -> None:
     plan, rows = run("cereals", tmp_path, strategies=(Contender("cereals"),))
-    _, picks = (choice.picks for choice in choices_of(tmp_path / "work", Contender("cereals"), 0))
+    _, picks = (choice.picks for choice in Choices(tmp_path / "work", Contender("cereals"), 0).read())
     boxes = [box for pick in picks for box in pick.boxes]
     assert {(box.width, box.height) for box in boxes} == {
         (8, 8)

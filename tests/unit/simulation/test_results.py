@@ -10,7 +10,7 @@ from simulated_data import plan
 from simulated_rows import row
 
 from ml_backend.errors import ConfigurationError
-from ml_backend.simulation.results import COLUMNS, Row, append, keys, read, read_all
+from ml_backend.simulation.results import COLUMNS, Row, append, read
 
 SETTINGS = plan().settings_text()
 
@@ -28,7 +28,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         append(file, one)
     assert read(file) == rows
     assert file.read_text().count("dataset,") == 1
-    assert keys(rows) == {one.key for one in rows}
 
 
 def test_numbers_keep_six_digits(tmp_path: Path) -> None:
@@ -101,14 +100,6 @@ def test_of_two_rows_with_one_key_the_later_counts(tmp_path: Path) -> None:
     for one in (example(0, miou=0.1), example(1), example(0, miou=0.9)):
         append(tmp_path / "x", one)
     assert read(tmp_path / "x") == [example(1), example(0, miou=0.9)]
-
-
-def test_of_several_files_the_later_counts(tmp_path: Path) -> None:
-    append(tmp_path / "a", example(0, miou=0.1))
-    append(tmp_path / "a", example(1))
-    append(tmp_path / "b", example(0, miou=0.9))
-    found = read_all([tmp_path / "a", tmp_path / "b", tmp_path / "none"])
-    assert sorted(found, key=lambda one: one.round) == [example(0, miou=0.9), example(1)]
 
 
 @pytest.mark.parametrize("change", [{"dataset": "y"}, {"strategy": "y"}, {"seed": 9}, {"round": 9}])

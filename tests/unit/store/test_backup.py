@@ -49,7 +49,7 @@ def fill(services: Services) -> None:
     for number in (1, 2):
         checkpoints.create(RECORD, {"weight": torch.full((3,), float(number))})
     checkpoints.publish(1)
-    checkpoints.put_committee(1, [{"weight": torch.ones(2)}, {"weight": torch.zeros(2)}], {"members": 2})
+    checkpoints.committees.put(1, [{"weight": torch.ones(2)}, {"weight": torch.zeros(2)}], {"members": 2})
     mask = write_once(folder / "masks" / "aa.png", b"a mask")
     effort = write_once(folder / "masks" / "effort-aa.npy", b"effort")
     write_once(folder / "strategy" / "vaal-1.pt", b"learned")
@@ -104,7 +104,7 @@ def test_everything_comes_back_elsewhere(name: str, services: Services, tmp_path
     again = second.checkpoints(PROJECT)
     assert [version.number for version in again.versions()] == [1, 2]
     assert again.current() is not None
-    assert len(again.committee(1) or []) == 2
+    assert len(again.committees.load(1) or []) == 2
     assert again.create(RECORD, {"weight": torch.ones(1)}).number == 3
     assert second.store.events(PROJECT) == services.store.events(PROJECT)
     assert second.store.set_default("webhook_secret", "another") == "kept"

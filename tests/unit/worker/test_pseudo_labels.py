@@ -30,7 +30,7 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import LeaseLost, TrainingError
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.learning.ranking import Pools, make_strategy, rank_pool
+from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, rank_pool
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
@@ -383,7 +383,7 @@ def test_the_melanoma_preset_from_option_to_pseudo_labels() -> None:
     def ranked(round_number: int, **options: Any) -> Any:
         empty = [lambda: iter(())] * 3
         strategy = make_strategy("ceal", {"preset": "melanoma", **options})
-        return rank_pool(
+        answer = rank_pool(
             strategy,
             Pools(lambda: iter(batches), *empty),
             budget=Budget(images=14),
@@ -391,6 +391,7 @@ def test_the_melanoma_preset_from_option_to_pseudo_labels() -> None:
             round_number=round_number,
             progress=lambda _: None,
         )
+        return PoolRanking.of(answer)
 
     for round_number in (4, 5):
         found = ranked(round_number)

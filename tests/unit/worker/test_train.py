@@ -55,7 +55,7 @@ class Trainings:
             raise TrainingError(self.fails)
         if job.committee_of is not None:
             state = {"weight": torch.zeros(1)}
-            Checkpoints(job.folder).put_committee(job.committee_of, [state] * job.members, {})
+            Checkpoints(job.folder).committees.put(job.committee_of, [state] * job.members, {})
             return job.committee_of
         names = ["architecture", "encoder", "input_size"]
         names += ["network_options"] if job.network_options else []  # the oldest versions have no such key
@@ -522,7 +522,7 @@ def test_an_ensemble_is_trained_once(services: Services, ensure: Ensure, trainin
     ensure()
     assert len(trainings.jobs) == 2  # the version, and its committee
     ensure(members=6)
-    assert [len(services.checkpoints(PROJECT).committee(1) or []), trainings.jobs[-1].members] == [6, 6]
+    assert [len(services.checkpoints(PROJECT).committees.load(1) or []), trainings.jobs[-1].members] == [6, 6]
 
 
 @pytest.mark.parametrize(
@@ -571,7 +571,7 @@ def test_a_committee_that_failed_waits_unless_something_changes(
     later = time.time() + RETRY_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
     ensure(batch_size=2)
-    assert services.checkpoints(PROJECT).committee(1) is not None
+    assert services.checkpoints(PROJECT).committees.load(1) is not None
 
 
 def test_a_training_whose_model_makes_no_committee_is_not_begun(

@@ -1,4 +1,4 @@
-"""The survey's architectures that smp does not have: one module each, and the names that configurations know them by.
+"""The survey's architectures that smp does not have, a module each, and their names in configurations.
 
 Each is made over any encoder of smp and timm, over encoders of its own, or both. What a maker takes by keyword are the
 architecture's options.
@@ -31,7 +31,7 @@ class Architecture:
         """Return the names of the options that there are with this encoder."""
         maker = self.own.get(encoder) or self.over
         parameters = {} if maker is None else inspect.signature(maker).parameters
-        return [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY]
+        return [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
 
     def make(
         self,
@@ -41,10 +41,10 @@ class Architecture:
         options: Mapping[str, Any],
         of_encoder: Mapping[str, Any],
     ) -> EncoderDecoder:
-        """Build the model: over its own encoder, else over the one that smp makes of name, weights and `of_encoder`.
+        """Build the model over its own encoder, or over smp's of this name, with these weights and `of_encoder`.
 
         Raises:
-            ValueError: an option has a value that does not fit, or the encoder is not one that it takes.
+            ValueError: an option has a value that does not fit, or the architecture does not take the encoder.
         """
         if encoder in self.own:
             return self.own[encoder](classes, **options)
@@ -52,8 +52,8 @@ class Architecture:
             raise ValueError(f"the encoder must be one of: {', '.join(self.own)}")
         from segmentation_models_pytorch.encoders import get_encoder  # seconds of imports
 
-        found = get_encoder(encoder, in_channels=3, depth=5, weights=encoder_weights, **of_encoder)
-        return self.over(found, classes, **options)
+        made = get_encoder(encoder, in_channels=3, depth=5, weights=encoder_weights, **of_encoder)
+        return self.over(made, classes, **options)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -62,5 +62,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "fcn8s": Architecture(over=fcn8s.over, own={"fcn-vgg16": fcn8s.of_vgg16}),
     "segnet": Architecture(own={"segnet-vgg16": segnet.of_vgg16}),
 }
-OWN_ENCODERS: Mapping[str, str] = {encoder: name for name, one in ARCHITECTURES.items() for encoder in one.own}
+OWN_ENCODERS: Mapping[str, str] = {
+    encoder: name for name, architecture in ARCHITECTURES.items() for encoder in architecture.own
+}
 """Encoder -> the architecture that it belongs to. None of them has pretrained weights."""

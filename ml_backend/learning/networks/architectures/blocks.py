@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class EncoderDecoder(nn.Module):
-    """The three parts that `SegmentationNetwork` runs one after the other, under smp's names.
+    """The three parts that `SegmentationNetwork` runs in turn, under smp's names.
 
     Args:
         encoder: images (B,3,H,W) -> maps from shallow to deep, or a tuple of them and of what else the decoder takes;

@@ -7,8 +7,8 @@ in the place of DCAN's plain convolutions, as here.
 Deviations:
 
 - Contours have no labels of their own. In the papers a second loss teaches the contour branch what a contour is; here
-  there is one loss, on the classes. What the branch sees makes it one of contours: of each map only what differs from
-  its surroundings, which is nothing inside of an even area.
+  the only loss is that of the classes. What the branch is given makes it a contour branch: of each map only what
+  differs from its surroundings, which is nothing inside of an even area.
 - The papers fuse two maps of probabilities by thresholds: object, and not contour. The same, smoothly and before the
   scores: object features are multiplied by 1 - p, with p in (0, 1) the contour branch's own map. The head reads both
   branches, so that any number of classes can be told apart, the contour itself among them.
@@ -62,7 +62,7 @@ class TwoBranches(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Return (B,K,H/4,W/4): features of objects, then those of contours."""
         levels = maps[-len(_STRIDES) :]
-        contours = self.contours([differences(one) for one in levels])
+        contours = self.contours([differences(level) for level in levels])
         inside = 1 - torch.sigmoid(self.contour(contours))  # (B,1,H/4,W/4)
         return torch.cat([self.objects(levels) * inside, contours], dim=1)
 
@@ -72,13 +72,15 @@ class Branch(nn.Module):
 
     def __init__(self, taken: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(nn.Sequential(convolution(one, channels, 1), Bottleneck(channels)) for one in taken)
+        self.levels = nn.ModuleList(
+            nn.Sequential(convolution(width, channels, 1), Bottleneck(channels)) for width in taken
+        )
         self.fuse = convolution(len(taken) * channels, 2 * channels, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Return (B,2·channels,h,w), of the size of the first map."""
-        decoded = [level(one) for level, one in zip(self.levels, maps, strict=True)]
-        fused: Tensor = self.fuse(torch.cat([enlarged(one, decoded[0]) for one in decoded], dim=1))
+        decoded = [level(current) for level, current in zip(self.levels, maps, strict=True)]
+        fused: Tensor = self.fuse(torch.cat([enlarged(current, decoded[0]) for current in decoded], dim=1))
         return fused
 
 

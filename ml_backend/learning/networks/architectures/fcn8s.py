@@ -5,7 +5,7 @@ CEREALS (Mackowiak et al., 2018, arXiv 1810.09726) uses it with a quarter of the
 `width` 0.25.
 
 A score is a 1x1 convolution. Bilinear upsampling and a sum of scores change places with it: the sum of the scores of
-strides 8, 16 and 32 is *one* 1x1 convolution of these maps, upsampled to stride 8 and put one behind the other. So the
+strides 8, 16 and 32 is a *single* 1x1 convolution of these maps, upsampled to stride 8 and concatenated. So the
 decoder does that, the head scores, and the dropout between them acts where the paper's does: before the scores.
 
 Deviations:
@@ -14,7 +14,7 @@ Deviations:
 - convolutions keep the size, in the place of a border of 100 pixels that is cropped at the end
 - batch normalisation, with weights drawn after He et al.; the paper starts from VGG-16 trained on ImageNet, and from
   scores of zero
-- the head's dropout is the only one: the paper drops half of the activations after fc6 and fc7 each
+- the only dropout is that of the head: the paper drops half of the activations after fc6 and fc7 each
 - over other encoders there are no fc6 and fc7: the deepest map is scored as it is, as the paper does with GoogLeNet
 """
 

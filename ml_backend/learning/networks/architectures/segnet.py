@@ -38,7 +38,7 @@ class PoolingEncoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the pooled maps of strides 2 to 32, and the position (int64, in its plane) of each of their values.
 
-        Positions are handed over, not kept here: any number of threads may run one network.
+        Positions are handed over, not kept here: any number of threads may run the same network.
         """
         maps, positions, current = list[Tensor](), list[Tensor](), images
         for stage in self.stages:
@@ -66,7 +66,7 @@ class UnpoolingDecoder(nn.Module):
 
 
 def _mirrored(index: int, width: float) -> nn.Sequential:
-    """Convolutions of one stage, that end with the channels of the stage before it."""
+    """Convolutions of a stage, which end with the channels of the stage before it."""
     channels, count = vgg.LAYERS[index]
     taken = scaled(channels, width)
     same = [convolution(taken, taken) for _ in range(count - 1)]

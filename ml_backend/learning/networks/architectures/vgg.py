@@ -15,9 +15,9 @@ LAYERS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 def stages(width: float) -> nn.ModuleList:
     """Return the five stages without the poolings; channels are multiplied by `width`."""
-    found, taken = nn.ModuleList(), 3
+    made, taken = nn.ModuleList(), 3
     for channels, count in LAYERS:
-        made = scaled(channels, width)
-        found.append(nn.Sequential(*(convolution(taken if one == 0 else made, made) for one in range(count))))
-        taken = made
-    return found
+        own = scaled(channels, width)
+        made.append(nn.Sequential(*(convolution(taken if index == 0 else own, own) for index in range(count))))
+        taken = own
+    return made

@@ -72,23 +72,13 @@ class ObjectScores:
         return (self.truth_dice / self.truth_area + self.predicted_dice / self.predicted_area) / 2
 
 
-def object_f1(truth: Objects, predicted: Objects, ignored: npt.NDArray[np.bool_] | None = None) -> float:
-    """Returns the object-level F1 of one image; see `object_scores`."""
-    return object_scores(truth, predicted, ignored).f1
-
-
-def object_dice(truth: Objects, predicted: Objects, ignored: npt.NDArray[np.bool_] | None = None) -> float:
-    """Returns the object-level Dice of one image; see `object_scores`."""
-    return object_scores(truth, predicted, ignored).dice
-
-
 def object_scores(truth: Objects, predicted: Objects, ignored: npt.NDArray[np.bool_] | None = None) -> ObjectScores:
-    """Returns the sums of one image.
+    """Return the sums of an image.
 
     Args:
-        truth: (H, W), 0 is background.
-        predicted: (H, W), 0 is background.
-        ignored: (H, W), pixels that are left out of both.
+        truth: (H, W) integers, 0 is background, every other number an object.
+        predicted: (H, W), likewise.
+        ignored: (H, W) bool, pixels that are left out of both; None: none.
 
     Raises:
         ValueError: the shapes differ.
@@ -99,11 +89,11 @@ def object_scores(truth: Objects, predicted: Objects, ignored: npt.NDArray[np.bo
     truth_index, truth_areas = _numbered(truth, ignored)
     predicted_index, predicted_areas = _numbered(predicted, ignored)
     overlaps = _overlaps(truth_index, predicted_index, len(predicted_areas))
-    found = _true_positives(overlaps, truth_areas)
+    hits = _true_positives(overlaps, truth_areas)
     return ObjectScores(
-        true_positives=found,
-        false_positives=len(predicted_areas) - found,
-        false_negatives=len(truth_areas) - found,
+        true_positives=hits,
+        false_positives=len(predicted_areas) - hits,
+        false_negatives=len(truth_areas) - hits,
         truth_area=int(truth_areas.sum()),
         predicted_area=int(predicted_areas.sum()),
         truth_dice=_weighted_dice(overlaps, truth_areas, predicted_areas),
@@ -114,7 +104,7 @@ def object_scores(truth: Objects, predicted: Objects, ignored: npt.NDArray[np.bo
 def instances_of(
     mask: npt.NDArray[np.uint8], class_index: int, ignored: npt.NDArray[np.bool_] | None = None, minimum_area: int = 0
 ) -> npt.NDArray[np.int32]:
-    """Returns the objects (H, W) of a class: its parts, numbered from 1, whose pixels touch by a side or a corner.
+    """Return the objects (H, W) of a class: its parts, numbered from 1, whose pixels touch by a side or a corner.
 
     Corners count, as for the parts of a mask elsewhere (`ml_backend.annotations.clicks`).
 
@@ -137,7 +127,7 @@ def instances_of(
 
 
 def _numbered(objects: Objects, ignored: npt.NDArray[np.bool_] | None) -> tuple[_Counts, _Counts]:
-    """Renumbers objects from 0 in reading order: (H*W,) numbers, -1 where there is none, and their areas (N,)."""
+    """Renumber objects from 0 in reading order: (H*W,) numbers, -1 where there is none, and their areas (N,)."""
     flat = (objects if ignored is None else np.where(ignored, 0, objects)).ravel()
     pixels = np.flatnonzero(flat)
     _, first, inverse, areas = np.unique(flat[pixels], return_index=True, return_inverse=True, return_counts=True)
@@ -148,7 +138,7 @@ def _numbered(objects: Objects, ignored: npt.NDArray[np.bool_] | None) -> tuple[
 
 
 def _overlaps(truth: _Counts, predicted: _Counts, predictions: int) -> _Counts:
-    """Returns the pairs that overlap: (K, 3) true object, predicted object, shared pixels; sorted by the pair."""
+    """Return the pairs that overlap: (K, 3) true object, predicted object, shared pixels; sorted by the pair."""
     both = (truth >= 0) & (predicted >= 0)
     pairs, shared = np.unique(truth[both] * max(1, predictions) + predicted[both], return_counts=True)
     return np.stack([*np.divmod(pairs, max(1, predictions)), shared], axis=1)  # (K, 3)
@@ -165,13 +155,13 @@ def _best(overlaps: _Counts, column: int) -> _Counts:
 
 
 def _true_positives(overlaps: _Counts, truth_areas: _Counts) -> int:
-    """Returns how many true objects are covered by a predicted object that belongs to them."""
+    """Return how many true objects are covered by a predicted object that belongs to them."""
     best = _best(overlaps, column=1)
     covered = best[:, 2] >= _COVERED * truth_areas[best[:, 0]]
     return len(np.unique(best[covered, 0]))
 
 
 def _weighted_dice(overlaps: _Counts, areas: _Counts, other_areas: _Counts) -> float:
-    """Returns the sum of area times Dice over the objects of the first column, each with its largest overlap."""
+    """Return the sum of area times Dice over the objects of the first column, each with its largest overlap."""
     own, other, shared = _best(overlaps, column=0).T
     return float((areas[own] * 2 * shared / (areas[own] + other_areas[other])).sum())

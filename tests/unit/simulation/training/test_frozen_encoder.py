@@ -11,8 +11,8 @@ from ml_backend.learning.networks import SegmentationNetwork, build
 from ml_backend.learning.training.data import Sample, Samples
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.loop import Data, fit, seeded
-from ml_backend.simulation.frozen_encoder import FrozenEncoder, MapMemory, freeze_encoder
 from ml_backend.simulation.material import Material
+from ml_backend.simulation.training.frozen_encoder import FrozenEncoder, MapMemory, freeze_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

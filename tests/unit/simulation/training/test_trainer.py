@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from simulated_data import CLASSES, material, picture, plan, shapes, with_mask
+from simulated_data import CLASSES, TINY, material, picture, plan, shapes, with_mask
 from torch import Tensor
 
 from ml_backend.annotations.boxes import Box
@@ -21,11 +21,12 @@ from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training.data import Sample, Samples
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.measures import confusion, measures
-from ml_backend.simulation.evaluation import evaluate
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material
-from ml_backend.simulation.networks import Networks, Trained
-from ml_backend.simulation.objects import instances_of, object_scores
+from ml_backend.simulation.training.evaluation import evaluate
+from ml_backend.simulation.training.objects import instances_of, object_scores
+from ml_backend.simulation.training.trainer import Trained, Trainer
+from ml_backend.simulation.training.views import Views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -54,8 +55,8 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("train_encoder", [False, True])
 def test_the_same_labels_and_seed_give_the_same_weights(data: Material, tmp_path: Path, train_encoder: bool) -> None:
     def train(seed: int, *numbers: int) -> Trained:
-        networks = Networks(plan(train_encoder=train_encoder), data, tmp_path)
-        return networks.train(labelled(data, *numbers), seed)
+        trainer = Trainer(plan(train_encoder=train_encoder), data, tmp_path)
+        return trainer.train(labelled(data, *numbers), seed)
 
     one = train(0, 1, 2)
     again = train(0, 1, 2)
@@ -67,7 +68,7 @@ def test_the_same_labels_and_seed_give_the_same_weights(data: Material, tmp_path
 
 def test_what_was_trained_before_does_not_matter(data: Material, tmp_path: Path) -> None:
     """A simulation that goes on has an empty memory of maps, and none of the trainings before."""
-    fresh, used = (Networks(plan(), data, tmp_path) for _ in range(2))
+    fresh, used = (Trainer(plan(), data, tmp_path) for _ in range(2))
     used.train(labelled(data, 0, 3, 5), 1)
     used.masks(used.train(labelled(data, 4), 2), (0, 1, 2))
     torch.manual_seed(5)
@@ -77,7 +78,7 @@ def test_what_was_trained_before_does_not_matter(data: Material, tmp_path: Path)
 def test_training_gives_the_callers_randomness_back(data: Material, tmp_path: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    Networks(plan(views=3), data, tmp_path).train(labelled(data, 1, 2), 0)
+    Trainer(plan(views=3), data, tmp_path).train(labelled(data, 1, 2), 0)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -92,57 +93,60 @@ def test_only_what_is_labelled_matters(data: Material, tmp_path: Path) -> None:
     for one in (data, other):
         labels = labelled(one, 1)
         labels.add([Pick(2, (Box(0, 0, 24, 40),))])
-        weights.append(state(Networks(plan(), one, tmp_path).train(labels, 0)))
+        weights.append(state(Trainer(plan(), one, tmp_path).train(labels, 0)))
     assert same(*weights)
 
 
 def test_an_encoder_that_is_not_trained_keeps_its_weights(data: Material, tmp_path: Path) -> None:
-    networks = Networks(plan(), data, tmp_path)
-    one, other = state(networks.train(labelled(data, 1), 0)), state(networks.train(labelled(data, 2, 3), 1))
+    trainer = Trainer(plan(), data, tmp_path)
+    one, other = state(trainer.train(labelled(data, 1), 0)), state(trainer.train(labelled(data, 2, 3), 1))
     encoder = [name for name in one if "encoder" in name.split(".")]
     assert encoder
     assert all(torch.equal(one[name], other[name]) for name in encoder)
 
 
 def test_a_network_learns(data: Material, tmp_path: Path) -> None:
-    networks = Networks(plan(iterations=60, learning_rate=3e-2), data, tmp_path)
-    short = Networks(plan(iterations=1), data, tmp_path).train(labelled(data, *data.pool), 0)
-    assert networks.train(labelled(data, *data.pool), 0).measured.miou > short.measured.miou + 0.2
+    trainer = Trainer(plan(iterations=60, learning_rate=3e-2), data, tmp_path)
+    short = Trainer(plan(iterations=1), data, tmp_path).train(labelled(data, *data.pool), 0)
+    assert trainer.train(labelled(data, *data.pool), 0).measured.miou > short.measured.miou + 0.2
 
 
 def test_pseudo_labels_train_and_count_for_nothing(data: Material, tmp_path: Path) -> None:
-    networks, labels = Networks(plan(), data, tmp_path), labelled(data, 1, 2)
-    without = networks.train(labels, 0)
-    masks = networks.masks(without, (4, 5))
+    trainer, labels = Trainer(plan(), data, tmp_path), labelled(data, 1, 2)
+    without = trainer.train(labels, 0)
+    masks = trainer.masks(without, (4, 5))
     assert {number: mask.shape for number, mask in masks.items()} == {4: (27, 32), 5: (27, 32)}
     assert all(mask.dtype == torch.uint8 and int(mask.max()) < 3 for mask in masks.values())
-    assert not same(state(without), state(networks.train(labels, 0, masks)))
+    assert not same(state(without), state(trainer.train(labels, 0, masks)))
     assert (len(labels), labels.numbers) == (2, [1, 2])
 
 
 def test_predicted_masks_are_those_of_the_network(data: Material, tmp_path: Path) -> None:
-    networks = Networks(plan(), data, tmp_path)
-    trained = networks.train(labelled(data, 1, 2), 0)
+    trainer = Trainer(plan(), data, tmp_path)
+    trained = trainer.train(labelled(data, 1, 2), 0)
     with torch.no_grad():
         expected = trained.predictor.network(data.pool[4].pixels[None] / 255)[0].argmax(dim=0)
-    assert torch.equal(networks.masks(trained, (4,))[4].long(), expected)
+    assert torch.equal(trainer.masks(trained, (4,))[4].long(), expected)
 
 
 def test_an_image_of_which_nothing_is_known_does_not_train(data: Material, tmp_path: Path) -> None:
     ignored = with_mask(data.pool[5], np.full((40, 48), 255, np.uint8))
     other = replace(data, pool=dict(data.pool) | {5: ignored})
-    networks = Networks(plan(), other, tmp_path)
-    assert same(state(networks.train(labelled(other, 1, 2), 0)), state(networks.train(labelled(other, 1, 2, 5), 0)))
+    trainer = Trainer(plan(), other, tmp_path)
+    assert same(state(trainer.train(labelled(other, 1, 2), 0)), state(trainer.train(labelled(other, 1, 2, 5), 0)))
 
 
 # -- views -------------------------------------------------------------------------------------------------------------
-def samples(networks: Networks, labels: Labels) -> list[Sample]:
-    made = networks._samples(labels, {})
-    return [sample for sample in made._kept if sample is not None]
+def views_of(data: Material, views: int, *, train_encoder: bool = False) -> Views:
+    return Views(data.pool, replace(TINY, views=views, train_encoder=train_encoder))
 
 
-def test_views_are_the_same_each_time(data: Material, tmp_path: Path) -> None:
-    one, other = (Networks(plan(views=3), data, tmp_path) for _ in range(2))
+def samples(views: Views, labels: Labels) -> list[Sample]:
+    return [sample for _, sample in views.of(labels)]
+
+
+def test_views_are_the_same_each_time(data: Material) -> None:
+    one, other = (views_of(data, 3) for _ in range(2))
     torch.manual_seed(1)
     first = samples(one, labelled(data, 1, 2))
     torch.manual_seed(2)
@@ -154,42 +158,42 @@ def test_views_are_the_same_each_time(data: Material, tmp_path: Path) -> None:
     assert all(torch.equal(a.image, b.image) for a, b in zip(first, apart[:6], strict=True))
 
 
-def test_the_first_view_is_the_image_and_the_others_differ(data: Material, tmp_path: Path) -> None:
-    views = samples(Networks(plan(views=3), data, tmp_path), labelled(data, 1))
+def test_the_first_view_is_the_image_and_the_others_differ(data: Material) -> None:
+    views = samples(views_of(data, 3), labelled(data, 1))
     assert torch.equal(views[0].image, data.pool[1].pixels)
     assert torch.equal(views[0].mask, data.pool[1].mask)
     assert not torch.equal(views[1].image, views[0].image)
     assert not torch.equal(views[1].image, views[2].image)
 
 
-def test_a_view_moves_image_and_mask_together(tmp_path: Path) -> None:
+def test_a_view_moves_image_and_mask_together() -> None:
     """The image is red where the mask is 1 and dark elsewhere; so is each view, but at the edges."""
     mask = np.zeros((32, 32), np.uint8)
     mask[6:20, 4:18] = 1
     image = np.zeros((32, 32, 3), np.uint8)
     image[mask == 1] = (250, 0, 0)
     data = material(pool=[picture(1, mask, image)])
-    for view in samples(Networks(plan(views=6), data, tmp_path), labelled(data, 1)):
+    for view in samples(views_of(data, 6), labelled(data, 1)):
         known = view.mask != 255
         red = view.image[0].float() > 90
         assert ((view.mask == 1)[known] == red[known]).float().mean() > 0.9
 
 
-def test_views_see_the_labels_of_now(data: Material, tmp_path: Path) -> None:
+def test_views_see_the_labels_of_now(data: Material) -> None:
     """What is kept of a view is its image, never the mask of an earlier round."""
-    networks = Networks(plan(views=2), data, tmp_path)
+    views = views_of(data, 2)
     labels = Labels(data.pool, data.background)
     labels.add([Pick(1, (Box(0, 0, 24, 40),))])
-    before = samples(networks, labels)
+    before = samples(views, labels)
     labels.add([Pick(1, (Box(24, 0, 24, 40),))])
-    after = samples(networks, labels)
+    after = samples(views, labels)
     assert [bool((b.mask != 255).sum() < (a.mask != 255).sum()) for b, a in zip(before, after, strict=True)] == [
         True
     ] * 2
 
 
-def test_an_encoder_that_learns_sees_new_views_in_every_step(data: Material, tmp_path: Path) -> None:
-    assert len(samples(Networks(plan(train_encoder=True, views=3), data, tmp_path), labelled(data, 1, 2))) == 2
+def test_an_encoder_that_learns_sees_new_views_in_every_step(data: Material) -> None:
+    assert len(samples(views_of(data, 3, train_encoder=True), labelled(data, 1, 2))) == 2
 
 
 # -- first -------------------------------------------------------------------------------------------------------------
@@ -197,8 +201,8 @@ def test_the_first_network_is_trained_once_and_kept(
     data: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = labelled(data, 1, 2)
-    first = Networks(plan(), data, tmp_path).first(labels, 0)
-    fresh = Networks(plan(), data, tmp_path)
+    first = Trainer(plan(), data, tmp_path).first(labels, 0)
+    fresh = Trainer(plan(), data, tmp_path)
     monkeypatch.setattr(fresh, "train", lambda *_: pytest.fail("it was trained again"))
     again = fresh.first(labels, 0)
     assert same(state(first), state(again))
@@ -210,27 +214,27 @@ def test_the_first_network_is_trained_once_and_kept(
 
 
 def test_the_first_network_is_that_of_its_seed(data: Material, tmp_path: Path) -> None:
-    networks, labels = Networks(plan(), data, tmp_path), labelled(data, 1, 2)
-    assert not same(state(networks.first(labels, 0)), state(networks.first(labels, 1)))
-    assert same(state(networks.first(labels, 0)), state(networks.train(labels, 0)))
+    trainer, labels = Trainer(plan(), data, tmp_path), labelled(data, 1, 2)
+    assert not same(state(trainer.first(labels, 0)), state(trainer.first(labels, 1)))
+    assert same(state(trainer.first(labels, 0)), state(trainer.train(labels, 0)))
 
 
 # -- committees --------------------------------------------------------------------------------------------------------
 def test_a_committee_is_made_where_a_strategy_needs_one(data: Material, tmp_path: Path) -> None:
-    networks, labels = Networks(plan(dropout=0.5), data, tmp_path), labelled(data, 1, 2, 3)
-    trained = networks.train(labels, 0)
-    assert networks.committee(make_strategy("entropy", {}), trained, labels, 0) is None
-    dropout = networks.committee(make_strategy("bald", {}), trained, labels, 0)
+    trainer, labels = Trainer(plan(dropout=0.5), data, tmp_path), labelled(data, 1, 2, 3)
+    trained = trainer.train(labels, 0)
+    assert trainer.committee(make_strategy("entropy", {}), trained, labels, 0) is None
+    dropout = trainer.committee(make_strategy("bald", {}), trained, labels, 0)
     assert dropout is not None
     assert dropout.members == 4
-    ensemble = networks.committee(make_strategy("suggestive_annotation", {}), trained, labels, 0)
+    ensemble = trainer.committee(make_strategy("suggestive_annotation", {}), trained, labels, 0)
     assert ensemble is not None
     assert ensemble.members == 2
 
 
-def opinions(networks: Networks, data: Material, labels: Labels, seed: int) -> list[Tensor]:
-    trained = networks.train(labels, 0)
-    committee = networks.committee(make_strategy("suggestive_annotation", {}), trained, labels, seed)
+def opinions(trainer: Trainer, data: Material, labels: Labels, seed: int) -> list[Tensor]:
+    trained = trainer.train(labels, 0)
+    committee = trainer.committee(make_strategy("suggestive_annotation", {}), trained, labels, seed)
     assert committee is not None
     with torch.no_grad():
         found, _ = committee.opinions(trained.predictor.network, data.pool[5].pixels[None] / 255, features=False)
@@ -239,7 +243,7 @@ def opinions(networks: Networks, data: Material, labels: Labels, seed: int) -> l
 
 def test_an_ensemble_follows_from_labels_and_seed(data: Material, tmp_path: Path) -> None:
     labels = labelled(data, 1, 2, 3)
-    one, again, other = (opinions(Networks(plan(), data, tmp_path), data, labels, seed) for seed in (0, 0, 1))
+    one, again, other = (opinions(Trainer(plan(), data, tmp_path), data, labels, seed) for seed in (0, 0, 1))
     assert not torch.equal(one[0], one[1])
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not torch.equal(one[0], other[0])
@@ -249,8 +253,8 @@ def test_an_ensemble_follows_from_labels_and_seed(data: Material, tmp_path: Path
 @pytest.fixture(scope="module")
 def predictor(data: Material, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """A network that has learned something, but makes mistakes."""
-    networks = Networks(plan(iterations=40, learning_rate=3e-2), data, tmp_path_factory.mktemp("learned"))
-    return networks.train(labelled(data, *data.pool), 0).predictor
+    trainer = Trainer(plan(iterations=40, learning_rate=3e-2), data, tmp_path_factory.mktemp("learned"))
+    return trainer.train(labelled(data, *data.pool), 0).predictor
 
 
 @pytest.mark.parametrize(
@@ -353,25 +357,23 @@ def test_given_objects_come_before_connected_components(data: Material, predicto
 
 
 def test_the_objects_of_a_plan_are_those_of_its_class(data: Material, tmp_path: Path) -> None:
-    measured = Networks(plan(object_class="disc"), data, tmp_path).train(labelled(data, 1, 2), 0).measured
+    measured = Trainer(plan(object_class="disc"), data, tmp_path).train(labelled(data, 1, 2), 0).measured
     assert measured.object_f1 is not None
-    assert Networks(plan(), data, tmp_path).train(labelled(data, 1, 2), 0).measured.object_f1 is None
+    assert Trainer(plan(), data, tmp_path).train(labelled(data, 1, 2), 0).measured.object_f1 is None
 
 
 def test_a_committee_of_copies_says_so(data: Material, tmp_path: Path) -> None:
-    networks, labels = Networks(plan(dropout=0.0), data, tmp_path), labelled(data, 1, 2)
-    trained = networks.train(labels, 0)
+    trainer, labels = Trainer(plan(dropout=0.0), data, tmp_path), labelled(data, 1, 2)
+    trained = trainer.train(labels, 0)
     with pytest.raises(ConfigurationError, match="NEXTMASK_DROPOUT"):
-        networks.committee(make_strategy("bald", {}), trained, labels, 0)
+        trainer.committee(make_strategy("bald", {}), trained, labels, 0)
 
 
-def test_a_member_of_an_ensemble_sees_a_resample_of_images_each_with_all_its_views(
-    data: Material, tmp_path: Path
-) -> None:
-    networks, labels = Networks(plan(views=4), data, tmp_path), labelled(data, *data.pool)
+def test_a_member_of_an_ensemble_sees_a_resample_of_images_each_with_all_its_views(data: Material) -> None:
+    views, labels = views_of(data, 4), labelled(data, *data.pool)
     absent = 0
     for member in range(40):
-        items = [int(item.id) for item in networks._resampled(labels, np.random.default_rng([0, member])).items]
+        items = [int(item.id) for item, _ in views.resampled(labels, np.random.default_rng([0, member]))]
         assert len(items) == 4 * len(data.pool)
         assert all(items.count(number) % 4 == 0 for number in set(items))
         absent += len(data.pool) - len(set(items))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
-from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.learning.networks import SegmentationNetwork, resolve_device
 from ml_backend.learning.prediction.committees import Committee, Ensemble, mc_dropout
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation
+from ml_backend.learning.training.data import Augmentation, Sample, Samples
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.loop import Data, fit, seeded
 from ml_backend.learning.training.start import initial_network
-from ml_backend.simulation.evaluation import Measured, by_image, evaluate
-from ml_backend.simulation.frozen_encoder import MapMemory, freeze_encoder
 from ml_backend.simulation.labels import Labels
-from ml_backend.simulation.material import Material, Picture
+from ml_backend.simulation.material import Material
 from ml_backend.simulation.plan import Plan
+from ml_backend.simulation.training.evaluation import Measured, by_image, evaluate
+from ml_backend.simulation.training.frozen_encoder import MapMemory, freeze_encoder
+from ml_backend.simulation.training.views import Views
 from strategies import Strategy, catalogue
 
 
@@ -43,11 +42,11 @@ class Trained:
     seconds: float
 
 
-class Networks:
-    """Makes the networks of a simulation.
+class Trainer:
+    """Trains and measures the networks of a simulation.
 
     Args:
-        plan: says how they are trained.
+        plan: how networks are trained.
         material: what they are trained on, and measured with.
         folder: keeps the networks that runs share.
     """
@@ -56,7 +55,7 @@ class Networks:
         self._plan, self._material, self._folder = plan, material, folder
         self._device = resolve_device(plan.device)
         self._memory = MapMemory()
-        self._views: dict[tuple[int, int], Tensor] = {}
+        self._views = Views(material.pool, plan.recipe)
         names = material.classes
         self._object_class = None if plan.object_class is None else names.index(plan.object_class)
 
@@ -64,10 +63,10 @@ class Networks:
         """Train a network from the initial weights on what is labelled, and measure it.
 
         Args:
-            pseudo_labels: masks (h,w) that were predicted, by the number of their picture.
+            pseudo_labels: picture number -> predicted mask (h,w) uint8 of class indices.
         """
         started = time.monotonic()
-        network = self._fitted(self._samples(labels, pseudo_labels or {}), seed)
+        network = self._fitted(self._views.of(labels, pseudo_labels), seed)
         return self._measured(network, time.monotonic() - started)
 
     def first(self, labels: Labels, seed: int) -> Trained:
@@ -96,20 +95,20 @@ class Networks:
         if not catalogue.described(strategy.name).ensemble:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
         networks = [
-            self._fitted(self._resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()
+            self._fitted(self._views.resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()
             for member in range(self._plan.recipe.ensemble)
         ]
         return Ensemble(networks, len(self._material.classes))
 
     def masks(self, trained: Trained, numbers: tuple[int, ...]) -> dict[int, Tensor]:
         """Predict masks (h,w) uint8 of pictures of the pool."""
-        found: dict[int, Tensor] = {}
+        masks: dict[int, Tensor] = {}
         items = [self._material.pool[number].shrunk() for number in numbers]
         for batch in trained.predictor.batches(items, features=False, batch_size=self._plan.recipe.score_size):
             for number, probabilities in by_image(batch):
                 height, width = self._material.pool[number].mask.shape
-                found[number] = probabilities[:, :height, :width].argmax(dim=0).to(torch.uint8)
-        return found
+                masks[number] = probabilities[:, :height, :width].argmax(dim=0).to(torch.uint8)
+        return masks
 
     # -- fitting ------------------------------------------------------------------------------------------------------
     def _initial(self, seed: int) -> SegmentationNetwork:
@@ -118,7 +117,7 @@ class Networks:
         network = initial_network(job, Checkpoints(self._folder), None)
         return network if self._plan.recipe.train_encoder else freeze_encoder(network, self._memory)
 
-    def _fitted(self, samples: Samples, seed: int) -> SegmentationNetwork:
+    def _fitted(self, samples: Sequence[tuple[Item, Sample]], seed: int) -> SegmentationNetwork:
         recipe = self._plan.recipe
         job = recipe.job(self._material.classes, seed, self._plan.device)
         augment: Augmentation | None = None if recipe.train_encoder else _unchanged
@@ -126,7 +125,7 @@ class Networks:
             network = self._initial(seed)
             fitted = fit(
                 network,
-                Data(training=samples, held_out=Samples.in_memory([])),
+                Data(training=Samples.in_memory(samples), held_out=Samples.in_memory([])),
                 job,
                 self._device,
                 lambda _: None,
@@ -149,43 +148,6 @@ class Networks:
 
     def _predictor(self, network: SegmentationNetwork) -> Predictor:
         return Predictor(network, self._material.classes, self._plan.recipe.input_size, self._device)
-
-    # -- samples ------------------------------------------------------------------------------------------------------
-    def _samples(self, labels: Labels, pseudo_labels: Mapping[int, Tensor]) -> Samples:
-        """Return what there is to train on; an image of which no pixel is labelled (all is ignored) is left out."""
-        masks = {number: labels.mask(number) for number in labels.numbers} | dict(pseudo_labels)
-        return Samples.in_memory(
-            [
-                pair
-                for number, mask in masks.items()
-                for pair in self._views_of(number, mask, is_pseudo=number in pseudo_labels)
-            ]
-        )
-
-    def _resampled(self, labels: Labels, random: np.random.Generator) -> Samples:
-        """Draw as many labelled images as there are, with replacement, each with all its views."""
-        numbers = labels.numbers
-        drawn = [numbers[one] for one in random.integers(len(numbers), size=len(numbers))]
-        return Samples.in_memory(
-            [pair for number in drawn for pair in self._views_of(number, labels.mask(number), is_pseudo=False)]
-        )
-
-    def _views_of(self, number: int, mask: Tensor, *, is_pseudo: bool) -> list[tuple[Item, Sample]]:
-        """Return the views of an image in which a pixel is labelled."""
-        item = Item(str(number), Path(), Path(), held_out=False, digest="", pseudo=is_pseudo)
-        views = 1 if self._plan.recipe.train_encoder else self._plan.recipe.views
-        samples = [self._view(self._material.pool[number], mask, view) for view in range(views)]
-        return [(item, sample) for sample in samples if (sample.mask != IGNORE_INDEX).any()]
-
-    def _view(self, picture: Picture, mask: Tensor, view: int) -> Sample:
-        """Return an augmented version of an image, the same each time; the first one is the image itself."""
-        if view == 0:
-            return Sample(picture.pixels, mask)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(picture.number * 1009 + view)
-            pixels, changed = augmentation()(tv_tensors.Image(picture.pixels), tv_tensors.Mask(mask))
-        kept = self._views.setdefault((picture.number, view), pixels.as_subclass(Tensor))
-        return Sample(kept, changed.as_subclass(Tensor))
 
 
 def _unchanged(image: Any, mask: Any) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Measuring a network of a simulation on the images that measure."""
+"""Measuring a network of a simulation on the test images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ml_backend.learning.networks import labels_at
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.training.measures import measures
 from ml_backend.simulation.material import Picture
-from ml_backend.simulation.objects import ObjectScores, instances_of, object_scores
+from ml_backend.simulation.training.objects import ObjectScores, instances_of, object_scores
 from strategies import Batch
 
 _SPECK = 20
-"""Predicted objects of fewer pixels are left out."""
+"""Predicted objects of fewer pixels are noise, and left out."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How good a network is; see `results.Row`."""
+    """Measures of a network, each in [0, 1]; see `results.Row`."""
 
     miou: float
     dice: float
@@ -49,26 +49,27 @@ def evaluate(
     counts = torch.zeros(classes * classes, dtype=torch.int64)
     objects = ObjectScores()
     by_number = {picture.number: picture for picture in pictures}
-    for batch in predictor.batches((one.shrunk() for one in pictures), features=False, batch_size=batch_size):
+    for batch in predictor.batches((picture.shrunk() for picture in pictures), features=False, batch_size=batch_size):
         for number, probabilities in by_image(batch):
             predicted, truth = _pair(by_number[number], probabilities, at)
             counts += _counts(predicted, truth, classes)
             if object_class is not None:
                 objects += _objects(by_number[number], probabilities, object_class)
-    found = measures(counts.view(classes, classes), predictor.classes)
+    measured = measures(counts.view(classes, classes), predictor.classes)
     f1, dice = (None, None) if object_class is None else (objects.f1, objects.dice)
-    return Measured(miou=found["miou"] or 0.0, dice=found["mean_dice"] or 0.0, object_f1=f1, object_dice=dice)
+    return Measured(miou=measured["miou"] or 0.0, dice=measured["mean_dice"] or 0.0, object_f1=f1, object_dice=dice)
 
 
 def _objects(picture: Picture, probabilities: Tensor, object_class: int) -> ObjectScores:
     """Compare the objects of an image at its original size."""
     predicted, truth = _pair(picture, probabilities, "original")
     ignored = (truth == IGNORE_INDEX).numpy()
-    found = instances_of(predicted.numpy(), object_class, ignored, minimum_area=_SPECK)
-    there = picture.instances
-    if there is None:
-        there = instances_of(truth.numpy(), object_class, ignored)
-    return object_scores(there, found, ignored)
+    instances = picture.instances
+    if instances is None:
+        instances = instances_of(truth.numpy(), object_class, ignored)
+    return object_scores(
+        instances, instances_of(predicted.numpy(), object_class, ignored, minimum_area=_SPECK), ignored
+    )
 
 
 def by_image(batch: Batch) -> Iterator[tuple[int, Tensor]]:
@@ -78,7 +79,7 @@ def by_image(batch: Batch) -> Iterator[tuple[int, Tensor]]:
 
 
 def _pair(picture: Picture, probabilities: Tensor, at: str) -> tuple[Tensor, Tensor]:
-    """Return predicted and true classes of an image, both of one size."""
+    """Return predicted and true class indices of an image, both of the same size."""
     own = probabilities[:, : picture.mask.shape[0], : picture.mask.shape[1]]
     if at == "network":
         return own.argmax(dim=0), picture.mask

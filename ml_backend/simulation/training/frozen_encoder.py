@@ -1,7 +1,7 @@
-"""Encoders that are not trained: their weights and statistics stay, and what they make of an image can be kept.
+"""Encoders that are not trained: their weights and statistics stay, and their maps of an image can be kept.
 
-A pretrained encoder that stays as it is makes the same maps of an image in every training and every ranking. Where
-many networks are trained on the same images, most of the work is then done once.
+A frozen encoder computes the same maps of an image in every training and every ranking. Where many networks are trained
+on the same images, most of the work is then done once.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ml_backend.learning.networks.segmentation import SegmentationNetwork
 
 
 class MapMemory:
-    """Maps of images, by the images' content; any number of networks with the same encoder may share one.
+    """Maps of images, by the images' content; any number of networks with the same encoder may share them.
 
     Args:
-        bytes_most: when so much is kept, nothing is added.
+        bytes_most: bytes of maps that are kept; beyond, nothing is added.
     """
 
     def __init__(self, bytes_most: int = 4 << 30) -> None:
@@ -30,12 +30,12 @@ class MapMemory:
         return len(self._maps)
 
     def get(self, key: bytes) -> tuple[Tensor, ...] | None:
-        """Return the maps (1,D,h,w) of an image, from shallow to deep; None where they are not kept."""
+        """Return the maps (1,D,h,w) of an image, from shallow to deep; None if they are not kept."""
         return self._maps.get(key)
 
     def put(self, key: bytes, maps: tuple[Tensor, ...]) -> None:
         """Keep the maps of an image, where there is room."""
-        size = sum(one.numel() * one.element_size() for one in maps)
+        size = sum(level.numel() * level.element_size() for level in maps)
         if key not in self._maps and size <= self._left:
             self._left -= size
             self._maps[key] = maps
@@ -46,8 +46,8 @@ class FrozenEncoder(nn.Module):
 
     Args:
         encoder: gives a list of maps, or what only its own decoder understands; the latter is not kept.
-        memory: where maps are kept; None: they are computed each time. Only on the CPU: elsewhere computing them is
-            faster than looking for them.
+        memory: keeps maps; None: they are computed each time. Only on the CPU: elsewhere computing them is faster
+            than looking them up.
     """
 
     def __init__(self, encoder: nn.Module, memory: MapMemory | None = None) -> None:
@@ -62,7 +62,7 @@ class FrozenEncoder(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor] | tuple[list[Tensor], ...]:
-        """Return what the encoder makes of images (B,3,H,W)."""
+        """Return the encoder's maps of images (B,3,H,W)."""
         with torch.no_grad():
             if self._memory is None or images.device.type != "cpu":
                 computed: list[Tensor] | tuple[list[Tensor], ...] = self.encoder(images)
@@ -71,8 +71,8 @@ class FrozenEncoder(nn.Module):
 
     def _remembered(self, images: Tensor, memory: MapMemory) -> list[Tensor] | tuple[list[Tensor], ...]:
         keys = [_key(image) for image in images]
-        found = [memory.get(key) for key in keys]
-        missing = [position for position, maps in enumerate(found) if maps is None]
+        known = [memory.get(key) for key in keys]
+        missing = [position for position, maps in enumerate(known) if maps is None]
         if missing:
             # Alone, an image is computed by another algorithm, whose last digits differ; with a copy of it, it is not.
             computed = self.encoder(images[missing if len(missing) > 1 else missing * 2])
@@ -80,14 +80,14 @@ class FrozenEncoder(nn.Module):
                 whole: tuple[list[Tensor], ...] = self.encoder(images)
                 return whole
             for row, position in enumerate(missing):
-                maps = tuple(one[row : row + 1].clone() for one in computed)
+                maps = tuple(level[row : row + 1].clone() for level in computed)
                 memory.put(keys[position], maps)
-                found[position] = maps
-        return _stacked([maps for maps in found if maps is not None])
+                known[position] = maps
+        return _stacked([maps for maps in known if maps is not None])
 
 
 def freeze_encoder(network: SegmentationNetwork, memory: MapMemory | None = None) -> SegmentationNetwork:
-    """Keep a network's encoder as it is from now on; returns the same network."""
+    """Freeze a network's encoder; return the same network."""
     encoder = network.model.get_submodule("encoder")
     if not isinstance(encoder, FrozenEncoder):
         network.model.add_module("encoder", FrozenEncoder(encoder, memory))

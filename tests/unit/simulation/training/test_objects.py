@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ml_backend.simulation.objects import ObjectScores, instances_of, object_dice, object_f1, object_scores
+from ml_backend.simulation.training.objects import ObjectScores, instances_of, object_scores
 
 MAPS = arrays(np.int64, (5, 6), elements=st.integers(0, 4))
 
@@ -36,16 +36,15 @@ def row(*numbers: int) -> np.ndarray:
     ],
 )
 def test_by_hand(truth: np.ndarray, predicted: np.ndarray, f1: float, dice: float) -> None:
-    assert object_f1(truth, predicted) == pytest.approx(f1)
-    assert object_dice(truth, predicted) == pytest.approx(dice)
+    assert object_scores(truth, predicted).f1 == pytest.approx(f1)
+    assert object_scores(truth, predicted).dice == pytest.approx(dice)
 
 
 def test_nothing_there_and_nothing_predicted() -> None:
     nothing, one = row(0, 0, 0), row(0, 1, 1)
-    for measure in (object_f1, object_dice):
-        assert measure(nothing, nothing) == 1.0
-        assert measure(one, nothing) == 0.0
-        assert measure(nothing, one) == 0.0
+    for truth, predicted, expected in ((nothing, nothing, 1.0), (one, nothing, 0.0), (nothing, one, 0.0)):
+        scores = object_scores(truth, predicted)
+        assert scores.f1 == scores.dice == expected
 
 
 def test_ignored_pixels_count_nowhere() -> None:
@@ -115,8 +114,8 @@ def naive_dice(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 @given(MAPS, MAPS)
 def test_against_the_slow_program(truth: np.ndarray, predicted: np.ndarray) -> None:
-    assert object_f1(truth, predicted) == pytest.approx(naive_f1(truth, predicted))
-    assert object_dice(truth, predicted) == pytest.approx(naive_dice(truth, predicted))
+    assert object_scores(truth, predicted).f1 == pytest.approx(naive_f1(truth, predicted))
+    assert object_scores(truth, predicted).dice == pytest.approx(naive_dice(truth, predicted))
 
 
 # -- properties ------------------------------------------------------------------------------------------------------
@@ -128,15 +127,15 @@ def test_numbers_carry_no_meaning(truth: np.ndarray, predicted: np.ndarray, some
 
 @given(MAPS)
 def test_the_truth_itself_is_perfect(truth: np.ndarray) -> None:
-    assert object_f1(truth, truth) == 1.0
-    assert object_dice(truth, truth) == pytest.approx(1.0)
+    assert object_scores(truth, truth).f1 == 1.0
+    assert object_scores(truth, truth).dice == pytest.approx(1.0)
 
 
 @given(MAPS, MAPS)
 def test_measures_lie_between_0_and_1_and_dice_is_symmetric(truth: np.ndarray, predicted: np.ndarray) -> None:
-    assert 0 <= object_f1(truth, predicted) <= 1
-    assert 0 <= object_dice(truth, predicted) <= 1 + 1e-12
-    assert object_dice(truth, predicted) == pytest.approx(object_dice(predicted, truth))
+    assert 0 <= object_scores(truth, predicted).f1 <= 1
+    assert 0 <= object_scores(truth, predicted).dice <= 1 + 1e-12
+    assert object_scores(truth, predicted).dice == pytest.approx(object_scores(predicted, truth).dice)
 
 
 @given(MAPS, MAPS, arrays(np.bool_, (5, 6)))
@@ -168,4 +167,4 @@ def test_an_ignored_strip_cuts_truth_and_prediction_alike() -> None:
     ignored = truth == 255
     objects = instances_of(predicted, 1, ignored)
     assert objects.tolist() == [[1, 1, 0, 2, 2]]
-    assert object_f1(instances_of(truth, 1), objects, ignored) == 1.0
+    assert object_scores(instances_of(truth, 1), objects, ignored).f1 == 1.0

@@ -19,7 +19,7 @@ from simulated_rows import SETTINGS, row, simulated
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.report import figures, write_report
-from ml_backend.simulation.report.analysis import Analysis, analyse
+from ml_backend.simulation.report.analysis import Analysis, Seconds, analyse
 from ml_backend.simulation.report.findings import findings
 from ml_backend.simulation.report.names import file_name
 from ml_backend.simulation.results import FULL, Row
@@ -190,7 +190,6 @@ def test_pictures_of_what_was_chosen(tmp_path: Path) -> None:
     assert all(image["src"].startswith("data:image/png;base64,") for image in chosen)
     assert "chose first" in found.text
     assert "chose first" not in page(rows, tmp_path / "other").text
-    assert "chose first" in page(rows, tmp_path / "other", pictures=tmp_path / "pictures").text
 
 
 def test_summary_holds_the_numbers(tmp_path: Path) -> None:
@@ -243,6 +242,19 @@ def test_a_ratio_that_flatters_is_called_so() -> None:
     assert effort.ratio.random_reached == 0
 
 
+def test_seconds_and_runs_per_hour() -> None:
+    rows = [
+        row("s", seed, number, 0.5, seconds_train=40.0, seconds_select=20.0 if number else 0.0)
+        for seed, rounds in enumerate((4, 4, 1))
+        for number in range(rounds)
+    ]
+    (analysis,) = analyse(rows, 0.95, "clicks")
+    # a run of four rounds takes 4 * 40 + 3 * 20 = 220 s
+    assert analysis.standings[0].seconds == Seconds(40, 20, pytest.approx(3600 / 220))
+    (first,) = analyse([row("s", 0, 0, 0.5, seconds_train=0.0)], 0.95, "clicks")
+    assert first.standings[0].seconds == Seconds(0, None, None)
+
+
 # -- while a simulation runs -------------------------------------------------------------------------------------------
 def test_no_rows_is_an_error_that_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nextmask simulate"):
@@ -250,10 +262,10 @@ def test_no_rows_is_an_error_that_says_what_to_run(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [{"target": 0}, {"target": 1.2}, {"target": math.nan}, {"axis": "seconds"}])
-def test_wrong_options(tmp_path: Path, options: dict[str, object]) -> None:
+@pytest.mark.parametrize("target", [0, 1.2, math.nan])
+def test_targets_that_are_no_share(tmp_path: Path, target: float) -> None:
     with pytest.raises(ConfigurationError):
-        write_report(simulated(EFFECTS), tmp_path, **options)  # type: ignore[arg-type]
+        write_report(simulated(EFFECTS), tmp_path, target=target)
 
 
 @pytest.mark.parametrize(

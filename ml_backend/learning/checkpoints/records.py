@@ -1,0 +1,154 @@
+"""A version in its folder: its record and its weights, and damage of either."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_backend.errors import shown
+from ml_backend.learning.checkpoints.files import READING_ERRORS, sha256, write_file
+
+_FORMAT = 1
+_WEIGHTS = "weights.safetensors"
+_RECORD = "version.json"
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """The record of a version, kept as JSON beside its weights.
+
+    Attributes:
+        classes: index -> class name, as in `LabelMap.classes`.
+        label_map_digest: that of the training job.
+        data_digest: that of the training job: the same digest need not be trained again.
+        parent: number of the version that served when this was trained.
+        labels: task id -> digest of the label that was used, held-out labels included.
+        skipped: task id -> why its label could not be used.
+        held_out: those ids of `labels` that measured, and did not train.
+        pseudo_labels: ids of tasks that trained with a predicted mask; none of them is among `labels`.
+        measures: held-out measures in [0, 1], None where nothing was measured: miou, mean_dice, pixel_accuracy,
+            parent_miou (the parent on the same labels), iou and dice by class name; counts: pixels, trained, held_out,
+            skipped; effort: iterations, best_iteration, seconds, images_at_once (fewer than a batch where memory was
+            short).
+        settings: what is needed to build the network again, and how it was trained.
+        accepted: whether the gate lets it be published; `reason` says why, or why not.
+        number, created_at: given by `Checkpoints.create`.
+    """
+
+    classes: tuple[str, ...]
+    label_map_digest: str
+    data_digest: str
+    parent: int | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
+    measures: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    accepted: bool = True
+    reason: str = ""
+    pseudo_labels: tuple[str, ...] = ()
+    number: int = 0
+    created_at: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VersionRecord:
+        """Rebuild a record from its JSON object (TypeError when it is of another shape)."""
+        names = [item.name for item in dataclasses.fields(cls) if item.name in values]
+        known: dict[str, Any] = {
+            name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
+        }
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A complete version on disk.
+
+    Attributes:
+        number: counts from 1.
+        path: its folder.
+        size: bytes of its weights when they were written.
+        sha256: digest of its weights when they were written, 64 hexadecimal digits.
+    """
+
+    number: int
+    path: Path
+    record: VersionRecord
+    size: int
+    sha256: str
+
+    @property
+    def weights(self) -> Path:
+        """The file with the network's state."""
+        return self.path / _WEIGHTS
+
+
+def write_version(folder: Path, record: VersionRecord, weights: bytes) -> None:
+    """Write a version's two files into a folder.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    about = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    content = {"format": _FORMAT, "record": dataclasses.asdict(record), "weights": about}
+    write_file(folder / _WEIGHTS, weights)
+    write_file(folder / _RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def read_record(path: Path) -> VersionRecord:
+    """Read the record of a removed version; the file is read once as long as it is the same.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: the file is missing or damaged.
+    """
+    status = path.stat()
+    return _read_record(path, status.st_size, status.st_mtime_ns)
+
+
+def examine(path: Path, number: int) -> Version | str:
+    """Return the version in that folder, or what is wrong with it (the weights' content is not read)."""
+    try:
+        status = (path / _RECORD).stat()
+        version = _read_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
+        size = version.weights.stat().st_size
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing" if path.exists() else "there is no such version"
+    except READING_ERRORS as error:
+        return f"{_RECORD} cannot be read ({type(error).__name__}: {str(error)[:200]})"
+    if version.number != number:
+        return f"its record is that of version {shown(version.number)}"
+    if size != version.size:
+        return f"{_WEIGHTS} has {size} bytes instead of {shown(version.size)}"
+    return version
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Version:
+    """Parse a record once as long as its file is the same: it lists every label, so it may be large."""
+    content = json.loads((path / _RECORD).read_bytes())
+    if content["format"] != _FORMAT:
+        raise ValueError(
+            f"format {shown(content['format'])} instead of {_FORMAT}: written by another release of nextmask"
+        )
+    record = VersionRecord.from_dict(content["record"])
+    return Version(record.number, path, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_record(path: Path, _size: int, _modified: int) -> VersionRecord:
+    return VersionRecord.from_dict(json.loads(path.read_bytes()))
+
+
+def content_damage(version: Version) -> str:
+    """Return what is wrong with the weights, or an empty string; the file is hashed once as long as it is the same."""
+    try:
+        digest = sha256(version.weights)
+    except OSError as error:
+        return f"{_WEIGHTS} cannot be read ({error})"
+    return "" if digest == version.sha256 else f"the content of {_WEIGHTS} has changed"
