@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,23 +14,35 @@ from processes import children
 from ml_backend.learning.training import Item, Job, Progress
 from ml_backend.learning.training import process as training_process
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 ROOT = Path(__file__).parents[1]
 TEN_MINUTES = 10 * 60.0
 FOREVER = 1_000_000
 
 
-def small_job(folder: Path, **changes: Any) -> Job:
-    """Two images of noise, on the smallest network."""
+def noise_items(folder: Path, count: int, *, held_out: int = 0, side: int = 32) -> tuple[Item, ...]:
+    """Square images of noise with masks of two classes, the last ones held out."""
     random = np.random.default_rng(0)
     items = []
-    for index in range(2):
+    for index in range(count):
         image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
-        Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(image)
-        Image.fromarray(random.integers(0, 2, (32, 32), np.uint8)).save(mask)
-        items.append(Item(str(index), image, mask, False, ""))
+        Image.fromarray(random.integers(0, 255, (side, side, 3), np.uint8)).save(image)
+        Image.fromarray(random.integers(0, 2, (side, side), np.uint8)).save(mask)
+        items.append(Item(str(index), image, mask, index >= count - held_out, f"digest-{index}"))
+    return tuple(items)
+
+
+def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def small_job(folder: Path, **changes: Any) -> Job:
+    """Two images of noise, on the smallest network."""
     usual: dict[str, Any] = {"classes": ("a", "b"), "label_map_digest": "map", "data_digest": "data", "iterations": 2}
     usual |= {"encoder": "mobilenet_v2", "encoder_weights": "none", "device": "cpu", "batch_size": 2}
-    return Job(items=tuple(items), folder=folder / "models", **usual | changes)
+    return Job(items=noise_items(folder, 2), folder=folder / "models", **usual | changes)
 
 
 def run(

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -136,6 +137,20 @@ def give_project(services: Services, project: int = PROJECT, *, version: str = "
     services.checkpoints(project).publish(1)
     services.store.wake(project, label_config=XML, ranking_version=version, decided_model=1, **fields)
     services.store.mark_published(project, version)
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+class Clock:
+    """A clock that stands still until a test sets `now`: whole seconds since the epoch, so that sums are exact."""
+
+    def __init__(self) -> None:
+        self.now = float(round(time.time()))
+
+    def __call__(self) -> float:
+        return self.now
+
+    def go_on(self, hours: float) -> None:
+        self.now += hours * 3600
 
 
 # -- settings and services -------------------------------------------------------------------------------------------

@@ -7,17 +7,18 @@ Marks say what a module, a class or a test wants of them; of two, the closer one
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from http_host import Host
 from memory_studio import MemoryStudio
-from wiring import PROJECT, give_model, open_installation, serve_model, single_thread, task_of
+from wiring import PROJECT, Clock, give_model, open_installation, serve_model, single_thread, task_of
 
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.services import Services
-from ml_backend.store import Task
+from ml_backend.store import Store, Task
 
 
 @pytest.fixture
@@ -33,6 +34,15 @@ def services(request: pytest.FixtureRequest, tmp_path: Path, studio: MemoryStudi
     mark = request.node.get_closest_marker("settings")
     with open_installation(tmp_path, studio, **(mark.kwargs if mark else {})) as services:
         yield services
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time as all of nextmask sees it, that of the machine and that of the store, which nobody can set."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock)
+    monkeypatch.setattr(Store, "steady_time", lambda _: clock.now)
+    return clock
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from small_training import ROOT, once_under_way, run, small_job
+from small_training import ROOT, noise_items, once_under_way, run, small_job
 
 from ml_backend.errors import TrainingError
 from ml_backend.learning.checkpoints import Checkpoints
-from ml_backend.learning.training import Item, Job
+from ml_backend.learning.training import Job
 
 ENVIRONMENT = {
     **os.environ,
@@ -63,14 +61,8 @@ print(json.dumps(messages[-1]))
 
 def large_job(folder: Path, batch_size: int) -> Job:
     """Images of 160 x 160 pixels: a batch of sixteen takes several times what its parts of two do."""
-    random, items = np.random.default_rng(0), []
-    for index in range(4):
-        image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
-        Image.fromarray(random.integers(0, 255, (160, 160, 3), np.uint8)).save(image)
-        Image.fromarray(random.integers(0, 2, (160, 160), np.uint8)).save(mask)
-        items.append(Item(str(index), image, mask, False, ""))
     job = small_job(folder, batch_size=batch_size, input_size=160, iterations=2)
-    return replace(job, items=tuple(items))
+    return replace(job, items=noise_items(folder, 4, side=160))
 
 
 def run_limited(script: str, megabytes: int, standard_input: str = "") -> dict[str, Any]:

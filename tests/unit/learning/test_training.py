@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_training import same_weights
 from torch import Tensor, nn
 
 from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
@@ -62,10 +63,6 @@ def disc_job(folder: Path, *, training: int = 6, held_out: int = 3, **changes: A
 
 def weights(job: Job, version: Version) -> dict[str, Tensor]:
     return Checkpoints(job.folder).load_state(version)
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -384,8 +381,8 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     first, second = train(job), train(job)
     other = train(dataclasses.replace(job, seed=1))
     assert (first.number, second.number, other.number) == (1, 2, 3)
-    assert same(weights(job, first), weights(job, second))
-    assert not same(weights(job, first), weights(job, other))
+    assert same_weights(weights(job, first), weights(job, second))
+    assert not same_weights(weights(job, first), weights(job, other))
 
 
 def test_training_goes_on_from_the_parent(trained: tuple[Job, Version, list[Progress]]) -> None:
@@ -427,7 +424,7 @@ def test_classes_that_stay_keep_their_rows(trained: tuple[Job, Version, list[Pro
     for name in head:
         assert torch.equal(after[name][1], before[name][1])
         assert torch.equal(after[name][2], before[name][0])
-    assert same(*({name: state[name] for name in before if name not in head} for state in (before, after)))
+    assert same_weights(*({name: state[name] for name in before if name not in head} for state in (before, after)))
 
 
 def test_classes_of_the_same_number_are_not_mixed_up(trained: tuple[Job, Version, list[Progress]]) -> None:

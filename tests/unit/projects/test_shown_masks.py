@@ -39,10 +39,6 @@ def make_renderer(services: Services, model: Version) -> MakeRenderer:
     return make
 
 
-def in_order(priorities: Any) -> list[int]:
-    return sorted(priorities, key=lambda task: -priorities[task])
-
-
 def settings_of(services: Services, **changes: Any) -> Services:
     return replace(services, settings=services.settings.for_project(changes))
 

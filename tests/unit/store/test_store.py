@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from wiring import task_of
+from wiring import Clock, task_of
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import LeaseLost, StoreError
@@ -24,24 +23,6 @@ from ml_backend.store import Decision, Event, Lease, Project, Store, Task
 ROOT = Path(__file__).parents[3]
 SECONDS = 30.0  # of a lease here: longer than any test
 INTERVAL = 3600.0
-
-
-class Clock:
-    """The time as the store sees it."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(time, "time", found)
-    monkeypatch.setattr(Store, "steady_time", lambda _: found.now)
-    return found
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from memory_studio import MemoryStudio
-from wiring import PROJECT, kill_at_every_check, look_at, nothing, serve_model, task_of
+from wiring import PROJECT, Clock, kill_at_every_check, look_at, nothing, serve_model, task_of
 
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, TrainingError
 from ml_backend.label_studio.predictions import MARKER, RETURNED
@@ -23,7 +22,7 @@ from ml_backend.projects.passed_over import keep, stream_counts
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, passed_over_tab, tab_data
-from ml_backend.store import Store, Task
+from ml_backend.store import Task
 from ml_backend.worker import decide as stream_module
 from ml_backend.worker import top_up
 from ml_backend.worker.decide import CHUNK, Arrivals
@@ -379,7 +378,7 @@ def test_a_switch_off_that_dies_is_finished(
 
 
 def test_many_markers_are_taken_off_over_several_looks(
-    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+    services: Services, studio: MemoryStudio, look: Look, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_module, "_RENAMED_PER_LOOK", 3)
     look(Measure())
@@ -392,27 +391,23 @@ def test_many_markers_are_taken_off_over_several_looks(
     while marked(studio):
         look(Measure(), stream_rate=0)
     assert services.store.value(f"stream_{PROJECT}") == ""
-    start = time.time()
-    monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
+    clock.go_on(hours=26.1)
     look(Measure(), stream_rate=0)
     assert studio.model_versions(PROJECT) == {}
 
 
 def test_markers_taken_off_are_deleted_when_no_editor_can_have_them_open(
-    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+    services: Services, studio: MemoryStudio, look: Look, clock: Clock
 ) -> None:
     look(Measure())
     arrive(studio, 12)
     look(Measure())
     keep(services.client, services.store, PROJECT, passed(services)[:2])
-    rest, start = passed(services), time.time()
-    monkeypatch.setattr(time, "time", lambda: start + 25.9 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 25.9 * 3600)
+    rest = passed(services)
+    clock.go_on(hours=25.9)
     look(Measure())
     assert studio.model_versions(PROJECT) == {MARKER: len(rest), RETURNED: 2}
-    monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
+    clock.go_on(hours=0.2)
     look(Measure())
     assert studio.model_versions(PROJECT) == {MARKER: len(rest)}
     assert passed(services) == marked(studio) == rest
@@ -553,12 +548,11 @@ def test_deleted_markers_return_tasks_to_the_ranking(services: Services, studio:
 
 
 @pytest.mark.usefixtures("streaming")
-def test_markers_are_never_pruned(services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markers_are_never_pruned(services: Services, studio: MemoryStudio, clock: Clock) -> None:
     arrive(studio, 10)
     reconcile(services, PROJECT, nothing)
-    before, start = marked(studio), time.time()
-    monkeypatch.setattr(time, "time", lambda: start + 100 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * 3600)
+    before = marked(studio)
+    clock.go_on(hours=100)
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {MARKER, "nextmask-1.2"}
     assert marked(studio) == before

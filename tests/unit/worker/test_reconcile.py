@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from memory_studio import MemoryStudio
-from wiring import PROJECT, URL, XML, disc, kill_at_every_check, nothing, png, project_of, region
+from wiring import PROJECT, URL, XML, Clock, disc, kill_at_every_check, nothing, png, project_of, region
 
 from ml_backend.errors import (
     CheckpointError,
@@ -28,7 +28,6 @@ from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.settings import is_news
-from ml_backend.store import Store
 from ml_backend.worker import top_up
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.sync import RETRY_IMAGES_SECONDS
@@ -194,20 +193,19 @@ def test_a_pointer_that_somebody_moved_is_put_back(services: Services, studio: M
 
 @pytest.mark.usefixtures("served_project")
 def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
-    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+    services: Services, studio: MemoryStudio, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconcile(services, PROJECT, nothing)
     studio.add_task(20)
     reconcile(services, PROJECT, nothing)
-    start, delete = time.time(), studio.delete_model_version
+    delete = studio.delete_model_version
 
     def delete_and_reset(project_id: int, version: str) -> int:
         studio.fields["model_version"] = None
         return delete(project_id, version)
 
     monkeypatch.setattr(studio, "delete_model_version", delete_and_reset)
-    monkeypatch.setattr(time, "time", lambda: start + 27 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 27 * 3600)
+    clock.go_on(hours=27)
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
     assert studio.fields["model_version"] == "nextmask-1.2"
