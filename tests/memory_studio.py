@@ -53,14 +53,14 @@ class MemoryStudio:
         reference = f"/data/upload/{index}.png"
         self.files[reference] = png(disc(index)[0])
         self.items[task_id] = {"id": task_id, "data": {"image": reference, **data}, "annotations": []}
-        self.items[task_id]["updated_at"] = self._now()
+        self.items[task_id]["updated_at"] = self.now()
         return task_id
 
     def annotate(self, task_id: int, result: Sequence[Json], **fields: Any) -> int:
         """Submit an annotation; returns its id."""
         task = self.items[task_id]
         number = 1 + sum(len(item["annotations"]) for item in self.items.values())
-        task["updated_at"] = now = self._now()
+        task["updated_at"] = now = self.now()
         task["annotations"].append(
             {"id": number, "result": list(result), "created_at": now, "updated_at": now} | fields
         )
@@ -71,7 +71,7 @@ class MemoryStudio:
         index = int(Path(self.items[task_id]["data"]["image"]).stem)
         return self.annotate(task_id, [region(disc(index)[1])], lead_time=2.0, **fields)
 
-    def _now(self) -> str:
+    def now(self) -> str:
         self.ticks += 1
         moment = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.ticks)
         return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -120,7 +120,7 @@ class MemoryStudio:
         created = []
         for task in tasks:
             created.append(1 + max(self.items, default=0))
-            self.items[created[-1]] = {"id": created[-1], "annotations": [], "updated_at": self._now(), **task}
+            self.items[created[-1]] = {"id": created[-1], "annotations": [], "updated_at": self.now(), **task}
         return created
 
     # -- predictions --------------------------------------------------------------------------------------------------

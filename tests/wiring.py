@@ -7,10 +7,11 @@ import io
 import itertools
 import json
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -185,6 +186,12 @@ def project_of(source: Services | Store, project: int = PROJECT) -> Project:
     known = store.project(project)
     assert known is not None, f"project {project} is not known"
     return known
+
+
+def change_database(services: Services, statement: str) -> None:
+    """Do something to the state's database behind the store's back."""
+    with closing(sqlite3.connect(services.settings.model_dir / "nextmask.sqlite3")) as connection, connection:
+        connection.execute(statement)
 
 
 class _WatchedLook(Look):

@@ -26,7 +26,8 @@ from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
 _CONNECT_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 16
 _REDIRECTS = 5
-_WAITS = (0.5, 1.0)  # seconds before a request is sent again
+WAITS = (0.5, 1.0)
+"""Seconds before a request is sent again, once for each."""
 _REASONS = {401: "refused", 403: "refused", 404: "not found", 410: "gone"}
 _OWN_PATHS = ("/data/upload/", "/data/local-files/")
 _STORAGE = {
@@ -128,7 +129,7 @@ class Files:
     def _get(self, url: str, errand: Errand, header: str | None) -> requests.Response:
         """Send one request, and again where that may help; urllib3's own retries log addresses, signatures and all."""
         self._check_proxy(url)
-        for wait in _WAITS:
+        for wait in WAITS:
             try:
                 response = self._sent(url, errand, header)
             except (requests.exceptions.SSLError, requests.Timeout):

@@ -36,7 +36,7 @@ _REACHED = frozenset({"CO", "TR", "PR"})
 _BAD_REQUEST = 400
 _LEAVE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-_SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
 """A listing of registrations that was under way is over by then, where a listing takes less than half of it."""
 _SETTLE_TRIES = 8
 _PROJECT_FIELDS = ("sampling", "show_collab_predictions", "model_version")
@@ -192,7 +192,7 @@ class Connection:
             LabelStudioError: it does not last.
         """
         for _ in range(_SETTLE_TRIES):
-            time.sleep(0.0 if at_once else max(_SETTLE_SECONDS, 2 * self._listing_seconds))
+            time.sleep(0.0 if at_once else max(SETTLE_SECONDS, 2 * self._listing_seconds))
             if not mend():
                 return
             at_once = False

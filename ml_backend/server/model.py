@@ -53,7 +53,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         # The base class would read label_config eagerly, and keep the host's access token: we need neither.
         self._project_id = _project_id(project_id)
         self._label_config = label_config
-        self._services = services or _services_of_environment()
+        self._services = services or services_of_environment()
         self.failures = 0
 
     def predict(
@@ -222,5 +222,6 @@ def _no_image(label_map: LabelMap) -> ImageError:
 
 
 @lru_cache(maxsize=1)
-def _services_of_environment() -> Services:
+def services_of_environment() -> Services:
+    """Return what models share that are made without services, as a stock server makes them: opened once."""
     return open_services(load_settings())

@@ -45,7 +45,7 @@ CHUNK: Final = 32
 """Tasks decided in one transaction: what a run that is killed loses."""
 
 _MARKERS_PER_REQUEST = 10_000
-_RENAMED_PER_LOOK = 200
+RENAMED_PER_LOOK = 200
 """The host renames one at a time, some ten a second."""
 
 MakeObserver = Callable[[], Observer | None]
@@ -223,8 +223,8 @@ class Arrivals:
             show_passed_over(self._client, self._id)
             self._mark(missing[start : start + _MARKERS_PER_REQUEST])
         strays = sorted(present - passed.keys())
-        take_markers_off(self._client, self._store, self._id, strays[:_RENAMED_PER_LOOK], self._look.check)
-        if strays[_RENAMED_PER_LOOK:]:
+        take_markers_off(self._client, self._store, self._id, strays[:RENAMED_PER_LOOK], self._look.check)
+        if strays[RENAMED_PER_LOOK:]:
             self._store.wake(self._id)
         elif not self._rate:
             self._store.set_value(state_key(self._id), "")

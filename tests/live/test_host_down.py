@@ -103,8 +103,8 @@ def test_label_studio_hangs_dies_and_comes_back(
 
 def send(host: LabelStudioHost, number: signal.Signals) -> None:
     """Send a signal to all of Label Studio's processes."""
-    assert host._process
-    os.killpg(host._process.pid, number)
+    assert host.pid
+    os.killpg(host.pid, number)
 
 
 def stage(nextmask: Nextmask, project: int) -> str:

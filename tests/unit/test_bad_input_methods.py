@@ -257,7 +257,7 @@ def test_strips_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path.write_bytes(file)
         whole = load_image(path)
         with monkeypatch.context() as patch:
-            patch.setattr(decoding, "_STRIP_PIXELS", 100)
+            patch.setattr(decoding, "STRIP_PIXELS", 100)
             np.testing.assert_array_equal(load_image(path), whole)
         assert whole.shape == (*size, 3)
         assert whole.flags.writeable

@@ -27,6 +27,7 @@ from ml_backend.dashboard.pictures.comparisons import compared_image, confusion
 from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, reason
 from ml_backend.dashboard.static import FOLDER
+from ml_backend.images.cache import ImageCache
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
@@ -278,12 +279,10 @@ def test_a_broken_image_is_a_picture_of_the_reason_and_text_on_the_page(client: 
 def test_whatever_goes_wrong_is_a_picture_of_it(
     client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ml_backend.dashboard.pictures import Pictures
-
     def fail(*_: object) -> None:
         raise RuntimeError("secret thing")
 
-    monkeypatch.setattr(Pictures, "_load", fail)
+    monkeypatch.setattr(ImageCache, "load", fail)
     task = services.store.ranked(PROJECT)[0][0].task_id
     answer = client.get(f"/projects/{PROJECT}/tasks/{task}/uncertainty")
     assert answer.status_code == 200

@@ -542,7 +542,7 @@ class TestPrefetch:
         assert len(list(make_cache(source).prefetch(source.files, workers=8))) == 16
         assert time.perf_counter() - begin < 0.8
 
-    def test_it_looks_ahead_no_further_than_told(self, make_cache: MakeCache) -> None:
+    def test_it_looks_ahead_no_further_than_told(self, make_cache: MakeCache, tmp_path: Path) -> None:
         asked = 0
 
         def references() -> Iterator[str]:
@@ -551,12 +551,15 @@ class TestPrefetch:
                 asked += 1
                 yield f"i{n}"
 
-        cache = make_cache(Source())
+        room = 3 * TestRoom.SIZE
+        cache = make_cache(Source(**{f"i{n}": png(n, (40, 40)) for n in range(20)}), max_bytes=room)
         stream = cache.prefetch(references(), workers=2)
         assert len(list(islice(stream, 5))) == 5
         assert asked <= 5 + 4
         stream.close()  # type: ignore[attr-defined]  # a generator, though only promised as an iterator
-        assert not cache._pinned
+        for n in range(10, 20):
+            cache.path(f"i{n}")
+        assert sum(path.stat().st_size for path in stored(tmp_path)) <= room, "what was fetched ahead is in the way"
         assert threading.active_count() < 50
 
     def test_what_was_fetched_ahead_stays_until_it_is_asked_for(self, make_cache: MakeCache) -> None:

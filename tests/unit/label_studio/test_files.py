@@ -117,7 +117,7 @@ class TestAddresses:
             raise OSError("no such network here")
 
         monkeypatch.setattr("ml_backend.label_studio.guard.connection.create_connection", connect)
-        monkeypatch.setattr("ml_backend.label_studio.files._WAITS", ())
+        monkeypatch.setattr("ml_backend.label_studio.files.WAITS", ())
         refused(studio(host), elsewhere.url.replace("127.0.0.1", "rebinding.example.org") + "/a.png")
         assert tried == ["192.88.99.7"]
 

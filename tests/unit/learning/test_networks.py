@@ -392,7 +392,7 @@ def test_labels_are_those_of_upsampled_logits(rows: int, columns: int, height: i
 def test_strips_do_not_change_labels(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(4, 13, 17, generator=torch.Generator().manual_seed(1))
     whole = labels_at(logits, 101, 77)
-    monkeypatch.setattr("ml_backend.learning.networks.geometry._STRIP_ELEMENTS", elements)
+    monkeypatch.setattr("ml_backend.learning.networks.geometry.STRIP_ELEMENTS", elements)
     assert np.array_equal(labels_at(logits, 101, 77), whole)
 
 

@@ -207,8 +207,8 @@ def test_memory_does_not_change_what_is_drawn(tmp_path: Path) -> None:
 
 def test_when_all_files_vanish_the_training_ends(tmp_path: Path) -> None:
     items = [disc_item(tmp_path, index) for index in range(3)]
-    resample = Samples(items, classes=2, input_size=48, memory_bytes=0).resampled(np.random.default_rng(0))
-    resample._kept = [None] * 3  # a resample may lack the one that is always in memory
+    resample = Samples(items, classes=2, input_size=48, memory_bytes=0).resampled(np.random.default_rng(1))
+    assert {item.id for item in resample.items} == {"1", "2"}, "the first one is always in memory"
     for item in items:
         item.image.unlink()
     with pytest.raises(TrainingError, match="None of the 3 images can be read any more"):
@@ -574,11 +574,17 @@ def drawn(samples: Samples, count: int, seed: int = 0) -> list[int]:
         return [int(one.image[0, 0, 0]) for _ in range(count // 4) for one in next(batches)]
 
 
+def shares(samples: Samples) -> dict[int, float]:
+    """Draw a hundred samples; return number -> labelled share."""
+    with closing(samples.batches(4, torch.Generator().manual_seed(0))) as batches:
+        return {int(one.image[0, 0, 0]): round(one.labelled_share, 6) for _ in range(25) for one in next(batches)}
+
+
 def test_samples_in_memory_are_not_read_from_files() -> None:
     samples, _ = in_memory(1.0, 0.5, 0.25)
     assert len(samples) == 3
     assert [item.id for item in samples.items] == ["0", "1", "2"]
-    assert [sample.labelled_share for sample in samples._kept if sample is not None] == [1.0, 0.5, 0.25]
+    assert shares(samples) == {0: 1.0, 1: 0.5, 2: 0.25}
     assert samples.problems == {}
     assert set(drawn(samples, 80)) == {0, 1, 2}
     assert len(Samples.in_memory([])) == 0
@@ -612,8 +618,10 @@ def test_a_resample_keeps_what_is_labelled() -> None:
     resample = samples.resampled(generator)
     numbers = [int(item.id) for item in resample.items]
     assert numbers == np.random.default_rng(3).integers(5, size=5).tolist()
-    assert [round(share, 6) for share in resample._shares] == [(1.0, 0.1, 0.1, 0.1, 0.1)[one] for one in numbers]
-    assert set(drawn(resample, 400)) == set(numbers)
+    assert numbers == [4, 0, 0, 1, 0]
+    assert shares(resample) == {0: 1.0, 1: 0.1, 4: 0.1}
+    often = drawn(resample, 4000).count(0)
+    assert abs(often - 4000 * 3 / 3.2) < 5 * math.sqrt(4000 * 3 / 3.2 * 0.2 / 3.2), "they are drawn by their shares"
     assert [item.id for item in samples.items] == ["0", "1", "2", "3", "4"]
 
 
@@ -623,8 +631,9 @@ def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None
     mask[:, 5:] = 255
     Image.fromarray(mask).save(items[1].mask)
     samples = Samples(items, classes=2, input_size=48)
-    assert [round(share, 3) for share in samples._shares] == [1.0, round(5 / 48, 3)]
     generator = torch.Generator().manual_seed(0)
     with closing(samples.batches(2, generator)) as batches:
-        windows = sum(sample.labelled_share < 0.5 for _ in range(100) for sample in next(batches))
+        found = [round(sample.labelled_share, 3) for _ in range(100) for sample in next(batches)]
+    assert set(found) == {1.0, round(5 / 48, 3)}
+    windows = found.count(round(5 / 48, 3))
     assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100

@@ -29,7 +29,7 @@ def studio() -> MemoryStudio:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "SETTLE_SECONDS", 0.01)
 
 
 MakeConnection = Callable[..., Connection]

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from wiring import PROJECT, make_services, task_of
+from wiring import PROJECT, change_database, make_services, task_of
 
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.services import Services
@@ -141,9 +141,7 @@ def test_projects_are_bounded(services: Services, monkeypatch: pytest.MonkeyPatc
 
 def test_a_store_that_cannot_be_read_takes_nothing_else_away(services: Services) -> None:
     client, _ = served(services)
-    with services.store._engine.connect() as connection:
-        connection.exec_driver_sql("DROP TABLE tasks")
-        connection.commit()
+    change_database(services, "DROP TABLE tasks")
     services.store.wake(PROJECT)
     found = read(client)
     assert value(found, "nextmask_store_up") == 0

@@ -37,11 +37,11 @@ def environment(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """The stock server constructs the model without our services: it reads the environment."""
     for name, value in services.settings.environment().items():
         monkeypatch.setenv(name, value)
-    model._services_of_environment.cache_clear()
+    model.services_of_environment.cache_clear()
     yield
-    if model._services_of_environment.cache_info().currsize:
-        model._services_of_environment().store.close()
-    model._services_of_environment.cache_clear()
+    if model.services_of_environment.cache_info().currsize:
+        model.services_of_environment().store.close()
+    model.services_of_environment.cache_clear()
 
 
 def tasks(count: int = 2) -> list[dict[str, Any]]:
@@ -115,14 +115,15 @@ def test_every_constructor_predicts_the_same(make: Callable[[], NextmaskModel]) 
 
 @pytest.mark.usefixtures("environment")
 def test_making_one_is_cheap_and_shares_everything() -> None:
-    first, second = NextmaskModel(PROJECT), NextmaskModel(PROJECT)
-    assert first._services is second._services
+    for _ in range(2):
+        NextmaskModel(PROJECT)
+    assert model.services_of_environment.cache_info().misses == 1
 
 
 def test_settings_that_are_wrong_are_said_by_the_first_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEXTMASK_INPUT_SIZE", "1")
-    model._services_of_environment.cache_clear()
+    model.services_of_environment.cache_clear()
     with pytest.raises(ConfigurationError, match="NEXTMASK_INPUT_SIZE"):
         NextmaskModel(PROJECT)
 

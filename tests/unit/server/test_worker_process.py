@@ -39,7 +39,7 @@ def test_a_worker_that_dies_is_replaced_after_a_pause(tmp_path: Path, caplog: py
 def test_a_worker_that_ran_well_for_long_is_replaced_soon(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_GOOD_SECONDS", -1.0)
+    monkeypatch.setattr(supervisor, "GOOD_SECONDS", -1.0)
     monkeypatch.setattr("sys.executable", "/bin/false")
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) > 2)
@@ -49,8 +49,8 @@ def test_a_worker_that_ran_well_for_long_is_replaced_soon(
 def test_pauses_do_not_grow_beyond_a_bound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(supervisor, "_LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.3)
     monkeypatch.setattr("sys.executable", "/bin/false")  # ends at once
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) >= 4)
@@ -61,7 +61,7 @@ def test_pauses_do_not_grow_beyond_a_bound(
 def test_a_system_that_starts_no_process_is_asked_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", str(tmp_path / "nothing"))
         with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)) as worker:
@@ -75,14 +75,14 @@ def test_a_system_that_starts_no_process_is_asked_again(
 def test_a_worker_in_its_pause_is_not_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 3600.0)
     monkeypatch.setattr("sys.executable", "/bin/false")
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) == 1)
 
 
 def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.2)
     with WorkerProcess(make_settings(tmp_path)) as worker:
         pid = running(worker)
         os.kill(pid, signal.SIGSTOP)  # hears no SIGTERM

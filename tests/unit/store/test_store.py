@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -451,10 +452,9 @@ def test_what_an_event_says_is_bounded_and_can_be_stored(store: Store) -> None:
     assert len(event.text) == 2000
 
 
-def test_an_event_that_cannot_be_kept_breaks_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    with store._engine.connect() as connection:
-        connection.exec_driver_sql("DROP TABLE events")
-        connection.commit()
+def test_an_event_that_cannot_be_kept_breaks_nothing(store: Store, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("DROP TABLE events")
     store.add_event(1, "failed", "text")
     assert "project=1 event=failed cannot be kept: (sqlite3.OperationalError) no such table: events" in caplog.text
 

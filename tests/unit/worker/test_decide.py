@@ -380,7 +380,7 @@ def test_a_switch_off_that_dies_is_finished(
 def test_many_markers_are_taken_off_over_several_looks(
     services: Services, studio: MemoryStudio, look: Look, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "_RENAMED_PER_LOOK", 3)
+    monkeypatch.setattr(stream_module, "RENAMED_PER_LOOK", 3)
     look(Measure())
     arrive(studio, 12)
     look(Measure())
@@ -530,7 +530,7 @@ def test_a_label_by_a_person_wins(services: Services, studio: MemoryStudio) -> N
     assert passed(services) == rest
 
     studio.items[first]["annotations"].clear()  # and is passed over again when it is gone
-    studio.items[first]["updated_at"] = studio._now()
+    studio.items[first]["updated_at"] = studio.now()
     reconcile(services, PROJECT, nothing)
     assert passed(services) == [first, *rest]
     assert len(marked(studio)) == len(set(marked(studio)))

@@ -227,8 +227,8 @@ def test_the_loop_of_a_worker_outlives_a_full_disk(
 
     disk.fill()
     monkeypatch.setattr(worker, "run_once", full)
-    worker._loop()
-    assert turns[0] == 4
+    assert worker.run()
+    assert turns[0] >= 4
     assert [record.message for record in caplog.records if "Disk full" in record.message] != []
     assert len([record for record in caplog.records if "Disk full" in record.message]) == 1, "once a minute"
     assert "Traceback" not in caplog.text

@@ -189,7 +189,7 @@ def test_time_limits_the_scoring_of_a_large_pool(
     assert len(ranking.priorities) == 24
 
 
-def test_a_large_pool_is_gone_through_once(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+def test_a_large_pool_is_gone_through_once(make_scorer: MakeScorer, model: Version, tasks: list[Task]) -> None:
     joined = 0
 
     class Failed(set[int]):
@@ -198,7 +198,7 @@ def test_a_large_pool_is_gone_through_once(make_scorer: MakeScorer, tasks: list[
             joined += 1
             return set(other) | set(self)
 
-    for version in (None, make_scorer()._model):
+    for version in (None, model):
         scorer = make_scorer(version=version)
         scorer._failed = Failed()
         assert len(scorer.rank(tasks, round_number=0).priorities) == 8
@@ -242,7 +242,7 @@ def test_without_an_encoder_that_saw_images_the_order_is_left_to_chance(
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_pool_of_one_or_none(count: int, make_scorer: MakeScorer, tasks: list[Task]) -> None:
-    for version in (None, make_scorer()._model):
+def test_a_pool_of_one_or_none(count: int, make_scorer: MakeScorer, model: Version, tasks: list[Task]) -> None:
+    for version in (None, model):
         ranking = make_scorer(version=version).rank(tasks[:count], round_number=0)
         assert len(ranking.priorities) == count
