@@ -26,7 +26,7 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def nextmask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Command the program with arguments."""
+    """Run the program with arguments."""
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["nextmask", *map(str, arguments)])

@@ -43,7 +43,7 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(nextmask: Command) -> Command:
-    """Command a command, whose errors come in one line; it never prints the token."""
+    """Run a command, whose errors come in one line; it never prints the token."""
 
     def go(*arguments: object) -> Ended:
         ended = nextmask(*arguments)
@@ -83,11 +83,11 @@ def test_the_version(run: Command) -> None:
         (["connect", "7", "--set", "strategy"], "'strategy' is not of the form KEY=VALUE"),
         (["connect", "7", "--backend-url", "backend:9090"], "NEXTMASK_BACKEND_URL = 'backend:9090'"),
         (["connect", "7", "--backend-url", "http://backend:9090"], "nextmask.local"),
-        (["status", "7"], "Command: nextmask connect 7"),
-        (["train", "7"], "Command: nextmask connect 7"),
-        (["rank", "7"], "Command: nextmask connect 7"),
-        (["versions", "7"], "Command: nextmask connect 7"),
-        (["rollback", "7"], "Command: nextmask connect 7"),
+        (["status", "7"], "Run: nextmask connect 7"),
+        (["train", "7"], "Run: nextmask connect 7"),
+        (["rank", "7"], "Run: nextmask connect 7"),
+        (["versions", "7"], "Run: nextmask connect 7"),
+        (["rollback", "7"], "Run: nextmask connect 7"),
         (["annotate", "7", "--masks", "/no/such/folder"], "/no/such/folder"),
         (["demo", "--images", "/no/such/folder"], "--images and --masks together"),
     ],
@@ -153,7 +153,7 @@ def test_ctrl_c_is_code_130(run: Command, monkeypatch: pytest.MonkeyPatch) -> No
 
 # -- status and versions ---------------------------------------------------------------------------------------------
 def test_status_without_projects(run: Command) -> None:
-    assert "No project is connected. Command: nextmask connect PROJECT" in run("status").out
+    assert "No project is connected. Run: nextmask connect PROJECT" in run("status").out
     assert json.loads(run("status", "--json").out) == []
 
 

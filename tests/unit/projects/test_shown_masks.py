@@ -1,4 +1,4 @@
-"""The renderer of masks with a real small model: masks, broken images, class names that changed, and time limits."""
+"""MaskRenderer with a real small model: masks, broken images, class names that changed, and time limits."""
 
 from __future__ import annotations
 

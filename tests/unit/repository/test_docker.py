@@ -9,7 +9,7 @@ import yaml
 
 from ml_backend import __version__
 from ml_backend.demo.label_studio import LabelStudioHost
-from ml_backend.label_studio.client import VERSION
+from ml_backend.label_studio.client import TESTED_RELEASE
 from ml_backend.settings import Settings
 
 DOCKER = Path(__file__).resolve().parents[3] / "docker"
@@ -24,7 +24,7 @@ def test_label_studio_runs_as_in_the_tests() -> None:
     assert filled_in == {f"LABEL_STUDIO_{name}" for name in ("USERNAME", "PASSWORD", "USER_TOKEN")} <= tested.keys()
     fixed = here.keys() - filled_in
     assert {name: here[name] for name in fixed} == {name: tested.get(name) for name in fixed}
-    assert SERVICES["label-studio"]["image"].endswith(f":{VERSION}")
+    assert SERVICES["label-studio"]["image"].endswith(f":{TESTED_RELEASE}")
 
 
 def test_both_services_differ_in_the_gpu_only() -> None:

@@ -1,4 +1,4 @@
-"""reconcile as a whole, against a host in memory: real masks, real training process, real ranking."""
+"""reconcile as a whole, for a Label Studio in memory: real masks, real training process, real ranking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scorer with a real small model: every method, samples, broken images, first batches, and labelled parts."""
+"""PoolScorer with a real small model: every method, samples, broken images, first batches, and labelled parts."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def make_sync(tmp_path: Path, services: Services) -> MakeSync:
 
 @pytest.fixture
 def sync(services: Services, make_sync: MakeSync) -> Callable[..., Synced]:
-    """Sync the project as the reconciler does."""
+    """Sync the project as a look at it does."""
 
     def run(**settings: Any) -> Synced:
         if services.store.project(PROJECT) is None:

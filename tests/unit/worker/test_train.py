@@ -1,7 +1,7 @@
-"""The trainer: when a training is wanted, what it is given, and which version serves afterwards.
+"""train_if_wanted: when a training is wanted, what it is given, and which version serves afterwards.
 
-The training process is replaced by one that writes a version at once: it is tested itself in test_training_process,
-and together with all this in test_reconciler.
+The training process is replaced by one that writes a version at once: it is tested by itself in
+tests/unit/learning/test_process.py, and together with all this in test_reconcile.py.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ Run = Callable[..., bool]
 
 @pytest.fixture
 def run(services: Services, trainings: Trainings) -> Run:
-    """Run the trainer as the reconciler does; keyword arguments are the project's settings."""
+    """Look whether a training is wanted, and train; keyword arguments are the project's settings."""
 
     def go(label_map: LabelMap = LABEL_MAP, *, check: Any = nothing, stages: Any = None, **settings: Any) -> bool:
         look = look_at(services, label_map=label_map, settings=settings, check=check, stages=stages)
