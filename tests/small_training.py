@@ -45,6 +45,34 @@ def small_job(folder: Path, **changes: Any) -> Job:
     return Job(items=noise_items(folder, 2), folder=folder / "models", **usual | changes)
 
 
+def disc_item(folder: Path, index: int, *, held_out: bool = False, shape: tuple[int, int] = (40, 48)) -> Item:
+    """A bright disc on a dark noisy ground; the mask says where."""
+    random = np.random.default_rng(index)
+    height, width = shape
+    rows, columns = np.ogrid[:height, :width]
+    row, column, radius = random.integers(12, height - 12), random.integers(12, width - 12), random.integers(7, 12)
+    mask = ((rows - row) ** 2 + (columns - column) ** 2 < radius**2).astype(np.uint8)
+    image = np.where(mask[..., None] == 1, [220, 180, 60], [40, 60, 90]) + random.normal(0, 12, (*shape, 3))
+    paths = folder / f"{index}.jpg", folder / f"{index}.png"
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(paths[0], quality=95)
+    Image.fromarray(mask).save(paths[1])
+    return Item(str(index), *paths, held_out, f"digest-{index}")
+
+
+def disc_job(folder: Path, *, training: int = 6, held_out: int = 3, **changes: Any) -> Job:
+    folder.mkdir(exist_ok=True)
+    items = [disc_item(folder, index, held_out=index >= training) for index in range(training + held_out)]
+    defaults: dict[str, Any] = {"iterations": 20, "batch_size": 4, "input_size": 48, "patience": 10, "device": "cpu"}
+    return Job(
+        items=tuple(items),
+        classes=("background", "disc"),
+        label_map_digest="map",
+        data_digest="data",
+        folder=folder / "models",
+        **defaults | changes,
+    )
+
+
 def run(
     job: Job,
     *,

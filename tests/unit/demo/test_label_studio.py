@@ -1,5 +1,5 @@
 """The life of the Label Studio process, with a small program in its place; the real one is started in
-tests/integration/test_demo_live.py."""
+tests/live/test_demo.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor with real worker processes: one runs, a dead one is replaced, none is left behind."""
+"""WorkerProcess with real processes: one runs, a dead one is replaced, none is left behind."""
 
 from __future__ import annotations
 

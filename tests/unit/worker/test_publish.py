@@ -1,4 +1,4 @@
-"""The published window against a host in memory: complete, never twice, refilled in time, pruned in time."""
+"""PriorityQueue, for a Label Studio in memory: the published window is complete, never twice, refilled in time, pruned in time."""
 
 from __future__ import annotations
 

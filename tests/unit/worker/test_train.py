@@ -16,16 +16,14 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from memory_studio import MemoryStudio
+from trainings import Run, Trainings, label
 from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_of
 
-from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
-from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
-from ml_backend.learning.training import Job, Progress
-from ml_backend.learning.training import process as training_process
+from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
-from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
 
 TRAIN_AFTER = 4
@@ -37,75 +35,6 @@ pytestmark = [
 ]
 
 
-class Trainings:
-    """Stands in for the training process: keeps the jobs, and writes a version or fails as told."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.accepted = True
-        self.fails = ""
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    def run(self, job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
-        heartbeat()
-        progress(Progress("training", 1, 2))
-        self.jobs.append(job)
-        self.meanwhile()
-        if self.fails:
-            raise TrainingError(self.fails)
-        if job.committee_of is not None:
-            state = {"weight": torch.zeros(1)}
-            Checkpoints(job.folder).committees.put(job.committee_of, [state] * job.members, {})
-            return job.committee_of
-        names = ["architecture", "encoder", "input_size"]
-        names += ["network_options"] if job.network_options else []  # the oldest versions have no such key
-        record = VersionRecord(
-            classes=job.classes,
-            label_map_digest=job.label_map_digest,
-            data_digest=job.data_digest,
-            parent=job.parent,
-            labels={item.id: item.digest for item in job.items},
-            settings={name: getattr(job, name) for name in names},
-            accepted=self.accepted,
-        )
-        return Checkpoints(job.folder).create(record, {"weight": torch.zeros(1)}).number
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    found = Trainings()
-    monkeypatch.setattr(training_process, "run", found.run)
-    return found
-
-
-Run = Callable[..., bool]
-
-
-@pytest.fixture
-def run(services: Services, trainings: Trainings) -> Run:
-    """Look whether a training is wanted, and train; keyword arguments are the project's settings."""
-
-    def go(label_map: LabelMap = LABEL_MAP, *, check: Any = nothing, stages: Any = None, **settings: Any) -> bool:
-        look = look_at(services, label_map=label_map, settings=settings, check=check, stages=stages)
-        return train_if_wanted(look)
-
-    return go
-
-
-def label(services: Services, task_ids: Sequence[int], digest: str = "first") -> None:
-    services.store.put_tasks(
-        task_of(
-            one,
-            image=f"/data/upload/{one - 1}.png",
-            status="labelled",
-            label_digest=digest,
-            mask_file=f"/masks/{one}.png",
-            held_out=one % 4 == 0,
-        )
-        for one in task_ids
-    )
-
-
 def unlabel(services: Services, task_ids: Sequence[int]) -> None:
     services.store.put_tasks(task_of(one, image=f"/data/upload/{one - 1}.png") for one in task_ids)
 
@@ -113,13 +42,6 @@ def unlabel(services: Services, task_ids: Sequence[int]) -> None:
 def serving(services: Services) -> int | None:
     current = services.checkpoints(PROJECT).current()
     return current.number if current else None
-
-
-@pytest.fixture
-def trained(services: Services, run: Run, known_project: None) -> None:
-    """Version 1 was trained on labels 1 to 4 and serves."""
-    label(services, range(1, 5))
-    assert run()
 
 
 # -- when is it wanted? ----------------------------------------------------------------------------------------------
@@ -494,95 +416,3 @@ def labelled(**digests: str) -> list[Task]:
 def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: int) -> None:
     # label 3 could not be used: it is no news that it is still there
     assert changed_labels(version({"1": "a", "2": "b"}, {"3": "damaged"}), now) == count
-
-
-# -- committees ------------------------------------------------------------------------------------------------------
-Ensure = Callable[..., None]
-
-
-@pytest.fixture
-def ensure(services: Services, trained: None) -> Ensure:
-    """Ask for the committee of the version that serves; keyword arguments are the project's settings."""
-
-    def go(*, stages: Any = None, **settings: Any) -> None:
-        usual = {"strategy": "bald", "committee": "ensemble"}
-        version = services.checkpoints(PROJECT).current()
-        assert version is not None
-        labelled = services.store.tasks(PROJECT, status="labelled")
-        ensure_committee(look_at(services, settings=usual | settings, stages=stages), version, labelled)
-
-    return go
-
-
-def test_an_ensemble_is_trained_once(services: Services, ensure: Ensure, trainings: Trainings) -> None:
-    ensure()
-    job = trainings.jobs[-1]
-    assert (job.committee_of, job.members, job.parent) == (1, 4, None)
-    assert sorted(item.id for item in job.items) == ["1", "2", "3"]  # 4 is held out
-    ensure()
-    assert len(trainings.jobs) == 2  # the version, and its committee
-    ensure(members=6)
-    assert [len(services.checkpoints(PROJECT).committees.load(1) or []), trainings.jobs[-1].members] == [6, 6]
-
-
-@pytest.mark.parametrize(
-    ("settings", "wanted"),
-    [
-        ({"strategy": "suggestive_annotation", "committee": "auto"}, True),
-        ({"strategy": "sa", "committee": "auto"}, True),
-        ({"strategy": "bald", "committee": "auto"}, False),  # MC dropout needs no training
-        ({"strategy": "suggestive_annotation", "committee": "mc_dropout"}, False),
-        ({"strategy": "suggestive_annotation", "strategy_options": {"measure": "entropy"}}, False),
-        ({"strategy": "entropy", "committee": "ensemble"}, False),  # one network is enough
-    ],
-)
-def test_an_ensemble_is_trained_where_one_is_needed(
-    ensure: Ensure, trainings: Trainings, settings: dict[str, Any], wanted: bool
-) -> None:
-    ensure(**settings)
-    assert (len(trainings.jobs) == 2) == wanted
-
-
-def test_progress_shows_the_member(ensure: Ensure, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[tuple[str, int, int]] = []
-    original = trainings.run
-
-    def run(job: Job, *, progress: Any, **rest: Any) -> int:
-        progress(Progress("training committee", 5, 200, 0.5, member=2, members=4))
-        return original(job, progress=progress, **rest)
-
-    monkeypatch.setattr(training_process, "run", run)
-    ensure(stages=shown)
-    assert ("training committee: member 2 of 4", 5, 200) in shown
-
-
-def test_a_committee_that_failed_waits_unless_something_changes(
-    services: Services, ensure: Ensure, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainings.fails = "out of memory"
-    for _ in range(3):
-        with pytest.raises(TrainingError, match="out of memory"):
-            ensure()
-    assert len(trainings.jobs) == 2
-    with pytest.raises(TrainingError, match="out of memory"):
-        ensure(batch_size=2)
-    assert len(trainings.jobs) == 3
-    trainings.fails = ""
-    later = time.time() + RETRY_SECONDS + 1
-    monkeypatch.setattr(time, "time", lambda: later)
-    ensure(batch_size=2)
-    assert services.checkpoints(PROJECT).committees.load(1) is not None
-
-
-def test_a_training_whose_model_makes_no_committee_is_not_begun(
-    services: Services, run: Run, trainings: Trainings
-) -> None:
-    label(services, range(1, 5))
-    with pytest.raises(TrainingError, match=r"NEXTMASK_DROPOUT = 0: .*'bald'.* Set NEXTMASK_DROPOUT to 0\.1 or more"):
-        run(strategy="bald", dropout=0)
-    assert not trainings.jobs
-    assert run(strategy="bald", dropout=0, committee="ensemble")
-    label(services, range(1, 5), "second")
-    assert run(strategy="entropy", dropout=0)
-    label(services, range(1, 5), "third")
-    assert run(strategy="bald", dropout=0.1)  # mended: it does not wait

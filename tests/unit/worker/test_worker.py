@@ -1,4 +1,4 @@
-"""The worker against a host in memory: it takes leases, notes errors, gives way, and outlives everything."""
+"""The worker, for a Label Studio in memory: it takes leases, notes errors, gives way, and outlives everything."""
 
 from __future__ import annotations
 
