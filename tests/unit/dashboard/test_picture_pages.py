@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from processes import wait_for
 from shapes import make_shapes
-from wiring import PROJECT, XML, make_services, task_of
+from wiring import PROJECT, XML, make_services, open_installation, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
@@ -53,9 +53,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def services(tmp_path: Path, filled: Path) -> Iterator[Services]:
     shutil.copytree(filled, tmp_path / "state")
-    services = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
-    yield services
-    services.store.close()
+    address = "https://labels.example"
+    with open_installation(tmp_path / "state", strategy="entropy", label_studio_public_url=address) as services:
+        yield services
 
 
 @pytest.fixture

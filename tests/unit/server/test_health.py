@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,7 @@ from ml_backend.projects.signs_of_life import give_sign
 from ml_backend.server import health
 from ml_backend.store import Store
 
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path, minimum_free_bytes=1)
-    yield found
-    found.store.close()
+pytestmark = pytest.mark.settings(minimum_free_bytes=1)
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from wiring import PROJECT, change_database, make_services, task_of
+from wiring import PROJECT, change_database, task_of
 
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.services import Services
@@ -19,13 +17,6 @@ from ml_backend.server import metrics as module
 from ml_backend.server.metrics import Metrics, add_metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path)
-    yield found
-    found.store.close()
 
 
 def served(services: Services, pid: int | None = None) -> tuple[TestClient, Metrics]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from label_studio_ml.model import LabelStudioMLBase
 from processes import wait_for
-from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
+from wiring import PROJECT, XML, data_uri, give_project, payload
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import NO_VERSION
@@ -24,12 +24,9 @@ VERSION = "nextmask-1.1"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path / "state")
-    give_project(found)
-    yield found
-    found.store.close()
+@pytest.fixture(autouse=True)
+def _served(services: Services) -> None:
+    give_project(services)
 
 
 @pytest.fixture

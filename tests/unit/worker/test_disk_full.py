@@ -13,7 +13,18 @@ from full_disks import SmallDisk
 from memory_studio import MemoryStudio
 from small_training import once_under_way, small_job
 from small_training import run as run_training
-from wiring import PROJECT, XML, Json, data_uri, disc, give_project, make_services, overlap_with_truth, task_of
+from wiring import (
+    PROJECT,
+    XML,
+    Json,
+    data_uri,
+    disc,
+    give_project,
+    make_services,
+    open_installation,
+    overlap_with_truth,
+    task_of,
+)
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import mask_from_png, read_result
@@ -110,10 +121,9 @@ def test_a_training_that_finds_no_room_leaves_no_version_and_is_made_again(disk:
 # -- the server --------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def services(disk: SmallDisk) -> Iterator[Services]:
-    made = make_services(disk.folder / "state")
-    give_project(made)
-    yield made
-    made.store.close()
+    with open_installation(disk.folder / "state") as services:
+        give_project(services)
+        yield services
 
 
 def test_the_server_answers_while_the_disk_is_full(disk: SmallDisk, services: Services) -> None:

@@ -1,4 +1,4 @@
-"""PriorityQueue, for a Label Studio in memory: the published window is complete, never twice, refilled in time, pruned in time."""
+"""PriorityQueue, for a Label Studio in memory: its window is whole, never twice, refilled and pruned in time."""
 
 from __future__ import annotations
 
