@@ -1,27 +1,27 @@
-"""Every error that nextmask raises on purpose, in one tree.
+"""All errors that nextmask raises on purpose, as a tree of classes.
 
-A message says what was wrong, with which value, and what to do about it. Messages may be shown to
-annotators and written to logs, so no secret ever goes into one.
+A message says what was wrong, with which value, and what to do. Annotators and logs may show messages, so none contains
+a secret.
 
     NextmaskError
     ├── ConfigurationError      a setting, or an option of a command
-    │   └── OutOfMemory         one image alone needs more memory than there is (an ImageError, too)
+    │   └── OutOfMemory         a single image needs more memory than there is (also an ImageError)
     ├── LabelConfigError        the project's labelling configuration cannot serve segmentation
     ├── MaskError               an annotation's result, or a mask, cannot be read
     │   └── BrushError          brush RLE is malformed
-    ├── ImageError              an image cannot be had or decoded
+    ├── ImageError              an image cannot be fetched or decoded
     ├── LabelStudioError        Label Studio answered with an error
-    │   ├── LabelStudioUnavailable   it did not answer, or answered 5xx: try again later
+    │   ├── LabelStudioUnavailable   no answer, 5xx or 429: the same call may succeed later
     │   ├── LabelStudioRefused       401 or 403: the token is wrong or lacks a right
     │   ├── LabelStudioNotFound      404: deleted, or never there
-    │   └── LabelStudioMisread       an answer of another shape: another release, or something else answers
-    ├── TaskRefused             Label Studio takes no further task of an image
+    │   └── LabelStudioMisread       the answer has another form: another release, or another program
+    ├── TaskRefused             Label Studio refuses another task for an image
     ├── CheckpointError         a model version is missing or damaged
     ├── TrainingError           training could not start or did not finish
-    ├── TrainingWaits           another project's training comes first
+    ├── TrainingWaits           another project trains first
     ├── StoreError              the state database cannot be used
     ├── BackupError             a backup cannot be made, or not be restored
-    ├── DiskFull                MODEL_DIR has no room: goes on by itself when there is some again
+    ├── DiskFull                MODEL_DIR has no room; work continues by itself when there is some
     └── LeaseLost               another worker took the project over
 """
 
@@ -35,15 +35,15 @@ _SHOWN_PROBLEMS = 5
 
 
 class NextmaskError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that nextmask raises on purpose."""
 
 
 class ConfigurationError(NextmaskError):
-    """A setting has an unknown name or an invalid value."""
+    """A setting, or an option of a command, has an unknown name or an invalid value."""
 
 
 class LabelConfigError(NextmaskError):
-    """The labelling configuration offers no control that can hold a segmentation mask."""
+    """The labelling configuration is malformed, or has no control for segmentation masks."""
 
 
 class MaskError(NextmaskError, ValueError):
@@ -59,7 +59,10 @@ class ImageError(NextmaskError):
 
 
 class OutOfMemory(ConfigurationError, ImageError):
-    """One image alone does not fit into memory: for it an ImageError, for a run in which all are alike a setting."""
+    """A single image does not fit into memory.
+
+    An ImageError, since other images may fit; a ConfigurationError, since a smaller input size helps.
+    """
 
 
 class LabelStudioError(NextmaskError):
@@ -75,7 +78,7 @@ class LabelStudioError(NextmaskError):
 
 
 class LabelStudioUnavailable(LabelStudioError):
-    """No answer, half of one, 5xx or 429: the same call may succeed later."""
+    """No answer, half an answer, 5xx or 429: the same call may succeed later."""
 
 
 class LabelStudioRefused(LabelStudioError):
@@ -83,17 +86,17 @@ class LabelStudioRefused(LabelStudioError):
 
 
 class LabelStudioNotFound(LabelStudioError):
-    """404: the thing was deleted, or belongs to another organisation."""
+    """404: the project, task or other object was deleted, or belongs to another organisation."""
 
 
 class LabelStudioMisread(LabelStudioError, KeyError):
-    """The answer has not the shape that it has in the releases that nextmask knows."""
+    """The answer does not have the form that it has in the releases that nextmask knows."""
 
     __str__ = Exception.__str__  # that of KeyError shows its message in quotes
 
 
 class TaskRefused(NextmaskError):
-    """Label Studio refuses a task that asks for more of an image; the rest of the queue is not affected."""
+    """Label Studio refuses a follow-up task for an image; other tasks of the queue are not affected."""
 
 
 class CheckpointError(NextmaskError):
@@ -105,19 +108,19 @@ class TrainingError(NextmaskError):
 
 
 class TrainingWaits(NextmaskError):
-    """Another project trains, or asked earlier: there will be a turn, and until then nothing is wrong."""
+    """Another project trains, or asked earlier. This is no failure: the project trains when its turn comes."""
 
 
 class StoreError(NextmaskError):
-    """The state database cannot be opened or is of another schema."""
+    """The state database cannot be opened, or has another schema."""
 
 
 class BackupError(NextmaskError):
-    """A backup cannot be written, read or put in place."""
+    """A backup cannot be written, read or restored."""
 
 
 class DiskFull(NextmaskError):
-    """MODEL_DIR has no room. Nothing is lost by it; the same call succeeds when there is room again.
+    """MODEL_DIR has no room. Nothing is lost; the same call succeeds when there is room again.
 
     Attributes:
         needed: bytes that should be free.
@@ -129,11 +132,11 @@ class DiskFull(NextmaskError):
 
 
 class LeaseLost(NextmaskError):
-    """Another worker holds the project now; this one must stop writing."""
+    """Another worker has taken the project over; the caller must stop writing."""
 
 
 def shown(value: object) -> str:
-    """Return a value from outside as messages show it: short, whatever its size and depth.
+    """Return a value from outside as text for messages, at most 100 characters, whatever its size and depth.
 
     >>> shown("cell"), shown([1, [2.5, {"a": None}]]), shown(list(range(1000)))
     ("'cell'", "[1, [2.5, {'a': None}]]", '[0, 1, 2, 3, 4, 5, ...]')
@@ -156,9 +159,9 @@ def first_few(problems: Sequence[str]) -> tuple[str, ...]:
 
 
 def _repr() -> reprlib.Repr:
-    found = reprlib.Repr()
-    found.maxstring, found.maxother, found.maxlong = _SHOWN_CHARACTERS, 40, 40
-    return found
+    short = reprlib.Repr()
+    short.maxstring, short.maxother, short.maxlong = _SHOWN_CHARACTERS, 40, 40
+    return short
 
 
 _REPR = _repr()

@@ -1,8 +1,7 @@
-"""Settings: the only reader of the environment.
+"""Settings of nextmask. No other module reads the environment.
 
-Precedence, highest first: the project's `extra_params` in Label Studio, the environment, a `.env` file in the
-working directory, the default. Every field is described here, and `docs/configuration.md` is compared with this
-class by a test.
+Precedence, highest first: the project's `extra_params` in Label Studio, the environment, a `.env` file in the working
+directory, the default. The descriptions of the fields are those of `docs/configuration.md`.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _unprefixed(name: str) -> AliasChoices:
-    """Environment name without our prefix: the names that label-studio-ml users know."""
+    """Let a field be set by a name without the prefix, as users of label-studio-ml know it."""
     return AliasChoices(name.lower(), name)
 
 
 class Settings(BaseSettings):
-    """All settings of one nextmask process (frozen). Build one with `load_settings`."""
+    """All settings of a nextmask process, frozen. `load_settings` makes them."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
@@ -93,7 +92,7 @@ class Settings(BaseSettings):
 
     # -- what is learned, and from what -------------------------------------------------------------------------------
     strategy: str = Field("auto", description="Acquisition strategy that orders the unlabelled tasks.")
-    # Not decoded by pydantic-settings: it would mix the objects of several sources into one.
+    # Not decoded by pydantic-settings, which would merge the objects of several sources.
     strategy_options: Annotated[dict[str, Any], NoDecode] = Field(
         {}, description="Options of the strategy, as a JSON object."
     )
@@ -237,13 +236,13 @@ class Settings(BaseSettings):
 
     @property
     def effective_backend_url(self) -> str:
-        """Address that is registered in Label Studio."""
+        """Address of nextmask that is registered in Label Studio."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "localhost", "::"} else self.host  # noqa: S104 (compared, not bound)
         return self.backend_url or f"http://{host}:{self.port}"
 
     @property
     def effective_label_studio_public_url(self) -> str:
-        """Address of Label Studio that links lead to."""
+        """Address of Label Studio in links."""
         return self.label_studio_public_url or self.label_studio_url
 
     @property
@@ -253,18 +252,22 @@ class Settings(BaseSettings):
 
     @property
     def effective_committee(self) -> Literal["mc_dropout", "ensemble"]:
-        """The committee of methods that need one."""
+        """Kind of the committee, with `auto` resolved for the strategy."""
         if self.committee != "auto":
             return self.committee
         return "ensemble" if catalogue.described(self.strategy).ensemble else "mc_dropout"
 
     @property
     def effective_members(self) -> int:
-        """How many members that committee has."""
+        """Number of members of the committee, with 0 resolved for its kind."""
         return self.members or (4 if self.effective_committee == "ensemble" else 20)
 
     def check_serving(self) -> None:
-        """Raise ConfigurationError when a server with these settings would be open to all, or could do nothing."""
+        """Check that only callers with a password, or of this machine, can use the server.
+
+        Raises:
+            ConfigurationError: the server would be open to the network, or only half of user and password is set.
+        """
         if self.host not in _LOOPBACK and not self.basic_auth_user:
             raise ConfigurationError(
                 f"NEXTMASK_HOST = {self.host!r} is open to the network: set BASIC_AUTH_USER and BASIC_AUTH_PASS."
@@ -276,7 +279,7 @@ class Settings(BaseSettings):
             )
 
     def for_project(self, extra_params: Mapping[str, Any] | str | None) -> Settings:
-        """Return these settings with a project's `extra_params` laid over them.
+        """Return these settings with those of a project's `extra_params` in their place.
 
         Args:
             extra_params: the object (or its JSON text) entered in Label Studio's model settings. Keys are field
@@ -309,7 +312,10 @@ PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment and `.env`; keyword arguments win.
+    """Read the environment and `.env`.
+
+    Args:
+        overrides: field -> value, which takes precedence; None: not given.
 
     Raises:
         ConfigurationError: a `NEXTMASK_` name is unknown, or a value is invalid.
@@ -319,10 +325,13 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def inspect_environment(**overrides: Any) -> tuple[Settings, list[str]]:
-    """Read the environment as `load_settings` does, but stop at nothing.
+    """Read the environment as `load_settings` does, and collect the problems that it would raise.
+
+    Args:
+        overrides: see `load_settings`.
 
     Returns:
-        The settings, with the defaults in place of invalid values, and what `load_settings` would refuse, if anything.
+        The settings, with defaults in place of invalid values, and the problems.
     """
     complaints = _unknown([*_names_in_file(), *os.environ])
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -347,7 +356,11 @@ def _names_in_file() -> list[str]:
 
 
 def params_text(extra_params: Any) -> str:
-    """Return `extra_params` in one form, whether the host sends an object, its JSON text, or nothing."""
+    """Return `extra_params` as text, whether Label Studio sends an object, its JSON text, or nothing.
+
+    Raises:
+        ConfigurationError: the object is nested too deep.
+    """
     if isinstance(extra_params, str) or not extra_params:
         # JSON may hold halves of surrogate pairs, which no database takes.
         return str(extra_params or "").encode("utf-8", "replace").decode()
@@ -363,14 +376,14 @@ def _refuse_unknown(keys: Iterable[str]) -> None:
 
 
 def _unknown(keys: Iterable[str]) -> list[str]:
-    """Say of each name that begins as ours do and is none what it may have been meant to be."""
-    known, found = {environment_name(name) for name in Settings.model_fields}, []
+    """Return a problem for each name that begins with NEXTMASK_ and is no setting, with a similar valid name."""
+    known, problems = {environment_name(name) for name in Settings.model_fields}, []
     for key in dict.fromkeys(keys):
         if key.upper().startswith(_PREFIX) and key.upper() not in known:
             hint = difflib.get_close_matches(key.upper(), known, n=1)
             remedy = f"Did you mean {hint[0]}?" if hint else "docs/configuration.md lists the valid names."
-            found.append(f"Unknown setting {shown(key)[1:-1]} in the environment or .env file. {remedy}")
-    return found
+            problems.append(f"Unknown setting {shown(key)[1:-1]} in the environment or .env file. {remedy}")
+    return problems
 
 
 def _build(values: dict[str, Any], *, origin: str, env: bool) -> Settings:
@@ -399,7 +412,7 @@ def environment_name(field: str) -> str:
 
 
 def _field_name(location: str) -> str:
-    """Return the field of a place in a validation error, which may be the name in the environment."""
+    """Return the field of a location in a validation error, which may be a name in the environment."""
     lower = location.lower()
     return lower if lower in Settings.model_fields else lower.removeprefix(_PREFIX.lower())
 

@@ -23,7 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from ml_backend.dashboard.rendering import TABS
-from ml_backend.demo.run import Remembered
+from ml_backend.demo.state import Remembered
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}

@@ -20,7 +20,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ml_backend.demo.run import USERNAME, Remembered
+from ml_backend.demo.run import USERNAME
+from ml_backend.demo.state import Remembered
 from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Boxes inside an image, in pixels of the original image, and how the store keeps them."""
+"""Boxes in pixels of the original image, and their text in the database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 WHOLE_IMAGE: Final = ""
-"""What the store keeps where all of an image is meant."""
+"""Text of the boxes where the whole image is meant."""
 
 
 @dataclass(frozen=True, order=True)
 class Box:
-    """A rectangle of whole pixels: `left` and `top` from 0, `width` and `height` from 1."""
+    """A rectangle of whole pixels: `left` and `top` are at least 0, `width` and `height` at least 1."""
 
     left: int
     top: int
@@ -25,7 +25,7 @@ class Box:
 
     @property
     def area(self) -> int:
-        """Pixels inside."""
+        """Number of pixels inside."""
         return self.width * self.height
 
     @property
@@ -51,11 +51,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked for of one image.
+    """The boxes of an image that an annotator is asked to label.
 
     Attributes:
-        boxes: the best first.
-        cost: effort that is expected for them, in the unit of the cost measure; None where nothing predicts it.
+        boxes: the most informative first.
+        cost: expected effort for them, in clicks or seconds (see NEXTMASK_COST_MEASURE); None when it is unknown.
     """
 
     boxes: tuple[Box, ...]
@@ -63,7 +63,7 @@ class Query:
 
 
 def boxes_to_text(boxes: Iterable[Box]) -> str:
-    """Return boxes as the store keeps them.
+    """Return boxes as text for the database.
 
     >>> boxes_to_text([Box(1, 2, 3, 4)])
     '[[1, 2, 3, 4]]'
@@ -72,7 +72,7 @@ def boxes_to_text(boxes: Iterable[Box]) -> str:
 
 
 def boxes_from_text(text: str) -> tuple[Box, ...]:
-    """Read boxes back; WHOLE_IMAGE gives none.
+    """Return the boxes of a text of `boxes_to_text`; none for WHOLE_IMAGE.
 
     >>> boxes_from_text("[[1, 2, 3, 4]]")
     (Box(left=1, top=2, width=3, height=4),)

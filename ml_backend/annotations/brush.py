@@ -1,13 +1,13 @@
 """Label Studio's brush RLE: masks to bit streams and back, vectorised.
 
-The stream describes the image flattened as RGBA, one 8-bit value after the other, and a mask is painted into all four
-channels alike. Bits, most significant first:
+The stream holds the 8-bit values of the image flattened as RGBA; a mask is painted into all four channels alike. Bits,
+most significant first:
 
     32      number of values, 4 * height * width
     5       word size - 1; images always have 8-bit words
     4 x 4   width in bits of each of the four length fields, minus 1
     then records until that number of values is reached:
-        1       1 = one value repeated, 0 = literal values
+        1       1 = a repeated value, 0 = literal values
         2       which of the four length fields follows
         width   number of values - 1
         8       the repeated value, or 8 bits for each literal value
@@ -55,7 +55,7 @@ def encode(mask: Bytes) -> bytes:
         header without records.
 
     Raises:
-        BrushError: another dtype or number of axes, a value besides 0 and 255, or 2**30 pixels and more.
+        BrushError: another dtype or number of axes, a value besides 0 and 255, or 2**30 pixels or more.
     """
     _check_mask(mask)
     values, lengths = _repeats(mask.ravel())
@@ -71,8 +71,7 @@ def decode(rle: bytes | Sequence[int], height: int, width: int) -> Bytes:
     smooths edges, so alpha may lie between 0 and 255 there; in Label Studio every pixel with alpha > 0 is painted.
     Bytes after the last value are ignored.
 
-    Memory is bounded by the sizes of the stream and of the mask: what the stream claims of itself is believed only when
-    it agrees with height and width.
+    Memory is bounded by the sizes of the stream and of the mask, whatever the header of the stream says.
 
     Args:
         rle: the stream as bytes or as a sequence of integers, 0 to 255.
@@ -83,8 +82,8 @@ def decode(rle: bytes | Sequence[int], height: int, width: int) -> Bytes:
         (height, width) uint8, alpha.
 
     Raises:
-        BrushError: not a stream of bytes, truncated, of another image size, word size not 8, or a record that reaches
-            beyond the end of the image.
+        BrushError: it is no stream of bytes, truncated, of another image size or word size, or a record ends outside
+            the image.
     """
     shape = _check_size(height), _check_size(width)
     stream = _Stream.open(_to_bytes(rle))
@@ -120,7 +119,7 @@ def _repeats(pixels: Bytes) -> tuple[Bytes, Integers]:
     strange = values[(values != 0) & (values != 255)]
     if strange.size:
         raise BrushError(
-            f"a brush mask holds 0 and 255 only, found {strange[0]}: a 0/1 mask is invisible in Label Studio's editor, "
+            f"a brush mask holds 0 and 255 only, not {strange[0]}: a 0/1 mask is invisible in Label Studio's editor, "
             "write 255 where it is painted"
         )
     return values, np.diff(starts, append=pixels.size)
@@ -158,8 +157,8 @@ def _header(values: int) -> int:
 def _pack(records: Words, bits: Integers) -> bytes:
     """Concatenate right-aligned bit strings of fewer than 64 bits; pad with 1 to 8 zero bits to whole bytes.
 
-    Every record is shorter than a 64-bit word, so each word holds the beginning of at least one: the words are the
-    records that begin in them, joined, and what the last of these spills into the next.
+    Every record is shorter than a 64-bit word, so at least one record begins in each word. A word is the records that
+    begin in it, joined, and the bits that the last record of the word before spills into it.
     """
     ends = np.cumsum(bits)
     word, offset = np.divmod(ends - bits, 64)
@@ -220,7 +219,7 @@ class _Stream:
     Attributes:
         data: the stream and enough zero bytes after it to read a window anywhere.
         bits: length of the stream without those.
-        values: number of values that its header claims.
+        values: number of values, by its header.
         field_bits: widths of the four length fields.
     """
 
@@ -255,10 +254,12 @@ def _alpha(stream: _Stream) -> Iterator[Bytes]:
     while done < stream.values:
         if position >= stream.bits:
             raise BrushError(f"brush RLE is truncated: it ends after {done} of {stream.values} values")
-        starts = _walk(stream, position, table)  # the last one is where the next chunk begins
+        starts = _walk(stream, position, table)  # the last position is the beginning of the next chunk
         repeated, lengths, places = _read_records(stream, starts[:-1])
         ends = done + np.cumsum(lengths)
-        used = min(int(np.searchsorted(ends, stream.values)) + 1, ends.size)  # up to the one that completes the image
+        used = min(
+            int(np.searchsorted(ends, stream.values)) + 1, ends.size
+        )  # up to the record that completes the image
         _check_end(stream, int(starts[used]), int(ends[used - 1]))
         yield _paint(stream, done, repeated[:used], lengths[:used], places[:used])
         position, done = int(starts[used]), int(ends[used - 1])
@@ -288,8 +289,8 @@ def _step_table(field_bits: tuple[int, ...]) -> bytes:
 def _walk(stream: _Stream, position: int, table: bytes) -> Integers:
     """Starts of the records from a position to the end of a chunk, and then that of the record after them.
 
-    Where a record begins is known only once the one before it is read. This is the one loop over records; to keep it
-    short it looks up the record's length in a table that is computed for every bit of the chunk at once.
+    The beginning of a record is known only after the record before it is read. This is the only loop over records; to
+    keep it short, it looks the length up in a table that is computed for every bit of the chunk at once.
     """
     origin = position & ~7
     chunk = stream.data[origin >> 3 : (origin >> 3) + CHUNK_BYTES + 1]
@@ -306,8 +307,8 @@ def _walk(stream: _Stream, position: int, table: bytes) -> Integers:
 
 def _eight_bits(data: bytes) -> Bytes:
     """The 8 bits that begin at each bit."""
-    one = np.unpackbits(np.frombuffer(data, np.uint8))
-    two = (one[:-1] << np.uint8(1)) | one[1:]
+    single = np.unpackbits(np.frombuffer(data, np.uint8))
+    two = (single[:-1] << np.uint8(1)) | single[1:]
     four = (two[:-2] << np.uint8(2)) | two[2:]
     return (four[:-4] << np.uint8(4)) | four[4:]
 
@@ -322,7 +323,7 @@ def _long_literal(stream: _Stream, position: int) -> int:
 
 
 def _read_records(stream: _Stream, starts: Integers) -> tuple[npt.NDArray[np.bool_], Integers, Integers]:
-    """Of each record: whether it repeats one value, its number of values, and the bit where its first value begins."""
+    """Of each record: whether it repeats a value, its number of values, and the bit where its first value begins."""
     windows = stream.windows(starts)
     kind = (windows >> np.uint64(61)).astype(np.intp)  # flag and field index
     bits = np.array(stream.field_bits * 2, np.int64)[kind]
@@ -331,7 +332,7 @@ def _read_records(stream: _Stream, starts: Integers) -> tuple[npt.NDArray[np.boo
 
 
 def _paint(stream: _Stream, done: int, repeated: npt.NDArray[np.bool_], lengths: Integers, places: Integers) -> Bytes:
-    """Alpha of the pixels whose fourth value these records hold; done values come before them."""
+    """Alpha of the pixels whose fourth value these records hold; `done` values come before them."""
     if not repeated.all():
         counts = np.where(repeated, 1, lengths)
         first = np.cumsum(counts) - counts

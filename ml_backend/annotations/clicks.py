@@ -1,12 +1,12 @@
-"""How many clicks an annotation took, and where: what Label Studio keeps of it, compared with what was shown.
+"""Estimates the clicks of an annotation, and their places, by comparing its result with the mask that was shown.
 
-    polygons, vectors    one click for each vertex that was not there
-    brush, bitmask       one click for each 10 pixels of the boundary of what was changed
-    rectangles, ellipses one click
-    any region           one click more when it was added; one when it was deleted
+    polygons, vectors     1 click for each new vertex
+    brush, bitmask        1 click for each 10 pixels of the boundary of the changed pixels
+    rectangles, ellipses  1 click
+    any region            1 more click when it was added; 1 click when it was deleted
 
-A region that still is as it was predicted costs nothing. Label Studio's open-source edition logs no clicks and no
-history: this is what can be told from the result.
+An unchanged predicted region costs nothing. Label Studio's open-source edition logs neither clicks nor history, so the
+result is all there is to estimate from.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from ml_backend.annotations.masks import Mask
 from ml_backend.errors import MaskError
 
 PIXELS_PER_CLICK: Final = 10.0
-_ROUNDED = 3
-"""Decimals of a percentage to which vertices are compared: a tenth of a pixel in an image of 10,000."""
+"""Pixels of a changed boundary that count as a click."""
+_DECIMALS = 3
+"""Decimals of the percentages by which vertices are compared: a tenth of a pixel in an image of 10,000."""
 _UNTOUCHED = "prediction"
+"""The `origin` of regions that are as they were predicted."""
 
 Measure = Literal["clicks", "seconds"]
 _Region = Mapping[str, Any]
@@ -40,12 +42,15 @@ _Rows = list[tuple[float, float, float]]
 def clicks(
     result: Sequence[object], label_map: LabelMap, before: Mask, *, minimum_area: int = 0, tolerance: float = 1.0
 ) -> Points:
-    """Return where an annotator clicked, in pixels of the image, and how often.
+    """Return the estimated clicks of an annotator as points (N,3) float32: x, y in pixels, and number of clicks.
 
     Args:
         result: of the annotation.
-        before: (H,W) uint8, the mask that was shown; unpainted all over where none was.
-        minimum_area, tolerance: what the shown regions were written with; see `masks.write_result`.
+        before: (H,W) uint8, the mask that was shown; unpainted everywhere when no mask was shown.
+        minimum_area, tolerance: arguments of `masks.write_result` that the shown regions were written with.
+
+    Raises:
+        MaskError: `before` is no mask of the label map.
     """
     shown = _Shown(before, label_map, minimum_area, tolerance)
     regions = [region for region in masks.mask_regions(result, label_map) if label_map.class_of(region) is not None]
@@ -70,14 +75,17 @@ def annotation_effort(
     minimum_area: int,
     tolerance: float,
 ) -> Points | None:
-    """Return the effort of an annotation as points; None where it cannot be told.
+    """Return the effort of an annotation as points (N,3) float32, in the unit of `measure`.
 
     Args:
         annotation: Label Studio's, with `result` and `lead_time`.
-        before: (H,W) uint8, the mask that was shown; unpainted all over where none was.
-        boxes: of a label of parts: effort outside of them is left out. Empty: the label is of the whole image.
-        measure: "clicks", or "seconds": the clicks rescaled so that they sum to the lead time.
-        minimum_area, tolerance: as in `clicks`.
+        before: (H,W) uint8, the mask that was shown; unpainted everywhere when no mask was shown.
+        boxes: what was labelled; effort outside is left out. Empty: the whole image was labelled.
+        measure: "clicks", or "seconds": clicks rescaled so that they sum to the lead time.
+        minimum_area, tolerance: see `clicks`.
+
+    Returns:
+        None when seconds are measured and the lead time is unknown or 0.
     """
     points = clicks(regions_of(annotation), label_map, before, minimum_area=minimum_area, tolerance=tolerance)
     height, width = before.shape
@@ -95,27 +103,37 @@ def annotation_effort(
 
 
 class _Shown:
-    """What the annotation started from, as the regions that were written of it."""
+    """The mask that an annotation started from, and the regions that were written for it.
+
+    Attributes:
+        mask: (H,W) uint8.
+        painted: id of a brush or bitmask region -> class index.
+        outlined: id of a polygon -> its points (N,2), in percent.
+        vertices: all points of the polygons, rounded.
+    """
 
     def __init__(self, mask: Mask, label_map: LabelMap, minimum_area: int, tolerance: float) -> None:
         self.mask, self._minimum_area = mask, minimum_area
         writers = {int(index): label_map.writer_of(int(index)) for index in np.unique(mask) if index != IGNORE_INDEX}
-        outlined = [index for index, one in writers.items() if one is not None and one.tag == "PolygonLabels"]
-        painted = [index for index, one in writers.items() if one is not None and one.tag != "PolygonLabels"]
+        tags = {index: control.tag for index, control in writers.items() if control is not None}
+        outlined = [index for index, tag in tags.items() if tag == "PolygonLabels"]
+        painted = [index for index, tag in tags.items() if tag != "PolygonLabels"]
         self.painted = {f"class-{index}-0": index for index in painted if self.pixels(index).any()}
         lines = np.where(np.isin(mask, outlined), mask, IGNORE_INDEX).astype(np.uint8)
         written = (
             masks.write_result(lines, label_map, minimum_area=minimum_area, tolerance=tolerance) if outlined else []
         )
         self.outlined = {str(region["id"]): np.array(region["value"]["points"]) for region in written}
-        self.vertices = {tuple(point) for points in self.outlined.values() for point in points.round(_ROUNDED).tolist()}
+        self.vertices = {
+            tuple(point) for points in self.outlined.values() for point in points.round(_DECIMALS).tolist()
+        }
 
     def has(self, region: _Region) -> bool:
-        """Whether a region was shown, in whatever form it is now."""
+        """Whether a region was shown, changed since or not."""
         return any(str(region.get("id")) in shown for shown in (self.painted, self.outlined))
 
     def pixels(self, index: int) -> NDArray[np.bool_]:
-        """Return (H,W) bool, the pixels that were shown as a class: specks were not."""
+        """Return (H,W) bool, the pixels that were shown as a class: without components under the minimum area."""
         pixels: NDArray[np.bool_] = self.mask == index
         if self._minimum_area < 2 or not pixels.any():
             return pixels
@@ -127,7 +145,7 @@ class _Shown:
 
 
 def _drawn(region: _Region, shown: _Shown) -> _Rows:
-    """Clicks on the outline of a region: its vertices, or one for a shape that is dragged; one more for a new one."""
+    """Clicks on the outline of a region: 1 for each new vertex or for a dragged shape, and 1 more for a new region."""
     height, width = shown.mask.shape
     added = not shown.has(region)
     if _is_painted(region):
@@ -143,19 +161,19 @@ def _drawn(region: _Region, shown: _Shown) -> _Rows:
         except MaskError:
             return []
         points = np.array([[x + _half(value, "width"), y + _half(value, "height")]])
-    there = shown.vertices if not added else set()
-    new = [point for point in points.tolist() if tuple(np.round(point, _ROUNDED).tolist()) not in there]
+    known = shown.vertices if not added else set()
+    new = [point for point in points.tolist() if tuple(np.round(point, _DECIMALS).tolist()) not in known]
     rows = [(x / 100 * width, y / 100 * height, 1.0) for x, y in new]
     return [*rows, rows[0]] if added and rows else rows
 
 
 def _half(value: Mapping[str, Any], side: str) -> float:
-    """Return half the side of a rectangle; nothing for ellipses, whose x and y are their centre already."""
+    """Return half the side of a rectangle; 0 for ellipses, whose x and y are their centre."""
     return number_in(value, side, -1e7, 1e7) / 2 if side in value else 0.0
 
 
 def _painted(regions: Sequence[_Region], index: int, shown: _Shown) -> _Rows:
-    """Clicks along the boundary of what was changed of a class with brush or bitmask."""
+    """Clicks along the boundary of the changed pixels of a class that is painted with brush or bitmask."""
     if not any(region.get("origin") != _UNTOUCHED for region in regions):
         return []
     after = np.zeros(shown.mask.shape, dtype=np.bool_)
@@ -167,7 +185,7 @@ def _painted(regions: Sequence[_Region], index: int, shown: _Shown) -> _Rows:
 
 
 def boundary(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (H,W) bool, the pixels with a neighbour (of four, or the image's border) that is not among them."""
+    """Return (H,W) bool, the pixels of a set (H,W) bool at its boundary or the image's, by four neighbours."""
     inner = np.pad(pixels, 1)
     inner = inner[1:-1, 1:-1] & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
     outline: NDArray[np.bool_] = pixels & ~inner
@@ -175,7 +193,7 @@ def boundary(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _deleted(regions: Sequence[_Region], label_map: LabelMap, shown: _Shown) -> _Rows:
-    """One click for each shown region that is gone; a class that was painted anew has its price already."""
+    """1 click for each shown region that is gone, unless its class was painted anew: that is counted already."""
     there = {str(region.get("id")) for region in regions}
     repainted = {label_map.class_of(region) for region in regions if _is_painted(region)}
     height, width = shown.mask.shape
@@ -190,7 +208,7 @@ def _deleted(regions: Sequence[_Region], label_map: LabelMap, shown: _Shown) -> 
 
 
 def _added(pixels: NDArray[np.bool_]) -> _Rows:
-    """One click on a region, at a pixel in the middle of its list."""
+    """1 click on a region, at the middle one of its pixels in reading order."""
     rows, columns = np.nonzero(pixels)
     middle = len(rows) // 2
     return [(float(columns[middle]) + 0.5, float(rows[middle]) + 0.5, 1.0)] if len(rows) else []

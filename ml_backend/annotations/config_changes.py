@@ -1,4 +1,4 @@
-"""What a changed labelling configuration means for the labels that are there, in one text for people."""
+"""Says what a changed labelling configuration means for the existing labels, as a sentence for people."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class ConfigChange:
     """The difference between two labelling configurations, and the regions that the new one cannot read.
 
     Args:
-        before, after: what the labels were read with, and what they are read with now.
+        before: label map that the labels were read with.
+        after: label map that they are read with now.
 
     Attributes:
-        dropped: class or control that went -> task -> its regions that nobody reads any more.
+        dropped: removed class or control -> task id -> number of its regions that are no longer read.
     """
 
     def __init__(self, before: LabelMap, after: LabelMap) -> None:
@@ -32,31 +33,38 @@ class ConfigChange:
         self._controls = [control.name for control in before.controls if control.name not in stay]
 
     def __bool__(self) -> bool:
-        """Whether labels mean something else now."""
+        """Whether the meaning of labels changed."""
         return bool(self._removed or self._renamed or self._added or self._controls)
 
     def count(self, task: int, result: Iterable[object]) -> None:
-        """Count the regions of a task's annotation that the new configuration cannot read; again replaces the count."""
-        lost = Counter(self._lost(region) for region in result if isinstance(region, Mapping))
+        """Count the regions of an annotation that are no longer read; a second call for a task replaces its count.
+
+        Args:
+            task: id.
+            result: of the annotation.
+        """
+        lost = Counter(self._lost_by(region) for region in result if isinstance(region, Mapping))
         for name in (name for name in [*self._removed, *self._controls] if lost[name] or name in self.dropped):
             self.dropped.setdefault(name, {})[task] = lost[name]
 
     def text(self, *, trained: bool, continues: bool) -> str:
-        """Say what changed and what is kept.
+        """Return a sentence that says what changed, what is ignored now, and what the network keeps.
 
         Args:
-            trained: there is a network.
-            continues: a training starts from its weights.
+            trained: whether there is a network.
+            continues: whether the next training starts from its weights.
         """
-        said = [f"{_quoted(name)} was removed{self._loss(name)}" for name in self._removed]
-        said += [f"the control {_quoted(name)} was removed{self._loss(name)}" for name in self._controls]
-        said += [f"{_quoted(old)} is called {_quoted(new)}" for old, new in self._renamed.items()]
+        changes = [f"{_quoted(name)} was removed{self._loss(name)}" for name in self._removed]
+        changes += [f"the control {_quoted(name)} was removed{self._loss(name)}" for name in self._controls]
+        changes += [f"{_quoted(old)} is called {_quoted(new)}" for old, new in self._renamed.items()]
         if self._added:
-            said.append(f"{_listed([_quoted(name) for name in self._added])} {_was(self._added)} added")
-        return f"The labelling configuration changed: {', '.join(said)}{self._network(continues) if trained else ''}."
+            changes.append(f"{_listed([_quoted(name) for name in self._added])} {_was(self._added)} added")
+        return (
+            f"The labelling configuration changed: {', '.join(changes)}{self._network(continues) if trained else ''}."
+        )
 
-    def _lost(self, region: Mapping[str, Any]) -> str | None:
-        """Return the class or control that a region of the old configuration lost."""
+    def _lost_by(self, region: Mapping[str, Any]) -> str | None:
+        """Return the removed class or control because of which a region is no longer read; None when it is read."""
         name = next(
             (control.name for control in self._before.controls if control.name == region.get("from_name")), None
         )
@@ -83,19 +91,23 @@ class ConfigChange:
 
 
 def config_change(xml: str, after: LabelMap, parse: Callable[[str], LabelMap]) -> ConfigChange | None:
-    """Compare with an earlier configuration; None where there is none, it cannot be read, or nothing else is meant.
+    """Compare with an earlier configuration.
 
     Args:
-        xml: the earlier configuration.
-        parse: reads it with the settings of now, whose changes are no changes of the configuration.
+        xml: the earlier configuration; empty when there is none.
+        after: the label map of the present configuration.
+        parse: reads `xml` with the present settings, so that changed settings do not count.
+
+    Returns:
+        None when there is no earlier configuration, it cannot be read, or labels mean the same.
     """
     if not xml:
         return None
     try:
-        found = ConfigChange(parse(xml), after)
+        change = ConfigChange(parse(xml), after)
     except LabelConfigError:
         return None
-    return found or None
+    return change or None
 
 
 def _quoted(name: str) -> str:

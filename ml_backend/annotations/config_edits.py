@@ -1,4 +1,7 @@
-"""Changes to the text of a labelling configuration: colours for labels, and a control for queried regions."""
+"""Adds to the text of a labelling configuration: colours for labels, and a control for query regions.
+
+The tags and their places come from `config_xml`; all other characters stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,32 @@ from ml_backend.annotations.config_xml import Element, encoded, folded, read_ele
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelConfigError, shown
 
-# Sasha Trubetskoy's list of distinct colours without the ones that vanish on an image (white, black, greys).
+# Sasha Trubetskoy's list of distinct colours, without those that cannot be seen on an image (white, black, greys).
 _PALETTE = (
     *("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#469990"),
     *("#9a6324", "#800000", "#808000", "#000075", "#fabed4", "#dcbeff", "#aaffc3", "#ffd8b1", "#fffac8"),
 )
-
-
+_MAXIMUM_COLOURS: Final = 4_000
+_GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 _QUERY_LABEL = "Please label"
-
-
 _QUERY_COLOURS = ("#ffe119", "#f032e6", "#42d4f4")
-
-
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 
 
-_MOST_COLOURS: Final = 4_000
-
-
-_GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
-
-
 def labels_without_colours(xml: str) -> bool:
-    """Whether a label has no `background` colour: Label Studio paints all of those alike."""
+    """Whether any label has no `background` colour: Label Studio paints all such labels alike.
+
+    Raises:
+        LabelConfigError: malformed or hostile XML.
+    """
     return any(element.tag == "label" and element.colour is None for element in read_elements(xml))
 
 
 def with_palette(xml: str) -> str:
-    """The same configuration in which every label has a colour.
+    """Return the configuration with a colour for every label.
 
-    Labels of one name get one colour, no colour is used for two names (of the first thousands), and one that is there
-    stays. Nothing else is touched: comments, order, quoting and white space stay as they are.
+    Labels of the same name get the same colour; the first 4,000 names get different colours; colours that are there
+    stay. Comments, order, quoting and white space stay as they are.
 
     Raises:
         LabelConfigError: malformed or hostile XML.
@@ -66,7 +63,10 @@ def with_palette(xml: str) -> str:
 
 
 def label_colours(xml: str) -> dict[str, tuple[str, ...]]:
-    """Labels, as results spell them, with the colours that they may be shown in: their own, if any, then a palette's.
+    """Return the colours that each label may be shown in: its own, if it has one, then a colour of the palette.
+
+    Returns:
+        Label as results spell it -> colours as they are written.
 
     Raises:
         LabelConfigError: malformed or hostile XML.
@@ -84,14 +84,13 @@ def label_colours(xml: str) -> dict[str, tuple[str, ...]]:
 
 
 def with_query_control(xml: str, *, query_control: str = "query") -> str:
-    """The same configuration with a control for the rectangles that mark queried regions, as its last one.
+    """Return the configuration with a rectangle control for query regions as its last tag.
 
-    Their outline is drawn and nothing else, so that the image stays to be seen; they cannot be turned. Nothing else is
-    touched, and neither is a configuration that has such a control.
+    Only the outline of the rectangles is drawn, so that the image stays visible, and they cannot be turned. All other
+    text stays as it is. A configuration that has such a control is returned unchanged.
 
     Raises:
-        LabelConfigError: malformed or hostile XML, no control that holds a mask, or a control of that name that holds
-            no rectangles.
+        LabelConfigError: malformed or hostile XML, no control that holds a mask, or another tag of that name.
     """
     label_map = parse_label_config(xml, query_control=query_control)
     if label_map.query_control is not None:
@@ -103,7 +102,8 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
             f"image {shown(label_map.image_name)}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
         )
     colours = {element.colour.lower() for element in elements if element.colour}
-    colour = next((one for one in chain(_QUERY_COLOURS, _colours()) if one not in colours), _QUERY_COLOURS[0])
+    free = (colour for colour in chain(_QUERY_COLOURS, _colours()) if colour not in colours)
+    colour = next(free, _QUERY_COLOURS[0])
     name, image = (quoteattr(text) for text in (query_control, label_map.image_name))
     control = (
         f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false">'
@@ -117,17 +117,17 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
 
 
 def _place_of_colour(text: bytes, label: Element, colour: str) -> tuple[int, int, str]:
-    """Return the bytes of a label's tag that give way to its colour, from and to, and what takes their place."""
+    """Return where the colour of a label goes: start and end of the bytes to replace, and their replacement."""
     position = label.name_end
-    while found := _ATTRIBUTE.match(text, position):
-        if found[1] == b"background":  # it is there, and empty: an attribute may not be there twice
-            return *found.span(2), f'"{colour}"'
-        position = found.end()
+    while attribute := _ATTRIBUTE.match(text, position):
+        if attribute[1] == b"background":  # an empty one, which is replaced: XML refuses an attribute twice
+            return *attribute.span(2), f'"{colour}"'
+        position = attribute.end()
     return label.name_end, label.name_end, f' background="{colour}"'
 
 
 def _end_of_root(xml: str) -> int:
-    """The byte at which the last closing tag begins."""
+    """Return the position of the byte at which the last closing tag begins."""
     parser, ends = expat.ParserCreate(encoding="utf-8"), [0]
     parser.EndElementHandler = lambda _tag: ends.append(parser.CurrentByteIndex)
     parser.Parse(encoded(xml), True)
@@ -135,10 +135,10 @@ def _end_of_root(xml: str) -> int:
 
 
 def _colours() -> Iterator[str]:
-    """Distinct colours: a categorical palette, then hues by the golden angle; some thousands, and then no more."""
+    """Yield distinct colours: a categorical palette, then hues by the golden angle; some thousands in all."""
     yield from _PALETTE
     seen = set(_PALETTE)
-    for number in range(_MOST_COLOURS):
+    for number in range(_MAXIMUM_COLOURS):
         lightness, saturation = (0.45, 0.62)[number % 2], (0.9, 0.65)[number // 2 % 2]
         red, green, blue = colorsys.hls_to_rgb(number * _GOLDEN_ANGLE % 1, lightness, saturation)
         colour = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

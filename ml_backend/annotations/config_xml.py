@@ -1,4 +1,10 @@
-"""The tags of a labelling configuration, read from its XML."""
+"""Reads the tags of a labelling configuration from its XML.
+
+Expat is used directly and not the SDK's LabelInterface: that takes half a second to import, which `/setup` does not
+have, and expands entities. Here a document type declaration, the only place where entities can be declared, ends the
+parse. Expat also tells the byte at which each tag begins, so that `config_edits` can add text and leave every other
+character alone.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +17,28 @@ from ml_backend.errors import LabelConfigError
 
 @dataclass(frozen=True)
 class Element:
-    """One tag of the configuration, with the labels below it if it is a control."""
+    """A tag of the configuration.
 
-    tag: str  # in lower case: Label Studio's editor ignores the case of tags
+    Attributes:
+        tag: its kind in lower case, since Label Studio's editor ignores the case of tags.
+        attributes: name -> value, names as they are written.
+        name_end: position, in the UTF-8 text, of the byte after the kind.
+        labels: the `<Label>` tags inside it, if it is a control.
+    """
+
+    tag: str
     attributes: Mapping[str, str]
-    name_end: int  # byte after the tag's name
+    name_end: int
     labels: list[Element]
 
     @property
     def name(self) -> str:
-        """Its name; empty where it has none."""
+        """The attribute `name`; empty when it is missing."""
         return self.attributes.get("name", "")
 
     @property
     def targets(self) -> list[str]:
-        """Names of the tags that it labels."""
+        """Names of the tags that it labels: the entries of `toName`."""
         return [target.strip() for target in self.attributes.get("toName", "").split(",") if target.strip()]
 
     @property
@@ -35,34 +48,38 @@ class Element:
 
     @property
     def result_name(self) -> str:
-        """How results spell this label: its alias if it has one, else its value."""
+        """This label as results spell it: its alias, or its value when it has no alias."""
         return self.attributes.get("alias") or self.attributes.get("value") or ""
 
     @property
     def colour(self) -> str | None:
-        """Colour of this label, as written in the configuration."""
+        """Colour of this label as it is written; None when it has none."""
         return next((value for key, value in self.attributes.items() if key.lower() == "background" and value), None)
 
 
 def encoded(xml: str) -> bytes:
-    """Return the configuration as the UTF-8 bytes that positions of tags count in."""
+    """Return the configuration as UTF-8; `Element.name_end` is a position in it."""
     return xml.encode("utf-8", "surrogatepass")  # expat refuses lone surrogates, with the place where they are
 
 
 def read_elements(xml: str) -> list[Element]:
-    """All tags in document order; labels are also listed with the nearest control around them."""
-    found: list[Element] = []
+    """Return all tags in document order; a label is also listed in the nearest control around it.
+
+    Raises:
+        LabelConfigError: the XML is malformed, or has a document type declaration.
+    """
+    elements: list[Element] = []
     controls: list[Element | None] = [None]  # the nearest control around the current tag, per level
     parser = expat.ParserCreate(encoding="utf-8")  # a str is decoded already, whatever its declaration says
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         name_end = parser.CurrentByteIndex + 1 + len(encoded(tag))
         element = Element(tag.lower(), attributes, name_end, [])
-        found.append(element)
-        around = controls[-1]
-        if element.tag == "label" and element.result_name and around is not None:
-            around.labels.append(element)
-        controls.append(element if element.is_control else around)
+        elements.append(element)
+        control = controls[-1]
+        if element.tag == "label" and element.result_name and control is not None:
+            control.labels.append(element)
+        controls.append(element if element.is_control else control)
 
     def end(_tag: str) -> None:
         controls.pop()
@@ -77,9 +94,9 @@ def read_elements(xml: str) -> list[Element]:
         parser.Parse(encoded(xml), True)
     except expat.ExpatError as error:
         raise LabelConfigError(f"the labelling configuration is not valid XML: {error}") from error
-    return found
+    return elements
 
 
 def folded(label: str) -> str:
-    """Return a label in the form in which labels are compared: without space around it, and whatever its case."""
+    """Return a label without surrounding space and case: labels are compared in this form."""
     return label.strip().casefold()

@@ -1,7 +1,7 @@
-"""What labelling cost: where in an image an annotator worked, and how much.
+"""The effort of labelling as points in an image: maps, rescaling, and files.
 
-Kept as points: (N,3) float32 of x, y (pixels of the original image) and effort. The map of an image is their sum per
-pixel.
+Points are (N,3) float32: x and y in pixels of the original image, and effort in clicks or seconds. The effort map of an
+image is their sum per pixel.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ml_backend.system.whole_files import write_once
 Points = NDArray[np.float32]
 
 _GRID = 8
-"""Points along each side of a box over which effort without a place of its own is spread."""
+"""Points along each side of a box, at most, when effort is spread over it."""
 
 
 def effort_map(points: Points, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return (H,W) float32, the effort at each pixel of an image of that size (height, width).
+    """Return (H,W) float32, the effort at each pixel of an image of `size` (height, width).
 
     >>> effort_map(np.array([[1.5, 0.0, 2.0], [1.0, 0.9, 1.0]], np.float32), (1, 3)).tolist()
     [[0.0, 3.0, 0.0]]
@@ -36,18 +36,20 @@ def effort_map(points: Points, size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def as_points(rows: Sequence[Sequence[float]]) -> Points:
-    """Return rows of x, y and effort as points; (0,3) of none."""
+    """Return rows of x, y and effort as points (N,3); (0,3) when there are no rows."""
     points: Points = np.asarray(rows, dtype=np.float32).reshape(-1, 3)
     return points
 
 
 def spread(points: Points, total: float, boxes: Sequence[tuple[int, int, int, int]]) -> Points:
-    """Rescale points so that their effort sums to `total`.
+    """Return points rescaled so that their effort sums to `total`.
 
-    Effort that has no place, since nothing was changed, went into looking: it is spread evenly over the boxes.
+    When nothing was changed, the annotator only looked: the effort is spread evenly over the boxes.
 
     Args:
-        boxes: (left, top, width, height) of what was labelled, in pixels.
+        points: (N,3) float32.
+        total: the effort, in any unit.
+        boxes: (left, top, width, height), in pixels, of what was labelled; at least one box.
     """
     now = float(points[:, 2].sum())
     if now == 0:
@@ -67,7 +69,11 @@ def _evenly(box: tuple[int, int, int, int]) -> Points:
 
 
 def write_points(folder: Path, task_id: int, points: Points) -> str:
-    """Keep points in a file whose name carries their digest; return where."""
+    """Write points (N,3) to a file named after the task and their digest; return its path.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     content = io.BytesIO()
     np.save(content, points.astype(np.float32), allow_pickle=False)
     digest = hashlib.sha256(content.getvalue()).hexdigest()[:20]
@@ -75,7 +81,7 @@ def write_points(folder: Path, task_id: int, points: Points) -> str:
 
 
 def read_points(file: Path) -> Points:
-    """Read points that `write_points` wrote.
+    """Return the points (N,3) float32 of a file that `write_points` wrote.
 
     Raises:
         OSError, ValueError: the file cannot be read.

@@ -1,9 +1,6 @@
 """Label Studio's labelling configuration (XML) -> LabelMap: controls, class order, image, query control.
 
-The XML is read with expat directly and not with the SDK's LabelInterface: that takes half a second to import,
-which `/setup` does not have, and expands entities. Here a document type declaration, the only place where
-entities can be declared, ends the parse at once. Expat also tells the byte at which each tag begins, so that
-`with_palette` and `with_query_control` add to the text itself and leave every other character alone.
+`config_xml` reads the tags; `config_edits` adds colours and a query control to the text.
 """
 
 from __future__ import annotations
@@ -21,7 +18,9 @@ from ml_backend.errors import LabelConfigError, first_few, shown
 from ml_backend.settings import Settings
 
 IGNORE_INDEX: Final = 255
+"""Value of mask pixels that belong to no class and are neither learned nor measured."""
 BACKGROUND: Final = "background"
+"""Name, in any case, of the class that unpainted pixels have unless they are ignored."""
 GEOMETRIES: Final = ("Brush", "Bitmask", "Polygon", "Ellipse", "Rectangle", "Vector")
 """Kinds of regions that are read as masks: `<BrushLabels>`, or `<Labels>` beside a bare `<Brush>`, and so on."""
 
@@ -39,7 +38,7 @@ class Control:
         to_name: name of the image it labels.
         tag: "BrushLabels", "BitmaskLabels", "PolygonLabels", "EllipseLabels", "RectangleLabels", "VectorLabels", or
             "Labels" when its regions are drawn with bare tools (`<Brush>`, `<Polygon>`, …) beside it.
-        labels: as results spell them: a label's alias if it has one, else its value.
+        labels: as results spell them: the alias of a label, or its value when it has no alias.
     """
 
     name: str
@@ -50,16 +49,16 @@ class Control:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """How results of one project and masks of class indices translate into each other.
+    """Translates between Label Studio results of a project and masks of class indices.
 
     Attributes:
-        classes: index -> name; an implicit background is `classes[0]`.
-        unpainted_index: value of pixels that no region covers: a class index, or IGNORE_INDEX.
-        controls: the controls of the image that are read, in the order of the configuration.
+        classes: index -> name. A background that the configuration does not have is `classes[0]`.
+        unpainted_index: value of pixels outside all regions: a class index, or IGNORE_INDEX.
+        controls: the controls whose regions are read, in the order of the configuration.
         image_name: name of the image tag, `to_name` in results.
-        image_variable: where the image's address is in a task's data, such as "image" or "page.url".
-        query_control: name of the rectangles that mark queried regions, never read as masks; None without.
-        query_label: the label that those carry; empty for bare rectangles, and without such a control.
+        image_variable: key of the image's address in a task's data, such as "image" or "page.url".
+        query_control: name of the control for query rectangles, which are never read as masks; None without.
+        query_label: label of query rectangles; empty for rectangles without labels, and without such a control.
         names: every spelling of a class, in lower case (values, aliases, `predicted_values`), with its index.
     """
 
@@ -83,7 +82,7 @@ class LabelMap:
 
     @cached_property
     def training_digest(self) -> str:
-        """The digest without the query control: a network learns the same with and without one."""
+        """The digest without the query control, which changes nothing that a network learns."""
         return replace(self, query_control=None, query_label="").digest
 
     @cached_property
@@ -91,18 +90,19 @@ class LabelMap:
         return dict(self.names)
 
     def index_of(self, label: str) -> int | None:
-        """Class index of a label in any spelling, whatever its case; None when there is no such class."""
+        """Return the class index of a label in any spelling and case; None when there is no such class."""
         return self._index.get(folded(label))
 
     def class_of(self, region: Mapping[str, Any]) -> int | None:
-        """Class index of the first label of a region that the configuration has; None when it has none of them."""
+        """Return the class index of the first known label of a region; None when no label of it is known."""
         indices = (self.index_of(label) for label in labels_of(region) if isinstance(label, str))
         return next((index for index in indices if index is not None), None)
 
     def writer_of(self, index: int) -> Control | None:
-        """Control that predictions of a class are written with: the first brush, bitmask or polygon control with it.
+        """Return the first brush, bitmask or polygon control that has a class: predictions are written with it.
 
-        None for the unpainted class and for classes that only other controls have.
+        Returns:
+            None for the unpainted class, and for a class that only controls of other kinds have.
         """
         if index == self.unpainted_index:
             return None
@@ -110,11 +110,11 @@ class LabelMap:
         return next((control for control in candidates if self.spelling(control, index) is not None), None)
 
     def spelling(self, control: Control, index: int) -> str | None:
-        """The label by which a control knows a class: Label Studio refuses a prediction that spells it otherwise."""
+        """Return a class as a control spells it, the only spelling that Label Studio accepts; None when it has none."""
         return next((label for label in control.labels if self.index_of(label) == index), None)
 
     def image_reference(self, data: Mapping[str, Any]) -> str | None:
-        """The image's address in a task's data; None when the task has none."""
+        """Return the image's address in a task's data; None when it has none."""
         value: Any = data.get(self.image_variable)
         if value is None:
             value = data
@@ -124,19 +124,19 @@ class LabelMap:
 
 
 def label_map_of(xml: str, settings: Settings) -> LabelMap:
-    """Read a labelling configuration as a project's settings say; what was read last is kept.
+    """Read a labelling configuration with a project's settings. The last 64 results are cached.
 
     Args:
         xml: the project's `label_config`.
 
     Raises:
-        LabelConfigError: as `parse_label_config`.
+        LabelConfigError: see `parse_label_config`.
     """
-    return _kept_label_map(xml, settings.unpainted, settings.query_control)
+    return _cached_label_map(xml, settings.unpainted, settings.query_control)
 
 
 @lru_cache(maxsize=64)
-def _kept_label_map(xml: str, unpainted: Literal["background", "ignore"], query_control: str) -> LabelMap:
+def _cached_label_map(xml: str, unpainted: Literal["background", "ignore"], query_control: str) -> LabelMap:
     return parse_label_config(xml, unpainted=unpainted, query_control=query_control)
 
 
@@ -145,23 +145,23 @@ def parse_label_config(
 ) -> LabelMap:
     """Read a labelling configuration.
 
-    The image is the one that the first segmentation control points to; controls of other images are left out.
+    The first segmentation control decides the image; controls of other images are left out.
 
     Args:
         xml: the project's `label_config`.
-        unpainted: what pixels outside all regions are: the class called "background" (whatever its case), which
-            becomes class 0 when the configuration has none, or ignored.
-        query_control: name of the rectangle control that marks queried regions.
+        unpainted: "background": pixels outside all regions have the class of that name, which becomes class 0 when
+            the configuration has none. "ignore": they are ignored.
+        query_control: name of the rectangle control that marks query regions.
 
     Raises:
-        LabelConfigError: malformed or hostile XML, no control that holds a mask, no image, too many classes.
+        LabelConfigError: malformed or hostile XML, no control that holds a mask, no image, or over 255 classes.
     """
     elements = read_elements(xml)
     candidates = [element for element in elements if element.is_control and element.name != query_control]
     images = {element.name: element for element in elements if element.tag == "image" and element.name}
     chosen, image_name = _chosen(candidates, images)
     if image_name is None:
-        raise LabelConfigError(_nothing_found(elements, query_control))
+        raise LabelConfigError(_no_control(elements, query_control))
     controls = tuple(_control(element, image_name) for element in chosen)
     classes, unpainted_index = _classes(controls, unpainted)
     query = next(
@@ -189,7 +189,7 @@ def _first_label(control: Element) -> str:
 
 
 def _chosen(candidates: list[Element], images: Mapping[str, Element]) -> tuple[list[Element], str | None]:
-    """The readable controls of the first image that has one, and that image's name."""
+    """The readable controls of the first image that has any, and the name of that image."""
     tools = {geometry.lower() for geometry in GEOMETRIES}
     drawn_on = {target for element in candidates if element.tag in tools for target in element.targets}
     image_name: str | None = None
@@ -209,12 +209,12 @@ def _control(element: Element, image_name: str) -> Control:
     return Control(element.name, image_name, _READABLE[element.tag], labels)
 
 
-def _nothing_found(elements: list[Element], query_control: str) -> str:
-    found = [_description(element, query_control) for element in elements if element.is_control]
+def _no_control(elements: list[Element], query_control: str) -> str:
+    controls = [_description(element, query_control) for element in elements if element.is_control]
     wanted = ", ".join(f"<{tag}>" for tag in _READABLE.values() if tag != "Labels")
     return (
         "the labelling configuration has no control that holds a segmentation mask; "
-        f"found: {', '.join(first_few(found)) or 'none'}. Wanted: {wanted} with <Label> tags inside "
+        f"found: {', '.join(first_few(controls)) or 'none'}. Wanted: {wanted} with <Label> tags inside "
         "and toName pointing to an <Image>; predictions need BrushLabels, BitmaskLabels or PolygonLabels"
     )
 
@@ -244,7 +244,7 @@ def _variable(image: Element) -> str:
 
 
 def _classes(controls: tuple[Control, ...], unpainted: str) -> tuple[tuple[str, ...], int]:
-    """Class names in the order of the configuration, and what unpainted pixels are."""
+    """Class names in the order of the configuration, and the value of unpainted pixels."""
     labels = {folded(label): label for control in reversed(controls) for label in reversed(control.labels)}
     order = dict.fromkeys(folded(label) for control in controls for label in control.labels)
     classes = [labels[name] for name in order]
@@ -261,7 +261,7 @@ def _classes(controls: tuple[Control, ...], unpainted: str) -> tuple[tuple[str, 
 
 
 def _names(classes: tuple[str, ...], controls: list[Element]) -> tuple[tuple[str, int], ...]:
-    """Spellings with their class; a class's own name wins over another's alias, value or `predicted_values`."""
+    """Spellings with their class. The name of a class wins over an alias, value or `predicted_values` of another."""
     own = {folded(name): index for index, name in enumerate(classes)}
     names = dict(own)
     for label in (label for control in controls for label in control.labels):

@@ -1,11 +1,11 @@
-"""Label Studio results <-> masks of class indices, (H, W) uint8.
+"""Label Studio results <-> masks of class indices, (H,W) uint8.
 
-Reading paints regions over each other in the order of the result, as the editor shows them.
-`image_rotation` changes nothing: it says how the image was turned on the annotator's screen, while the editor
-stores masks and coordinates of the upright image (seen in Label Studio 1.23.2 with rectangles, brush and bitmask).
+Reading paints regions over each other in the order of the result, as the editor shows them. `image_rotation` is not
+applied: it tells how the image was turned on the annotator's screen, while the editor stores masks and coordinates of
+the upright image (observed in Label Studio 1.23.2 with rectangles, brush and bitmask).
 
-Writing gives one region per class with brush and bitmask controls, and one polygon per connected component (of
-eight neighbours) with polygon controls. Polygons cannot have holes: these are cut open, see `outlines.trace`.
+Writing gives a region per class for brush and bitmask controls, and a polygon per connected component (of eight
+neighbours) for polygon controls. Polygons have no holes: the outline is cut open, see `outlines.trace`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX, Control, LabelMap
 from ml_backend.errors import MaskError, first_few, shown
 
 MAXIMUM_PIXELS: Final = 100_000_000
+"""Pixels of the largest mask that is read."""
 
 _READ_TYPES = frozenset(
     ("brushlabels", "bitmasklabels", "polygonlabels", "ellipselabels", "rectanglelabels", "vectorlabels", "labels")
@@ -39,10 +40,10 @@ class Reading:
     """A mask read from a result.
 
     Attributes:
-        mask: (H, W) uint8, class indices and IGNORE_INDEX.
-        regions: regions painted.
-        vertices: points of the polygons and vectors among them, a measure of the work in them.
-        problems: what was wrong with regions that were skipped, one sentence each.
+        mask: (H,W) uint8, class indices and IGNORE_INDEX.
+        regions: number of painted regions.
+        vertices: number of points of the polygons and vectors among them.
+        problems: why regions were skipped, a sentence each.
     """
 
     mask: Mask
@@ -56,17 +57,17 @@ def read_result(
 ) -> Reading:
     """Paint the regions of an annotation or a prediction.
 
-    Results that are no regions of the project's image (choices, relations, key points, queried rectangles, regions
-    of other images) are passed over; a region that cannot be read is skipped and said in `problems`. Pixels outside
-    all regions get `label_map.unpainted_index`.
+    Other results (choices, relations, key points, query rectangles, regions of other images) are left out. A region
+    that cannot be read is skipped and listed in `problems`. Pixels outside all regions get
+    `label_map.unpainted_index`.
 
     Args:
         result: the `result` of an annotation or prediction.
         label_map: the project's labels.
-        size: (height, width) of the image in pixels; taken from the regions' original_* when None.
+        size: (height, width) of the image in pixels; None: as the regions' original_height and original_width say.
 
     Raises:
-        MaskError: nothing says the size, sizes disagree, or the image is larger than MAXIMUM_PIXELS.
+        MaskError: the size is unknown, sizes disagree, or the image is larger than MAXIMUM_PIXELS.
     """
     regions = mask_regions(result, label_map)
     height, width = _size(regions, size)
@@ -83,22 +84,22 @@ def read_result(
 
 
 def mask_regions(result: Sequence[object], label_map: LabelMap) -> list[_Value]:
-    """The regions of a result that claim to be masks of the project's image, in its order."""
+    """Return the regions of a result that are masks of the project's image by their type and names, in order."""
     return [region for region in result if isinstance(region, Mapping) and _is_region(region, label_map)]
 
 
 def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float = 1.0) -> list[dict[str, Any]]:
-    """Label Studio regions of a mask, as a prediction's `result`; the same mask always gives the same regions.
+    """Return the regions of a mask as a prediction's `result`. The same mask always gives the same regions.
 
     Args:
-        mask: (H, W) uint8, class indices or IGNORE_INDEX. Unpainted and ignored pixels, and classes that no
-            brush, bitmask or polygon control has, are not written.
+        mask: (H,W) uint8, class indices or IGNORE_INDEX. Unpainted and ignored pixels, and classes that no brush,
+            bitmask or polygon control has, are not written.
         label_map: the project's labels.
-        minimum_area: connected components of fewer pixels are left out, and so are smaller holes in polygons.
-        tolerance: pixels by which polygons may be off when simplified; 0 keeps every corner of a pixel.
+        minimum_area: smaller connected components, and smaller holes in polygons, are left out; in pixels.
+        tolerance: how far simplified polygons may be off, in pixels; 0 keeps every corner of a pixel.
 
     Raises:
-        MaskError: the mask has another shape or type, or values that are no classes.
+        MaskError: the mask has another shape or type, or a value that is no class.
     """
     _check(mask, len(label_map.classes))
     height, width = mask.shape
@@ -125,9 +126,16 @@ def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, toleranc
 
 
 def agreement(a: Mask, b: Mask, classes: int) -> float | None:
-    """Mean IoU of two masks, such as pre-annotation and submitted mask, over the classes that either has.
+    """Return the mean IoU of two masks, such as pre-annotation and label, over the classes that occur in them.
 
-    Pixels that are IGNORE_INDEX in one of them are left out. None when no pixel remains.
+    Pixels that are IGNORE_INDEX in either mask are left out.
+
+    Args:
+        a, b: (H,W) uint8, class indices below `classes` and IGNORE_INDEX.
+        classes: number of classes.
+
+    Returns:
+        In [0, 1]; None when no pixel remains.
 
     Raises:
         MaskError: shapes differ, or a value is no class.
@@ -145,42 +153,47 @@ def agreement(a: Mask, b: Mask, classes: int) -> float | None:
 
 
 def confusion(truth: Mask, predicted: Mask, classes: int) -> NDArray[np.int64]:
-    """Count pixels of two masks of one shape, all below `classes`: (C,C), rows are the truth."""
+    """Return the confusion matrix (C,C) int64 of two masks of the same shape; rows are the truth.
+
+    Args:
+        truth, predicted: uint8, all values below `classes`.
+    """
     pairs = truth.ravel().astype(np.intp) * classes + predicted.ravel()
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
 def translated(mask: Mask, classes: Sequence[str], label_map: LabelMap) -> Mask:
-    """Turn indices of other classes into the label map's, by name; a class that it does not have is unpainted.
+    """Return a mask whose indices are those of the label map, by class name.
 
     Args:
-        mask: (H, W) uint8, indices of `classes` and IGNORE_INDEX.
+        mask: (H,W) uint8, indices of `classes` and IGNORE_INDEX.
+        classes: index -> name; classes that the label map does not have become unpainted.
     """
     if tuple(classes) == label_map.classes:
         return mask
     table = np.full(256, label_map.unpainted_index, dtype=np.uint8)
     table[IGNORE_INDEX] = IGNORE_INDEX
     for index, name in enumerate(classes):
-        found = label_map.index_of(name)
-        table[index] = label_map.unpainted_index if found is None else found
+        target = label_map.index_of(name)
+        table[index] = label_map.unpainted_index if target is None else target
     return table[mask]
 
 
 def png_bytes(mask: Mask) -> bytes:
-    """A mask as a greyscale PNG, without loss.
+    """Return a mask (H,W) uint8 as a greyscale PNG of 8 bits, without loss.
 
     Raises:
-        MaskError: the array is no mask.
+        MaskError: the array has another shape or type, or no pixel.
     """
     _check_array(mask)
     return _png(mask)
 
 
 def mask_from_png(data: bytes) -> Mask:
-    """The mask in a PNG of 8 bits: grey values, or the indices of a palette.
+    """Return the mask (H,W) uint8 of a PNG of 8 bits: its grey values, or the indices of its palette.
 
     Raises:
-        MaskError: no PNG, damaged, larger than MAXIMUM_PIXELS, or with several channels.
+        MaskError: it is no PNG, damaged, larger than MAXIMUM_PIXELS, or has several channels.
     """
     image = shapes.open_png(data)
     if image.size[0] * image.size[1] > MAXIMUM_PIXELS:
@@ -203,17 +216,17 @@ def _check(mask: Mask, classes: int) -> None:
 
 
 def _values_of(mask: Mask) -> list[int]:
-    """The values that occur in a mask; NumPy would turn each pixel into 8 bytes to count them."""
+    """Return the values of a mask, ascending. NumPy would turn each pixel into 8 bytes to count them."""
     counts = cv2.calcHist([np.ascontiguousarray(mask)], [0], None, [256], [0, 256])
-    found: list[int] = np.flatnonzero(counts).tolist()
-    return found
+    values: list[int] = np.flatnonzero(counts).tolist()
+    return values
 
 
 # Reading
 
 
 def _is_region(region: _Value, label_map: LabelMap) -> bool:
-    """Whether a result claims to be a mask of our image; whether it can be read is another question."""
+    """Whether type and names of a result say that it is a mask of the project's image."""
     if str(region.get("type")) not in _READ_TYPES:
         return False
     queried = label_map.query_control is not None and region.get("from_name") == label_map.query_control
@@ -238,7 +251,7 @@ def _size(regions: Sequence[_Value], size: tuple[int, int] | None) -> tuple[int,
 
 
 def _painted(mask: Mask, region: _Value, label_map: LabelMap) -> tuple[int, str | None]:
-    """Number of vertices, and what was wrong."""
+    """Paint a region; return the number of its vertices, and what was wrong with it (None: nothing)."""
     try:
         return _paint(mask, region, label_map), None
     except MaskError as error:
@@ -246,7 +259,7 @@ def _painted(mask: Mask, region: _Value, label_map: LabelMap) -> tuple[int, str 
 
 
 def _paint(mask: Mask, region: _Value, label_map: LabelMap) -> int:
-    """Paint one region; the number of its vertices."""
+    """Paint a region; return the number of its vertices."""
     value = region.get("value")
     if not isinstance(value, Mapping):
         raise MaskError("it has no value")
@@ -267,7 +280,7 @@ def _paint(mask: Mask, region: _Value, label_map: LabelMap) -> int:
 def _values(
     pixels: NDArray[np.bool_], control: Control, minimum_area: int, tolerance: float
 ) -> Iterator[dict[str, Any]]:
-    """The values, without labels, of the regions of one class."""
+    """Yield the values, without labels, of the regions of a class."""
     _, components, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
     kept = statistics[:, cv2.CC_STAT_AREA] >= minimum_area
     kept[0] = False  # the component outside all others
@@ -300,7 +313,7 @@ def _bitmask(painted: Mask) -> dict[str, Any]:
 
 
 def _png(pixels: Mask) -> bytes:
-    # Masks are runs of one value: this strategy packs them as tightly as the best level, in a third of the time.
+    # Masks are long runs of equal values: this strategy packs them as tightly as the best level in a third of the time.
     options = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     _, data = cv2.imencode(".png", pixels, options)
     return data.tobytes()

@@ -1,9 +1,8 @@
 """Outlines <-> pixels: pure geometry, in pixels of the image.
 
-Pixel (row, column) is the square from column to column + 1 and from row to row + 1. Points are (N, 2) float64, x
-and y. A pixel belongs to an outline when its centre does, by the non-zero winding rule: that is how the canvas of
-Label Studio's editor fills. (OpenCV's `fillPoly` rounds points to pixels, paints its border on both sides and
-fills by the even-odd rule.)
+Pixel (row, column) is the square from column to column + 1 and from row to row + 1. Points are (N,2) float64, x and y.
+A pixel belongs to an outline when its centre does, by the non-zero winding rule, as in the canvas of Label Studio's
+editor. (OpenCV's `fillPoly` rounds points to pixels, paints the border on both sides and fills by the even-odd rule.)
 """
 
 from __future__ import annotations
@@ -18,16 +17,21 @@ from numpy.typing import NDArray
 from ml_backend.errors import MaskError
 
 MAXIMUM_CROSSINGS: Final = 10_000_000
-"""Bound on the work and memory of one `fill`: rows crossed, added up over all edges."""
+"""Rows that all edges of an outline may cross together: bounds the work and memory of `fill`."""
 
 Points = NDArray[np.float64]
 
 
 def fill(mask: NDArray[np.uint8], points: Points, value: int) -> None:
-    """Set the pixels of a (H, W) mask inside a closed outline to a value; what lies outside the mask is left out.
+    """Set the pixels inside a closed outline to a value; what lies outside the mask is left out.
+
+    Args:
+        mask: (H,W) uint8, changed in place.
+        points: (N,2).
+        value: 0 to 255.
 
     Raises:
-        MaskError: the outline is so long that it cannot have been drawn (see MAXIMUM_CROSSINGS).
+        MaskError: the outline is too long, see MAXIMUM_CROSSINGS.
     """
     row, column, direction = _crossings(points, *mask.shape)
     if not row.size:
@@ -64,32 +68,31 @@ def _crossings(points: Points, height: int, width: int) -> tuple[NDArray[np.intp
 
 
 def trace(region: NDArray[np.uint8], *, tolerance: float, minimum_hole: float) -> Points:
-    """One closed outline along the pixel borders of a connected region, with its holes cut open.
+    """Return a closed outline along the pixel borders of a connected region, with its holes cut open.
 
-    Formats without holes get them by a cut: the outline runs from its nearest point to the hole, once around the
-    hole in the opposite direction, and back along the same line. Filled by either rule, the hole stays open and
-    the cut covers no pixel.
+    A polygon has no holes. So the outline runs from its nearest point to the hole, around the hole in the opposite
+    direction, and back along the same line: filled by either rule, the hole stays open, and the cut covers no pixel.
 
     Args:
-        region: (H, W) uint8, non-zero inside one 8-connected component.
-        tolerance: pixels by which simplifying (Douglas-Peucker) may move the outline; 0 keeps every corner.
-            It is lowered by itself where a small or thin region would lose its shape.
-        minimum_hole: smaller holes, in square pixels, are closed.
+        region: (H,W) uint8, non-zero inside a single 8-connected component.
+        tolerance: how far simplification (Douglas-Peucker) may move the outline, in pixels; 0 keeps every corner.
+            It is lowered where a small or thin region would lose its shape.
+        minimum_hole: smaller holes are closed; in square pixels.
 
     Returns:
-        (N, 2) points, x and y from the upper left corner of `region`; `fill` gives the region back.
+        (N,2) points, x and y from the upper left corner of `region`. With tolerance 0, `fill` gives the region back.
 
     Raises:
         MaskError: the region is empty.
     """
     # At twice the size, each side of a pixel has border pixels of its own, and rounding moves them onto that side.
     doubled = region.repeat(2, axis=0).repeat(2, axis=1)
-    found, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if not found:
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
         raise MaskError("an empty region has no outline")
     outer: Points = np.empty((0, 2))
     holes: list[Points] = []
-    for contour, (_, _, _, parent) in zip(found, hierarchy[0], strict=True):
+    for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
         ring = ((contour[:, 0, :] + 1) // 2).astype(np.int32)
         if parent < 0:
             outer = _oriented(_simplified(ring, tolerance), positive=True)
@@ -123,13 +126,16 @@ def _cut_open(outline: Points, holes: list[Points]) -> Points:
 
 
 def rectangle(x: float, y: float, width: float, height: float, degrees: float) -> Points:
-    """Corners of a rectangle turned clockwise (on screen) about its first corner (x, y)."""
+    """Return the corners (4,2) of a rectangle rotated clockwise, as seen on screen, about its first corner (x, y)."""
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
     return np.array([x, y]) + _turned(corners, degrees)
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float) -> Points:
-    """Points on an ellipse turned clockwise (on screen) about its centre (x, y); never off by more than 0.02 pixels."""
+    """Return points (N,2) of an ellipse rotated clockwise, as seen on screen, about its centre (x, y).
+
+    The outline through them is off by 0.02 pixels at most.
+    """
     steps = 8 + math.ceil(math.pi * math.sqrt(max(radius_x, radius_y, 0) / 0.04))
     angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     points = np.stack([radius_x * np.cos(angle), radius_y * np.sin(angle)], axis=1)
@@ -137,7 +143,7 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float
 
 
 def curve(start: Points, control: Points, second_control: Points, end: Points) -> Points:
-    """A cubic Bézier curve as a chain of (64, 2) points, its end left out. All arguments are (2,)."""
+    """Return 64 points (64,2) of a cubic Bézier curve without its end. All arguments are (2,)."""
     t = np.linspace(0, 1, 64, endpoint=False)[:, None]
     inner = 3 * (1 - t) ** 2 * t * control + 3 * (1 - t) * t**2 * second_control
     points: Points = (1 - t) ** 3 * start + inner + t**3 * end

@@ -1,6 +1,7 @@
-"""Rectangles of the query control <-> boxes: what an annotator is asked to label, and what came back as labelled.
+"""Query rectangles <-> boxes: what an annotator is asked to label, and what was labelled.
 
-Coordinates are percent of the image. A pixel belongs to a rectangle when its centre does, as with every other shape.
+Query rectangles are regions of the query control. Coordinates are percent of the image. A pixel belongs to a rectangle
+when its centre does, as with all other shapes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import MaskError, shown
 
 TYPES: Final = ("rectanglelabels", "rectangle")
+"""Types of query rectangles in results: with a label, and without."""
 _ROUNDING = 1e-6
-"""Share of a pixel by which a value in percent may be off after a way through the editor."""
+"""Fraction of a pixel by which a coordinate may be off after the editor rounded its percentage."""
+_LISTED_PROBLEMS = 5  # the others are counted
 _LARGEST = 1e7
-"""What is farther off, in percent, was not drawn by anybody."""
+"""Largest coordinate, in percent: nobody can draw farther outside."""
 
 _Region = Mapping[str, Any]
 
@@ -29,15 +32,15 @@ class Rectangles:
     """The query rectangles of a result.
 
     Attributes:
-        boxes: clipped to the image, in the order of the result, each once.
-        problems: why others cannot be used, one sentence each.
+        boxes: clipped to the image, in the order of the result, without duplicates.
+        problems: why other rectangles cannot be used, a sentence each.
     """
 
     boxes: tuple[Box, ...] = ()
     problems: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether there were any, usable or not."""
+        """Whether the result has query rectangles, usable or not."""
         return bool(self.boxes or self.problems)
 
 
@@ -48,17 +51,14 @@ def is_query(region: object, label_map: LabelMap) -> bool:
     return region.get("from_name") == label_map.query_control and region.get("type") in TYPES
 
 
-def read_rectangles(
-    result: Sequence[object], label_map: LabelMap, size: tuple[int, int], *, most_problems: int = 5
-) -> Rectangles:
-    """Read the query rectangles of an annotation.
+def read_rectangles(result: Sequence[object], label_map: LabelMap, size: tuple[int, int]) -> Rectangles:
+    """Return the query rectangles of a result.
 
-    One that was turned counts by the largest upright rectangle inside it: what is outside of it nobody checked.
+    A rotated rectangle counts as the largest upright rectangle inside it, since what is outside may be unchecked.
 
     Args:
         result: of an annotation or a prediction.
         size: (height, width) of the image in pixels.
-        most_problems: so many are told one by one, the others as a number.
     """
     boxes: dict[Box, None] = {}
     problems: list[str] = []
@@ -68,40 +68,44 @@ def read_rectangles(
                 boxes.setdefault(_box(region, size))
             except MaskError as error:
                 problems.append(f"rectangle {shown(region.get('id'))}: {error}")
-    if len(problems) > most_problems:
-        problems[most_problems:] = [f"and {len(problems) - most_problems} more rectangles that cannot be used"]
+    rest = len(problems) - _LISTED_PROBLEMS
+    if rest > 0:
+        problems[_LISTED_PROBLEMS:] = [f"and {rest} more rectangles that cannot be used"]
     return Rectangles(tuple(boxes), tuple(problems))
 
 
 def labelled_boxes(
     result: Sequence[object], label_map: LabelMap, size: tuple[int, int], *, was_asked: Callable[[], bool]
 ) -> Rectangles:
-    """Return the rectangles inside which an annotation is a label; no boxes: it is one of the whole image.
+    """Return the rectangles inside which an annotation is a label; without boxes, the whole image is labelled.
 
     Args:
-        was_asked: tells whether the annotator was shown rectangles.
+        result: of the annotation.
+        size: (height, width) of the image in pixels.
+        was_asked: returns whether the annotator was shown rectangles; only called when the result has none.
 
     Raises:
-        MaskError: nothing tells which pixels were checked: predicted ones must not become labels unseen.
+        MaskError: it is unknown which pixels were checked: predicted pixels must not become labels unseen.
     """
-    found = read_rectangles(result, label_map, size)
-    if found.boxes:
-        return found
+    rectangles = read_rectangles(result, label_map, size)
+    if rectangles.boxes:
+        return rectangles
     remedy = f"Draw a rectangle with {label_map.query_control!r} around what is labelled (around all of the image, too)"
-    if found.problems:
-        raise MaskError(f"none of its rectangles can be used ({'; '.join(found.problems)}). {remedy}.")
+    if rectangles.problems:
+        raise MaskError(f"none of its rectangles can be used ({'; '.join(rectangles.problems)}). {remedy}.")
     if was_asked():
         raise MaskError(
             "it was to be labelled inside rectangles, and returns none: what was checked is not known."
             f" {remedy}, or delete the annotation and label the task again"
         )
-    return found
+    return rectangles
 
 
 def write_rectangles(boxes: Iterable[Box], label_map: LabelMap, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Return boxes as regions that annotators see and cannot change; `read_rectangles` gives the same boxes back.
+    """Return boxes as regions that annotators see and cannot change; `read_rectangles` returns the same boxes.
 
     Args:
+        boxes: inside the image.
         label_map: of a configuration with a query control.
         size: (height, width) of the image in pixels.
     """
@@ -132,7 +136,7 @@ def write_rectangles(boxes: Iterable[Box], label_map: LabelMap, size: tuple[int,
 
 
 def stated_size(result: Sequence[object], label_map: LabelMap) -> tuple[int, int] | None:
-    """Return the (height, width) that the query rectangles of a result tell; None where none does."""
+    """Return the (height, width) of the image that the query rectangles of a result state; None without any."""
     for region in result:
         if isinstance(region, Mapping) and is_query(region, label_map):
             try:
@@ -143,16 +147,16 @@ def stated_size(result: Sequence[object], label_map: LabelMap) -> tuple[int, int
     return None
 
 
-def overlap(one: Iterable[Box], others: Iterable[Box]) -> bool:
-    """Whether a box of the one shares a pixel with a box of the others."""
-    there = list(others)
+def overlap(boxes: Iterable[Box], others: Iterable[Box]) -> bool:
+    """Whether any of the boxes shares a pixel with any of the others."""
+    others = list(others)
     return any(
         a.left < b.left + b.width
         and b.left < a.left + a.width
         and a.top < b.top + b.height
         and b.top < a.top + a.height
-        for a in one
-        for b in there
+        for a in boxes
+        for b in others
     )
 
 
@@ -184,13 +188,13 @@ def _check_size(region: _Region, size: tuple[int, int]) -> None:
 
 
 def _pixels(first: float, last: float, length: int) -> tuple[int, int]:
-    """Return the first pixel whose centre is inside, and the one after the last."""
+    """Return the first pixel whose centre is inside, and the pixel after the last."""
     start, stop = (math.ceil(min(max(end, 0.0), length) - 0.5 - _ROUNDING) for end in (first, last))
     return start, stop
 
 
 def _upright(x: float, y: float, width: float, height: float, degrees: float) -> tuple[float, float, float, float]:
-    """Return left, top, right, bottom of the largest upright rectangle inside one that is turned about its corner."""
+    """Return left, top, right, bottom of the largest upright rectangle inside a rectangle rotated about its corner."""
     if degrees % 360 == 0:
         return x, y, x + width, y + height
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
@@ -206,7 +210,7 @@ def _upright(x: float, y: float, width: float, height: float, degrees: float) ->
 
 
 def _inscribed(width: float, height: float, sine: float, cosine: float) -> tuple[float, float]:
-    """Return width and height of the upright rectangle of the largest area inside one turned about its centre."""
+    """Return width and height of the largest upright rectangle inside a rectangle rotated about its centre."""
     longer, shorter = max(width, height), min(width, height)
     if shorter <= 2 * sine * cosine * longer or abs(sine - cosine) < 1e-9:
         # Two of its corners touch the longer sides, in the middle between the shorter ones.

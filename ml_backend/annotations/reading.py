@@ -1,4 +1,7 @@
-"""What an annotation is compared with: the mask that its annotator started from, and the boxes that were asked for."""
+"""Relates the mask of an annotation to what its annotator was shown: agreement, boxes, and the starting mask.
+
+`masks` paints the mask itself; `query_regions` reads the boxes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,18 @@ from ml_backend.annotations.voting import Annotation
 
 
 def agreement_with(before: bytes | None, mask: masks.Mask, label_map: LabelMap) -> float | None:
-    """Return the agreement (mean IoU) of a mask (H,W) with the one that was shown, a PNG; None where none fits it."""
+    """Return the agreement of a label with the mask that was shown.
+
+    Args:
+        before: the mask that was shown, a PNG of class indices; None when it is unknown.
+        mask: (H,W) uint8, the label.
+
+    Returns:
+        Mean IoU in [0, 1]; None when no mask is known, its size differs, or no pixel is known in both.
+
+    Raises:
+        MaskError: `before` is no PNG of class indices of the label map.
+    """
     if before is None:
         return None
     shown = masks.mask_from_png(before)
@@ -22,7 +36,7 @@ def agreement_with(before: bytes | None, mask: masks.Mask, label_map: LabelMap) 
 
 
 def inside_boxes(mask: masks.Mask, boxes: Sequence[Box]) -> masks.Mask:
-    """Take what is outside of the boxes out of a mask; without boxes it stays as it is."""
+    """Return a mask (H,W) uint8 with IGNORE_INDEX outside of the boxes; the same mask when there are no boxes."""
     size = (mask.shape[0], mask.shape[1])
     return np.where(covered_pixels(boxes, size), mask, IGNORE_INDEX).astype(np.uint8) if boxes else mask
 
@@ -35,12 +49,19 @@ def starting_mask(
     size: tuple[int, int],
     label_map: LabelMap,
 ) -> masks.Mask | None:
-    """Return the mask that an annotator started from, (H,W); None where it is not known (any more).
+    """Return the mask that an annotator started from.
 
     Args:
-        before: the mask that was shown, a PNG of class indices, where it is kept.
-        was_masked: whether the version that was shown carries masks; None where no version is known.
+        annotation: Label Studio's.
+        before: the mask that was shown, a PNG of class indices; None when it is not stored.
+        was_masked: whether predictions of the version that was shown carry masks; None when no version is known.
         size: (height, width) of the image.
+
+    Returns:
+        (H,W) uint8, unpainted when the annotator started from nothing; None when it is unknown.
+
+    Raises:
+        MaskError: `before` is no PNG of a mask.
     """
     if before is not None:
         mask = masks.mask_from_png(before)

@@ -1,7 +1,7 @@
-"""The shape in one region's `value` -> pixels of a mask.
+"""The shape in a region's `value` -> pixels of a mask.
 
-Coordinates are percent of the image; shapes are turned in pixels, since an image whose sides differ has another
-scale along each. A pixel is painted when at least half of it (brush) or its centre (outlines) is covered.
+Coordinates are percent of the image. Shapes are rotated in pixels, since percent have another scale along each side. A
+pixel is painted when at least half of it (brush) or its centre (outlines) is covered.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ml_backend.annotations.fields import number_in
 from ml_backend.errors import MaskError, shown
 
 MAXIMUM_VERTICES: Final = 100_000
+"""Points of the longest polygon that is read."""
 PNG_PREFIX: Final = "data:image/png;base64,"
-_MAXIMUM_PERCENT = 100_000  # of the image's side: what is farther off was not drawn by anybody
+_MAXIMUM_PERCENT = 100_000  # of the image's side: nobody can draw farther outside
 
 Mask = NDArray[np.uint8]
 Value = Mapping[str, Any]
@@ -30,19 +31,19 @@ Value = Mapping[str, Any]
 def paint(mask: Mask, value: Value, index: int) -> int:
     """Set the pixels of a region to a class index; what lies outside the image is left out.
 
-    Which shape it is shows in what the value contains, not in the region's type: a region labelled by `<Labels>`
-    has the type "labels" whatever its shape.
+    The keys of the value tell the shape. The region's type does not: regions of `<Labels>` have the type "labels"
+    whatever their shape.
 
     Args:
-        mask: (H, W) uint8, changed in place; unchanged when an error is raised.
+        mask: (H,W) uint8, changed in place; unchanged when an error is raised.
         value: the region's `value` in Label Studio's format.
-        index: what to write.
+        index: the class index, 0 to 255.
 
     Returns:
-        Number of vertices that were drawn: of polygons and vectors, else 0.
+        Number of vertices of a polygon or vector; 0 for other shapes.
 
     Raises:
-        MaskError: no known shape, a damaged one, one without area, or a bitmask of another size.
+        MaskError: the shape is unknown, damaged or without area, or the size of a bitmask differs.
     """
     painter = next((painter for key, painter in _PAINTERS if key in value), None)
     if painter is None:
@@ -51,10 +52,10 @@ def paint(mask: Mask, value: Value, index: int) -> int:
 
 
 def vertices(value: Value) -> outlines.Points | None:
-    """The points of a polygon or vector, (N, 2) x and y in percent of the image; None for other shapes.
+    """Return the points of a polygon or vector, (N,2) float64, x and y in percent of the image; None for other shapes.
 
     Raises:
-        MaskError: they are no pairs of numbers.
+        MaskError: they are no pairs of numbers, too many, or too far outside.
     """
     if "points" in value:
         return _points(value["points"])
@@ -64,10 +65,10 @@ def vertices(value: Value) -> outlines.Points | None:
 
 
 def open_png(data: bytes) -> Image.Image:
-    """A PNG whose header is read and whose pixels are not, so that its size can be checked first.
+    """Return a PNG of which only the header is read, so that its size can be checked before it is decoded.
 
     Raises:
-        MaskError: it is none.
+        MaskError: it is no PNG.
     """
     try:
         return Image.open(io.BytesIO(data), formats=("PNG",))
@@ -76,7 +77,11 @@ def open_png(data: bytes) -> Image.Image:
 
 
 def load_png(image: Image.Image) -> Image.Image:
-    """The same with its pixels."""
+    """Decode an image of `open_png`, and return it.
+
+    Raises:
+        MaskError: it is damaged.
+    """
     try:
         image.load()
     except (OSError, ValueError, SyntaxError) as error:
@@ -177,7 +182,7 @@ def _points(pairs: object) -> outlines.Points:
 
 
 def _percent(value: Value, key: str) -> float:
-    """A coordinate or length as a share of the image's side."""
+    """Return a coordinate or length as a fraction of the image's side."""
     return number_in(value, key, -_MAXIMUM_PERCENT, _MAXIMUM_PERCENT) / 100
 
 
@@ -198,7 +203,7 @@ def _positions(vertices: Sequence[Value]) -> outlines.Points:
 
 
 def _chained(vertices: Sequence[Value]) -> Sequence[Value]:
-    """Vertices in drawing order: `prevPointId` tells it where they form one chain, else the list does."""
+    """Return vertices in drawing order: by `prevPointId` when that links all of them, else in the order of the list."""
     following = {str(vertex["prevPointId"]): vertex for vertex in vertices if vertex.get("prevPointId") is not None}
     chain = list(vertices[:1])
     while len(chain) < len(vertices):
@@ -218,7 +223,7 @@ def _segments(vertices: Sequence[Value], corners: outlines.Points) -> Iterator[o
         if leaving is None and arriving is None:
             yield start[None]
         else:
-            # Where one end has no handle, the editor puts one on the straight line, 30 % from that end.
+            # Where an end has no handle, the editor puts it on the straight line, 30 % from that end.
             leaving = start + 0.3 * (end - start) if leaving is None else leaving
             arriving = end - 0.3 * (end - start) if arriving is None else arriving
             yield outlines.curve(start, leaving, arriving, end)

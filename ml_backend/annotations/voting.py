@@ -1,4 +1,4 @@
-"""Which annotations of a task count, and what several annotators say together."""
+"""Chooses the annotations of a task that count, and combines the masks of several annotators by majority."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ Annotation = Mapping[str, Any]
 
 
 def annotations_that_count(annotations: Iterable[Annotation], policy: Policy) -> list[Annotation]:
-    """Return the annotations that make a task's label, the newest first; none where nobody submitted one.
+    """Return the annotations that make the label of a task, the newest first; an empty list when nobody submitted any.
 
-    Skips never count. The first one is that whose id and lead time are recorded.
+    Skips never count. Id and lead time of the label are those of the first annotation.
 
     Args:
-        annotations: of one task.
-        policy: "newest": the newest one. "ground_truth": the newest ground truth, without one the newest.
-            "majority": the newest ground truth alone, without one the newest of each annotator.
+        annotations: all annotations of a task.
+        policy: "newest": only the newest counts. "ground_truth": only the newest ground truth, or the newest when
+            there is none. "majority": only the newest ground truth, or the newest of each annotator when there is none.
 
     >>> first = {"id": 1, "completed_by": 7, "updated_at": "1", "ground_truth": True}
     >>> second = {"id": 2, "completed_by": 8, "updated_at": "2"}
-    >>> [[one["id"] for one in annotations_that_count([first, second], policy)] for policy in ("newest", "majority")]
-    [[2], [1]]
+    >>> [row["id"] for row in annotations_that_count([first, second], "newest")]
+    [2]
+    >>> [row["id"] for row in annotations_that_count([first, second], "majority")]
+    [1]
     """
-    newest_first = sorted((one for one in annotations if not one.get("was_cancelled")), key=_age, reverse=True)
-    truths = [one for one in newest_first if one.get("ground_truth")]
+    submitted = (row for row in annotations if not row.get("was_cancelled"))
+    newest_first = sorted(submitted, key=_age, reverse=True)
+    truths = [row for row in newest_first if row.get("ground_truth")]
     if policy != "newest" and truths:
         return truths[:1]
     return _newest_of_each(newest_first) if policy == "majority" else newest_first[:1]
@@ -41,13 +44,12 @@ def annotations_that_count(annotations: Iterable[Annotation], policy: Policy) ->
 def majority(masks: Sequence[Mask], votes: Sequence[NDArray[np.bool_] | None] = ()) -> Mask:
     """Return the mask (H,W) that most of the masks agree on, pixel by pixel.
 
-    A tie goes to the newest of the tied masks. IGNORE_INDEX is an opinion like any class: a pixel that most leave out
-    is left out.
+    The newest of tied masks wins. IGNORE_INDEX counts as a value like any class.
 
     Args:
-        masks: (H,W) uint8 each, the newest first, one per annotator.
-        votes: (H,W) bool for each mask, the pixels that its annotator was asked about; None (or no entry): all.
-            A pixel that nobody was asked about is IGNORE_INDEX.
+        masks: (H,W) uint8, one per annotator, the newest first.
+        votes: for each mask the pixels that its annotator was asked about, (H,W) bool; None or no entry: all pixels.
+            Pixels that nobody was asked about become IGNORE_INDEX.
 
     Raises:
         MaskError: no mask, or masks of different sizes.
@@ -75,10 +77,10 @@ def _age(annotation: Annotation) -> tuple[str, int]:
 
 
 def _newest_of_each(newest_first: Iterable[Annotation]) -> list[Annotation]:
-    """Keep one annotation per annotator; one of an annotator who is not known (any more) stands alone."""
+    """Keep the newest annotation of each annotator, and every annotation whose annotator is unknown."""
     kept: dict[object, Annotation] = {}
-    for one in newest_first:
-        who = one.get("completed_by")
-        who = who.get("id") if isinstance(who, Mapping) else who
-        kept.setdefault(("unknown", one["id"]) if who is None else who, one)
+    for annotation in newest_first:
+        annotator = annotation.get("completed_by")
+        annotator = annotator.get("id") if isinstance(annotator, Mapping) else annotator
+        kept.setdefault(("unknown", annotation["id"]) if annotator is None else annotator, annotation)
     return list(kept.values())

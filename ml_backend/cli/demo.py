@@ -31,26 +31,25 @@ def annotate(
 
     services = open_services(load_settings())
     truth = open_truth(masks)
-    known = services.store.project(project)
-    settings = services.settings.for_project(known.extra_params if known else None)
-    xml = str(services.client.project(project)["label_config"])
-    label_map = label_map_of(xml, settings)
+    connected = services.store.project(project)
+    settings = services.settings.for_project(connected.extra_params if connected else None)
+    label_map = label_map_of(str(services.client.project(project)["label_config"]), settings)
     annotator = SimulatedAnnotator(services.client, project, truth, label_map)
     with progress_bar() as bar:
         line = bar.add_task("labelling", total=count)
         done = annotator.annotate(count, progress=lambda _: bar.advance(line))
-    good = [one for one in done if not one.error]
-    scores = [one.agreement for one in good if one.agreement is not None]
-    mean = sum(scores) / len(scores) if scores else None
+    submitted = [task for task in done if not task.error]
+    agreements = [task.agreement for task in submitted if task.agreement is not None]
+    mean = sum(agreements) / len(agreements) if agreements else None
     if as_json:
-        rows = [{"task": one.task, "agreement": one.agreement, "error": one.error} for one in done]
-        typer.echo(json.dumps({"submitted": len(good), "agreement": mean, "tasks": rows}, indent=1))
+        rows = [{"task": task.task, "agreement": task.agreement, "error": task.error} for task in done]
+        typer.echo(json.dumps({"submitted": len(submitted), "agreement": mean, "tasks": rows}, indent=1))
     else:
         agreed = "" if mean is None else f", mean IoU of pre-annotation and mask {mean:.3f}"
-        console.print(f"Submitted {len(good)} of {count} masks{agreed}.")
+        console.print(f"Submitted {len(submitted)} of {count} masks{agreed}.")
         if len(done) < count:
             console.print("Label Studio has no task left.")
-    failed = [one for one in done if one.error]
+    failed = [task for task in done if task.error]
     if failed:
         raise NextmaskError(f"{len(failed)} tasks could not be labelled; task {failed[0].task}: {failed[0].error}")
 

@@ -14,8 +14,7 @@ from ml_backend.cli.console import console, errors, reconcile_now
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.passed_over import StreamCounts
-from ml_backend.projects.passed_over import keep as keep_tasks
+from ml_backend.projects.passed_over import StreamCounts, return_to_pool
 from ml_backend.projects.services import open_services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
@@ -63,22 +62,22 @@ def status(
 ) -> None:
     """Show labels, versions, queue and errors."""
     services = open_services(load_settings())
-    wanted = [project] if project is not None else [one.id for one in services.store.projects()]
-    found = [project_status(services.settings, services.store, one) for one in wanted]
+    ids = [project] if project is not None else [known.id for known in services.store.projects()]
+    statuses = [project_status(services.settings, services.store, project_id) for project_id in ids]
     if as_json:
-        shown: Any = found[0].as_json() if project is not None else [one.as_json() for one in found]
-        typer.echo(json.dumps(shown, indent=1))
+        rows = [item.as_json() for item in statuses]
+        typer.echo(json.dumps(rows if project is None else rows[0], indent=1))
         return
     if project is None:
         for gone in services.store.gone_projects():
             console.print(gone_text(services.settings, gone), markup=False)
-    if not found:
+    if not statuses:
         console.print("No project is connected. Run: nextmask connect PROJECT")
         return
-    console.print(_status_table(found))
-    for one in found:
-        _print_sentences(one)
-        _print_errors(one)
+    console.print(_status_table(statuses))
+    for item in statuses:
+        _print_sentences(item)
+        _print_errors(item)
 
 
 @commands.command()
@@ -116,7 +115,7 @@ def keep(
     """Return tasks that stream mode passed over to the pool."""
     services = open_services(load_settings())
     known_project(services.settings, services.store, project)
-    keep_tasks(services.client, services.store, project, tasks)
+    return_to_pool(services.store, services.client, project, tasks)
     services.store.wake(project)
     console.print(f"Returned to the pool: {len(set(tasks))}.")
 
@@ -163,16 +162,16 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: a pair has no "=".
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigurationError(f"--set {pair!r} is not of the form KEY=VALUE, such as strategy=entropy.")
         try:
-            found[key] = json.loads(value)
+            settings[key] = json.loads(value)
         except ValueError:
-            found[key] = value
-    return found
+            settings[key] = value
+    return settings
 
 
 def _offer_query_control(project: int) -> bool:
@@ -196,21 +195,35 @@ def _report(changes: list[str], nothing: str) -> None:
         console.print(nothing)
 
 
-def _status_table(found: list[Status]) -> Table:
-    """One column per project: twelve facts do not fit side by side."""
-    table = Table("", *[escape(f"{one.project} {one.title}") for one in found])
-    rows = []
-    for one in found:
-        state = f"{one.state} ({one.done}/{one.total})" if one.total and one.state != "waiting" else one.state
-        if one.state == "waiting" and one.pool == 0:
-            state = "waiting (nothing left to label)"
-        cells = [state, escape(one.strategy), one.version or "none", one.labels]
-        cells += [one.trained_labels, _number(one.held_out_miou), _number(one.agreement), one.pool, one.queue]
-        rows.append([*map(str, [*cells, one.skipped, _stream(one.stream), len(one.errors)])])
-    names = "state,strategy,version,labels,trained on,held-out mIoU,agreement,pool,queue,skipped,stream,errors"
-    for name, values in zip(names.split(","), zip(*rows, strict=True), strict=True):
-        table.add_row(name, *values)
+def _status_table(statuses: list[Status]) -> Table:
+    """Return a table with a column per project: twelve facts do not fit side by side."""
+    table = Table("", *[escape(f"{status.project} {status.title}") for status in statuses])
+    columns = list(map(_status_cells, statuses))
+    for name in columns[0]:
+        table.add_row(name, *[str(column[name]) for column in columns])
     return table
+
+
+def _status_cells(status: Status) -> dict[str, object]:
+    state = status.state
+    if state == "waiting" and status.pool == 0:
+        state = "waiting (nothing left to label)"
+    elif state != "waiting" and status.total:
+        state = f"{state} ({status.done}/{status.total})"
+    return {
+        "state": state,
+        "strategy": escape(status.strategy),
+        "version": status.version or "none",
+        "labels": status.labels,
+        "trained on": status.trained_labels,
+        "held-out mIoU": _number(status.held_out_miou),
+        "agreement": _number(status.agreement),
+        "pool": status.pool,
+        "queue": status.queue,
+        "skipped": status.skipped,
+        "stream": _stream(status.stream),
+        "errors": len(status.errors),
+    }
 
 
 def _stream(counts: StreamCounts | None) -> str:
@@ -220,19 +233,19 @@ def _stream(counts: StreamCounts | None) -> str:
     return f"kept {counts.kept}, passed over {counts.passed}, returned {counts.returned}, threshold {threshold}"
 
 
-def _print_sentences(one: Status) -> None:
-    effort = [one.effort.sentence] if one.effort else []
-    advice = one.advice.sentences if one.advice else ()
-    for sentence in (*filter(None, [one.notice]), *advice, *effort, *one.hints):
-        console.print(f"{one.project}: {sentence}", highlight=False, markup=False)
+def _print_sentences(status: Status) -> None:
+    effort = [status.effort.sentence] if status.effort else []
+    advice = status.advice.sentences if status.advice else ()
+    for sentence in (*filter(None, [status.notice]), *advice, *effort, *status.hints):
+        console.print(f"{status.project}: {sentence}", highlight=False, markup=False)
 
 
-def _print_errors(one: Status) -> None:
-    for count, (where, message) in enumerate(one.errors.items()):
+def _print_errors(status: Status) -> None:
+    for count, (where, message) in enumerate(status.errors.items()):
         if count == _SHOWN_ERRORS:
-            errors.print(f"… and {len(one.errors) - _SHOWN_ERRORS} more (--json lists all)")
+            errors.print(f"… and {len(status.errors) - _SHOWN_ERRORS} more (--json lists all)")
             return
-        errors.print(f"[red]{one.project}, {where}:[/red] {escape(message)}", highlight=False)
+        errors.print(f"[red]{status.project}, {where}:[/red] {escape(message)}", highlight=False)
 
 
 def _version_row(version: Version, current: Version | None) -> dict[str, Any]:

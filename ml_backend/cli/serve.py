@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import SecretStr
@@ -17,6 +17,9 @@ from ml_backend.errors import ConfigurationError
 from ml_backend.settings import Settings, load_settings
 from ml_backend.system.logs import configure, hide
 from ml_backend.system.memory import share_heaps
+
+if TYPE_CHECKING:
+    from ml_backend.server.worker_process import WorkerProcess
 
 commands = typer.Typer()
 _GRACE_SECONDS = 5
@@ -30,16 +33,25 @@ def serve(
     worker: Annotated[bool, typer.Option(help="Run a worker beside the server.")] = True,
 ) -> None:
     """Run the server that Label Studio talks to, and a worker beside it."""
-    import uvicorn
-
-    from ml_backend.learning.networks import check_network
-    from ml_backend.learning.ranking import make_strategy
-    from ml_backend.server.app import create_app
     from ml_backend.server.worker_process import WorkerProcess
 
     settings = load_settings(host=host, port=port)
     configure_logging(settings)
     share_heaps()
+    _check(settings)
+    has_started = _run_server(settings, WorkerProcess(settings) if worker else None)
+    _end(0 if has_started else _NOT_STARTED)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse settings that a server cannot work with, before anything is started.
+
+    Raises:
+        ConfigurationError: what is wrong, and what to do.
+    """
+    from ml_backend.learning.networks import check_network
+    from ml_backend.learning.ranking import make_strategy
+
     settings.check_serving()
     if not settings.label_studio_api_key.get_secret_value():
         raise ConfigurationError(
@@ -48,7 +60,14 @@ def serve(
     make_strategy(settings.strategy, settings.strategy_options)
     check_network(settings.architecture, settings.encoder, settings.network_options)
     _check_port(settings)
-    child = WorkerProcess(settings) if worker else None
+
+
+def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
+    """Serve until a signal comes; return whether the server had started."""
+    import uvicorn
+
+    from ml_backend.server.app import create_app
+
     application = create_app(settings, worker=child)
 
     class Server(uvicorn.Server):
@@ -74,7 +93,7 @@ def serve(
         server.run()
     except KeyboardInterrupt:
         _end(_INTERRUPTED)
-    _end(0 if server.started else _NOT_STARTED)
+    return server.started
 
 
 @commands.command()
@@ -109,7 +128,7 @@ def _end(code: int) -> NoReturn:
 
 
 def _check_port(settings: Settings) -> None:
-    """Say it before a worker is started that a port cannot be had."""
+    """Raise before a worker is started where the port is in use or not ours."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

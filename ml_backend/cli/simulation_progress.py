@@ -54,7 +54,7 @@ class Display:
 
     def expect(self, plan: Plan, dataset: Dataset, runs: Sequence[Run], jobs: int) -> None:
         """Say what is going to be trained."""
-        self._total = sum(1 if one.contender.name == FULL else plan.rounds + 1 - one.done for one in runs)
+        self._total = sum(1 if run.contender.name == FULL else plan.rounds + 1 - run.done for run in runs)
         pool, measured = splits(plan, dataset)
         self._say(
             f"{dataset.name}: {len(pool)} images can be labelled, {len(measured)} measure. {self._total} networks are "
@@ -63,7 +63,7 @@ class Display:
         self._started = time.monotonic()
 
     def reading(self, what: str, done: int, total: int) -> None:
-        """Show how many images were read; the training starts after the last one."""
+        """Show how many images were read; the training starts after the last image."""
         if self._done:
             return  # a second process that is still reading
         self._bar.update(self._line, description=what, completed=done, total=total)
@@ -88,7 +88,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """A time as text.
+    """Return a time as text.
 
     >>> duration(42.4), duration(125), duration(7260)
     ('42 s', '2:05 min', '2:01 h')
@@ -101,15 +101,16 @@ def duration(seconds: float) -> str:
 
 
 def summary(analysis: Analysis) -> Table:
-    """The strategies of a data set, the best area first, with what they took to the target."""
+    """Return a table of the strategies of a data set, the best area first, with the effort to the target."""
     table = Table(title=escape(f"{analysis.dataset}: {_reference(analysis)}"), title_justify="left")
     table.add_column("strategy", overflow="fold")
     effort = f"{analysis.axis} to {percent(analysis.target)}"
     for header in ("seeds", "mean mIoU", effort, f"{_TIMES} random's", "runs/h"):
         table.add_column(header, justify="right")
-    for one in analysis.standings:
-        table.add_row(*_cells(analysis, one))
-    if any((found := one.efforts[analysis.axis]) and found.reached < found.seeds for one in analysis.standings):
+    for standing in analysis.standings:
+        table.add_row(*_cells(analysis, standing))
+    efforts = [standing.efforts[analysis.axis] for standing in analysis.standings]
+    if any(effort is not None and effort.reached < effort.seeds for effort in efforts):
         table.caption = "* not reached in every seed; where it was not, the whole data set is counted"
         table.caption_justify = "left"
     return table
@@ -121,11 +122,11 @@ def _reference(analysis: Analysis) -> str:
     return f"mIoU {miou(analysis.reference.miou)} with all labels"
 
 
-def _cells(analysis: Analysis, one: Standing) -> list[str]:
-    effort = one.efforts[analysis.axis]
-    speed = one.seconds.runs_per_hour
-    area = one.area[analysis.axis]
-    cells = [escape(one.strategy), str(one.seeds), UNKNOWN if area is None else f"{area.mean:.3f}"]
+def _cells(analysis: Analysis, standing: Standing) -> list[str]:
+    effort = standing.efforts[analysis.axis]
+    speed = standing.seconds.runs_per_hour
+    area = standing.area[analysis.axis]
+    cells = [escape(standing.strategy), str(standing.seeds), UNKNOWN if area is None else f"{area.mean:.3f}"]
     if effort is None:
         cells += [UNKNOWN, UNKNOWN]
     else:

@@ -38,7 +38,7 @@ class Submission:
     Attributes:
         task: id.
         image: as the task refers to it.
-        agreement: mean IoU between the pre-annotation and the true mask; None when the task came without one.
+        agreement: mean IoU between the pre-annotation and the true mask; None without a pre-annotation.
         seconds: wall-clock time from asking for the task to the answer to its submission.
         lead_time: simulated drawing time in seconds, as submitted; None when nothing was submitted.
         error: why nothing was submitted; empty otherwise.
@@ -59,7 +59,7 @@ class SimulatedAnnotator:
     """
 
     def __init__(self, client: LabelStudio, project_id: int, truth: Truth, label_map: LabelMap) -> None:
-        """Remembers where to work: the client's user is the one who annotates."""
+        """Remembers where to work; annotations are made by the client's user."""
         self._client, self._project_id, self._truth, self._label_map = client, project_id, truth, label_map
 
     def annotate(self, count: int, progress: Callable[[Submission], None] | None = None) -> list[Submission]:
@@ -102,7 +102,7 @@ class SimulatedAnnotator:
         """Submits the true mask of one task."""
         image = self._image(task)
         true_mask = self._truth.read(self._truth.find(image), self._label_map)
-        prediction = next(iter(task.get("predictions") or ()), None)  # the editor, too, starts from the first one
+        prediction = next(iter(task.get("predictions") or ()), None)  # the editor starts from the first, too
         shown = prediction is not None and shows_masks(str(prediction.get("model_version", "")))
         shown_regions = [] if prediction is None else list(prediction["result"])
         before = self._pre_annotation(shown_regions, true_mask)
@@ -150,7 +150,7 @@ class SimulatedAnnotator:
         try:
             self._client.skip_task(task_id)
         except LabelStudioError:
-            return  # the next failure tells: it has the same cause, and the third one stops the run
+            return  # the next failure tells: it has the same cause, and the third failure stops the run
 
 
 def _origin(region: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:

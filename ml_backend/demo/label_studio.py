@@ -166,7 +166,7 @@ class LabelStudioHost:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError as error:
-                # One that was just stopped may have children that are still going.
+                # A Label Studio that was just stopped may have children that still run.
                 if time.monotonic() > deadline:
                     raise ConfigurationError(
                         f"another Label Studio uses the folder {self.folder}: stop it or take another folder"
@@ -179,7 +179,7 @@ class LabelStudioHost:
         leash = [sys.executable, "-I", str(_LEASH), str(os.getpid())]
         command = [str(self.command.absolute()), "start", "--no-browser"]
         address = ["--internal-host", _LOOPBACK, "--port", str(self.port)]
-        return subprocess.Popen(  # noqa: S603 - an argument list; the program is the one that the user chose
+        return subprocess.Popen(  # noqa: S603 - an argument list; the program that the user chose
             [*leash, *command, *address],
             cwd=self.folder,
             env=self.environment(),
@@ -251,10 +251,10 @@ def find_label_studio(option: Path | None = None) -> Path:
         program = place / ENVIRONMENT / "bin" / "label-studio"
         if program.is_file() and os.access(program, os.X_OK):
             return program
-    found = shutil.which("label-studio")
-    if found is None:
+    in_path = shutil.which("label-studio")
+    if in_path is None:
         raise ConfigurationError(f"Label Studio is not installed: {_how_to_install()}")
-    return Path(found).absolute()
+    return Path(in_path).absolute()
 
 
 def free_port() -> int:

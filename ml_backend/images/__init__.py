@@ -1,1 +1,1 @@
-"""Images of tasks: fetched from where they are, decoded, and kept in a cache."""
+"""Images of tasks: references, allowed hosts, decoding, and a cache on disk."""

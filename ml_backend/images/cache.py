@@ -1,14 +1,6 @@
-"""Images: fetched once, verified, decoded the same way everywhere, bounded on disk.
+"""A cache of images on disk: fetched once, verified, and bounded in size.
 
-Decoding gives (H, W, 3) uint8 RGB with the EXIF orientation applied, whatever the file holds:
-
-- more than 8 bits of grey (and floating point): stretched so that the 0.1th and 99.9th percentile become 0 and 255.
-  Sensors put 10 or 12 bits into 16, so dividing by 256 would leave such images almost black.
-- more than 8 bits per colour: the upper 8 bits, as browsers show them.
-- transparent pixels: laid over white, as the page behind the editor is.
-- several pages or frames: the first.
-
-Formats are PNG, JPEG, TIFF, WebP and BMP, all decoded by Pillow.
+`decoding` says which formats are read, and how they become RGB.
 """
 
 from __future__ import annotations
@@ -36,6 +28,7 @@ from ml_backend.system.bounded_folder import BoundedFolder, touch
 from ml_backend.system.disk import disk_full, is_full
 
 Fetch = Callable[[str], AbstractContextManager[Iterable[bytes]]]
+"""Opens an image by its reference and yields its bytes in chunks; raises ImageError."""
 
 _SUFFIX = ".img"
 _ATTEMPTS = 3
@@ -43,12 +36,12 @@ _WORKERS = 8
 
 
 class ImageCache:
-    """Images by reference, kept in one folder that several processes may use at a time.
+    """Images by reference, in a folder that threads and processes may share.
 
     Args:
-        folder: where files are kept; made when needed.
-        fetch: opens a reference and yields its bytes in chunks; raises ImageError. data: URIs do not get there.
-        max_bytes: files used least recently are deleted beyond this many bytes.
+        folder: where files are stored; it is made when needed.
+        fetch: opens references other than data: URIs.
+        max_bytes: when the folder is larger, the files used least recently are deleted.
         max_image_bytes: larger files are not fetched to the end.
         max_pixels: larger images are not decoded.
     """
@@ -61,13 +54,13 @@ class ImageCache:
         self._pinned: Counter[str] = Counter()
 
     def path(self, reference: str) -> Path:
-        """Return the file of an image, fetched and verified if it is not there yet.
+        """Return the file of an image, after fetching and verifying it when it is not in the cache.
 
-        Another process may delete it when the cache is full; `load` copes with that.
+        Another process may delete the file when the cache is full; `load` fetches it again.
 
         Raises:
-            ImageError: with the reason.
-            DiskFull: it cannot be kept; `load` copes with that, too.
+            ImageError: it cannot be fetched or decoded.
+            DiskFull: there is no room for the file; `load` decodes it in memory.
         """
         file = self._folder.file(_digest(reference))
         if touch(file):
@@ -92,10 +85,10 @@ class ImageCache:
         return file
 
     def load(self, reference: str) -> Array:
-        """Return an image as (H, W, 3) uint8 RGB.
+        """Return an image as (H,W,3) uint8 RGB.
 
         Raises:
-            ImageError: with the reason.
+            ImageError: it cannot be fetched or decoded.
         """
         self._hold(_name(reference))
         try:
@@ -103,7 +96,7 @@ class ImageCache:
                 file = self.path(reference)
                 with contextlib.suppress(ImageError):
                     return load_image(file)
-                # Evicted by another process, or damaged since it was verified: get it anew.
+                # Evicted by another process, or damaged since it was verified: fetch it again.
                 file.unlink(missing_ok=True)
             return load_image(self.path(reference))
         except DiskFull:
@@ -118,7 +111,7 @@ class ImageCache:
         return self._verified(reference, content)
 
     def arrays(self, references: Iterable[str]) -> Generator[Array | ImageError, None, None]:
-        """Fetch (ahead, in parallel) and decode images: one answer per reference, in order."""
+        """Yield for each reference, in order, its image (H,W,3) uint8 RGB or the error; fetches ahead in parallel."""
         for reference, path in self._prefetch(references, _WORKERS):
             try:
                 yield path if isinstance(path, ImageError) else self.load(reference)
@@ -126,18 +119,22 @@ class ImageCache:
                 yield error
 
     def prefetch(self, references: Iterable[str], workers: int = _WORKERS) -> Iterator[tuple[str, Path | ImageError]]:
-        """Yield each reference with its file, or with the error, in the order given; fetches ahead in parallel.
+        """Yield each reference, in order, with its file or the error; fetches ahead in parallel.
 
-        Not more than two images per worker are fetched ahead. This process evicts none of them until the caller asks
-        for the next one.
+        At most two images per thread are fetched ahead. This process deletes no file before the caller asks for the
+        next.
+
+        Args:
+            references: of images.
+            workers: number of threads.
 
         Raises:
-            DiskFull: one cannot be kept.
+            DiskFull: there is no room for a file.
         """
-        for reference, found in self._prefetch(references, workers):
-            if isinstance(found, DiskFull):
-                raise found
-            yield reference, found
+        for reference, outcome in self._prefetch(references, workers):
+            if isinstance(outcome, DiskFull):
+                raise outcome
+            yield reference, outcome
 
     def _prefetch(self, references: Iterable[str], workers: int) -> Iterator[tuple[str, Path | ImageError | DiskFull]]:
         waiting: deque[tuple[str, Future[Path]]] = deque()
@@ -200,11 +197,12 @@ class ImageCache:
         return self._fetch(reference)
 
     def _verify(self, reference: str, file: Path) -> None:
-        """Check the format, the number of pixels, that decoding is in proportion, and that all of it decodes."""
+        """Raise ImageError unless the whole file decodes; see `_verified`."""
         with file.open("rb") as opened:
             self._verified(reference, opened)
 
     def _verified(self, reference: str, opened: IO[bytes]) -> Array:
+        """Decode a file after checking its format, its number of pixels, and that decoding costs no more than that."""
         opened.seek(0)
         try:
             check_header(opened)
@@ -224,13 +222,13 @@ class ImageCache:
         except DECODING_ERRORS as error:
             raise ImageError(f"Image {shown_reference(reference)} cannot be decoded: {reason_of(error)}.") from error
 
-    # -- room ---------------------------------------------------------------------------------------------------------
+    # -- files in use -------------------------------------------------------------------------------------------------
     def _in_use(self) -> set[str]:
         with self._lock:
             return {*self._pinned, *self._running}
 
     def _hold(self, name: str) -> None:
-        """Keep a file from being evicted by this process."""
+        """Keep this process from deleting a file."""
         with self._lock:
             self._pinned[name] += 1
 
@@ -242,9 +240,13 @@ class ImageCache:
 
 
 class ProjectImages:
-    """The images of one project, by the references of its tasks as they were imported.
+    """The images of a project, by the references of its tasks as they were imported.
 
-    Files in cloud storage are cached for each project apart; see `references`.
+    Files in cloud storage are cached separately for each project; see `references`.
+
+    Args:
+        cache: of all projects.
+        project_id: Label Studio's.
     """
 
     def __init__(self, cache: ImageCache, project_id: int) -> None:
@@ -255,18 +257,19 @@ class ProjectImages:
         return self._cache.path(in_project(reference, self._project_id))
 
     def load(self, reference: str) -> Array:
-        """Return an image as (H, W, 3) uint8 RGB; see `ImageCache.load`."""
+        """Return an image as (H,W,3) uint8 RGB; see `ImageCache.load`."""
         return self._cache.load(in_project(reference, self._project_id))
 
     def arrays(self, references: Sequence[str]) -> Generator[Array | ImageError, None, None]:
-        """Fetch and decode images; see `ImageCache.arrays`."""
+        """Yield for each reference its image or the error; see `ImageCache.arrays`."""
         return self._cache.arrays(in_project(reference, self._project_id) for reference in references)
 
-    def prefetch(self, references: Sequence[str], workers: int = 8) -> Iterator[tuple[str, Path | ImageError]]:
-        """Yield each reference with its file, or with the error; see `ImageCache.prefetch`."""
-        fetched = self._cache.prefetch((in_project(one, self._project_id) for one in references), workers)
-        for reference, (_, found) in zip(references, fetched, strict=True):
-            yield reference, found
+    def prefetch(self, references: Sequence[str], workers: int = _WORKERS) -> Iterator[tuple[str, Path | ImageError]]:
+        """Yield each reference with its file or the error; see `ImageCache.prefetch`."""
+        paths = (in_project(reference, self._project_id) for reference in references)
+        outcomes = self._cache.prefetch(paths, workers)
+        for reference, (_, outcome) in zip(references, outcomes, strict=True):
+            yield reference, outcome
 
 
 def _digest(reference: str) -> str:

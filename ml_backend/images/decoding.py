@@ -1,4 +1,13 @@
-"""Image files into pixels: which formats are read, and how every mode becomes 8-bit RGB."""
+"""Image files -> (H,W,3) uint8 RGB with the EXIF orientation applied, whatever the file holds.
+
+- more than 8 bits of grey (and floating point): stretched so that the 0.1th and 99.9th percentile become 0 and 255.
+  Sensors put 10 or 12 bits into 16, so dividing by 256 would leave such images almost black.
+- more than 8 bits per colour: the upper 8 bits, as browsers show them.
+- transparent pixels: laid over white, as on the page behind Label Studio's editor.
+- several pages or frames: the first.
+
+Formats are PNG, JPEG, TIFF, WebP and BMP, all decoded by Pillow.
+"""
 
 from __future__ import annotations
 
@@ -20,29 +29,17 @@ from ml_backend.images import headers as image_headers
 
 Array = npt.NDArray[np.uint8]
 
-
 SNIFFED_BYTES = 16
-"""Of a file's beginning, which tell its format."""
-
+"""Number of bytes at the beginning of a file that tell its format."""
 
 _PERCENTILES = (0.1, 99.9)
-
-
 STRIP_PIXELS = 1 << 20
 """Pixels that are converted at a time: bounds what a large image takes beside itself."""
-
-
 _LARGE_PIXELS = 25_000_000
-
-
 _LARGE = threading.Lock()
-"""Held while a larger image is decoded, one at a time: each may take a gigabyte, and several threads fetch ahead."""
-
-
+"""Held while an image of more than _LARGE_PIXELS is decoded, which may take a gigabyte: several threads decode."""
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-
-
-# Opened by their classes, not by PIL.Image.open: that one's limit on pixels is a global variable, ours is a setting.
+# Opened by their classes: the limit on pixels of PIL.Image.open is a global variable, and ours is a setting.
 _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
@@ -54,8 +51,6 @@ _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"BM", BmpImagePlugin.BmpImageFile),
 )
 
-
-# What Pillow's decoders raise on files that are not what they claim to be.
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -70,10 +65,11 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
 )
+"""What Pillow's decoders raise on damaged or hostile files."""
 
 
 def load_image(path: Path) -> Array:
-    """Decode an image file to (H, W, 3) uint8 RGB; see the module's rules.
+    """Return an image file as (H,W,3) uint8 RGB; the module says how.
 
     Raises:
         ImageError: it cannot be read or decoded.
@@ -86,17 +82,30 @@ def load_image(path: Path) -> Array:
 
 
 def open_image(file: IO[bytes], name: str) -> ImageFile:
-    """Read the header. The file must stay open until the image is decoded."""
+    """Read the header of an image file, which must stay open until the image is decoded.
+
+    Args:
+        file: at its beginning.
+        name: of the file in messages.
+
+    Raises:
+        ImageError: the format is none of those that are read.
+        DECODING_ERRORS: the header is damaged.
+    """
     head = file.read(SNIFFED_BYTES)
     file.seek(0)
     return kind_of(head, name)(file, name)
 
 
 def kind_of(head: bytes, name: str) -> type[ImageFile]:
-    """Return what reads a file that begins with these bytes, SNIFFED_BYTES of them.
+    """Return Pillow's class for files of a format.
+
+    Args:
+        head: the first SNIFFED_BYTES bytes of the file.
+        name: of the file in messages.
 
     Raises:
-        ImageError: nothing does.
+        ImageError: the format is none of those that are read.
     """
     for magic, kind in _FORMATS:
         if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
@@ -106,10 +115,13 @@ def kind_of(head: bytes, name: str) -> type[ImageFile]:
 
 
 def check_header(file: IO[bytes]) -> None:
-    """Refuse a file whose header promises more than its size can hold.
+    """Refuse a file that would cost a decoder far more than its pixels; see `headers`.
+
+    Args:
+        file: at its beginning, where it is left.
 
     Raises:
-        ImageError: it does.
+        ValueError, struct.error: the file is refused, or its header is damaged.
     """
     head = file.read(4)
     if head.startswith(b"\xff\xd8"):
@@ -120,7 +132,11 @@ def check_header(file: IO[bytes]) -> None:
 
 
 def decoded(image: ImageFile) -> Array:
-    """Decode an opened image into (H,W,3) uint8 RGB, turned upright."""
+    """Return an opened image as (H,W,3) uint8 RGB, upright.
+
+    Raises:
+        DECODING_ERRORS: the file is damaged.
+    """
     with _LARGE if image.size[0] * image.size[1] > _LARGE_PIXELS else contextlib.nullcontext():
         return _to_rgb(_upright(image))
 
@@ -133,7 +149,7 @@ def _upright(image: ImageFile) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Array:
-    """Turn a decoded image of any mode into (H, W, 3) uint8, in strips: what is held beside it stays small."""
+    """Return a decoded image of any mode as (H,W,3) uint8, converted in strips to need little memory beside it."""
     width, height = image.size
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     deep = _Stretch.of(np.asarray(image)) if image.mode in _DEEP_MODES else None
@@ -148,7 +164,7 @@ def _to_rgb(image: Image.Image) -> Array:
 
 
 def _opaque(strip: Image.Image, whole: Image.Image) -> Image.Image:
-    """Turn a strip of an image into RGB, over white where it is transparent."""
+    """Return a strip of an image as RGB, over white where it is transparent."""
     if whole.mode not in ("RGBA", "LA", "PA") and "transparency" not in whole.info:
         return strip.convert("RGB")
     strip.info = whole.info
@@ -160,7 +176,7 @@ def _opaque(strip: Image.Image, whole: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Values (H, W) of any numeric type, and which of them become black and white."""
+    """Values (H,W) of any numeric type, with the values that become black (`low`) and white (`high`)."""
 
     values: npt.NDArray[Any]
     low: float
@@ -168,17 +184,17 @@ class _Stretch:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> _Stretch:
-        """Look at the values: percentile to percentile; those that are not finite do not count."""
+        """Stretch from percentile to percentile of the finite values."""
         finite = values if values.dtype.kind in "iu" else values[np.isfinite(values)]
         if not finite.size:
             return cls(values, 0.0, 0.0)
         low, high = np.percentile(finite, _PERCENTILES)
-        if high <= low:  # almost one value everywhere: the few others are what there is to see
+        if high <= low:  # nearly all values are equal: show the few others
             low, high = finite.min(), finite.max()
         return cls(values, float(low), float(high))
 
     def grey(self, rows: slice) -> Array:
-        """Return some rows as uint8; values that are not finite become 0."""
+        """Return some rows as (h,W) uint8; values that are not finite become 0."""
         if self.high <= self.low:
             return np.zeros(self.values[rows].shape, dtype=np.uint8)
         numbers = self.values[rows].astype(np.float64)
@@ -189,5 +205,5 @@ class _Stretch:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of a decoder says, to stand in a sentence."""
+    """Return the text of a decoder's error, or its type, without a full stop."""
     return (str(error) or type(error).__name__).rstrip(".")

@@ -1,7 +1,7 @@
-"""Looks at image files before they are decoded, for what makes a decoder work far more than the image is worth.
+"""Refuses hostile image files by their headers: small files that would keep a decoder busy or fill the memory.
 
-Sizes of images are no secret to the decoders; these are: how often a JPEG is gone through, how many values a TIFF's
-tags hold, and how large its tiles are. All raise ValueError, with what was found, or struct.error on rubbish.
+Decoders check the size of an image themselves. They do not check the number of scans of a JPEG, the number of values
+in the tags of a TIFF, and the size of its tiles.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO
 
 MAXIMUM_SIDE = 1 << 20
-"""Pixels; decoders hold memory for each row, whatever its length. JPEG and WebP end far below."""
+"""Pixels of the longest side: decoders need memory for each row, however short. JPEG and WebP allow far fewer."""
 
 _MAXIMUM_SCANS = 50  # progressive files have about ten; each costs a pass over all blocks, and takes few bytes
 _MAXIMUM_VALUES = 1 << 22  # of a TIFF tag: offsets of 16 x 16 tiles of a very large image are fewer
@@ -21,32 +21,41 @@ _MAXIMUM_TILE = 1 << 24  # pixels of a tile in an image that is smaller
 _SOS, _EOI = 0xDA, 0xD9
 # In the data of a scan, 0xFF is followed by 0 or by a restart marker only.
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-_BYTES = (1, 2, 6, 7)  # TIFF types that are kept as one string of bytes
+_BYTES = (1, 2, 6, 7)  # TIFF types of which decoders keep the bytes as they are
 _WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH = 256, 257, 322, 323
 
 
 def check_jpeg(file: IO[bytes]) -> None:
-    """Refuse a JPEG of very many scans; what follows its end (a film, further images) is not looked at."""
+    """Refuse a JPEG of very many scans; what follows its end (a film, more images) is not checked.
+
+    Raises:
+        ValueError: it has more than 50 scans.
+    """
     scans = 0
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         position = 2
-        while found := _MARKER.search(data, position):
-            marker = found.group(1)[0]
+        while match := _MARKER.search(data, position):
+            marker = match.group(1)[0]
             if marker == _EOI:
                 return
             if marker == _SOS:
                 scans += 1
                 if scans > _MAXIMUM_SCANS:
                     raise ValueError(f"it has more than {_MAXIMUM_SCANS} scans")
-            # Segments are skipped whole: a thumbnail within one has markers of its own.
-            length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-            position = found.end() + length
+            # Segments are skipped as a whole: a thumbnail inside has markers of its own.
+            length = int.from_bytes(data[match.end() : match.end() + 2], "big")
+            position = match.end() + length
 
 
 def check_tiff(file: IO[bytes]) -> None:
-    """Refuse a TIFF whose first page has tags of very many values, or tiles far larger than the image."""
+    """Refuse a TIFF whose first page has tags of very many values, or tiles far larger than the image.
+
+    Raises:
+        ValueError: it has.
+        struct.error: the header is cut off.
+    """
     sides = dict.fromkeys((_WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH), 0)
-    for tag, value in _numbers(file):  # all of them: each is checked on the way
+    for tag, value in _numbers(file):  # all tags: `_numbers` checks each
         if tag in sides:
             sides[tag] = value
     area = sides[_TILE_WIDTH] * sides[_TILE_LENGTH]
@@ -57,7 +66,7 @@ def check_tiff(file: IO[bytes]) -> None:
 
 
 def _numbers(file: IO[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield the tags of the first page that are numbers, with the value of those that hold a single one."""
+    """Yield the numeric tags of the first page, with their first value (an offset when there are several values)."""
     file.seek(0)
     start = file.read(16)
     order = "<" if start[:2] == b"II" else ">"

@@ -1,9 +1,8 @@
-"""Which hosts images may be fetched from, besides Label Studio itself.
+"""The hosts, besides Label Studio, that images may be fetched from.
 
-Task data are written by people, and what they name is asked for from inside of the network that nextmask runs in. So
-only public addresses are asked, unless an administrator names others. Names are no protection: whoever owns a name
-decides what it resolves to. Hence the address that is connected to is what counts, except for names that the
-administrator gave.
+People write the data of tasks, and nextmask fetches what they name from inside its own network. So only public
+addresses are allowed, unless the administrator allows others. The owner of a name decides what it resolves to:
+therefore the address of a connection is checked, except for names that the administrator has allowed.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class ImageHosts:
     """The hosts of the setting NEXTMASK_IMAGE_HOSTS.
 
     Attributes:
-        text: the setting as it was given.
-        public: whether every public address may be asked.
-        names: host names, with the port or None for any.
-        suffixes: ends of host names such as ".example.org", with ports.
-        networks: networks (single addresses included), with ports.
+        text: the setting as it was entered.
+        public: whether every public address is allowed.
+        names: allowed host names, each with its port; None: all ports.
+        suffixes: allowed ends of host names, such as ".example.org", with ports.
+        networks: allowed networks and addresses, with ports.
     """
 
     text: str
@@ -44,10 +43,10 @@ class ImageHosts:
 
     @classmethod
     def parse(cls, text: str) -> ImageHosts:
-        """Read a list with commas between its entries.
+        """Read the setting: entries with commas between them.
 
         Raises:
-            ValueError: an entry is none of the forms; its text says which.
+            ValueError: an entry has none of the valid forms; the message names it.
         """
         names: set[tuple[str, int | None]] = set()
         suffixes: list[tuple[str, int | None]] = []
@@ -69,14 +68,14 @@ class ImageHosts:
         return cls(text.strip(), PUBLIC in entries, frozenset(names), tuple(suffixes), tuple(networks))
 
     def named(self, host: str, port: int) -> bool:
-        """Whether a host is allowed by its name, whatever that resolves to."""
+        """Whether the setting allows a host by name, whatever the name resolves to."""
         host = host.lower().rstrip(".")
         if (host, port) in self.names or (host, None) in self.names:
             return True
         return any(host.endswith(suffix) and wanted in (None, port) for suffix, wanted in self.suffixes)
 
     def permit(self, address: str, port: int) -> bool:
-        """Whether an address that a name resolved to may be connected to."""
+        """Whether the setting allows a connection to an IP address."""
         outer = ipaddress.ip_address(address)
         inner = _inner(outer)
         if self.public and is_public(outer):
@@ -89,8 +88,8 @@ class ImageHosts:
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet.
 
-    Not private, loopback, link-local (where clouds give out credentials), shared (CGNAT), multicast, reserved or
-    unspecified, also where IPv6 wraps IPv4.
+    Private, loopback, link-local (where clouds give out credentials), shared (CGNAT), multicast, reserved and
+    unspecified addresses do not; neither do IPv6 addresses that lead to such an IPv4 address.
     """
     inner = _inner(address)
     if inner.is_multicast or inner.is_reserved or not inner.is_global:
@@ -99,13 +98,13 @@ def is_public(address: Address) -> bool:
 
 
 def entry_for(host: str, port: int) -> str:
-    """Return the entry that allows a host."""
+    """Return the entry of NEXTMASK_IMAGE_HOSTS that allows a host and port."""
     shown = f"[{host}]" if ":" in host else host
     return shown.strip("[]") if port in _DEFAULT_PORTS else f"{shown}:{port}"
 
 
 def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address leads to (mapped, 6to4, NAT64); others as they are."""
+    """Return the IPv4 address that an IPv6 address leads to (mapped, 6to4, NAT64); other addresses as they are."""
     if address.version == 4:
         return address
     if address in _NAT64:
@@ -114,14 +113,14 @@ def _inner(address: Address) -> Address:
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    """Take the port off a host; an IPv6 address with a port stands in brackets."""
-    found = _PORT.fullmatch(entry)
-    if found is None:
+    """Return host and port of an entry (None: all ports); an IPv6 address with a port stands in brackets."""
+    match = _PORT.fullmatch(entry)
+    if match is None:
         return entry.strip("[]"), None
-    port = int(found["port"])
+    port = int(match["port"])
     if not 0 < port < 65536:
         raise ValueError(f"{entry!r} has no valid port")
-    return found["host"].strip("[]"), port
+    return match["host"].strip("[]"), port
 
 
 def _network(host: str) -> Network | None:

@@ -1,9 +1,8 @@
-"""Image references: what a task's data holds, and what is asked of Label Studio for it.
+"""Image references: the address of an image in a task's data, and the address that it is fetched from.
 
-A reference stays as it was imported wherever it is stored: held-out labels and follow-ups are told by it. Files in
-cloud storage (`s3://…`) are given out by Label Studio, for one project: only a storage that is connected to it knows
-the way. What is fetched, and what the cache knows an image by, is therefore the project's address for the file; two
-projects may reach other things, or nothing, under the same URI.
+The database keeps references as they were imported, since they tell held-out labels and follow-up tasks. Label Studio
+gives out files in cloud storage (`s3://…`) by project: the same URI may lead to different files, or to none, in two
+projects. Such files are therefore fetched, and cached, by the project's address for them.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ import binascii
 import re
 
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
-"""What the storages of Label Studio 1.23.2 give out."""
+"""Schemes of the cloud storages of Label Studio 1.23.2."""
 
 _SHOWN_LENGTH = 120
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _USER = re.compile(r"(//)[^/?#]*@")
-# What Label Studio makes of a cloud URI when it shows a task; `presign` is the older name.
+# Label Studio puts such an address in place of a cloud URI when it shows a task; `presign` is the older name.
 _RESOLVED = re.compile(
     r"(?:https?://[^/?#]+)?(?:/[^?#]*)?/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/?\?fileuri=([A-Za-z0-9_=-]+)"
 )
 
 
 def scheme_of(reference: str) -> str | None:
-    """Return the scheme in lower case; None of a path."""
-    found = _SCHEME.match(reference)
-    return found.group(1).lower() if found else None
+    """Return the scheme in lower case; None for a path."""
+    match = _SCHEME.match(reference)
+    return match.group(1).lower() if match else None
 
 
 def is_cloud(reference: str) -> bool:
@@ -36,19 +35,19 @@ def is_cloud(reference: str) -> bool:
 
 
 def as_imported(reference: str) -> str:
-    """Return the cloud URI of a reference that Label Studio has resolved; any other as it is."""
-    found = _RESOLVED.fullmatch(reference)
-    if found is None:
+    """Return the cloud URI of a reference that Label Studio has resolved; other references as they are."""
+    match = _RESOLVED.fullmatch(reference)
+    if match is None:
         return reference
     try:
-        uri = base64.urlsafe_b64decode(found.group(1)).decode()
+        uri = base64.urlsafe_b64decode(match.group(1)).decode()
     except (binascii.Error, UnicodeDecodeError):
         return reference
     return uri if is_cloud(uri) else reference
 
 
 def in_project(reference: str, project_id: int) -> str:
-    """Return what is fetched for a reference of a project's task: for cloud files, the host's path to them."""
+    """Return the address that a reference of a project's task is fetched from: for cloud files, Label Studio's path."""
     uri = as_imported(reference)
     if not is_cloud(uri):
         return reference

@@ -1,13 +1,13 @@
-"""The only HTTP client of Label Studio.
+"""The HTTP client of Label Studio.
 
-tokens        the two kinds of token, and whom they may be shown to
-transport     one session: addresses, retries, errors
+predictions   names of versions, scores, and the import of predictions
+client        LabelStudio: a method for each call that nextmask makes
+queries       Data Manager queries: which tasks, in which order
+transport     the HTTP session: addresses, retries, errors
 files         files from Label Studio and elsewhere: redirects, credentials, reasons
 guard         connections for files, to allowed addresses only
-failures      requests that got no answer, in words
-queries       Data Manager queries: which tasks, in which order
-client        LabelStudio: one method per thing that nextmask asks of the host
-predictions   names of versions, scores, and the import of predictions
+tokens        the two kinds of token, and the origin that they may be sent to
+failures      reasons, in words, why a request got no answer
 """
 
 from ml_backend.label_studio.client import LabelStudio

@@ -1,6 +1,6 @@
-"""What nextmask asks of Label Studio, one method per thing.
+"""The calls of Label Studio's API that nextmask makes.
 
-Dictionaries are Label Studio's own JSON objects. Every method may raise one of the LabelStudioError kinds.
+Dictionaries are Label Studio's JSON objects. Every method may raise a LabelStudioError or an error derived from it.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ _TASK_INCLUDE = ",".join(TASK_FIELDS + ANNOTATION_FIELDS)
 IDS_PER_PAGE = 1000
 """Tasks asked for at a time where only their numbers matter."""
 UPLOAD_FILES = 100
-"""Images uploaded in a request: the host's own limit."""
+"""Images uploaded in a request: Label Studio's own limit."""
 _UPLOAD_BYTES = 100_000_000
 _SETTLE_SECONDS = 60.0
-# The host cuts the list of a task's model versions at 500 characters, quotes included, and then drops the quotes.
+# Label Studio cuts the list of a task's model versions at 500 characters with quotes, and then drops the quotes.
 _CUT_LENGTH = 360
 _PUBLIC_HOSTS = ImageHosts.parse(PUBLIC)
 _RECTANGLES = ("rectanglelabels", "rectangle")
 
 
 class LabelStudio:
-    """A Label Studio, as one of its users. Safe to use from many threads.
+    """Label Studio as a user sees it. Safe to use from many threads.
 
     Args:
-        url: its address.
+        url: address of Label Studio.
         token: legacy token or personal access token of a user who may edit the projects.
-        timeout: seconds to wait for an answer; calls that grow with the project wait longer.
+        timeout: seconds to wait for an answer; calls whose length grows with the project may take longer.
         image_hosts: hosts besides Label Studio that images may be fetched from.
-        image_seconds: time that an image may take.
+        image_seconds: longest time that an image may take.
 
     Raises:
-        ConfigurationError: no usable address or token.
+        ConfigurationError: the address or the token is unusable.
     """
 
     def __init__(
@@ -73,21 +73,21 @@ class LabelStudio:
     # -- projects -----------------------------------------------------------------------------------------------------
     def projects(self) -> list[Json]:
         """Return all projects that the user sees."""
-        found: list[Json] = []
+        projects: list[Json] = []
         page = 1
         while True:
             answer = self._get("/api/projects/", page=page, page_size=100)
-            found += answer["results"]
+            projects += answer["results"]
             if not answer["next"]:
-                return found
+                return projects
             page += 1
 
     def project(self, project_id: int) -> Json:
-        """Return one project, with counts such as task_number."""
+        """Return a project, with counts such as task_number."""
         return self._get(f"/api/projects/{project_id}/")
 
     def is_gone(self, project_id: int) -> bool:
-        """Whether Label Studio is well and has no such project: a 404 may come from whatever stands before it, too."""
+        """Whether Label Studio answers and has no such project: a 404 may also come from a proxy in front of it."""
         try:
             self.whoami()
         except LabelStudioError:
@@ -97,32 +97,33 @@ class LabelStudio:
         except LabelStudioNotFound:
             return True
         except LabelStudioError:
-            pass  # who knows
+            pass  # unknown
         return False
 
     def create_project(self, **fields: Any) -> Json:
-        """Create a project: title, label_config, …"""
+        """Create a project from its fields: title, label_config, …"""
         return self._post("/api/projects/", fields)
 
     def update_project(self, project_id: int, **fields: Any) -> Json:
-        """Change some fields. A model_version that no prediction carries is refused with 400."""
+        """Change some fields. Label Studio refuses a model_version that no prediction has (400)."""
         return self._patch(f"/api/projects/{project_id}/", fields)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
     def changed_tasks(self, project_id: int, since: str | None, page_size: int = 100) -> Iterator[Json]:
-        """Yield tasks that changed, oldest change first; all tasks when `since` is None.
+        """Yield the tasks that changed, the oldest change first.
 
-        A task counts as changed when it is created, when its data changes, and when an annotation of it is submitted,
-        updated, skipped, taken back or deleted; not when predictions are imported or drafts saved. A task that changes
-        while this runs may come twice. Since the order is that of the changes, the last `updated_at` seen is where the
-        next call may start, but see `settled`.
+        A task changes when it is created, when its data changes, and when an annotation is submitted, updated, skipped,
+        restored or deleted; not when predictions are imported or drafts are saved. A task that changes during the call
+        may come twice. The next call may start at the last `updated_at`, but not later than `settled`.
 
-        Each task has id, data (references as imported, not resolved), updated_at, total_annotations (without skips),
-        cancelled_annotations, annotations (skips included), and in `predictions` id, model_version, score and the
-        rectangles of the result of those predictions that its annotations started from.
+        Each task has id, data (references as imported), updated_at, total_annotations (without skips),
+        cancelled_annotations, annotations (with skips), and predictions: id, model_version, score and the rectangles of
+        the result of those predictions that its annotations started from.
 
         Args:
-            since: ISO moment, compared with `>=`.
+            project_id: Label Studio's.
+            since: ISO time of the oldest change; None: all tasks.
+            page_size: tasks per request.
         """
         operator, moment = "greater_or_equal", host_time(since or BEGINNING)
         while True:
@@ -131,13 +132,13 @@ class LabelStudio:
                 yield from self._with_parents(page)
                 return
             last = page[-1]["updated_at"]
-            # Those that changed at the last moment may go on in the next page: leave them to it.
+            # More tasks of the last moment may be on the next page: they are read together from there.
             complete = [task for task in page if task["updated_at"] != last]
             operator, moment = ("greater_or_equal" if complete else "greater"), host_time(last)
             yield from self._with_parents(complete or self._changed_at(project_id, moment, page_size))
 
     def _changed_at(self, project_id: int, moment: str, page_size: int) -> Iterator[Json]:
-        """Walk more tasks than a page holds that all changed at one moment."""
+        """Yield tasks that all changed at the same moment, when they do not fit into a page."""
         same = condition("updated_at", "equal", "Datetime", moment)
         return self._by_id(project_id, [same], page_size, fields="all", include=_TASK_INCLUDE)
 
@@ -147,58 +148,58 @@ class LabelStudio:
         )
 
     def settled(self) -> str:
-        """Return the moment, by the host's clock, before which no further change can appear.
+        """Return the time, by Label Studio's clock, before which no further change can appear: a minute ago.
 
-        A change gets its time before it is written: one that waits for the database shows up later than its time
-        tells. A cursor for `changed_tasks` that never passes this moment (a minute ago) misses nothing.
+        A change gets its time before it is written to the database, so it may appear later than its time says. A start
+        for `changed_tasks` that is never later than this misses nothing.
         """
         return host_time((self.transport.clock() - timedelta(seconds=_SETTLE_SECONDS)).isoformat())
 
     def tasks(self, project_id: int, task_ids: Iterable[int]) -> Iterator[Json]:
-        """Yield these tasks as `changed_tasks` does, in order of id; those that are gone are left out."""
+        """Yield tasks as `changed_tasks` does, by id; deleted tasks are left out."""
         ordered = iter(sorted(set(task_ids)))
         while chunk := list(islice(ordered, 100)):
             wanted = [condition("id", "in_list", "Number", chunk)]
-            found = self._list(
+            page = self._list(
                 project_id, query(wanted, "id"), page_size=len(chunk), fields="all", include=_TASK_INCLUDE
             )
-            yield from self._with_parents(found)
+            yield from self._with_parents(page)
 
     def task_ids(self, project_id: int) -> list[int]:
-        """Return the ids of all tasks, in order. 4 s for 20,000 tasks: compare project()["task_number"] first."""
+        """Return the ids of all tasks in order. It takes 4 s for 20,000 tasks; project()["task_number"] is quick."""
         return [int(task["id"]) for task in self._by_id(project_id, [], IDS_PER_PAGE, include="id")]
 
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
-        """Return the ids of tasks that carry a prediction of exactly this model version."""
-        # The host's own filter is "contains": nextmask-7.2 finds nextmask-7.21 as well.
+        """Return the ids of tasks that have a prediction of exactly this model version."""
+        # Label Studio's filter is "contains": nextmask-7.2 matches nextmask-7.21 as well.
         contains = condition("predictions_model_versions", "contains", "List", [version])
-        found = set()
+        ids = set()
         for task in self._by_id(project_id, [contains], IDS_PER_PAGE, include="id,predictions_model_versions"):
             listed = str(task["predictions_model_versions"])
             exact = version in [name.strip() for name in listed.split(",")]
             if exact or (len(listed) >= _CUT_LENGTH and self._predictions_at(task["id"], version)):
-                found.add(int(task["id"]))
-        return found
+                ids.add(int(task["id"]))
+        return ids
 
     def _predictions_at(self, task_id: int, version: str) -> list[Json]:
         """Return a task's predictions of exactly this model version."""
         return [row for row in self._rows("/api/predictions/", task=task_id) if row.get("model_version") == version]
 
     def some_tasks(self, project_id: int, count: int) -> list[Json]:
-        """Return the id and data of the first task, and of the newest ones: `count` in all, or as many as there are."""
-        found: dict[int, Json] = {}
+        """Return id and data of the first task and of the newest tasks, at most `count` in all."""
+        tasks: dict[int, Json] = {}
         for order, size in (("tasks:id", 1), ("-tasks:id", count)):
             wanted = json.dumps({"ordering": [order]})
             rows = self._list(project_id, wanted, page_size=size, fields="all", include="id,data")
-            found |= {int(row["id"]): row for row in rows}
-        return list(found.values())[:count]
+            tasks |= {int(row["id"]): row for row in rows}
+        return list(tasks.values())[:count]
 
     def next_task(self, project_id: int) -> Json | None:
-        """Return the task that this user is to label next, and lock it; None when there is none."""
+        """Return the task that the user is to label next, and lock it; None when there is none."""
         try:
             return self._get(f"/api/projects/{project_id}/next")
         except LabelStudioNotFound:
-            self.project(project_id)  # the same answer means that there is no such project: this one tells
+            self.project(project_id)  # 404 also means that the project is gone, which this call would raise
             return None
 
     def import_tasks(self, project_id: int, tasks: Sequence[Json]) -> list[int]:
@@ -209,7 +210,7 @@ class LabelStudio:
         return [int(task_id) for task_id in answer.get("task_ids", [])]
 
     def upload_images(self, project_id: int, paths: Iterable[Path]) -> list[int]:
-        """Upload files, one task each, and return the tasks' ids in the same order."""
+        """Upload image files, each as a task, and return the ids of the tasks in the same order."""
         created: list[int] = []
         for files in _uploads(paths):
             answer = self.transport.json(
@@ -227,68 +228,74 @@ class LabelStudio:
         """Submit an annotation.
 
         Args:
+            task_id: Label Studio's.
+            result: regions.
             lead_time: seconds that it took.
-            extra: parent_prediction, ground_truth, …
+            extra: further fields: parent_prediction, ground_truth, …
         """
         return self._post(f"/api/tasks/{task_id}/annotations/", {"result": result, "lead_time": lead_time, **extra})
 
     def skip_task(self, task_id: int, lead_time: float = 0.0) -> Json:
-        """Skip a task, and return the cancelled annotation that says so."""
+        """Skip a task, and return the cancelled annotation that stands for it."""
         return self.submit_annotation(task_id, [], lead_time, was_cancelled=True)
 
     # -- predictions --------------------------------------------------------------------------------------------------
     def prediction(self, prediction_id: int) -> Json:
-        """Return one prediction, mask included."""
+        """Return a prediction, with its mask."""
         return self._get(f"/api/predictions/{prediction_id}/")
 
     def import_predictions(self, project_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Add predictions in one request and return how many the host kept.
+        """Add predictions in a single request, and return how many Label Studio stored.
 
-        It drops what it finds invalid without a word, but refuses all rows (400) when one names a task that is gone.
+        It drops invalid predictions silently, but refuses all of them (400) when the task of any is deleted.
 
         Args:
+            project_id: Label Studio's.
             rows: task, result, score in [0, 1], model_version.
         """
         path = f"/api/projects/{project_id}/import/predictions"
         return int(self._answer("POST", path, json=list(rows), slow=True)["created"])
 
     def model_versions(self, project_id: int) -> dict[str, int]:
-        """Return how many predictions each model version has."""
+        """Return the number of predictions of each model version."""
         counts = self._get(f"/api/projects/{project_id}/model-versions/")
         return {str(name): int(count) for name, count in counts.items()}
 
     def delete_model_version(self, project_id: int, version: str) -> int:
-        """Delete all predictions of a version and return how many there were; 0 when there was no such version."""
+        """Delete all predictions of a version, and return their number; 0 when there is no such version."""
         path = f"/api/projects/{project_id}/model-versions/"
         answer = self._answer("DELETE", path, json={"model_version": version}, slow=True)
         return int(answer["deleted_predictions"])
 
     def rename_predictions(self, task_id: int, version: str, other: str, *, keep: int = 0) -> int:
-        """Give a task's predictions of exactly this model version another one; return how many were renamed.
+        """Change the version of a task's predictions, and return how many were changed.
 
         Args:
-            keep: so many of them, the oldest, stay as they are.
+            task_id: Label Studio's.
+            version: present version, matched exactly.
+            other: new version.
+            keep: number of predictions, the oldest, that stay as they are.
         """
-        found = sorted(self._predictions_at(task_id, version), key=lambda row: int(row["id"]))[keep:]
-        for row in found:
+        rows = sorted(self._predictions_at(task_id, version), key=lambda row: int(row["id"]))[keep:]
+        for row in rows:
             self._patch(f"/api/predictions/{row['id']}/", {"model_version": other})
-        return len(found)
+        return len(rows)
 
     # -- machine learning backends ------------------------------------------------------------------------------------
     def ml_backends(self, project_id: int) -> list[Json]:
-        """Return the backends of a project. The host calls each one's /health before it answers."""
+        """Return the ML backends of a project. Label Studio calls the /health of each before it answers."""
         return self._rows("/api/ml/", project=project_id)
 
     def add_ml_backend(self, *, project: int, url: str, title: str, **fields: Any) -> Json:
-        """Connect a backend; the host calls its /health and /setup, and adds a webhook of its own making."""
+        """Connect an ML backend. Label Studio calls its /health and /setup, and adds a webhook for it."""
         return self._post("/api/ml/", {"project": project, "url": url, "title": title, **fields})
 
     def update_ml_backend(self, backend_id: int, *, project: int, url: str, **fields: Any) -> Json:
-        """Change a backend; the host wants project and url each time."""
+        """Change an ML backend; Label Studio requires project and url each time."""
         return self._patch(f"/api/ml/{backend_id}", {"project": project, "url": url, **fields})
 
     def delete_ml_backend(self, backend_id: int) -> None:
-        """Disconnect a backend; its webhook stays."""
+        """Disconnect an ML backend; its webhook stays."""
         self._delete(f"/api/ml/{backend_id}")
 
     # -- webhooks -----------------------------------------------------------------------------------------------------
@@ -297,11 +304,11 @@ class LabelStudio:
         return self._rows("/api/webhooks/", project=project_id)
 
     def add_webhook(self, *, project: int, url: str, **fields: Any) -> Json:
-        """Have events sent to an address: actions, headers, send_payload, send_for_all_actions."""
+        """Add a webhook. Fields: actions, headers, send_payload, send_for_all_actions."""
         return self._post("/api/webhooks/", {"project": project, "url": url, **fields})
 
     def update_webhook(self, webhook_id: int, *, actions: Sequence[str], **fields: Any) -> Json:
-        """Change a webhook. An update that names no actions would remove them all: hence they are wanted."""
+        """Change a webhook. Its actions are required, since an update without actions would remove all of them."""
         return self._patch(f"/api/webhooks/{webhook_id}/", {"actions": list(actions), **fields})
 
     def delete_webhook(self, webhook_id: int) -> None:
@@ -318,7 +325,7 @@ class LabelStudio:
         return self._post("/api/dm/views/", {"project": project_id, "data": data})
 
     def update_view(self, view_id: int, project_id: int, data: Json) -> Json:
-        """Replace what a tab shows."""
+        """Replace the data of a tab."""
         return self._patch(f"/api/dm/views/{view_id}/", {"project": project_id, "data": data})
 
     def delete_view(self, view_id: int) -> None:
@@ -327,10 +334,14 @@ class LabelStudio:
 
     # -- files --------------------------------------------------------------------------------------------------------
     def fetch(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
-        """Open an image by a task's reference; see `Files.stream`. Raises ImageError."""
+        """Open an image by a task's reference, and yield its bytes in chunks; see `Files.stream`.
+
+        Raises:
+            ImageError: it cannot be fetched.
+        """
         return self.transport.stream(reference)
 
-    # -- how ----------------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
     def _by_id(self, project_id: int, conditions: list[Json], page_size: int, **params: str) -> Iterator[Json]:
         last = 0
         while True:
@@ -342,33 +353,33 @@ class LabelStudio:
             last = int(page[-1]["id"])
 
     def _list(self, project_id: int, wanted: str, **params: Any) -> list[Json]:
-        # References stay as they were imported: resolved ones differ from task to task and from hour to hour.
+        # Resolved references differ between tasks and change every hour: ask for them as they were imported.
         answer = self._get("/api/tasks/", project=project_id, query=wanted, resolve_uri="false", **params)
         return list(answer["tasks"])
 
     def _with_parents(self, tasks: Iterable[Json]) -> Iterator[Json]:
-        """Add the predictions that annotations started from; a listing with all of them would carry every mask."""
+        """Add the predictions that annotations started from. A list with all predictions would contain every mask."""
         for task in tasks:
             parents = {row["parent_prediction"] for row in task["annotations"] if row.get("parent_prediction")}
-            task["predictions"] = [found for parent in sorted(parents) if (found := self._parent(parent))]
+            task["predictions"] = [row for parent in sorted(parents) if (row := self._parent(parent))]
             yield task
 
     def _parent(self, prediction_id: int) -> Json | None:
         try:
-            found = self.prediction(prediction_id)
+            prediction = self.prediction(prediction_id)
         except LabelStudioNotFound:  # pruned meanwhile
             return None
-        rectangles = [region for region in found.get("result") or [] if region.get("type") in _RECTANGLES]
-        return {name: found[name] for name in ("id", "model_version", "score")} | {"result": rectangles}
+        rectangles = [region for region in prediction.get("result") or [] if region.get("type") in _RECTANGLES]
+        return {name: prediction[name] for name in ("id", "model_version", "score")} | {"result": rectangles}
 
     def _get(self, path: str, **params: Any) -> Json:
         return self._answer("GET", path, params=params)
 
     def _rows(self, path: str, **params: Any) -> list[Json]:
-        found = self.transport.json("GET", path, params=params)
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        rows = self.transport.json("GET", path, params=params)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise misread(f"GET {path}", "a list of objects was expected")
-        return found
+        return rows
 
     def _post(self, path: str, fields: Json) -> Json:
         return self._answer("POST", path, json=fields)
@@ -387,7 +398,7 @@ class LabelStudio:
 
 
 def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes, str]]]]:
-    """Group files into requests that the host accepts."""
+    """Yield files in groups that fit into a request."""
     files: list[tuple[str, tuple[str, bytes, str]]] = []
     size = 0
     for path in paths:
@@ -396,7 +407,7 @@ def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes
             yield files
             files, size = [], 0
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        # The host keeps one file per field name, and takes fields in the order of arrival.
+        # Label Studio keeps a single file per field name, in the order of the fields.
         files.append((f"file{len(files)}", (path.name, content, kind)))
         size += len(content)
     if files:

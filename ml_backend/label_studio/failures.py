@@ -1,4 +1,4 @@
-"""Requests that got no answer, in words that may be shown: the libraries' own texts hold whole addresses."""
+"""Reasons why a request got no answer, in words that may be shown: the libraries' texts contain whole addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ LACKS_RIGHT = "The user of LABEL_STUDIO_API_KEY lacks the right: use the token o
 
 
 def reason(error: Exception, timeout: float) -> str:
-    """Say in a few words why there was no answer."""
+    """Return in a few words why there was no answer.
+
+    Args:
+        error: one of FAILURES.
+        timeout: seconds that the request waited at most.
+    """
     if isinstance(error, requests.Timeout) or "Read timed out" in repr(error):
         return f"no answer within {timeout:g} s"
     if isinstance(error, requests.exceptions.SSLError):

@@ -1,8 +1,8 @@
-"""Files by a task's reference: from Label Studio with credentials, from anywhere else without, where that is allowed.
+"""Fetches files by a task's reference: from Label Studio with credentials, from other allowed hosts without.
 
-Redirects are followed here, one by one, since each leads to another host that has to be allowed, and since
-credentials end with the first that leaves Label Studio. Its cloud storages work that way: they redirect to an address
-that is signed for a minute, which is never kept, logged or shown.
+Redirects are followed here, since each may lead to another host, which has to be allowed, and since no credentials are
+sent after the first redirect away from Label Studio. Its cloud storages redirect to an address that is signed for a
+minute and is never stored, logged or shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ml_backend.errors import ImageError, LabelStudioError
 from ml_backend.images.hosts import ImageHosts, entry_for
 from ml_backend.images.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown_reference
 from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
-from ml_backend.label_studio.guard import Errand, NotAllowed, TooLate
+from ml_backend.label_studio.guard import FileFetch, NotAllowed, TooLate
 from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
 
 _CONNECT_SECONDS = 10.0
@@ -38,7 +38,7 @@ _STORAGE = {
 
 
 class _Refused(Exception):
-    """A request that is not sent; the text says why, as a sentence."""
+    """A request that is not sent; the message says why, as a sentence."""
 
 
 class Files:
@@ -47,10 +47,10 @@ class Files:
     Args:
         url: address of Label Studio.
         token: for Label Studio.
-        session: its adapters are guarded, see `guard`.
-        hosts: that may be asked besides Label Studio.
-        timeout: seconds to wait for a host to go on answering.
-        seconds: that a whole file may take.
+        session: with the adapters of `guard`.
+        hosts: allowed hosts besides Label Studio.
+        timeout: longest pause of a host, in seconds.
+        seconds: longest time of a whole file.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class Files:
 
     @contextmanager
     def stream(self, reference: str) -> Iterator[Iterable[bytes]]:
-        """Open a file and yield its bytes in chunks as they come.
+        """Open a file, and yield its bytes in chunks as they come.
 
         Args:
             reference: a path on Label Studio such as "/data/upload/…", or an http(s) address.
 
         Raises:
-            ImageError: with the reason; also while the chunks are read.
+            ImageError: the file cannot be fetched; also while the chunks are read.
         """
         name, url = shown_reference(reference), self._address(reference)
-        with Errand(self._hosts, self._home, self._seconds) as errand:
+        with FileFetch(self._hosts, self._home, self._seconds) as fetch:
             try:
-                response = self._followed(url, errand)
+                response = self._followed(url, fetch)
             except FAILURES as error:
-                raise ImageError(f"Image {name} cannot be fetched: {self._why(error, errand)}.") from None
+                raise ImageError(f"Image {name} cannot be fetched: {self._why(error, fetch)}.") from None
             except (LabelStudioError, _Refused) as error:
                 raise ImageError(f"Image {name} cannot be fetched: {error}") from None
             except TooLate:
@@ -92,24 +92,24 @@ class Files:
             with response:
                 if not response.ok:
                     raise ImageError(f"Image {name} cannot be fetched: {self._refusal(response, reference)}.")
-                yield self._chunks(response, name, errand)
+                yield self._chunks(response, name, fetch)
 
-    def _chunks(self, response: requests.Response, name: str, errand: Errand) -> Iterator[bytes]:
+    def _chunks(self, response: requests.Response, name: str, fetch: FileFetch) -> Iterator[bytes]:
         try:
             yield from response.iter_content(_CHUNK_BYTES)
-            errand.check()  # a connection that is cut looks like an end where no length was announced
+            fetch.check()  # a connection that was cut looks like the end of a file without a stated length
         except TooLate:
             raise ImageError(f"Image {name} broke off: {self._late()}.") from None
         except FAILURES as error:
-            raise ImageError(f"Image {name} broke off: {self._why(error, errand)}.") from None
+            raise ImageError(f"Image {name} broke off: {self._why(error, fetch)}.") from None
 
     # -- requests -----------------------------------------------------------------------------------------------------
-    def _followed(self, url: str, errand: Errand) -> requests.Response:
-        """Send a request, and those that it is redirected to."""
+    def _followed(self, url: str, fetch: FileFetch) -> requests.Response:
+        """Send a request, and follow its redirects."""
         at_home = True
         for _ in range(_REDIRECTS + 1):
             at_home = at_home and origin_of(url) == self._home
-            response = self._answer(url, errand, signed=at_home)
+            response = self._answer(url, fetch, signed=at_home)
             target = self._session.get_redirect_target(response)
             if target is None:
                 return response
@@ -117,21 +117,21 @@ class Files:
             url = self._next(url, target)
         raise _Refused(f"more than {_REDIRECTS} redirects.")
 
-    def _answer(self, url: str, errand: Errand, *, signed: bool) -> requests.Response:
-        """Send one request; when Label Studio refuses the access token, buy another and try once more."""
+    def _answer(self, url: str, fetch: FileFetch, *, signed: bool) -> requests.Response:
+        """Send a request; when Label Studio refuses the access token, get another and try again."""
         header = self._token.header() if signed else None
-        response = self._get(url, errand, header)
+        response = self._get(url, fetch, header)
         if response.status_code == 401 and header is not None and self._token.renew(header):
             response.close()
-            response = self._get(url, errand, self._token.header())
+            response = self._get(url, fetch, self._token.header())
         return response
 
-    def _get(self, url: str, errand: Errand, header: str | None) -> requests.Response:
-        """Send one request, and again where that may help; urllib3's own retries log addresses, signatures and all."""
+    def _get(self, url: str, fetch: FileFetch, header: str | None) -> requests.Response:
+        """Send a request, and again where that may help. Retries of urllib3 would log addresses with signatures."""
         self._check_proxy(url)
         for wait in WAITS:
             try:
-                response = self._sent(url, errand, header)
+                response = self._sent(url, fetch, header)
             except (requests.exceptions.SSLError, requests.Timeout):
                 raise
             except requests.ConnectionError:
@@ -141,10 +141,10 @@ class Files:
                     return response
                 response.close()
             time.sleep(wait)
-        return self._sent(url, errand, header)
+        return self._sent(url, fetch, header)
 
-    def _sent(self, url: str, errand: Errand, header: str | None) -> requests.Response:
-        with errand.current():
+    def _sent(self, url: str, fetch: FileFetch, header: str | None) -> requests.Response:
+        with fetch.current():
             return self._session.get(
                 url,
                 auth=OnlyTo(self._home, header),
@@ -165,7 +165,7 @@ class Files:
         return address
 
     def _check_proxy(self, url: str) -> None:
-        """Refuse what a proxy would resolve for us, unless the host is named."""
+        """Refuse an address that a proxy would resolve, unless the host is allowed by name."""
         scheme, host, port = origin_of(url)
         if (scheme, host, port) == self._home or not select_proxy(url, get_environ_proxies(url)):
             return
@@ -197,7 +197,7 @@ class Files:
         return reference
 
     def _advice(self, url: str, error: NotAllowed) -> str:
-        """Say which host is not allowed, and how to allow it."""
+        """Return which host is not allowed, and how to allow it."""
         asked = entry_for(_host(url), origin_of(url)[2] or 0)
         led = "" if asked == error.entry else f"it is redirected to {error.host}; "
         other = origin_of(url) != self._home and (parse_url(url).path or "").startswith(_OWN_PATHS)
@@ -208,7 +208,7 @@ class Files:
         )
 
     def _refusal(self, response: requests.Response, reference: str) -> str:
-        """Say why a file was not given out."""
+        """Return why a file was refused."""
         status = response.status_code
         if origin_of(response.url) != self._home:
             by = f"{_host(response.url)}: " if _host(response.url) != _host(reference) else ""
@@ -221,9 +221,9 @@ class Files:
             return "Label Studio answered 500, as it does for uploads that no longer exist"
         return f"{_REASONS.get(status, 'no success')} ({status})"
 
-    def _why(self, error: Exception, errand: Errand) -> str:
+    def _why(self, error: Exception, fetch: FileFetch) -> str:
         try:
-            errand.check()
+            fetch.check()
         except TooLate:
             return self._late()
         return reason(error, self._timeout)

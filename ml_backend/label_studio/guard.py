@@ -1,7 +1,7 @@
-"""Connections for files: only to addresses that are allowed, and not for longer than an image may take.
+"""Connections for files: only to allowed addresses, and no longer than a file may take.
 
-A name is resolved once, its addresses are checked, and one of those is connected to: a name that resolves to something
-else a moment later (DNS rebinding) changes nothing. TLS still checks the certificate of the name.
+A name is resolved once, its addresses are checked, and the connection goes to a checked address: a name that resolves
+to another address a moment later (DNS rebinding) changes nothing. TLS still checks the certificate of the name.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from urllib3.util import connection
 from ml_backend.images.hosts import ImageHosts, entry_for
 from ml_backend.label_studio.tokens import Origin
 
-_ADDRESSES = 4  # of one name that are tried: each may cost a time-out
+_ADDRESSES = 4  # of a name that are tried: each may cost a time-out
 
 
 class NotAllowed(Exception):
-    """A host that may not be asked.
+    """A host is not allowed.
 
     Attributes:
-        entry: what to add to NEXTMASK_IMAGE_HOSTS to allow it.
+        host: its name or address.
+        entry: the entry of NEXTMASK_IMAGE_HOSTS that allows it.
     """
 
     def __init__(self, host: str, entry: str) -> None:
@@ -43,16 +44,16 @@ class NotAllowed(Exception):
 
 
 class TooLate(Exception):
-    """The time of an image is up."""
+    """The file did not come in time."""
 
 
-class Errand:
-    """One file that is being fetched: where it may lead, and until when. A context; afterwards its socket is let go.
+class FileFetch:
+    """A file that is being fetched, with its allowed hosts and its deadline, as a context manager.
 
     Args:
-        hosts: that may be asked.
-        home: the origin of Label Studio, which is always allowed.
-        seconds: after which the connection is cut, however much of the file has come.
+        hosts: allowed hosts.
+        home: origin of Label Studio, which is always allowed.
+        seconds: time after which the connection is cut, even in the middle of the file.
     """
 
     def __init__(self, hosts: ImageHosts, home: Origin, seconds: float) -> None:
@@ -63,7 +64,7 @@ class Errand:
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
-    def __enter__(self) -> Errand:
+    def __enter__(self) -> FileFetch:
         self._timer.start()
         return self
 
@@ -72,11 +73,11 @@ class Errand:
     ) -> None:
         self._timer.cancel()
         with self._lock:
-            self._socket = None  # from here on it may serve other files
+            self._socket = None  # it may serve other files from now on
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Let the connections of this thread know about this errand."""
+        """Make this the fetch that new connections of this thread belong to."""
         token = _CURRENT.set(self)
         try:
             yield
@@ -84,25 +85,29 @@ class Errand:
             _CURRENT.reset(token)
 
     def check(self) -> None:
-        """Raise TooLate when the time is up."""
+        """Raise TooLate after the deadline."""
         if self._late:
             raise TooLate
 
     def hold(self, sock: socket.socket | None) -> None:
-        """Remember the socket that is being read, so that it can be cut."""
-        with self._lock:
-            self._socket = sock
-        self.check()  # it may have been late a moment before
-
-    def addresses(self, scheme: str, host: str, port: int, found: list[str]) -> list[str]:
-        """Return those of a name's addresses that may be connected to.
+        """Remember the socket that is being read, so that it can be cut.
 
         Raises:
-            NotAllowed: none may.
+            TooLate: after the deadline.
+        """
+        with self._lock:
+            self._socket = sock
+        self.check()  # the deadline may have passed just before
+
+    def allowed(self, scheme: str, host: str, port: int, addresses: list[str]) -> list[str]:
+        """Return the allowed addresses among those that a host resolved to.
+
+        Raises:
+            NotAllowed: none is allowed.
         """
         if (scheme, host.lower(), port) == self._home or self._hosts.named(host, port):
-            return found
-        allowed = [address for address in found if self._hosts.permit(address, port)]
+            return addresses
+        allowed = [address for address in addresses if self._hosts.permit(address, port)]
         if not allowed:
             raise NotAllowed(host, entry_for(host, port))
         return allowed
@@ -112,26 +117,25 @@ class Errand:
             self._late = True
             if self._socket is not None:
                 with contextlib.suppress(OSError):  # closed already
-                    # The method of the base class: SSLSocket's own takes the TLS layer away under the reader's feet.
+                    # The method of the base class: that of SSLSocket would remove the TLS layer during a read.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-_CURRENT: ContextVar[Errand] = ContextVar("errand")
+_CURRENT: ContextVar[FileFetch] = ContextVar("fetch")
 
 
 class _Guarded(HTTPConnection):
-    """A connection that belongs to an errand."""
+    """A connection that belongs to a fetch."""
 
     _scheme = "http"
 
     def _new_conn(self) -> socket.socket:
-        errand = _CURRENT.get()
-        errand.check()
-        if self.proxy is not None:  # it was named by the administrator; what it may be asked for is checked before
+        fetch = _CURRENT.get()
+        fetch.check()
+        if self.proxy is not None:  # the administrator set it; `Files` has checked what it is asked for
             return super()._new_conn()
-        found = self._resolved()
-        allowed = errand.addresses(self._scheme, self.host.strip("[]"), int(self.port or 0), found)
-        return self._connected(allowed[:_ADDRESSES], errand)
+        allowed = fetch.allowed(self._scheme, self.host.strip("[]"), int(self.port or 0), self._resolved())
+        return self._connected(allowed[:_ADDRESSES], fetch)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 itself has it
         _CURRENT.get().hold(self.sock)
@@ -139,17 +143,17 @@ class _Guarded(HTTPConnection):
 
     def _resolved(self) -> list[str]:
         try:
-            found = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, 0, socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, 0, socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except UnicodeError:
             raise LocationParseError(f"{self.host!r}, label empty or too long") from None
-        return list(dict.fromkeys(str(address[4][0]) for address in found))
+        return list(dict.fromkeys(str(address[4][0]) for address in resolved))
 
-    def _connected(self, addresses: list[str], errand: Errand) -> socket.socket:
+    def _connected(self, addresses: list[str], fetch: FileFetch) -> socket.socket:
         failure: OSError | None = None
         for address in addresses:
-            errand.check()
+            fetch.check()
             try:
                 sock = connection.create_connection(
                     (address, int(self.port or 0)),
@@ -183,7 +187,7 @@ _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Sends requests of errands only."""
+    """Sends requests that belong to a fetch, and no others."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Make the pools of direct connections."""

@@ -1,7 +1,7 @@
 """Predictions in Label Studio: the names of their versions, their scores, and their import.
 
-A version is `nextmask-M.R`: what model M shows, in the order of ranking R. The names in here are the only ones that
-predictions of nextmask carry, and this module alone makes and reads them.
+A version is `nextmask-M.R`: the masks of model M in the order of ranking R. All predictions of nextmask have a version
+that this module names, and no other module makes or reads these names.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ml_backend.label_studio.client import LabelStudio
 
 _PREFIX: Final = "nextmask-"
 NO_VERSION: Final = f"{_PREFIX}0.0"
-"""What /setup and /predict answer before anything was published: no prediction carries it."""
+"""The answer of /setup and /predict before anything was published: no prediction has it."""
 MARKER: Final = f"{_PREFIX}passed-over"
-"""Version of the empty predictions that make passed-over tasks visible; never the one that is served."""
+"""Version of the empty predictions that mark passed-over tasks; never the served version."""
 RETURNED: Final = f"{_PREFIX}returned"
-"""What markers are renamed to that no longer hold. An editor that opens a passed-over task starts from its marker, and
-could not submit if that were deleted meanwhile: they go when no editor can have them open any more."""
+"""Version of markers that no longer hold. An editor that has a passed-over task open could not submit if its
+marker were deleted: markers are deleted when no editor can have them open any more."""
 DUPLICATE: Final = "-duplicate"
-"""End of the version that a task's second prediction of one version is given. It is not deleted, since an editor that
-has it open could not submit; it goes with its version."""
+"""End of the version that a task's second prediction of the same version gets. It is deleted together with the version,
+since an editor that has it open could not submit otherwise."""
 SERVED_LAST: Final = 1.0
-"""Score of a prediction whose task is served after all others: the host serves the lowest score first."""
+"""Score of a prediction whose task is served after all others: Label Studio serves the lowest score first."""
 
 _BAD_REQUEST = 400
 
@@ -43,13 +43,13 @@ def version_name(model: int, ranking: int) -> str:
 
 
 def model_number(version: str) -> int:
-    """Return the model's number in the name of a version, `nextmask-7.2` -> 7; 0 where there is none."""
+    """Return the number of the model in the name of a version, `nextmask-7.2` -> 7; 0 for other names."""
     digits = version.removeprefix(_PREFIX).partition(".")[0]
     return int(digits) if digits.isdigit() else 0
 
 
 def ranking_number(version: str) -> int:
-    """Return the ranking's number in the name of a version, `nextmask-7.2` -> 2; 0 where it is not one of ours."""
+    """Return the number of the ranking in the name of a version, `nextmask-7.2` -> 2; 0 for other names."""
     if not version.startswith(_PREFIX):
         return 0
     digits = version.partition(".")[2]
@@ -57,12 +57,12 @@ def ranking_number(version: str) -> int:
 
 
 def shows_masks(version: str) -> bool:
-    """Whether predictions of a version of ours carry masks; before the first training they only put tasks in order."""
+    """Whether predictions of a version of nextmask carry masks; before the first training they only order tasks."""
     return not version.startswith(f"{_PREFIX}0.")
 
 
 def score_of(priority: float) -> float:
-    """Return the score, in [0, 1], of a task's prediction; the host serves the lowest score first.
+    """Return the score, in [0, 1], of a task's prediction; Label Studio serves the lowest score first.
 
     Args:
         priority: in [0, 1], higher = label sooner.
@@ -73,13 +73,13 @@ def score_of(priority: float) -> float:
 def import_for_present(
     client: LabelStudio, project_id: int, rows: Sequence[dict[str, Any]]
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Add predictions of those tasks that are still there: one that was deleted makes the host refuse all rows.
+    """Add predictions, without those of deleted tasks: Label Studio would refuse all because of them.
 
     Args:
         rows: task, result, score in [0, 1], model_version.
 
     Returns:
-        How many the host kept, and the rows that were sent: it drops what it finds invalid without a word.
+        How many predictions Label Studio stored, and the rows that were sent: it drops invalid rows silently.
     """
     sent = list(rows)
     try:
@@ -87,6 +87,6 @@ def import_for_present(
     except LabelStudioError as error:
         if error.status != _BAD_REQUEST:
             raise
-    there = set(client.task_ids(project_id))
-    sent = [row for row in sent if row["task"] in there]
+    present = set(client.task_ids(project_id))
+    sent = [row for row in sent if row["task"] in present]
     return client.import_predictions(project_id, sent) if sent else 0, sent

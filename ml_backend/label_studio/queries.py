@@ -1,7 +1,7 @@
-"""Data Manager queries: which tasks Label Studio shall list, and in which order.
+"""Data Manager queries: which tasks Label Studio lists, and in which order.
 
-Lists are walked by keys (`updated_at`, `id`), never by page numbers: tasks that change or go while a list is walked
-move the pages under the reader's feet.
+Long lists are read by keys (`updated_at`, `id`) and not by page numbers, since pages move when tasks change or are
+deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 TASK_FIELDS = ("id", "data", "updated_at", "total_annotations", "cancelled_annotations", "annotations")
-# The host applies the list of fields to tasks and to the annotations in them alike.
+# Label Studio applies the list of fields to tasks and to their annotations alike.
 ANNOTATION_FIELDS = (
     "result",
     "was_cancelled",
@@ -26,23 +26,23 @@ BEGINNING = "1970-01-01T00:00:00.000000Z"
 
 
 def condition(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
-    """Return one filter, such as condition("id", "greater", "Number", 7)."""
+    """Return a filter, such as condition("id", "greater", "Number", 7)."""
     return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
 
 
 def query(conditions: Sequence[dict[str, Any]], order_by: str) -> str:
-    """Return the `query` parameter: all conditions hold, in ascending order of one column."""
+    """Return the `query` parameter for tasks that meet all conditions, in ascending order of a column."""
     filters = {"conjunction": "and", "items": list(conditions)}
     return json.dumps({"filters": filters, "ordering": [f"tasks:{order_by}"]})
 
 
 def host_time(moment: str) -> str:
-    """Return an ISO moment in the one form that the host's filters understand: UTC, six decimals and a Z.
+    """Return an ISO time in the form that Label Studio's filters require: UTC, six decimals and a Z.
 
-    Any other form, the host's own answers without decimals among them, is an internal server error there.
+    Other forms cause an internal server error there, even those of its own answers without decimals.
 
     Raises:
-        ValueError: it is no ISO date and time.
+        ValueError: `moment` is no ISO date and time.
     """
     parsed = datetime.fromisoformat(moment.strip().replace("Z", "+00:00"))
     if parsed.tzinfo is None:

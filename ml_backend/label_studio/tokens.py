@@ -1,8 +1,8 @@
 """Tokens of Label Studio, and the rule that they are sent to Label Studio only.
 
-Label Studio knows two kinds. A legacy token is sent as it is (`Token <key>`). A personal access token is a JWT that
-is itself refused as a credential: it buys access tokens that live five minutes (`Bearer <access>`). The kind shows in
-the shape: a JWT has two dots.
+Label Studio has two kinds. A legacy token is sent as it is (`Token <key>`). A personal access token is a JWT that is
+never sent as a credential: it is exchanged for access tokens that are valid for five minutes (`Bearer <access>`). A JWT
+has two dots, which tells the kinds apart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from urllib3.util import parse_url
 from ml_backend.errors import ConfigurationError
 
 _RENEW_SECONDS = 30.0  # an access token this near to its end is replaced before it is used
-_FALLBACK_SECONDS = 240.0  # life of an access token that does not say when it ends
+_FALLBACK_SECONDS = 240.0  # validity of an access token that states none
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int | None]
 
 
 class Token(Protocol):
-    """What a request needs of a token."""
+    """A token of either kind."""
 
     advice: str  # what to do when Label Studio refuses it
 
@@ -38,7 +38,7 @@ class Token(Protocol):
         ...
 
     def renew(self, refused: str) -> bool:
-        """Forget the header value that was refused; tell whether asking for another one makes sense."""
+        """Discard a refused header value; return whether another may be accepted."""
         ...
 
 
@@ -61,16 +61,16 @@ class LegacyToken:
         return self._header
 
     def renew(self, refused: str) -> bool:
-        """Tell whether there is another: never, of the one that was sent."""
+        """Return whether the token differs from the refused header value."""
         return self._header != refused
 
 
 class PersonalToken:
-    """A personal access token with the access token that it bought last. Safe to use from many threads.
+    """A personal access token with the last access token. Safe to use from many threads.
 
     Args:
         refresh: the personal access token.
-        exchange: buys an access token with it.
+        exchange: returns an access token for it.
     """
 
     advice = (
@@ -89,8 +89,8 @@ class PersonalToken:
         return "PersonalToken(…)"
 
     def header(self) -> str:
-        """Return `Bearer <access token>`, buying a new one when the last is about to end."""
-        with self._lock:  # one thread buys, the others wait for it
+        """Return `Bearer <access token>`, with a new token when the last is about to expire."""
+        with self._lock:  # a single thread exchanges, the others wait for it
             if not self._header or time.monotonic() > self._ends:
                 access = self._exchange(self._refresh)
                 self._header = f"Bearer {access}"
@@ -98,7 +98,7 @@ class PersonalToken:
             return self._header
 
     def renew(self, refused: str) -> bool:
-        """Forget the access token that was refused, unless another thread has replaced it already."""
+        """Discard the refused access token, unless another thread has replaced it already; return True."""
         with self._lock:
             if self._header == refused:
                 self._header = ""
@@ -106,7 +106,11 @@ class PersonalToken:
 
 
 def make_token(key: str, exchange: Callable[[str], str]) -> Token:
-    """Tell the kind of a token by its shape.
+    """Return a token of the kind that its form tells.
+
+    Args:
+        key: the token as it was entered.
+        exchange: returns an access token for a personal access token.
 
     Raises:
         ConfigurationError: the key is empty, or has characters that no token has.
@@ -125,22 +129,22 @@ def make_token(key: str, exchange: Callable[[str], str]) -> Token:
 
 
 def is_personal(key: str) -> bool:
-    """Tell a personal access token from a legacy one, by its shape."""
+    """Whether a token is a personal access token, by its form."""
     return key.count(".") == 2
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """Return what a JSON web token says of itself, which nobody has checked; {} where it is none."""
+    """Return the claims of a JSON web token, without checking its signature; {} when it is none."""
     try:
         payload = token.split(".")[1]
-        found = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (IndexError, ValueError, binascii.Error):
         return {}
-    return found if isinstance(found, dict) else {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _life(access: str) -> float:
-    """Seconds that an access token lives by its own account; the host's clock and ours need not agree."""
+    """Return the seconds that an access token is valid, by its claims: Label Studio's clock may differ."""
     claims = claims_of(access)
     try:
         return float(claims["exp"]) - float(claims["iat"])
@@ -150,23 +154,27 @@ def _life(access: str) -> float:
 
 def origin_of(url: str) -> Origin:
     """Return scheme, host and port of an address as the HTTP library reads it."""
-    # urllib3's own parser: where two parsers read an address differently, credentials leak
+    # urllib3's parser, since it opens the connection: with another parser, credentials could go elsewhere
     parsed = parse_url(url)
     scheme = (parsed.scheme or "").lower()
     return scheme, (parsed.host or "").lower(), parsed.port or _DEFAULT_PORTS.get(scheme)
 
 
 class OnlyTo(AuthBase):
-    """Adds the Authorization header to requests to one origin and to no other.
+    """Adds the Authorization header to requests to a single origin, and no other.
 
-    It also keeps requests from looking for passwords in .netrc.
+    It also keeps the library requests from reading passwords in .netrc.
+
+    Args:
+        origin: of Label Studio.
+        header: value of the header; None: no header.
     """
 
     def __init__(self, origin: Origin, header: str | None) -> None:
         self._origin, self._header = origin, header
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Sign the request if it goes to the origin. Redirects are not signed again, and requests drops the header."""
+        """Add the header if the request goes to the origin. Redirects lose it: the library drops it."""
         if self._header is not None and origin_of(request.url or "") == self._origin:
             request.headers["Authorization"] = self._header
         return request

@@ -1,4 +1,4 @@
-"""One HTTP session with Label Studio: addresses, credentials, retries, errors, streaming."""
+"""The HTTP session with Label Studio: addresses, credentials, retries and errors; `files` fetches images."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from ml_backend.label_studio.guard import GuardedAdapter
 from ml_backend.label_studio.tokens import OnlyTo, make_token, origin_of
 
 SLOW_SECONDS = 900.0
-"""Patience with calls whose length grows with the project: imports, deletions of a model version."""
+"""Timeout of calls whose length grows with the project: imports, deletions of a model version."""
 
 _CONNECT_SECONDS = 10.0
 _PAUSES = (0.3, 1.0)
-"""Before a read whose answer broke off is tried again."""
+"""Seconds before a GET whose answer broke off is tried again, for each attempt."""
 _TOO_MANY = 429
 _LONGEST_PAUSE = 60.0
-"""A host may ask for an hour; by then it has long been forgotten why."""
+"""Longest pause, in seconds, that a Retry-After header is followed for; it may ask for an hour."""
 _MESSAGE_PART = 150
 _CONNECTIONS = 16
 _TOKEN_PATH = "/api/token/refresh/"
@@ -50,26 +50,26 @@ _RETRY = Retry(
     read=1,
     backoff_factor=0.5,
     status_forcelist=(502, 503, 504),
-    allowed_methods=("GET",),  # a write that went unanswered may have happened; one that found no host has not
+    allowed_methods=("GET",),  # other calls are repeated only when no connection was made: they may have had an effect
     raise_on_status=False,
-    respect_retry_after_header=False,  # it may say an hour
+    respect_retry_after_header=False,  # it may ask for an hour
 )
 
 
 class Transport:
-    """Sends requests to one Label Studio, with credentials; and streams files from elsewhere, without them.
+    """Sends requests to Label Studio with credentials, and fetches files from other hosts without.
 
-    Safe to use from many threads. Cookies are never kept: a session cookie would make the host want a CSRF token.
+    Safe to use from many threads. Cookies are not kept, since Label Studio requires a CSRF token with a session cookie.
 
     Args:
-        url: address of Label Studio, with its path prefix if it has one.
+        url: address of Label Studio, with its path prefix if it has any.
         token: legacy token or personal access token.
-        timeout: seconds to wait for the host to go on answering.
-        image_hosts: hosts that files may be fetched from besides this one.
-        image_seconds: time that a file may take.
+        timeout: longest pause of an answer, in seconds.
+        image_hosts: hosts besides Label Studio that files may be fetched from.
+        image_seconds: longest time that a file may take.
 
     Raises:
-        ConfigurationError: no usable address or token.
+        ConfigurationError: the address or the token is unusable.
     """
 
     def __init__(self, url: str, token: str, *, timeout: float, image_hosts: ImageHosts, image_seconds: float) -> None:
@@ -93,34 +93,35 @@ class Transport:
         return f"{type(self).__name__}({self.url!r})"
 
     def json(self, method: str, path: str, *, slow: bool = False, **options: Any) -> Any:
-        """Call the API and return the decoded answer, None when it is empty.
+        """Call the API, and return the decoded answer; None when it is empty.
 
         Args:
+            method: GET, POST, …; a GET without a complete answer is tried again.
             path: below the address of Label Studio, such as "/api/version".
-            slow: be patient, see SLOW_SECONDS.
-            options: as of requests: params, json, files.
+            slow: wait SLOW_SECONDS for the answer.
+            options: params, json or files, for the library requests.
 
         Raises:
-            LabelStudioError: one of its kinds; GETs have been tried again before.
+            LabelStudioError: or an error derived from it.
         """
         timeout = max(self._timeout, SLOW_SECONDS) if slow else self._timeout
         pauses = iter(_PAUSES if method == "GET" else ())
         while True:
             try:
                 return self._once(method, path, timeout, options)
-            except _HalfAnAnswer:
+            except _IncompleteAnswer:
                 pause = next(pauses, None)
                 if pause is None:
                     raise
             time.sleep(pause)
 
     def _once(self, method: str, path: str, timeout: float, options: dict[str, Any]) -> Any:
-        self._wait_as_told()
+        self._check_pause()
         try:
             response = self._send(method, self.url + path, timeout=timeout, allow_redirects=False, **options)
         except FAILURES as error:
-            kind = _HalfAnAnswer if "IncompleteRead" in repr(error) else LabelStudioUnavailable
-            # the cause holds the request, and it the credentials
+            kind = _IncompleteAnswer if "IncompleteRead" in repr(error) else LabelStudioUnavailable
+            # `from None`, because the cause contains the request with its credentials
             raise self._no_answer(error, timeout, kind) from None
         if response.status_code == _TOO_MANY:
             self._quiet_until = time.monotonic() + min(_LONGEST_PAUSE, _retry_after(response))
@@ -130,7 +131,7 @@ class Transport:
         """Return a page as text.
 
         Raises:
-            LabelStudioError: one of its kinds.
+            LabelStudioError: or an error derived from it.
         """
         try:
             response = self._send("GET", self.url + path, allow_redirects=False)
@@ -140,8 +141,8 @@ class Transport:
             raise self._error(response, f"GET {path}")
         return response.text
 
-    def _wait_as_told(self) -> None:
-        """Leave a host in peace that asked for it, without holding up whoever calls."""
+    def _check_pause(self) -> None:
+        """Raise during a pause that Label Studio asked for, so that callers do not wait."""
         left = self._quiet_until - time.monotonic()
         if left > 0:
             raise LabelStudioUnavailable(
@@ -150,7 +151,7 @@ class Transport:
             )
 
     def clock(self) -> datetime:
-        """Return the host's time, to the second.
+        """Return the time of Label Studio's clock, to the second.
 
         Raises:
             LabelStudioUnavailable: it does not answer.
@@ -163,15 +164,15 @@ class Transport:
         return parsedate_to_datetime(stated) if stated else datetime.now(timezone.utc)
 
     def stream(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
-        """Open a file by a task's reference and yield its bytes in chunks as they come; see `Files.stream`.
+        """Open a file by a task's reference, and yield its bytes in chunks as they come; see `Files.stream`.
 
         Raises:
-            ImageError: with the reason; also while the chunks are read.
+            ImageError: the file cannot be fetched; also while the chunks are read.
         """
         return self._files.stream(reference)
 
     def _send(self, method: str, url: str, *, timeout: float | None = None, **options: Any) -> requests.Response:
-        """Send a request; when the host refuses the access token, buy another and try once more."""
+        """Send a request; when Label Studio refuses the access token, get another and try again."""
         waits = (_CONNECT_SECONDS, timeout or self._timeout)
         header = self._token.header() if origin_of(url) == self._origin else None
         response = self._session.request(method, url, auth=OnlyTo(self._origin, header), timeout=waits, **options)
@@ -182,7 +183,7 @@ class Transport:
         return response
 
     def _exchange(self, refresh: str) -> str:
-        """Buy an access token with a personal access token."""
+        """Return an access token for a personal access token."""
         try:
             response = self._session.post(
                 self.url + _TOKEN_PATH,
@@ -215,7 +216,7 @@ class Transport:
             return response.json(object_hook=partial(_Object, call=f"{call} at {self.url}"))
         except ValueError:
             if "json" in kind:
-                raise _HalfAnAnswer(
+                raise _IncompleteAnswer(
                     f"Label Studio at {self.url} answered {call} with JSON that is cut off or damaged.",
                     status=response.status_code,
                 ) from None
@@ -236,7 +237,7 @@ class Transport:
         return (LabelStudioUnavailable if again else LabelStudioError)(message, status=status)
 
     def _without_secrets(self, text: str, response: requests.Response) -> str:
-        """Take out of the host's words what it was sent in confidence: it, or a proxy before it, may quote that."""
+        """Remove the credentials of a request from the message of its answer, which may quote them."""
         sent = (response.request.headers.get("Authorization") or "").rpartition(" ")[2]
         for secret in filter(None, (self._given, sent)):
             text = text.replace(secret, "(hidden)")
@@ -256,12 +257,12 @@ class Transport:
         )
 
 
-class _HalfAnAnswer(LabelStudioUnavailable):
-    """The connection or the text ended too early."""
+class _IncompleteAnswer(LabelStudioUnavailable):
+    """The connection or the JSON ended too early."""
 
 
 class _Object(dict[str, Any]):
-    """An object of an answer; a key that it must have and has not is an error that says what was asked."""
+    """A JSON object of an answer; a missing key raises an error that names the call."""
 
     def __init__(self, values: Mapping[str, Any], *, call: str) -> None:
         super().__init__(values)
@@ -272,7 +273,12 @@ class _Object(dict[str, Any]):
 
 
 def misread(call: str, why: str) -> LabelStudioMisread:
-    """Return the error of an answer that is not what was expected."""
+    """Return the error for an answer of an unexpected form.
+
+    Args:
+        call: method and path.
+        why: what is wrong with the answer.
+    """
     return LabelStudioMisread(
         f"Label Studio answered {call} in another shape than nextmask knows: {why}. Is its release one that nextmask "
         "was tested with, and LABEL_STUDIO_URL its address?"
@@ -280,11 +286,11 @@ def misread(call: str, why: str) -> LabelStudioMisread:
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Return the seconds that the host wants to be left in peace; 0 where it says nothing that can be read."""
+    """Return the seconds of the Retry-After header; 0 without the header."""
     try:
         return max(0.0, float(response.headers.get("Retry-After", "0")))
     except ValueError:
-        return _LONGEST_PAUSE  # a date
+        return _LONGEST_PAUSE  # it is a date
 
 
 def _checked(url: str) -> str:
@@ -313,7 +319,7 @@ def _make_session(adapter: HTTPAdapter) -> requests.Session:
 
 
 def _detail(response: requests.Response) -> str:
-    """Return the host's own words."""
+    """Return the message in an answer."""
     try:
         body = response.json()
     except ValueError:
@@ -328,5 +334,5 @@ def _detail(response: requests.Response) -> str:
 def _shortened(text: str) -> str:
     if len(text) <= 2 * _MESSAGE_PART:
         return text
-    # The host quotes what it was sent, mask and all, and says what is wrong with it at the end.
+    # Label Studio quotes what it was sent, with the whole mask, and says at the end what is wrong.
     return f"{text[:_MESSAGE_PART]} … {text[-_MESSAGE_PART:]}"

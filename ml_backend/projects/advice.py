@@ -31,7 +31,7 @@ _EXPONENTS = (0.05, 3.0)
 
 @dataclass(frozen=True)
 class Step:
-    """One training: labels that were new in it, and the points that it brought on one set of held-out labels."""
+    """One training: labels that were new in it, and the points that it brought on the same held-out labels."""
 
     labels: int
     gain: float
@@ -39,15 +39,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Advice:
-    """What can be said about labelling more; None where it cannot be told.
+    """What can be told about labelling more; None where it cannot be told.
 
     Attributes:
         labels, gain: the last so many labels brought so many points.
         expected_gain: points that as many more labels may bring, by the curve of the versions so far.
-        agreement: mean IoU of predicted and submitted mask over the last `agreement_labels` labels that had one.
+        agreement: mean IoU of predicted and submitted mask over the last `agreement_labels` labels that started from a
+            predicted mask.
         held_out: labels that the version was measured on.
-        is_coarse: too few of them to act on.
-        sentences: the same in words.
+        is_coarse: whether these are too few to act on the measure.
+        sentences: the advice in words.
     """
 
     labels: int
@@ -61,12 +62,13 @@ class Advice:
 
 
 def advise(records: Iterable[VersionRecord], serving: int | None, agreements: Sequence[float]) -> Advice | None:
-    """Say what labelling brings.
+    """Tell what labelling brings.
 
     Args:
         records: of all versions of a project.
-        serving: number of the one that serves; None before the first.
-        agreements: mean IoU of predicted and submitted mask, by label, the oldest first; labels without one left out.
+        serving: number of the version that serves; None before the first.
+        agreements: mean IoU of predicted and submitted mask of each label that started from a predicted mask, the
+            oldest first.
 
     Returns:
         None before the first version.
@@ -91,23 +93,26 @@ def advise(records: Iterable[VersionRecord], serving: int | None, agreements: Se
 
 def lineage(by_number: Mapping[int, VersionRecord], number: int) -> list[VersionRecord]:
     """Return the version and those it was compared with, back to the first that is still there, oldest first."""
-    found = [by_number[number]]
-    while (parent := found[-1].parent) is not None and parent in by_number and parent < found[-1].number:
-        found.append(by_number[parent])
-    return found[::-1]
+    records = [by_number[number]]
+    while (parent := records[-1].parent) is not None and parent in by_number and parent < records[-1].number:
+        records.append(by_number[parent])
+    return records[::-1]
 
 
 def steps(history: Sequence[VersionRecord]) -> list[Step | None]:
-    """Return what each training after the first brought; None for one that nothing can be said of.
+    """Return what each training after the first brought; None for a training whose gain is not known.
 
-    The parent's mIoU on the same held-out labels counts; where it was not measured, the one of its own training, if
-    the classes are the same.
+    The gain is the mIoU less that of the parent on the same held-out labels; where that was not measured, less that of
+    the parent's own training, if the classes are the same.
     """
     return [_step(before, after) for before, after in pairwise(history)]
 
 
-def recent_gain(found: Sequence[Step | None], wanted: int = LABELS) -> tuple[int, float | None]:
-    """Sum the last trainings until they hold at least `wanted` labels, as far as is known without a gap.
+def recent_gain(trainings: Sequence[Step | None], wanted: int = LABELS) -> tuple[int, float | None]:
+    """Sum the last trainings until they hold at least `wanted` labels, or up to a training whose gain is not known.
+
+    Args:
+        trainings: of `steps`.
 
     Returns:
         (labels, points); (0, None) where nothing is known of the last training.
@@ -116,7 +121,7 @@ def recent_gain(found: Sequence[Step | None], wanted: int = LABELS) -> tuple[int
     (55, 1.0)
     """
     labels, gain = 0, None
-    for step in reversed(found):
+    for step in reversed(trainings):
         if step is None or labels >= wanted:
             break
         labels, gain = labels + step.labels, (gain or 0.0) + step.gain
@@ -158,8 +163,8 @@ def _fit(shares: NDArray[np.float64], miou: NDArray[np.float64], exponent: float
     from scipy import optimize
 
     columns = np.stack([np.ones_like(shares), -(shares**-exponent)], axis=1)
-    found = optimize.lsq_linear(columns, miou, bounds=([0, 0], [1, np.inf]))
-    return float(found.cost), float(found.x[1])
+    solution = optimize.lsq_linear(columns, miou, bounds=([0, 0], [1, np.inf]))
+    return float(solution.cost), float(solution.x[1])
 
 
 def _step(before: VersionRecord, after: VersionRecord) -> Step | None:

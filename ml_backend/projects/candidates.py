@@ -1,7 +1,6 @@
-"""What a strategy chooses from: the images of a project's tasks, with what is labelled of them already.
+"""What a strategy chooses from: the images of a project's tasks, with the parts that are labelled already.
 
-An image that is labelled in part belongs to both pools: it may be asked for again. Its parts are merged, the newest
-on top.
+An image that is labelled in part is both labelled and unlabelled: more of it may be asked for.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from ml_backend.store import Task
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may be asked for.
+    """An image that annotators may be asked to label.
 
     Attributes:
-        task: an unlabelled task of it or, where there is none, the newest of those that label a part of it: then
+        task: an unlabelled task of the image or, where there is none, the newest task that labels a part of it: then
             asking for more takes a follow-up task.
-        parts: the tasks that label parts of it, oldest first.
+        parts: the tasks that label parts of the image, oldest first.
     """
 
     task: Task
@@ -30,31 +29,31 @@ class Candidate:
 
     @property
     def asked(self) -> tuple[Box, ...]:
-        """Boxes that are labelled."""
+        """Boxes that were asked for and are labelled."""
         return tuple(box for part in self.parts for box in boxes_from_text(part.boxes))
 
 
 def candidates(tasks: Iterable[Task], *, in_parts: bool) -> list[Candidate]:
-    """Return what may be asked for, by id.
+    """Return the images that annotators may be asked to label, by id of their tasks.
 
     Args:
-        tasks: of one project, of any status.
+        tasks: all tasks of a project, of any status.
         in_parts: whether parts of images can be asked for; otherwise images without an unlabelled task are left out.
     """
     by_image: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         by_image[task.image].append(task)
-    found: list[Candidate] = []
-    for same in by_image.values():
-        parts = parts_of(same)
-        waiting = [task for task in same if task.status == "unlabelled"]
-        whole = any(task.status == "labelled" and not task.boxes for task in same)
-        if not waiting and in_parts and parts and not whole and not _set_aside(same):
-            found.append(Candidate(parts[-1], parts))
-        found += [Candidate(task, parts) for task in waiting]
-    return sorted(found, key=lambda candidate: candidate.task.task_id)
+    result: list[Candidate] = []
+    for tasks_of_image in by_image.values():
+        parts = parts_of(tasks_of_image)
+        unlabelled = [task for task in tasks_of_image if task.status == "unlabelled"]
+        if not unlabelled and in_parts and parts and not _is_done(tasks_of_image):
+            result.append(Candidate(parts[-1], parts))
+        result += [Candidate(task, parts) for task in unlabelled]
+    return sorted(result, key=lambda candidate: candidate.task.task_id)
 
 
-def _set_aside(tasks: Iterable[Task]) -> bool:
-    """Whether a person put a task of this image aside, or one of its labels cannot be read: it is not asked again."""
-    return any(task.status in ("skipped", "broken") for task in tasks)
+def _is_done(tasks: Iterable[Task]) -> bool:
+    """Whether no more of an image is to be asked for: a person labelled it as a whole, or skipped it, or a label of it
+    cannot be read."""
+    return any(task.status in ("skipped", "broken") or (task.status == "labelled" and not task.boxes) for task in tasks)

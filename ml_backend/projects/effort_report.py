@@ -18,9 +18,10 @@ class EffortReport:
     """Over the answered queries whose effort was predicted and is known.
 
     Attributes:
-        measure: clicks or seconds.
-        tasks: how many they are.
-        rank_correlation: Spearman's, of predicted and actual effort; None for too few, and where one is constant.
+        measure: clicks or seconds: the unit of the three efforts.
+        tasks: how many queries there are.
+        rank_correlation: Spearman's, of predicted and actual effort; None for too few queries, and where either effort
+            is the same for all.
     """
 
     measure: str
@@ -32,7 +33,7 @@ class EffortReport:
 
     @property
     def sentence(self) -> str:
-        """The same for people."""
+        """The report in words."""
         order = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
         return (
             f"Effort per task with regions: {self.predicted_mean:.1f} {self.measure} predicted,"
@@ -45,7 +46,7 @@ def effort_report(pairs: Sequence[tuple[float, float]], measure: str) -> EffortR
 
     Args:
         pairs: of `effort_pairs`.
-        measure: what effort is counted in.
+        measure: clicks or seconds, what effort is counted in.
     """
     if not pairs:
         return None
@@ -64,7 +65,8 @@ def effort_pairs(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query]
     """Return predicted and actual effort of each answered query of which both are known.
 
     Args:
-        queries: what tasks were published with, by task id and version, the last one last.
+        tasks: that label parts of images.
+        queries: what tasks were published with, by task id and version, the last query last.
     """
     last = {task_id: query for (task_id, _), query in queries.items()}
     pairs: list[tuple[float, float]] = []
@@ -75,10 +77,10 @@ def effort_pairs(tasks: Iterable[Task], queries: Mapping[tuple[int, str], Query]
     return pairs
 
 
-def _rank_correlation(one: list[float], other: list[float]) -> float | None:
-    if len(one) < AT_LEAST or len(set(one)) < 2 or len(set(other)) < 2:
+def _rank_correlation(predicted: list[float], actual: list[float]) -> float | None:
+    if len(predicted) < AT_LEAST or len(set(predicted)) < 2 or len(set(actual)) < 2:
         return None
     from scipy.stats import spearmanr
 
-    found = float(spearmanr(one, other).statistic)
-    return found if math.isfinite(found) else None
+    correlation = float(spearmanr(predicted, actual).statistic)
+    return correlation if math.isfinite(correlation) else None

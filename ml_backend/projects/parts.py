@@ -1,4 +1,7 @@
-"""Labels of parts of images: which tasks carry them, and their masks laid over each other."""
+"""Labels of parts of an image: which tasks carry them, and their masks laid over each other.
+
+Where a strategy asks for regions, each task labels a part of its image: the boxes that were asked for.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from ml_backend.system.whole_files import write_once
 
 def parts_of(tasks: Iterable[Task]) -> tuple[Task, ...]:
     """Return the tasks that label a part of their image, oldest label first."""
-    found = [task for task in tasks if task.status == "labelled" and task.boxes and task.mask_file]
-    return tuple(sorted(found, key=lambda task: (task.updated_at, task.task_id)))
+    parts = [task for task in tasks if task.status == "labelled" and task.boxes and task.mask_file]
+    return tuple(sorted(parts, key=lambda task: (task.updated_at, task.task_id)))
 
 
 def merged_mask(parts: Sequence[Task]) -> Mask:
-    """Lay the masks of an image's parts over each other, the last on top: (H,W) uint8, 255 where no part is.
+    """Lay the masks of an image's parts over each other, the last on top: (H,W) uint8, 255 where nothing is labelled.
 
     Raises:
         MaskError: a mask cannot be decoded, or they are of different sizes.
@@ -34,32 +37,36 @@ def merged_mask(parts: Sequence[Task]) -> Mask:
     masks = [mask_from_png(Path(part.mask_file).read_bytes()) for part in parts]
     if len({mask.shape for mask in masks}) > 1:
         raise MaskError(f"parts of one image have masks of different sizes: {sorted({mask.shape for mask in masks})}")
-    whole = np.full_like(masks[0], IGNORE_INDEX)
+    merged = np.full_like(masks[0], IGNORE_INDEX)
     for mask in masks:
-        known = mask != IGNORE_INDEX
-        whole[known] = mask[known]
-    return whole
+        labelled = mask != IGNORE_INDEX
+        merged[labelled] = mask[labelled]
+    return merged
 
 
 def supervising(labelled: Sequence[Task]) -> list[Task]:
-    """Leave out labels of parts of images of which there is a label of the whole."""
+    """Return the tasks whose labels train: of an image that is labelled as a whole, not those of its parts."""
     whole = {task.image for task in labelled if not task.boxes}
     return [task for task in labelled if not task.boxes or task.image not in whole]
 
 
 def labelled_pixels(tasks: Sequence[Task]) -> NDArray[np.bool_]:
-    """Return (H,W) bool, what is labelled in the masks of tasks of one image."""
+    """Return (H,W) bool: which pixels the tasks of one image label.
+
+    Raises:
+        MaskError, OSError: as `merged_mask`.
+    """
     labelled: NDArray[np.bool_] = merged_mask(tasks) != IGNORE_INDEX
     return labelled
 
 
 @dataclass(frozen=True)
 class MergedLabel:
-    """One label to train on, or why it cannot be had.
+    """The label of one image to train on, or why it cannot be used.
 
     Attributes:
-        tasks: those that it is of, the oldest label first.
-        mask: its file.
+        tasks: whose labels it is made of, the oldest first.
+        mask: file of its mask.
     """
 
     tasks: tuple[Task, ...]
@@ -85,15 +92,15 @@ class MergedLabel:
 
     @property
     def key(self) -> str:
-        """Ids of the tasks."""
+        """Ids of the tasks, joined by "+"."""
         return "+".join(str(task.task_id) for task in self.tasks)
 
     @property
     def digest(self) -> str:
-        """Digests of their labels."""
+        """Digests of the tasks' labels, joined by "+"."""
         return "+".join(task.label_digest for task in self.tasks)
 
     @property
     def held_out(self) -> bool:
-        """Whether it measures and does not train: one part that measures is enough."""
+        """Whether it measures and does not train: so it is as soon as any of its parts is held out."""
         return any(task.held_out for task in self.tasks)

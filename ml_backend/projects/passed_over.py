@@ -1,4 +1,7 @@
-"""What a stream passed over: what is kept of it, its numbers, and the way back to the pool."""
+"""Stream mode as others see it: its state and its numbers, and the way back for tasks that were passed over.
+
+The worker decides, see `worker.decide`; here is what status, command line and worker share.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import MARKER, RETURNED
-from ml_backend.store import Store
+from ml_backend.store import Decision, Store
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,10 @@ class StreamState:
     """What is kept of a stream from one look to the next.
 
     Attributes:
-        baseline: highest task id when the stream was switched on; tasks up to it belong to the pool.
+        baseline: highest task id when stream mode was switched on; tasks up to it belong to the pool.
         setup: rate, strategy and options that `state` belongs to: under others the selection starts over.
         state: of the selection.
-        threshold: that the last task was held against; None where nothing would have been enough.
+        threshold: that the last task was compared with; None where no score would have been high enough.
     """
 
     baseline: int
@@ -40,57 +43,74 @@ class StreamCounts:
     threshold: float | None
 
 
-def keep(client: LabelStudio, store: Store, project_id: int, task_ids: Iterable[int]) -> None:
+class StreamRecords:
+    """What the store keeps of one project's stream besides its decisions."""
+
+    def __init__(self, store: Store, project_id: int) -> None:
+        self._store, self._id = store, project_id
+        self._state_key, self._renamed_key = f"stream_{project_id}", f"stream_returned_{project_id}"
+
+    def state(self) -> StreamState | None:
+        """Return the state; None where stream mode is off."""
+        text = self._store.value(self._state_key)
+        return StreamState(**json.loads(text)) if text else None
+
+    def put_state(self, state: StreamState, decisions: Iterable[Decision] = ()) -> None:
+        """Keep a state, and the decisions that led to it, in one transaction."""
+        self._store.put_decisions(self._id, decisions, state=(self._state_key, json.dumps(asdict(state))))
+
+    def remove_state(self) -> None:
+        """Forget the state: stream mode is off."""
+        self._store.set_value(self._state_key, "")
+
+    def renamed_at(self) -> float | None:
+        """Return when a marker was last renamed, by the store's `steady_time`; None once they are deleted."""
+        text = self._store.value(self._renamed_key)
+        return float(text) if text else None
+
+    def put_renamed(self) -> None:
+        """Keep that a marker is renamed now."""
+        self._store.set_value(self._renamed_key, str(self._store.steady_time()))
+
+    def remove_renamed(self) -> None:
+        """Keep that renamed markers are deleted."""
+        self._store.set_value(self._renamed_key, "")
+
+
+def stream_counts(store: Store, project_id: int) -> StreamCounts | None:
+    """Describe the stream of a project; None where stream mode was never on."""
+    counts, state = store.count_decisions(project_id), StreamRecords(store, project_id).state()
+    if state is None and not any(counts):
+        return None
+    return StreamCounts(*counts, state.threshold if state else None)
+
+
+def return_to_pool(store: Store, client: LabelStudio, project_id: int, task_ids: Iterable[int]) -> None:
     """Return passed-over tasks to the pool.
 
     Raises:
-        ConfigurationError: one of the tasks is not passed over; then nothing is done.
+        ConfigurationError: a task is not passed over; then nothing is done.
     """
-    wanted, passed = sorted(set(task_ids)), store.passed_over(project_id)
-    unknown = [task for task in wanted if task not in passed]
+    tasks, passed = sorted(set(task_ids)), store.passed_over(project_id)
+    unknown = [task for task in tasks if task not in passed]
     if unknown:
         listed = ", ".join(map(str, unknown))
         raise ConfigurationError(f"Not passed over in project {project_id}: task {listed}.")
     # First the decision: a marker that a crash leaves as it is is renamed by the next look.
-    store.update_decisions(project_id, wanted, returned=True)
-    store.set_task_status(project_id, wanted, "unlabelled")
-    take_markers_off(client, store, project_id, wanted, lambda: None)
+    store.update_decisions(project_id, tasks, returned=True)
+    store.set_task_status(project_id, tasks, "unlabelled")
+    rename_markers(client, StreamRecords(store, project_id), tasks)
 
 
-def stream_counts(store: Store, project_id: int) -> StreamCounts | None:
-    """Describe a stream; None for a project that never had one."""
-    counts, note = store.count_decisions(project_id), kept_state(store, project_id)
-    if note is None and not any(counts):
-        return None
-    return StreamCounts(*counts, note.threshold if note else None)
-
-
-def take_markers_off(
-    client: LabelStudio, store: Store, project_id: int, task_ids: Iterable[int], check: Callable[[], None]
+def rename_markers(
+    client: LabelStudio, records: StreamRecords, task_ids: Iterable[int], *, check: Callable[[], None] = lambda: None
 ) -> None:
-    """Rename the markers of tasks; they are deleted when no editor can have them open any more."""
+    """Rename the markers of tasks; they are deleted later, when no editor can have them open any more.
+
+    Args:
+        check: called before each task; raises LeaseLost when this process must stop.
+    """
     for task in task_ids:
         check()
-        store.set_value(returned_key(project_id), str(store.steady_time()))
+        records.put_renamed()
         client.rename_predictions(task, MARKER, RETURNED)
-
-
-def state_key(project_id: int) -> str:
-    """Return the key under which the store keeps a stream's state."""
-    return f"stream_{project_id}"
-
-
-def returned_key(project_id: int) -> str:
-    """Return the key under which the store keeps when a marker was last renamed."""
-    return f"stream_returned_{project_id}"
-
-
-def kept_state(store: Store, project_id: int) -> StreamState | None:
-    """Return a stream's state; None where stream mode is off."""
-    text = store.value(state_key(project_id))
-    return StreamState(**json.loads(text)) if text else None
-
-
-def state_text(state: StreamState) -> str:
-    """Return a stream's state as the store keeps it."""
-    return json.dumps(asdict(state))

@@ -11,6 +11,7 @@ from ml_backend.images.cache import ImageCache, ProjectImages
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.prediction.predictor_cache import PredictorCache
 from ml_backend.learning.training.turns import TrainingTurns
 from ml_backend.projects.folders import checkpoints_of, project_folder
 from ml_backend.settings import Settings
@@ -18,7 +19,6 @@ from ml_backend.store import Store
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictor import Predictor
-    from ml_backend.learning.prediction.predictors import PredictorCache
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Services:
     Attributes:
         settings: of the installation, or with a project's `extra_params` laid over them.
         predictors: networks in memory, loaded when first asked for.
-        turns: one training at a time in this process; more would share one GPU.
+        turns: let one training at a time run in this process; several would share a GPU.
         stopping: set when the server has to end: requests under way answer what they have.
     """
 
@@ -69,8 +69,6 @@ def open_services(settings: Settings) -> Services:
         ConfigurationError: no usable address or token of Label Studio.
         StoreError: the state database cannot be opened.
     """
-    from ml_backend.learning.prediction.predictors import PredictorCache
-
     client = label_studio_of(settings)
     images = ImageCache(
         settings.model_dir / "images",

@@ -198,7 +198,7 @@ class MaskRenderer:
 
 
 def _chunks(images: Iterable[Array | ImageError], most: int) -> Iterator[list[Array | ImageError]]:
-    """Group images, `most` at a time and fewer of large ones."""
+    """Group images, `most` at a time, or fewer where they are large."""
     chunk, pixels = list[Array | ImageError](), 0
     for image in images:
         chunk.append(image)

@@ -36,8 +36,7 @@ from ml_backend.system import logs
 
 logger = logging.getLogger(__name__)
 
-_SHOWN_PROBLEMS = 5
-"""Own threads: predictions that use up theirs must not keep webhooks waiting, which are lost after a second."""
+_SHOWN_PROBLEMS: Final = 5
 
 
 class Problem(BaseModel):
@@ -62,7 +61,7 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class OwnWorker(AbstractContextManager[object], Protocol):
-    """A worker process beside the server, such as `supervisor.WorkerProcess`."""
+    """A worker process beside the server, such as `worker_process.WorkerProcess`."""
 
     @property
     def pid(self) -> int | None:
@@ -96,7 +95,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
     worker_pid = None if worker is None else lambda: worker.pid
     metrics = Metrics(settings, store, worker_pid=worker_pid)
     app.openapi = partial(_description, app.openapi)  # type: ignore[method-assign]  # as FastAPI's manual does it
-    app.add_middleware(RequestBodies, settings=settings)  # the first one added is the innermost
+    app.add_middleware(RequestBodies, settings=settings)  # the first middleware added is the innermost
     protect(app, settings, secret)
     add_metrics(app, metrics)
     app.add_middleware(RequestLog)  # the outermost: what the others refuse is logged and counted, too
@@ -112,13 +111,13 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
 
 
 def _description(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the API's description; FastAPI cannot say of one operation that it asks for no password."""
-    found = made()
+    """Return the API's description; FastAPI cannot say of a single operation that it asks for no password."""
+    description = made()
     for path in OPEN_PATHS:
-        operation = found["paths"][path]["get"]
+        operation = description["paths"][path]["get"]
         operation.pop("security", None)
         operation["responses"].pop(str(int(HTTPStatus.UNAUTHORIZED)), None)
-    return found
+    return description
 
 
 class _Documented(HTTPBasic):
@@ -130,11 +129,11 @@ class _Documented(HTTPBasic):
 
 async def _invalid(_: Request, error: Exception) -> Response:
     """Say what does not fit and where. FastAPI's own answer sends back what was sent, tokens and masks included."""
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    if any(item["type"] == "json_invalid" for item in found):
+    items = error.errors() if isinstance(error, RequestValidationError) else []
+    if any(item["type"] == "json_invalid" for item in items):
         problems = ["it is not JSON"]
     else:
-        problems = [f"{'.'.join(map(str, item['loc'][1:])) or 'body'}: {item['msg']}" for item in found]
+        problems = [f"{'.'.join(map(str, item['loc'][1:])) or 'body'}: {item['msg']}" for item in items]
     detail = f"The request cannot be read: {'; '.join(problems[:_SHOWN_PROBLEMS])}."
     return JSONResponse({"detail": detail}, HTTPStatus.UNPROCESSABLE_ENTITY)
 

@@ -21,10 +21,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_backend.projects.registration import SECRET_HEADER
+from ml_backend.server.middleware import HttpMiddleware
 from ml_backend.settings import Settings
 
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+"""Paths that need no password."""
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _API_PAGES: Final = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
 """Pages of FastAPI, whose scripts stand in the page; they show nothing but the description of the API."""
 
@@ -47,30 +49,31 @@ _HEADERS: Final = {
 
 
 def protect(app: FastAPI, settings: Settings, secret: str) -> None:
-    """Put all three before an application.
+    """Put the three middlewares before an application.
 
     Args:
         secret: what webhooks carry instead of a password.
     """
     app.add_middleware(Authentication, settings=settings, secret=secret)
     app.add_middleware(CrossSite, settings=settings)
-    app.add_middleware(SecurityHeaders)  # the last one added is the outermost: refusals carry the headers, too
+    app.add_middleware(SecurityHeaders)  # the last added is the outermost: refusals carry the headers, too
 
 
-class Authentication:
+class Authentication(HttpMiddleware):
     """ASGI middleware that lets callers in: basic authentication, or on /webhook the secret header instead."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings, secret: str) -> None:
-        self._app, self._secret, self._is_open = app, secret, not settings.basic_auth_user
+        super().__init__(app)
+        self._secret, self._is_open = secret, not settings.basic_auth_user
         pair = f"{settings.basic_auth_user}:{settings.basic_auth_pass.get_secret_value()}"
         self._credentials = [pair.encode()]
         with suppress(UnicodeEncodeError):
             self._credentials.append(pair.encode("latin-1"))  # as Label Studio sends it
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer 401."""
-        if scope["type"] != "http" or self._is_let_in(scope["path"], Headers(scope=scope)):
-            await self._app(scope, receive, send)
+        if self._is_let_in(scope["path"], Headers(scope=scope)):
+            await self.app(scope, receive, send)
             return
         detail = "Send BASIC_AUTH_USER and BASIC_AUTH_PASS of nextmask (webhooks: its secret header)."
         headers = {"WWW-Authenticate": 'Basic realm="nextmask", charset="UTF-8"'}
@@ -89,7 +92,7 @@ class Authentication:
         return any(hmac.compare_digest(given, pair) for pair in self._credentials)
 
 
-class CrossSite:
+class CrossSite(HttpMiddleware):
     """ASGI middleware that refuses what other sites make browsers send.
 
     Changes: browsers say with `Sec-Fetch-Site` or `Origin` whose page sends them; other programs, Label Studio among
@@ -98,16 +101,15 @@ class CrossSite:
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
-        self._app, self._is_open = app, not settings.basic_auth_user
+        super().__init__(app)
+        self._is_open = not settings.basic_auth_user
         self._own_names = {urlsplit(settings.effective_backend_url).hostname, settings.host.lower()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer 403."""
-        problem = self._problem(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else ""
-        if not problem:
-            await self._app(scope, receive, send)
-            return
-        await JSONResponse({"detail": problem}, status.HTTP_403_FORBIDDEN)(scope, receive, send)
+        problem = self._problem(scope["method"], Headers(scope=scope))
+        answer = JSONResponse({"detail": problem}, status.HTTP_403_FORBIDDEN) if problem else self.app
+        await answer(scope, receive, send)
 
     def _problem(self, method: str, headers: Headers) -> str:
         host = headers.get("Host", "")
@@ -121,7 +123,7 @@ class CrossSite:
         return "A page of another site sent this request: it was refused. Open nextmask's own page to do this."
 
     def _is_own(self, host: str) -> bool:
-        """Whether nobody else can make that name point here: an address, a name without a dot, or the configured."""
+        """Whether nobody else can make that name point here: an address, a name without a dot, a configured name."""
         name = _host_name(host)
         if name in self._own_names or "." not in name or name.endswith(".localhost"):
             return True
@@ -143,17 +145,11 @@ def is_same_site(headers: Headers) -> bool:
     return _netloc(origin) == headers.get("Host", "").lower() != ""
 
 
-class SecurityHeaders:
+class SecurityHeaders(HttpMiddleware):
     """ASGI middleware that adds a content security policy, and the other headers that browsers heed."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on and add the headers to the answer."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         policy = _API_PAGES_POLICY if scope["path"] in _API_PAGES else POLICY
 
         async def add(message: Message) -> None:
@@ -163,7 +159,7 @@ class SecurityHeaders:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, add)
+        await self.app(scope, receive, add)
 
 
 def _netloc(origin: str) -> str:

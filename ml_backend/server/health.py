@@ -32,7 +32,7 @@ from ml_backend.system.disk import free_bytes
 ANSWER_SECONDS: Final = 3.0
 """A database or a disk that hangs is not ready; who asks does not wait for it."""
 WORKER_SECONDS: Final = 30.0
-"""Without a sign of life for so long, a worker counts as stuck. It gives one every few seconds."""
+"""Without a sign of life for so long, a worker counts as stuck. Workers give a sign every few seconds."""
 REMEMBERED_SECONDS: Final = 1.0
 """An answer stands for so long, however many ask."""
 _THREADS: Final = 2

@@ -1,7 +1,7 @@
 """/metrics: what Prometheus collects, of the server as it runs and of the projects as the store knows them.
 
-Every application has a registry of its own. What is counted has few values: route templates and never paths, a fixed
-list of methods and of events; projects are bounded.
+Every application has a registry of its own. Labels have few values: route templates and never paths, a fixed list of
+methods and of events, and the first `PROJECTS_SHOWN` projects.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.registration import WEBHOOK_ACTIONS
 from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.server.middleware import HttpMiddleware
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 from ml_backend.system.disk import free_bytes
@@ -56,10 +57,14 @@ _OF_PROJECTS: Final = {
 
 
 class Metrics:
-    """What the server counts of itself.
+    """What the server counts of itself, and, when it is collected, what disk and store tell.
 
     Args:
-        worker_pid: process id of the server's own worker; None where there is none.
+        worker_pid: returns the process id of the server's own worker; None where workers run elsewhere.
+
+    Attributes:
+        registry: holds all metrics.
+        under_way: the gauge of requests that are being answered.
     """
 
     def __init__(self, settings: Settings, store: Store, *, worker_pid: Callable[[], int | None] | None = None) -> None:
@@ -70,7 +75,7 @@ class Metrics:
         self._seconds = Histogram(
             "nextmask_http_request_seconds", "Time to answer.", names, buckets=_SECONDS, registry=registry
         )
-        self._under_way = Gauge(
+        self.under_way = Gauge(
             "nextmask_http_requests_in_progress", "Requests that are being answered.", registry=registry
         )
         self._images = Counter("nextmask_predicted_images", "Tasks that /predict answered.", registry=registry)
@@ -79,9 +84,8 @@ class Metrics:
         )
         self._predicting = Counter("nextmask_prediction_seconds", "Time spent on them.", registry=registry)
         self._webhooks = Counter("nextmask_webhooks", "Events that Label Studio sent.", ["event"], registry=registry)
-        info = GaugeMetricFamily("nextmask_build_info", "The release that runs.", labels=["version"])
-        info.add_metric([__version__], 1)
-        self.registry.register(_Fixed(info))
+        release = Gauge("nextmask_build_info", "The release that runs.", ["version"], registry=registry)
+        release.labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
         if worker_pid is not None:
             pid = worker_pid
@@ -104,23 +108,16 @@ class Metrics:
         """Count an event."""
         self._webhooks.labels(event if event in _EVENTS else "other").inc()
 
-    @property
-    def under_way(self) -> Gauge:
-        """Requests that are being answered."""
-        return self._under_way
 
-
-class CountRequests:
-    """ASGI middleware that counts requests by what answers them, refused ones included."""
+class CountRequests(HttpMiddleware):
+    """ASGI middleware that counts requests by the route that answers them; refused requests count, too."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+        super().__init__(app)
+        self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, and count it when it is answered."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         status, started = 500, time.perf_counter()
 
         async def counted(message: Message) -> None:
@@ -131,7 +128,7 @@ class CountRequests:
 
         with self._metrics.under_way.track_inprogress():
             try:
-                await self._app(scope, receive, counted)
+                await self.app(scope, receive, counted)
             finally:
                 # Starlette puts the route into the scope; a path that nothing answers has none.
                 route = getattr(scope.get("route"), "path", "none")
@@ -146,14 +143,6 @@ def add_metrics(app: FastAPI, metrics: Metrics) -> None:
     def collect() -> Response:
         """Return all metrics in the text format of Prometheus."""
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-class _Fixed(Collector):
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Iterator[Metric]:
-        yield self._metric
 
 
 class _Installation(Collector):

@@ -1,8 +1,12 @@
 """The LabelStudioMLBase subclass: predictions as Label Studio asks for them.
 
-The only module that imports label_studio_ml. Our own server calls it, and the stock label-studio-ml server can: the
-constructor fits the signatures of 1.0.9 and of 2.x, the class keeps no state of its own, and `fit` only wakes the
-worker, because training inside a request would be lost with it.
+The only module that imports label_studio_ml. Our own server calls it, and the stock label-studio-ml server can:
+
+    label-studio-ml init FOLDER --script ml_backend/server/model.py
+    label-studio-ml start FOLDER
+
+The constructor fits the signatures of 1.0.9 and of 2.x, and `fit` only wakes the worker (`nextmask worker`), because
+a training inside a request would be lost with it.
 """
 
 from __future__ import annotations
@@ -56,22 +60,19 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         self._services = services or services_of_environment()
         self.failures = 0
 
-    def predict(
-        self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_params: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, tasks: Sequence[Mapping[str, Any]], **_params: Any) -> list[dict[str, Any]]:
         """Return one prediction per task, in order, whatever happens to single tasks.
 
-        A task that cannot be predicted gets an empty result and the score that is served last.
+        A task that cannot be predicted gets an empty result and the score that is served last. Label Studio sends more
+        than tasks, such as `context` of interactive annotation: masks do not depend on it.
 
         Args:
             tasks: Label Studio tasks: `id`, `data`, `project`.
-            context: of interactive annotation; masks do not depend on it.
         """
-        del context
         started = time.monotonic()
         project_id = self._project_id or next((_project_id(task.get("project")) for task in tasks), None)
         project = None if project_id is None else self._services.store.project(project_id)
-        version = project.published_version if project and project.published_version else NO_VERSION
+        version = served_version(project)
         try:
             predictions = self._predictions(tasks, project, version)
         except (NextmaskError, MemoryError, RuntimeError) as error:
@@ -121,10 +122,10 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         return self._answers(tasks, answers, scores, project.id, version, renderer)
 
     def _predictor(self, project_id: int, number: int) -> Predictor:
-        """Return the network that is published; where it is damaged the last good one, until the worker has noticed.
+        """Return the network of the published version; where that is damaged, of the last good version.
 
         Raises:
-            CheckpointError: there is no good one.
+            CheckpointError: no version is good.
         """
         checkpoints = self._services.checkpoints(project_id)
         try:
@@ -172,9 +173,14 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
     def _scores(self, tasks: Sequence[Mapping[str, Any]], project: Project | None) -> list[float]:
         """Return the tasks' scores by the stored ranking, so that no prediction on demand jumps the queue."""
         ids = [_task_id(task) for task in tasks]
-        known = [task_id for task_id in ids if task_id is not None]
-        found = self._services.store.priorities(project.id, known) if project else {}
-        return [score_of(found[task_id]) if task_id in found else SERVED_LAST for task_id in ids]
+        ranked = [task_id for task_id in ids if task_id is not None]
+        priorities = self._services.store.priorities(project.id, ranked) if project else {}
+        return [score_of(priorities[task_id]) if task_id in priorities else SERVED_LAST for task_id in ids]
+
+
+def served_version(project: Project | None) -> str:
+    """Return the version that serves a project, by the name that its predictions carry."""
+    return project.published_version if project and project.published_version else NO_VERSION
 
 
 def wake(store: Store, project_id: int, event: object) -> None:
@@ -189,7 +195,7 @@ def payload_project(payload: Mapping[str, Any]) -> int | None:
 
 
 def _project_id(value: object) -> int | None:
-    """Read a project's id: 3, "3", or "3.1700000000" as the host writes it in requests."""
+    """Read a project's id: 3, "3", or "3.1700000000" as Label Studio writes it in requests."""
     return _number(str(value).partition(".")[0])
 
 
@@ -198,7 +204,7 @@ def _task_id(task: Mapping[str, Any]) -> int | None:
 
 
 def _number(digits: str) -> int | None:
-    """Read a number as the host gives them to things; None for anything else, whatever was sent."""
+    """Read an id as Label Studio gives them; None for anything else, whatever was sent."""
     return int(digits) or None if digits.isdecimal() and len(digits) < 12 else None
 
 

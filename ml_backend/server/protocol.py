@@ -1,4 +1,8 @@
-"""The protocol of Label Studio's machine learning backends: /setup, /predict, /webhook and /versions."""
+"""The protocol of Label Studio's machine learning backends: /setup, /predict, /webhook and /versions.
+
+Predictions are made in `model`; everything else that is asked or told here is answered from the store, or kept there
+for the worker.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,10 @@ from fastapi import FastAPI, HTTPException, Request, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_backend.errors import DiskFull
-from ml_backend.label_studio.predictions import NO_VERSION
 from ml_backend.projects.services import Services
 from ml_backend.projects.settings import is_news
 from ml_backend.server.metrics import Metrics
-from ml_backend.server.model import NextmaskModel, payload_project, wake
+from ml_backend.server.model import NextmaskModel, payload_project, served_version, wake
 from ml_backend.settings import params_text
 from ml_backend.store import Store
 from ml_backend.store.tables import DISCONNECTING
@@ -25,10 +28,9 @@ from ml_backend.system.memory import release_freed_memory
 
 logger = logging.getLogger(__name__)
 
-PREDICT_THREADS = 8
-
-
-WEBHOOK_THREADS = 4
+PREDICT_THREADS: Final = 8
+WEBHOOK_THREADS: Final = 4
+"""Each their own: predictions that use up their threads must not keep webhooks waiting, lost after a second."""
 
 
 class SetupRequest(BaseModel):
@@ -73,7 +75,7 @@ class VersionRequest(BaseModel):
 
 
 class Versions(BaseModel):
-    """Version strings, the one that is published first."""
+    """Version strings, the published version first."""
 
     versions: list[str]
     message: str = "success"
@@ -101,15 +103,9 @@ _EVENT_BODY: Final = {
 """The description of /webhook's body, which is read by hand: what else is in it does not matter."""
 
 
-def version_of(store: Store, project: str | int | None) -> str:
-    """Return the version that /setup and /predict answer for a project: never null, the same for both."""
-    project_id = payload_project({"project": project})
-    known = None if project_id is None else store.project(project_id)
-    return known.published_version if known and known.published_version else NO_VERSION
-
-
 def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     """Add the operations that Label Studio calls."""
+    store = services.store
     predictions, webhooks = CapacityLimiter(PREDICT_THREADS), CapacityLimiter(WEBHOOK_THREADS)
 
     @app.post("/setup", tags=["protocol"])
@@ -118,18 +114,17 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         project_id = payload_project({"project": body.project})
         logs.add_fields(project=project_id)
         if project_id is not None:
-            _take_setup(services.store, project_id, body.extra_params)
-        return {"model_version": version_of(services.store, body.project)}
+            _take_setup(store, project_id, body.extra_params)
+        return {"model_version": _version(store, body.project)}
 
     @app.post("/predict", tags=["protocol"])
     async def predict(body: PredictRequest) -> PredictResponse:
         """Predict masks: one answer per task, in order."""
         logs.add_fields(project=payload_project({"project": body.project}))
         model, started = NextmaskModel(body.project, body.label_config, services=services), time.perf_counter()
-        context = (body.params or {}).get("context")
-        results = await to_thread.run_sync(_predict, model, body.tasks, context, limiter=predictions)
+        results = await to_thread.run_sync(_predict, model, body.tasks, limiter=predictions)
         metrics.predicted(len(results), model.failures, time.perf_counter() - started)
-        version = results[0]["model_version"] if results else version_of(services.store, body.project)
+        version = results[0]["model_version"] if results else _version(store, body.project)
         return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
 
     @app.post(
@@ -139,26 +134,25 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         openapi_extra={"requestBody": _EVENT_BODY},
     )
     async def webhook(request: Request) -> dict[str, str]:
-        """Note that something changed; the worker asks Label Studio what."""
+        """Take an event: something changed, and the worker asks Label Studio what."""
         body = await request.body()
-        return await to_thread.run_sync(_take_event, services.store, metrics, body, limiter=webhooks)
+        return await to_thread.run_sync(_take_event, store, metrics, body, limiter=webhooks)
 
     @app.get("/versions", tags=["protocol"])
     def versions(project: str | None = None) -> Versions:
         """List the versions that predictions in Label Studio may carry."""
-        return _versions(services.store, project)
+        return _versions(store, project)
 
     @app.post("/versions", tags=["protocol"])
     def versions_of(body: VersionRequest) -> Versions:
-        """List versions, as older hosts ask for them."""
-        return _versions(services.store, body.project)
+        """List versions, as older releases of Label Studio ask for them."""
+        return _versions(store, body.project)
 
 
-def _predict(model: NextmaskModel, tasks: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
-    try:
-        return model.predict(tasks, context=context)
-    finally:
-        release_freed_memory()
+def _version(store: Store, project: str | int | None) -> str:
+    """Return the version that /setup and /predict answer for a project: never null, the same for both."""
+    project_id = payload_project({"project": project})
+    return served_version(None if project_id is None else store.project(project_id))
 
 
 def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
@@ -167,24 +161,22 @@ def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
     Label Studio calls /setup at every listing of backends, the worker's own included: to wake it each time would
     never end.
     """
-    known, text = store.project(project_id), params_text(extra_params)
-    if known is not None and known.state == DISCONNECTING:
+    project, text = store.project(project_id), params_text(extra_params)
+    if project is not None and project.state == DISCONNECTING:
         return
-    if known is not None and known.managed and not is_news(store, known, text):
+    if project is not None and project.managed and not is_news(store, project, text):
         return
     try:
         store.wake(project_id, manage=True, extra_params=text)
     except DiskFull as error:  # Label Studio calls again at the next listing, and the version can be told
-        logger.error("project=%s its settings are not noted: %s", project_id, error)
+        logger.error("project=%s its settings are not kept: %s", project_id, error)
 
 
-def _versions(store: Store, asked_for: str | int | None) -> Versions:
-    """The published version first, then those of the other models on disk; of all projects when none is named."""
-    project_id = payload_project({"project": asked_for})
-    named = [project for project in store.projects() if project_id is None or project.id == project_id]
-    published = [project.published_version for project in named if project.published_version]
-    older = [version for project in named for version in store.versions(project.id)]
-    return Versions(versions=list(dict.fromkeys([*published, *older])))
+def _predict(model: NextmaskModel, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        return model.predict(tasks)
+    finally:
+        release_freed_memory()
 
 
 def _take_event(store: Store, metrics: Metrics, body: bytes) -> dict[str, str]:
@@ -201,3 +193,12 @@ def _take_event(store: Store, metrics: Metrics, body: bytes) -> dict[str, str]:
     wake(store, project_id, action)
     logger.info("project=%s event=%.40r", project_id, action)
     return {"status": "noted"}
+
+
+def _versions(store: Store, project: str | int | None) -> Versions:
+    """Return published versions first, then those of the other models on disk; of all projects when none is named."""
+    project_id = payload_project({"project": project})
+    named = [known for known in store.projects() if project_id is None or known.id == project_id]
+    published = [known.published_version for known in named if known.published_version]
+    older = [version for known in named for version in store.versions(known.id)]
+    return Versions(versions=list(dict.fromkeys([*published, *older])))

@@ -14,27 +14,25 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ml_backend.server.middleware import HttpMiddleware
 from ml_backend.settings import Settings
 
 PATIENCE_SECONDS: Final = 30.0
 SLOWEST_BYTES: Final = 50_000
-"""A body has `PATIENCE_SECONDS`, and a second more for so many bytes: slower ones are held open on purpose."""
+"""A body has `PATIENCE_SECONDS`, and a second more for so many bytes: slower callers hold it open on purpose."""
 TOGETHER: Final = 2
 """Bodies of the largest size that are held at a time; each is some times larger when its JSON is read."""
 
 
-class RequestBodies:
+class RequestBodies(HttpMiddleware):
     """ASGI middleware that refuses bodies that are too large (413), too slow (408), or too many at a time (503)."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
-        self._app, self._limit = app, settings.max_request_bytes
-        self._held = 0
+        super().__init__(app)
+        self._limit, self._held = settings.max_request_bytes, 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on; the errors reach whoever reads the body, and become answers there."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on; the errors are raised where the body is read, and become answers there."""
         stated, started, received, ended = _stated_length(scope), time.monotonic(), 0, False
 
         async def limited() -> Message:
@@ -56,7 +54,7 @@ class RequestBodies:
             return message
 
         try:
-            await self._app(scope, limited, send)
+            await self.app(scope, limited, send)
         finally:
             self._held -= received
 

@@ -1,4 +1,4 @@
-"""Gives every request an id, and the log a line for it."""
+"""Gives every request an id, and the log a line about it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,28 @@ import uuid
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from ml_backend.server.middleware import HttpMiddleware
 from ml_backend.system.logs import begin
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID: Final = "X-Request-ID"
+"""Header of requests and answers."""
 _VALID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ASKED_OFTEN: Final = frozenset({"/health", "/ready", "/metrics"})
 _LONGEST_PATH: Final = 200
 
 
-class RequestLog:
-    """ASGI middleware: takes the id that a proxy has given, or makes one, and sends it back.
+class RequestLog(HttpMiddleware):
+    """ASGI middleware that logs requests; it takes the id that a proxy has given, or makes an id, and sends it back.
 
     The line has method, path, status and milliseconds: no query, and nothing of headers and bodies, where secrets are.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, and log it when it is answered."""
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _VALID.fullmatch(given) else uuid.uuid4().hex
         status, started = 500, time.perf_counter()
@@ -48,7 +44,7 @@ class RequestLog:
 
         begin(request=request_id)  # each request is a task of its own; its traceback is logged outside of this
         try:
-            await self._app(scope, receive, with_id)
+            await self.app(scope, receive, with_id)
         finally:
             milliseconds = 1000 * (time.perf_counter() - started)
             level = logging.DEBUG if scope["path"] in _ASKED_OFTEN else logging.INFO

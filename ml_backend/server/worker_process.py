@@ -20,7 +20,7 @@ STOP_SECONDS = 7.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a worker that ended is replaced: twice as many after each failure, from the first to the longest."""
 GOOD_SECONDS = 20.0
-"""A worker that ran so long was no failure at its start: the next one need not wait for long."""
+"""A worker that ran so long did not fail at its start: the next worker need not wait for long."""
 
 
 class WorkerProcess:
@@ -54,7 +54,7 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Tell the worker to end, and do not wait: it does so while the server answers its last requests."""
-        with self._starting:  # none is started afterwards, and the last one that was is known
+        with self._starting:  # afterwards no worker is started, and the last worker is known
             if self._stop.is_set():
                 return
             self._stop.set()
@@ -64,7 +64,7 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker that runs now; None between one that died and the next."""
+        """Process id of the worker that runs now; None between a worker that died and the next."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 

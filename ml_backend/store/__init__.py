@@ -1,16 +1,17 @@
-"""The state: what is known of each project, and who works on it.
+"""The state database: projects and their tasks, rankings and publications.
 
-Everything here can be rebuilt from Label Studio and the checkpoints, so the database is never the only place of
-something a person made. It holds what makes a reconcile cheap (which tasks changed), what makes it safe (leases), and
-what was published (to measure what annotators changed).
+All of it can be rebuilt from Label Studio and the checkpoints, so nothing that a person made is in the database alone.
+It holds what makes a look cheap (which tasks changed), what makes it safe (leases), and what was published (to measure
+what annotators changed).
 
-    database      opens it; `migrations` makes and upgrades its schema
+    store         the class Store: all reads and writes together
+    projects, tasks, rankings, decisions, publications, events   reads and writes by subject
+    transactions  transactions, values and counters by key, and a clock that nobody can set
     tables        the tables, and their rows as dataclasses
-    connections   transactions, notes, counts, and a clock that nobody can set
-    projects, tasks, rankings, decisions, publications, events   reads and writes, a module each
-    store         all of them together
+    database      opens the database; `migrations` makes and upgrades its schema, `migrate` runs them
+    backup        archives of MODEL_DIR, and their restore
 
-SQLAlchemy Core on SQLite in WAL mode; PostgreSQL by its address. Rows leave this module as frozen dataclasses.
+SQLAlchemy Core on SQLite in WAL mode, or PostgreSQL. Rows leave this package as frozen dataclasses.
 """
 
 from ml_backend.store.store import Store, file_name

@@ -1,11 +1,11 @@
-"""Backup and restore of MODEL_DIR as one archive.
+"""Backup and restore of MODEL_DIR as an archive.
 
-A backup is taken while server and worker run. All files but the database and two numbers are written once and never
-changed, so that what has to fit together is the database and the files that it names: a copy of the database is
-taken, the files are added, and where one that it names was removed meanwhile, both are looked at again.
+A backup is taken while server and worker run. Apart from the database and two pointer files, files never change, so the
+archive only has to hold all files that the database names. So the database is copied, the files are added, and both
+steps are repeated when a named file was removed meanwhile.
 
-What can be fetched or computed anew (images, pictures) is left out. The last member lists all others with their
-digests, so that half an archive is known as such.
+Images and pictures are left out, since they can be fetched or drawn again. The last member lists all others with their
+digests, so that an incomplete archive is recognised.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DATABASE: Final = "nextmask.sqlite3"
 _MANIFEST: Final = "manifest.json"
 _MEMBER: Final = re.compile(r"projects/[1-9]\d{0,11}(/[\w.-]+)+", re.ASCII)
 _LEFT_OUT: Final = re.compile(r"(^|/)(\.[^/]*|lock|[^/]*\.part)(/|$)")
-"""Hidden files and folders are under construction; locks belong to processes."""
+"""Hidden and partial files are being written; locks belong to processes."""
 _ATTEMPTS: Final = 20
 _CHUNK: Final = 1 << 20
 _RESTORING: Final = ".restoring"
@@ -48,18 +48,23 @@ _LOCK: Final = ".restore-lock"
 _POINTERS: Final = ("current", "last_number")
 
 Progress = Callable[[int, int], None]
-"""Called with the files done, and those there are as far as is known."""
+"""Called with the number of files done, and of all files (0: unknown)."""
 
 
 # -- backup -----------------------------------------------------------------------------------------------------------
 def backup(settings: Settings, file: Path, *, progress: Progress) -> int:
-    """Write an archive; it appears whole or not at all.
+    """Write an archive of MODEL_DIR; it appears complete or not at all.
+
+    Args:
+        settings: of the installation.
+        file: the new archive; its ending is one of SUFFIXES.
+        progress: called during the work.
 
     Returns:
-        The files in it.
+        Number of files in the archive.
 
     Raises:
-        BackupError: the name has another ending or is taken, the database is no SQLite file, or the disk refuses.
+        BackupError: the name has another ending or exists, the database is no SQLite file, or the disk refuses.
     """
     database = _folder(settings) / _DATABASE
     if not file.name.endswith(SUFFIXES):
@@ -110,7 +115,7 @@ class _Writer:
         return count
 
     def _gather(self) -> dict[str, bytes]:
-        """Add files until all that a copy of the database and the pointers name are there; return the pointers."""
+        """Add files until all that the copied database and the pointers name are added; return the pointers."""
         for _ in range(_ATTEMPTS):
             pointers = self._pointers()
             self._copy_database()
@@ -124,14 +129,14 @@ class _Writer:
         database = self.folder / _DATABASE
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(self.copy)) as target:
             source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # one file, whatever the other was
+            target.execute("PRAGMA journal_mode = DELETE")  # a single file, without a log beside it
 
     def _pointers(self) -> dict[str, bytes]:
-        found = {}
+        pointers = {}
         for name in _POINTERS:
             for path in sorted(self.folder.glob(f"projects/*/model/{name}")):
-                found[self._name(path)] = path.read_bytes()
-        return found
+                pointers[self._name(path)] = path.read_bytes()
+        return pointers
 
     def _add_files(self) -> None:
         groups = self._groups()
@@ -141,7 +146,7 @@ class _Writer:
         self.progress(len(groups), len(groups))
 
     def _groups(self) -> list[list[Path]]:
-        """Files that belong together: those of a version or a committee are added all or none."""
+        """Return files in groups: all files of a version or committee are added, or none."""
         groups: dict[Path, list[Path]] = {}
         for path in sorted((self.folder / "projects").rglob("*")):
             name = self._name(path)
@@ -153,7 +158,7 @@ class _Writer:
 
     def _add_group(self, paths: Iterable[Path]) -> None:
         with ExitStack() as stack:
-            try:  # once they are open, they can be read, whoever removes them
+            try:  # an open file can be read after it is removed
                 opened = [(self._name(path), stack.enter_context(path.open("rb"))) for path in paths]
             except FileNotFoundError:
                 return
@@ -176,7 +181,7 @@ class _Writer:
                 number = content.decode("ascii", "replace").strip()
                 wanted.add(f"{name.removesuffix('current')}versions/{number}/version.json")
         missing = wanted - self.files.keys()
-        # What was gone at the last look, too, is lost, and no reason for another one.
+        # Files that were missing before, too, are lost: repeating does not help.
         before, self.gone = self.gone, missing
         return missing <= before
 
@@ -198,14 +203,19 @@ class _Hashed:
 
 # -- restore ----------------------------------------------------------------------------------------------------------
 def restore(settings: Settings, file: Path, *, progress: Progress) -> int:
-    """Put a backup into MODEL_DIR, which has to be empty; it is there whole or not at all.
+    """Restore a backup into an empty MODEL_DIR, completely or not at all.
+
+    Args:
+        settings: of the installation.
+        file: the archive.
+        progress: called during the work.
 
     Returns:
-        The files in it.
+        Number of restored files.
 
     Raises:
-        BackupError: MODEL_DIR is not empty, the archive is damaged or no backup of ours, or the disk refuses.
-        StoreError: a later release made it.
+        BackupError: MODEL_DIR is not empty, the archive is damaged or no backup, or the disk refuses.
+        StoreError: a later release made the backup.
     """
     folder = _folder(settings)
     try:
@@ -226,7 +236,7 @@ def restore(settings: Settings, file: Path, *, progress: Progress) -> int:
 
 
 def _extract(file: Path, made: Path, folder: Path, progress: Progress) -> int:
-    """Unpack and check everything in a folder of its own."""
+    """Unpack an archive into the folder `made` and check all of it; return the number of files."""
     written: dict[str, dict[str, Any]] = {}
     about: dict[str, Any] | None = None
     with _members(file) as archive:
@@ -282,12 +292,12 @@ def _manifest(file: Path, content: bytes) -> dict[str, Any]:
         known = False
     if not known:
         raise BackupError(f"{file} has another form than this release writes ({FORMAT}): use the one that made it.")
-    found: dict[str, Any] = about
-    return found
+    manifest: dict[str, Any] = about
+    return manifest
 
 
 def _check_database(path: Path, folder: Path) -> None:
-    """Check the database, bring it up to date, and make it one of its new place."""
+    """Check the database, upgrade it, and adapt it to its new MODEL_DIR."""
     with closing(sqlite3.connect(path)) as connection:
         (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
     if verdict != "ok":
@@ -298,11 +308,11 @@ def _check_database(path: Path, folder: Path) -> None:
     finally:
         store.close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")  # no files beside it that would have to move, too
+        connection.execute("PRAGMA journal_mode = DELETE")  # without a log beside it that would have to move, too
 
 
 def _put(made: Path, folder: Path) -> None:
-    """Move what was checked to its place; the database last, which makes the folder one of an installation."""
+    """Move the checked files to their place; the database last, since it makes the folder an installation."""
     if (made / "projects").exists():
         (made / "projects").rename(folder / "projects")
     if (folder / _DATABASE).exists():
@@ -311,9 +321,9 @@ def _put(made: Path, folder: Path) -> None:
 
 
 def _refuse_files(folder: Path) -> None:
-    found = sorted(path.name for path in folder.iterdir() if path.name not in {_RESTORING, _LOCK, "lost+found"})
-    if found:
-        shown = ", ".join(found[:5])
+    names = sorted(path.name for path in folder.iterdir() if path.name not in {_RESTORING, _LOCK, "lost+found"})
+    if names:
+        shown = ", ".join(names[:5])
         raise BackupError(
             f"MODEL_DIR = {folder} is not empty ({shown}): a backup is restored into an empty folder. "
             "Stop nextmask if it runs there, and move the folder away."
@@ -322,7 +332,7 @@ def _refuse_files(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second restore away."""
+    """Refuse a second restore into the same folder at the same time."""
     path = folder / _LOCK
     with path.open("a") as file:
         try:

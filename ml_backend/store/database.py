@@ -1,4 +1,4 @@
-"""Opens the database: SQLite as several processes need it, and its schema up to date."""
+"""Opens the database: configures SQLite for several processes, and brings the schema up to date."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ from ml_backend.system.disk import naming_full_disk
 logger = logging.getLogger(__name__)
 
 REVISION = "0003"
-"""The last step in `migrations`."""
-BUSY_SECONDS = 20.0
+"""The last revision in `migrations`."""
+
+_BUSY_SECONDS = 20.0  # that a connection waits for the write lock
 _BEFORE_REVISIONS = {"1": "0001", "2": "0002"}
-_NOTED = "alembic_version"
-_ADVISORY_LOCK = 6_398_277_843  # any number that no other program takes
+_REVISION_TABLE = "alembic_version"
+_ADVISORY_LOCK = 6_398_277_843  # any number that no other program uses
 
 
 def open_database(url: str) -> sa.Engine:
-    """Open the database; make its tables where there are none, and upgrade those of an earlier release.
+    """Open the database; make its tables when it has none, and upgrade those of an earlier release.
+
+    Args:
+        url: SQLAlchemy address; the folder of a SQLite file is made when needed.
 
     Raises:
         StoreError: the address is invalid, it cannot be opened or upgraded, or a later release wrote it.
-        DiskFull: SQLite needs a few pages even to read.
+        DiskFull: SQLite needs a few pages of space even to read.
     """
     parsed = _parse(url)
     try:
@@ -69,9 +73,9 @@ def _setting(url: sa.URL) -> str:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # Python's driver would begin transactions by itself, and late; we begin them (see _begin_sqlite).
+    # Python's driver would begin transactions late; `_begin_sqlite` begins them instead.
     connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -82,48 +86,51 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _bring_up_to_date(engine: sa.Engine) -> None:
-    """Make the schema, or upgrade it: in one transaction, so that a killed upgrade leaves what was there.
+    """Make or upgrade the schema in a single transaction, so that a killed upgrade changes nothing.
 
-    Processes that start at once wait for each other, and the first one does it.
+    Of processes that start at the same time, the first does it, and the others wait.
     """
-    with engine.connect() as connection:  # most starts find nothing to do: they need neither the lock nor Alembic
+    with engine.connect() as connection:  # usually there is nothing to do: no need for the lock and Alembic
         if _revision(connection) == REVISION:
             return
     with engine.connect().execution_options(immediate=True) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-        found = _revision(connection)
-        if found == REVISION:
+        revision = _revision(connection)
+        if revision == REVISION:
             return
         from ml_backend.store.migrate import upgrade
 
-        copy = _keep_copy(engine) if found is not None else None
-        if not upgrade(connection, found, REVISION):
+        copy = _keep_copy(engine) if revision is not None else None
+        if not upgrade(connection, revision, REVISION):
             raise StoreError(
-                f"The state database has schema {found}, this nextmask needs {REVISION}. Use the nextmask that"
+                f"The state database has schema {revision}, this nextmask needs {REVISION}. Use the nextmask that"
                 " wrote it, or move MODEL_DIR away: labels stay in Label Studio and are read again."
             )
-        if found is not None:
+        if revision is not None:
             kept = f"; what it was before is kept in {copy}" if copy else ""
-            logger.info("the state database is upgraded from schema %s to %s%s", found, REVISION, kept)
+            logger.info("the state database is upgraded from schema %s to %s%s", revision, REVISION, kept)
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    """Return the schema's revision; None where there are no tables. Databases of the first two have none noted."""
+    """Return the revision of the schema; None when there are no tables.
+
+    Databases of the first two revisions have no table for it: they keep it in `meta`.
+    """
     tables = set(sa.inspect(connection).get_table_names())
-    if _NOTED in tables:
-        noted = connection.exec_driver_sql(f"SELECT version_num FROM {_NOTED} ORDER BY 1")  # noqa: S608 (a constant)
-        return ", ".join(str(row[0]) for row in noted) or None
+    if _REVISION_TABLE in tables:
+        query = f"SELECT version_num FROM {_REVISION_TABLE} ORDER BY 1"  # noqa: S608 (a constant)
+        return ", ".join(str(row[0]) for row in connection.exec_driver_sql(query)) or None
     if META.name not in tables:
         return None
-    found = connection.execute(sa.select(META.c.value).where(META.c.key == "schema")).scalar()
-    return None if found is None else _BEFORE_REVISIONS.get(found, found)
+    schema = connection.execute(sa.select(META.c.value).where(META.c.key == "schema")).scalar()
+    return None if schema is None else _BEFORE_REVISIONS.get(schema, schema)
 
 
 def _keep_copy(engine: sa.Engine) -> Path | None:
-    """Copy a SQLite database as it is before an upgrade, beside it; None where it is none, or in memory.
+    """Copy a SQLite file, before an upgrade, to a file beside it; None for other databases, and for those in memory.
 
-    The upgrade's transaction holds the write lock and has written nothing: the copy is what it starts from.
+    The transaction of the upgrade holds the write lock and has written nothing yet.
     """
     if engine.dialect.name != "sqlite" or not engine.url.database or engine.url.database == ":memory:":
         return None

@@ -1,4 +1,4 @@
-"""What happened to projects, for people to read later."""
+"""Reads and writes of events: what happened to projects, for people to read later."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ _EVENT_CHARACTERS = 2000
 
 
 class Events(Connections):
-    """Reads and writes of events."""
+    """Events of projects."""
 
     def add_event(self, project_id: int, kind: str, text: str, *, level: str = "info") -> None:
-        """Keep what happened to a project; of each, the newest ones only.
+        """Store an event, and delete the oldest of the project beyond KEPT_EVENTS.
 
-        An event that cannot be kept (disk full, database locked) is logged: the work that it tells of goes on.
+        An event that cannot be stored (disk full, database locked) is logged instead, so that work goes on.
+
+        Args:
+            project_id: Label Studio's.
+            kind: see `Event`.
+            text: a sentence or two; longer texts are cut.
+            level: info, warning or error.
         """
         row = {"project_id": project_id, "at": time.time(), "kind": kind, "level": level, "text": _storable(text)}
         newest = sa.select(EVENTS.c.id).where(EVENTS.c.project_id == project_id).order_by(EVENTS.c.id.desc())
@@ -49,10 +55,10 @@ class Events(Connections):
         """Return events, newest first.
 
         Args:
-            project_id: None: those of all projects.
-            limit: at most so many.
-            before: only those older than the event of this id.
-            levels: only those of these levels; None: all.
+            project_id: whose events; None: of all projects.
+            limit: at most so many events.
+            before: id of an event; only older events.
+            levels: only events of these levels; None: of all levels.
         """
         query = sa.select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
         if project_id is not None:
@@ -66,6 +72,6 @@ class Events(Connections):
 
 
 def _storable(text: str) -> str:
-    """Bound a text that came from elsewhere, and replace what no database takes."""
+    """Return a text without characters that databases refuse, cut to _EVENT_CHARACTERS."""
     text = text.encode("utf-8", "replace").decode().replace("\0", "")
     return text if len(text) <= _EVENT_CHARACTERS else f"{text[: _EVENT_CHARACTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""Takes the steps in `migrations`; the only module that imports Alembic, which takes a while."""
+"""Runs the migrations. Only this module imports Alembic, which takes a while."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did is told in a sentence of our own
+logging.getLogger("alembic").setLevel(logging.WARNING)  # `database` logs a sentence instead
 
 
-def upgrade(connection: sa.Connection, found: str | None, wanted: str) -> bool:
-    """Take the steps from one revision to another, in the transaction that the connection is in.
+def upgrade(connection: sa.Connection, current: str | None, target: str) -> bool:
+    """Run the migrations from one revision to another, in the transaction of the connection.
 
     Args:
-        found: the revision that the database has, noted in it or not; None: it has no tables.
+        connection: with a transaction begun.
+        current: revision of the database, which need not be stored in it; None: it has no tables.
+        target: revision to upgrade to.
 
     Returns:
-        Whether `found` is known; nothing was done where it is not.
+        Whether `current` is a known revision; otherwise nothing is done.
     """
     config = configuration(connection)
     try:
-        if found is not None:
-            ScriptDirectory.from_config(config).get_revision(found)
+        if current is not None:
+            ScriptDirectory.from_config(config).get_revision(current)
             if not MigrationContext.configure(connection).get_current_heads():
-                command.stamp(config, found)
+                command.stamp(config, current)
     except CommandError:
         return False
-    command.upgrade(config, wanted)
+    command.upgrade(config, target)
     return True
 
 
 def configuration(connection: sa.Connection) -> Config:
-    """Return what Alembic's commands need to work on an open connection."""
+    """Return Alembic's configuration for commands on an open connection."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     return config

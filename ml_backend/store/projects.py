@@ -1,4 +1,4 @@
-"""Projects: what is known of each, who woke them, and who works on them."""
+"""Reads and writes of projects: their state, wake-ups, and the leases of workers on them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from ml_backend.store.tables import GONE, PROJECTS, Lease, Project
 from ml_backend.store.transactions import Connections
 
 _SKEW_SECONDS = 1.0
-"""How far the clocks of workers on several machines may differ."""
+"""Largest difference between the clocks of workers on several machines."""
 
 
 class Projects(Connections):
-    """Reads and writes of projects and their leases."""
+    """Projects, their wake-ups and their leases."""
 
     # -- projects and wake-ups ----------------------------------------------------------------------------------------
     def wake(self, project_id: int, *, train: bool = False, manage: bool = False, **fields: Any) -> None:
-        """Note that a project wants to be looked at; unknown projects become known.
+        """Ask for a look at a project; an unknown project is added.
 
         Args:
-            train: also train, even when too little is new.
-            manage: take a project up again that was disconnected.
-            fields: columns to set besides, such as `extra_params`.
+            project_id: Label Studio's.
+            train: also ask for a training, even with few new labels.
+            manage: work again on a project that was disconnected.
+            fields: further columns to set, such as `extra_params`.
         """
         now = time.time()
         if not (train or manage or fields) and self._is_waiting(project_id):
-            return  # thousands of webhooks at once must not queue for the write lock to say the same
+            return  # thousands of webhooks at once must not wait for the write lock for nothing
         with self._write() as connection:
             values = {"id": project_id, "wakes": 1, "dirty_since": now, "train_requested_at": now if train else None}
             changes: dict[str, Any] = {
@@ -44,14 +45,14 @@ class Projects(Connections):
             connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
 
     def _is_waiting(self, project_id: int) -> bool:
-        """Whether a project was woken and no look has begun since: one that begins from now on sees what is there."""
+        """Whether a project was woken and no look has begun since: the next look sees everything up to now."""
         here = sa.and_(PROJECTS.c.id == project_id, PROJECTS.c.wakes > PROJECTS.c.wakes_handled)
         with self._read() as connection:
             waiting = sa.select(PROJECTS.c.id).where(here, PROJECTS.c.lease_owner.is_(None))
             return connection.execute(waiting).first() is not None
 
     def project(self, project_id: int) -> Project | None:
-        """Return a project, or None when it is unknown."""
+        """Return a project; None when it is unknown."""
         return next(iter(self._projects(PROJECTS.c.id == project_id)), None)
 
     def projects(self) -> list[Project]:
@@ -82,21 +83,26 @@ class Projects(Connections):
         only: int | None = None,
         busy: Collection[int] = (),
     ) -> Lease | None:
-        """Take a project that was woken, or that nobody looked at for `interval` seconds; None when there is none.
+        """Take the lease of a project that was woken, or that had no look for `interval` seconds.
 
-        A lease that ends further ahead than any lease can was taken before the clock was set back: it counts as
-        expired.
+        A lease that ends later than any lease can was taken before the clock was set back, and counts as expired.
 
         Args:
-            only: take that project whether it is due or not.
-            busy: projects that the caller itself works on: their leases only look expired, where the clock was set.
+            owner: name of the worker.
+            lease_seconds: length of a lease.
+            interval: seconds between looks at a project that was not woken.
+            only: take this project, whether it is due or not.
+            busy: projects that the caller works on: a clock that was set can make their leases look expired.
+
+        Returns:
+            None when no project is due and free.
         """
-        with self._read() as connection:  # most looks find nothing: they must not queue for the write lock
+        with self._read() as connection:  # usually no project is due: no need to wait for the write lock
             now = time.time()
             if connection.execute(_due(now, lease_seconds, interval, only, busy)).first() is None:
                 return None
         with self._write() as connection:
-            now = time.time()  # after the wait for the lock: leases that others took meanwhile lie in no future
+            now = time.time()  # read after the wait for the lock, during which others may have taken leases
             row = connection.execute(_due(now, lease_seconds, interval, only, busy)).first()
             if row is None:
                 return None
@@ -105,10 +111,10 @@ class Projects(Connections):
         return Lease(row.id, owner, row.wakes) if count else None
 
     def heartbeat(self, lease: Lease, *, lease_seconds: float) -> None:
-        """Extend a lease.
+        """Extend a lease by `lease_seconds` from now.
 
         Raises:
-            LeaseLost: it expired and another worker took the project, or the project is gone.
+            LeaseLost: the lease expired and another worker took the project, or the project is gone.
         """
         held = sa.and_(PROJECTS.c.id == lease.project_id, PROJECTS.c.lease_owner == lease.owner)
         with self._write() as connection:
@@ -117,7 +123,7 @@ class Projects(Connections):
                 raise LeaseLost(f"The lease on project {lease.project_id} went to another worker.")
 
     def release(self, lease: Lease, *, handled: bool) -> None:
-        """Give a lease back; with `handled`, wake-ups that came before it was taken are done with."""
+        """End a lease; with `handled`, the wake-ups from before the lease are done."""
         held = sa.and_(PROJECTS.c.id == lease.project_id, PROJECTS.c.lease_owner == lease.owner)
         values: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "reconciled_at": time.time()}
         with self._write() as connection:
@@ -136,13 +142,13 @@ def _free(now: float, lease_seconds: float) -> sa.ColumnElement[bool]:
 def _due(
     now: float, lease_seconds: float, interval: float, only: int | None, busy: Collection[int]
 ) -> sa.Select[tuple[int, int]]:
-    """Select the project whose turn it is (id, wakes)."""
+    """Select id and wakes of the due project that has waited longest."""
     looked_at = PROJECTS.c.reconciled_at
     due = sa.or_(
         PROJECTS.c.wakes > PROJECTS.c.wakes_handled,
         looked_at.is_(None),
         looked_at <= now - interval,
-        looked_at > now + _SKEW_SECONDS,  # before the clock was set back
+        looked_at > now + _SKEW_SECONDS,  # looked at before the clock was set back
     )
     wanted = PROJECTS.c.id == only if only is not None else sa.and_(PROJECTS.c.managed, due)
     mine = PROJECTS.c.id.not_in(busy)

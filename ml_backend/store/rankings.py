@@ -1,4 +1,4 @@
-"""The ranking of each project, and what was asked for of its tasks."""
+"""Reads and writes of the rankings of projects, and of the boxes that annotators are asked to label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml_backend.store.transactions import Connections, chunks
 
 
 class Rankings(Connections):
-    """Reads and writes of rankings and queries."""
+    """Rankings, and the queries of tasks."""
 
     def put_ranking(
         self,
@@ -24,16 +24,18 @@ class Rankings(Connections):
         information: Mapping[int, float] | None = None,
         **fields: Any,
     ) -> None:
-        """Replace a project's ranking and set columns of the project, in one transaction.
+        """Replace the ranking of a project and set columns of the project, in a single transaction.
 
         Args:
-            entries: task id -> priority.
-            queries: task id -> what is asked for, of those tasks of which not the whole image is.
-            information: task id -> what the strategy measured, of those tasks that it looked at.
+            project_id: Label Studio's.
+            entries: task id -> priority in (0, 1], higher = label sooner.
+            queries: task id -> boxes to label; tasks without a query are asked for as a whole.
+            information: task id -> value that the strategy measured; tasks that it did not score have none.
+            fields: columns of the project to set.
         """
-        told = information or {}
+        measured = information or {}
         rows = [
-            _ranking_row(project_id, task, value, (queries or {}).get(task)) | {"information": told.get(task)}
+            _ranking_row(project_id, task, value, (queries or {}).get(task)) | {"information": measured.get(task)}
             for task, value in entries.items()
         ]
         with self._write() as connection:
@@ -44,7 +46,7 @@ class Rankings(Connections):
                 connection.execute(sa.update(PROJECTS).where(PROJECTS.c.id == project_id).values(**fields))
 
     def ranked(self, project_id: int, *, limit: int | None = None) -> list[tuple[Task, float]]:
-        """Return the unlabelled tasks of the ranking with their priorities, best first."""
+        """Return the unlabelled tasks of the ranking with their priorities, the highest first; at most `limit`."""
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
         query = (
             sa.select(TASKS, RANKING.c.priority)
@@ -58,11 +60,13 @@ class Rankings(Connections):
         return [(Task(**row), priority) for row in rows for priority in [row.pop("priority")]]
 
     def queue_page(self, project_id: int, version: str, *, offset: int, limit: int) -> list[QueueEntry]:
-        """Return some of the ranking's unlabelled tasks, best first.
+        """Return unlabelled tasks of the ranking, the highest priority first.
 
         Args:
-            version: whose predictions count as published.
-            offset: how many better ones to pass over.
+            project_id: Label Studio's.
+            version: tasks with a prediction of this version count as published.
+            offset: number of tasks to leave out at the top.
+            limit: at most so many tasks.
         """
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
         shown = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
@@ -78,18 +82,18 @@ class Rankings(Connections):
             rows = [dict(row._mapping) for row in connection.execute(query.offset(offset).limit(limit))]
         entries = []
         for rank, row in enumerate(rows, start=offset + 1):
-            found = {name: row.pop(name) for name in ("priority", "information", "asked", "cost", "published")}
-            entries.append(QueueEntry(Task(**row), rank, **{**found, "published": bool(found["published"])}))
+            own = {name: row.pop(name) for name in ("priority", "information", "asked", "cost", "published")}
+            entries.append(QueueEntry(Task(**row), rank, **{**own, "published": bool(own["published"])}))
         return entries
 
     def asked_of(self, project_id: int, task_id: int) -> str:
-        """Return the boxes that the ranking asks for of a task, as text; empty: the whole image, or nothing."""
+        """Return the boxes that the ranking asks for in a task, as text; empty: the whole image, or nothing."""
         here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id == task_id)
         with self._read() as connection:
             return connection.execute(sa.select(RANKING.c.boxes).where(here)).scalar() or ""
 
     def count_ranked(self, project_id: int) -> int:
-        """Return how many unlabelled tasks the ranking holds."""
+        """Return the number of unlabelled tasks in the ranking."""
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
         query = sa.select(sa.func.count()).select_from(TASKS).join(RANKING, here)
         with self._read() as connection:
@@ -97,42 +101,43 @@ class Rankings(Connections):
             return int(connection.execute(waiting).scalar_one())
 
     def shares_below(self, project_id: int, values: Sequence[float]) -> list[float]:
-        """Return for each value the share, in [0, 1], of the tasks that the strategy looked at with a smaller one."""
+        """Return for each value the fraction, in [0, 1], of the scored tasks whose information is smaller."""
         if not values:
             return []
         own = RANKING.c.information
-        smaller = [sa.func.sum(sa.case((own < value, 1), else_=0)) for value in values]  # one scan for all
+        smaller = [sa.func.sum(sa.case((own < value, 1), else_=0)) for value in values]  # a single scan for all
         query = sa.select(sa.func.count(own), *smaller).where(RANKING.c.project_id == project_id, own.is_not(None))
         with self._read() as connection:
             total, *counts = connection.execute(query).one()
         return [count / total if total else 0.0 for count in counts]
 
     def priorities(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
-        """Return the priorities of those of the tasks that the ranking holds."""
-        found: dict[int, float] = {}
+        """Return the priorities of tasks by id; tasks outside the ranking are left out."""
+        priorities: dict[int, float] = {}
         with self._read() as connection:
             for chunk in chunks(list(task_ids), 500):
                 here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
                 rows = connection.execute(sa.select(RANKING.c.task_id, RANKING.c.priority).where(here))
-                found.update({row[0]: row[1] for row in rows})
-        return found
+                priorities.update({row[0]: row[1] for row in rows})
+        return priorities
 
     def information(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
-        """Return how informative the strategy found those of the tasks that it looked at; its unit is its own."""
-        found: dict[int, float] = {}
+        """Return the information of tasks by id, in the strategy's own unit, without tasks that were not scored."""
+        measured: dict[int, float] = {}
         with self._read() as connection:
             for chunk in chunks(list(task_ids), 500):
                 here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id.in_(chunk))
                 query = sa.select(RANKING.c.task_id, RANKING.c.information).where(here)
                 rows = connection.execute(query.where(RANKING.c.information.is_not(None)))
-                found.update({row[0]: row[1] for row in rows})
-        return found
+                measured.update({row[0]: row[1] for row in rows})
+        return measured
 
     def ranked_queries(self, project_id: int, *, status: str | None = None) -> dict[int, Query]:
-        """Return what the ranking asks for, by task id, of those tasks of which not the whole image is asked for.
+        """Return the queries of the ranking by task id; tasks that are asked for as a whole have none.
 
         Args:
-            status: leave out tasks that have another one.
+            project_id: Label Studio's.
+            status: only tasks of this status; None: all tasks.
         """
         table = RANKING.c
         query = sa.select(table.task_id, table.boxes, table.cost)
@@ -144,11 +149,12 @@ class Rankings(Connections):
             return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}
 
     def move_ranking(self, project_id: int, moves: Mapping[int, int], tasks: Iterable[Task]) -> None:
-        """Let other tasks of the same images take the places of tasks in the ranking, in one transaction.
+        """Let other tasks of the same images take the places of tasks in the ranking, in a single transaction.
 
         Args:
-            moves: task id in the ranking -> the one that takes its place; what that one had there is dropped.
-            tasks: those that are new, to be inserted.
+            project_id: Label Studio's.
+            moves: id of a task in the ranking -> id of the task that takes its place and loses its own.
+            tasks: new tasks, to be inserted.
         """
         with self._write() as connection:
             self._upsert_in(connection, TASKS, [vars(task) for task in tasks], keys=("project_id", "task_id"))
@@ -157,9 +163,9 @@ class Rankings(Connections):
                 connection.execute(sa.delete(RANKING).where(here, RANKING.c.task_id == new))
                 connection.execute(sa.update(RANKING).where(here, RANKING.c.task_id == old).values(task_id=new))
 
-    # -- what was asked for -------------------------------------------------------------------------------------------
+    # -- published queries --------------------------------------------------------------------------------------------
     def put_queries(self, project_id: int, version: str, queries: Mapping[int, Query]) -> None:
-        """Keep what tasks are published with; it stays when the version is pruned."""
+        """Store what tasks of a version are published with, by task id; it stays when the version is pruned."""
         keys = {"project_id": project_id, "version": version, "asked_at": time.time()}
         rows = [
             keys | {"task_id": task, "boxes": boxes_to_text(query.boxes), "cost": query.cost}
@@ -168,7 +174,7 @@ class Rankings(Connections):
         self._upsert(QUERIES, rows, keys=("project_id", "task_id", "version"))
 
     def drop_queries(self, project_id: int, version: str, task_ids: Iterable[int]) -> None:
-        """Take back that tasks are published with rectangles: the host would not show them."""
+        """Delete the queries of tasks of a version that Label Studio does not show."""
         with self._write() as connection:
             for chunk in chunks(list(task_ids), 500):
                 table = QUERIES.c
@@ -176,7 +182,7 @@ class Rankings(Connections):
                 connection.execute(sa.delete(QUERIES).where(here))
 
     def published_queries(self, project_id: int, task_id: int | None = None) -> dict[tuple[int, str], Query]:
-        """Return what tasks (or one) were ever published with, by task id and version, the last one last."""
+        """Return published queries by task id and version, the newest last: of a task, or of all when it is None."""
         table = QUERIES.c
         here = table.project_id == project_id
         if task_id is not None:

@@ -1,4 +1,4 @@
-"""All tables together; see the package."""
+"""The class Store: the reads and writes of all tables."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from ml_backend.store.tasks import Tasks
 
 
 class Store(Projects, Tasks, Rankings, Decisions, Publications, Events):
-    """The database. Safe for several processes and threads at once.
+    """The state database, safe to use from several processes and threads.
+
+    Methods that write raise DiskFull when there is no room, and then write nothing.
 
     Args:
         url: SQLAlchemy address, `sqlite:///file` or `postgresql+psycopg://…`.
 
     Raises:
-        StoreError: it cannot be opened, or was written by another schema version.
-
-    Every method that writes raises DiskFull where there is no room; nothing of the call is written then.
+        StoreError: the database cannot be opened or upgraded, or a later release wrote it.
+        DiskFull: there is no room to open it.
     """
 
     def moved(self, folder: Path) -> None:
-        """Make a database that was copied here one of this installation.
+        """Adapt a copied database to its new MODEL_DIR: paths of files, and the state of projects.
 
         Args:
-            folder: MODEL_DIR of now, where the files that tasks name are.
+            folder: the new MODEL_DIR.
         """
         table, columns = TASKS.c, (TASKS.c.project_id, TASKS.c.task_id, TASKS.c.mask_file, TASKS.c.effort_file)
         has_files = sa.or_(table.mask_file != "", table.effort_file != "")
@@ -41,10 +42,10 @@ class Store(Projects, Tasks, Rankings, Decisions, Publications, Events):
                 values = {name: getattr(row, name) for name in ("mask_file", "effort_file")}
                 names = {name: file_name(path, row.project_id) for name, path in values.items()}
                 here = sa.and_(table.project_id == row.project_id, table.task_id == row.task_id)
-                changed = {name: str(folder / found) for name, found in names.items() if found}
+                changed = {column: str(folder / name) for column, name in names.items() if name}
                 if changed:
                     connection.execute(sa.update(TASKS).where(here).values(**changed))
-            # Nobody works here yet, whoever did when the copy was made.
+            # No worker holds a lease here, whatever the copy says.
             rest: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "stage": ""}
             connection.execute(sa.update(PROJECTS).values(**rest))
             working = PROJECTS.c.state.in_(("syncing", "training", "ranking", "publishing"))
@@ -52,6 +53,6 @@ class Store(Projects, Tasks, Rankings, Decisions, Publications, Events):
 
 
 def file_name(path: str, project_id: int) -> str:
-    """Return the name, relative to MODEL_DIR, of a file that a task names, wherever MODEL_DIR was then."""
-    _, found, rest = path.rpartition(f"projects/{project_id}/")
-    return f"{found}{rest}" if found else ""
+    """Return a stored path relative to MODEL_DIR, wherever that was; empty when it is not in the project's folder."""
+    _, folder, rest = path.rpartition(f"projects/{project_id}/")
+    return f"{folder}{rest}" if folder else ""

@@ -1,4 +1,4 @@
-"""The tables, and their rows as frozen dataclasses."""
+"""The tables of the database, and their rows as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METADATA = sa.MetaData()
 
 
 def _text(name: str) -> sa.Column[str]:
-    """A text column that later schemas added: the database itself fills it in the rows of earlier ones."""
+    """Return a text column that a later revision added; the database fills it in earlier rows."""
     return sa.Column(name, sa.Text, nullable=False, default="", server_default=sa.text("''"))
 
 
@@ -156,7 +156,29 @@ DISCONNECTING: Final = "disconnecting"
 
 @dataclass(frozen=True)
 class Project:
-    """One Label Studio project as nextmask knows it. Times are seconds since the epoch."""
+    """A Label Studio project. Times are seconds since the epoch, or None.
+
+    Attributes:
+        managed: whether nextmask works on it: it is connected.
+        wakes, wakes_handled: number of wake-ups, and of those that a look has handled.
+        dirty_since: time of the oldest wake-up that is not handled.
+        reconciled_at: end of the last look.
+        train_requested_at: when a person asked for a training.
+        state: waiting, syncing, training, …; see `status`.
+        stage, stage_done, stage_total, stage_since: what a look does now, how far it is, and when that began.
+        error, error_at: why the last look failed; empty when it did not.
+        decided_model: newest model version of which it is decided whether it serves.
+        train_error, failed_digest, retry_at: why the last training failed, on which labels, and when to try again.
+        lease_owner, lease_expires: the worker that works on it, and until when.
+        extra_params, label_config: as Label Studio sent them last.
+        labels_digest: digest of the label map and the settings that labels were read with.
+        cursor: `updated_at` in Label Studio from which the next sync reads.
+        published_version, ranking_version: names of the versions that are shown, and that were ranked last.
+        ranking_number, ranking_key, ranking_seconds: number of the last ranking, what it depends on, its duration.
+        undo: what to restore in Label Studio at a disconnect, as JSON.
+        pseudo_labels: tasks that the last ranking proposed for pseudo-labels, as JSON; empty without.
+        notice: what changed in the labelling configuration, as text.
+    """
 
     id: int
     managed: bool
@@ -195,12 +217,25 @@ class Project:
 
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """A task of Label Studio, and its label.
 
     Attributes:
+        image: reference of its image, as imported.
+        group_key: tasks of the same key are held out together.
+        updated_at: time of its last change, as Label Studio has it.
         status: unlabelled, labelled, skipped, broken (its annotation cannot be read) or passed (by a stream).
-        boxes: where a label is one of parts of the image, these; see `boxes`. Empty: the label is of the whole image.
-        effort_file: where the effort that the label took is kept as points; see `effort`. `effort` is their sum.
+        error: why it cannot be used, or not in full; empty when it can.
+        annotation_id: of the annotation that makes the label.
+        label_digest: digest of the mask of the label.
+        mask_file: path of the mask, a PNG of class indices.
+        held_out: whether the label is for measuring only.
+        lead_time: seconds that the annotator took, by Label Studio.
+        regions, vertices: numbers of regions, and of points of polygons and vectors, in the annotation.
+        shown_version: version of the prediction that the annotator started from.
+        agreement: mean IoU in [0, 1] of that prediction and the label.
+        boxes: the labelled boxes as text, see `boxes`; empty: the whole image is labelled.
+        effort_file: path of the points of the effort of the label, see `effort`.
+        effort: sum of those points, in clicks or seconds.
     """
 
     project_id: int
@@ -229,12 +264,13 @@ class QueueEntry:
     """A place in the ranking.
 
     Attributes:
-        rank: from 1, the best.
+        task: an unlabelled task.
+        rank: from 1; 1 has the highest priority.
         priority: in (0, 1], higher = label sooner.
-        information: what the strategy measured, in a unit of its own; None where it did not look at the task.
-        asked: boxes that are asked for, as text; empty: the whole image.
-        cost: effort that is expected for them; None where nothing predicts it.
-        published: Label Studio has a prediction of the version that was asked about.
+        information: value that the strategy measured, in its own unit; None when it did not score the task.
+        asked: boxes to label, as text; empty: the whole image.
+        cost: expected effort for the boxes, in clicks or seconds; None when it is unknown.
+        published: whether Label Studio has a prediction of the version in question.
     """
 
     task: Task
@@ -248,14 +284,15 @@ class QueueEntry:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a stream decided about a task.
+    """The decision of a stream about an arriving task.
 
     Attributes:
-        keep: whether it is to be labelled.
-        score, threshold: its information, and what that had to reach; None where nothing would have been enough.
+        keep: whether it is to be labelled; otherwise it is passed over.
+        score: its information, in the strategy's own unit.
+        threshold: information that was needed; None when none would have been enough.
         decided_at: seconds since the epoch.
-        marked: Label Studio shows it as passed over.
-        returned: a person took the decision back.
+        marked: whether Label Studio shows it as passed over.
+        returned: whether a person reversed the decision.
     """
 
     task_id: int
@@ -269,15 +306,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a project and that its admin may want to read later.
+    """An event of a project, for its administrator to read later.
 
     Attributes:
-        id: grows with every event.
+        id: larger than that of all earlier events.
         at: seconds since the epoch.
         kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
             recovered, rolled_back, task_failed, pruned, version_deleted or registered_twice.
         level: info, warning or error.
-        text: one sentence or two, as plain text.
+        text: a sentence or two, as plain text.
     """
 
     id: int
@@ -290,11 +327,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Label:
-    """What is known of one label beside its mask.
+    """A label without its mask.
 
     Attributes:
-        lead_time: seconds that the annotator took, as Label Studio counts them.
-        agreement: mean IoU of the pre-annotation and the submitted mask; None where there was no pre-annotation.
+        lead_time: seconds that the annotator took, by Label Studio.
+        agreement: mean IoU in [0, 1] of the pre-annotation and the submitted mask; None without pre-annotation.
     """
 
     task_id: int
@@ -304,7 +341,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a project until `expires`; `wakes` is what had been asked for when it was taken."""
+    """The right of a worker to work on a project, until it expires.
+
+    Attributes:
+        owner: name of the worker.
+        wakes: number of wake-ups when the lease was taken.
+    """
 
     project_id: int
     owner: str

@@ -1,4 +1,4 @@
-"""Tasks: their labels, and why some are left out."""
+"""Reads and writes of tasks: their labels, and why some are left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
 
 
 class Tasks(Connections):
-    """Reads and writes of tasks."""
+    """Tasks of projects."""
 
     def put_tasks(self, tasks: Iterable[Task]) -> None:
         """Insert or replace tasks."""
@@ -29,15 +29,15 @@ class Tasks(Connections):
         self._upsert(TASKS, rows, keys=("project_id", "task_id"))
 
     def task(self, project_id: int, task_id: int) -> Task | None:
-        """Return one task, or None."""
+        """Return a task; None when it is unknown."""
         return next(iter(self._select_tasks(project_id, TASKS.c.task_id == task_id)), None)
 
     def tasks(self, project_id: int, *, status: str | None = None) -> list[Task]:
-        """Return a project's tasks by id, all or those of one status."""
+        """Return the tasks of a project by id; only those of a status when it is given."""
         return self._select_tasks(project_id, sa.true() if status is None else TASKS.c.status == status)
 
     def tasks_in_parts(self, project_id: int) -> list[Task]:
-        """Return the tasks by id that label a part of their image."""
+        """Return the tasks, by id, of which only a part of the image is labelled."""
         return self._select_tasks(project_id, sa.and_(TASKS.c.status == "labelled", TASKS.c.boxes != WHOLE_IMAGE))
 
     def _select_tasks(self, project_id: int, condition: sa.ColumnElement[bool]) -> list[Task]:
@@ -46,20 +46,20 @@ class Tasks(Connections):
             return [Task(**row._mapping) for row in connection.execute(query)]
 
     def label_files(self, project_id: int) -> set[str]:
-        """Return the names of the files that labels are kept in, of masks and of efforts."""
+        """Return the names of the files of all labels: masks and efforts."""
         here = sa.and_(TASKS.c.project_id == project_id, sa.or_(TASKS.c.mask_file != "", TASKS.c.effort_file != ""))
         with self._read() as connection:
             rows = connection.execute(sa.select(TASKS.c.mask_file, TASKS.c.effort_file).where(here))
             return {Path(file).name for row in rows for file in row if file}
 
     def count_tasks(self, project_id: int) -> dict[str, int]:
-        """Return how many tasks a project has, by status."""
+        """Return the numbers of tasks by status."""
         query = sa.select(TASKS.c.status, sa.func.count()).where(TASKS.c.project_id == project_id)
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(TASKS.c.status))}
 
     def labels(self, project_id: int) -> list[Label]:
-        """Return what is known of each label, in the order in which they were made."""
+        """Return the labels of a project in the order in which they were made."""
         columns = (TASKS.c.task_id, TASKS.c.lead_time, TASKS.c.agreement)
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
         query = sa.select(*columns).where(here).order_by(sa.func.coalesce(TASKS.c.annotation_id, 0), TASKS.c.task_id)
@@ -67,20 +67,20 @@ class Tasks(Connections):
             return [Label(*row) for row in connection.execute(query)]
 
     def mean_agreement(self, project_id: int) -> float | None:
-        """Return the mean of the labels' agreements; None where no label has one."""
+        """Return the mean agreement of the labels, in [0, 1]; None when no label has an agreement."""
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
         with self._read() as connection:
             return connection.execute(sa.select(sa.func.avg(TASKS.c.agreement)).where(here)).scalar()
 
     def task_errors(self, project_id: int) -> dict[int, str]:
-        """Return why tasks cannot be used, or not in full, by id."""
+        """Return by task id why tasks cannot be used, or not in full."""
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.error != "")
         query = sa.select(TASKS.c.task_id, TASKS.c.error).where(here).order_by(TASKS.c.task_id)
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def count_left_out(self, project_id: int) -> dict[str, int]:
-        """Return how many tasks are left out, by reason; see `left_out`."""
+        """Return the numbers of tasks that are left out, by reason; see `left_out`."""
         counts = [sa.func.count().filter(_LEFT_OUT[reason]).label(reason) for reason in _LEFT_OUT]
         with self._read() as connection:
             row = connection.execute(sa.select(*counts).where(TASKS.c.project_id == project_id)).one()
@@ -89,10 +89,13 @@ class Tasks(Connections):
     def left_out(
         self, project_id: int, reason: str, *, limit: int, offset: int = 0
     ) -> list[tuple[Task, Decision | None]]:
-        """Return tasks that nobody learns from, or not in full, by id, with what a stream decided about them.
+        """Return tasks that are not learned from, or not in full, by id, with the decision of the stream about them.
 
         Args:
-            reason: failed (an error is noted), skipped (by an annotator), passed (over by a stream), or all.
+            project_id: Label Studio's.
+            reason: failed (they have an error), skipped (by an annotator), passed (over by a stream), or all.
+            limit: at most so many tasks.
+            offset: number of tasks to leave out at the beginning.
         """
         same = sa.and_(DECISIONS.c.project_id == TASKS.c.project_id, DECISIONS.c.task_id == TASKS.c.task_id)
         decided = [column.label(f"decided__{column.name}") for column in DECISIONS.c if column.name != "project_id"]
@@ -103,13 +106,13 @@ class Tasks(Connections):
             return [_task_and_decision(row._mapping) for row in rows]
 
     def set_task_error(self, project_id: int, task_id: int, error: str) -> None:
-        """Note why a task cannot be used ("" when it can again)."""
+        """Set the reason why a task cannot be used; "" when it can."""
         with self._write() as connection:
-            one = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id == task_id)
-            connection.execute(sa.update(TASKS).where(one).values(error=error))
+            here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id == task_id)
+            connection.execute(sa.update(TASKS).where(here).values(error=error))
 
     def delete_tasks(self, project_id: int, task_ids: Iterable[int]) -> None:
-        """Drop tasks that Label Studio no longer has."""
+        """Delete tasks that Label Studio no longer has, with all that belongs to them."""
         with self._write() as connection:
             for chunk in chunks(list(task_ids), 500):
                 for table in (TASKS, RANKING, PUBLISHED, QUERIES, DECISIONS):

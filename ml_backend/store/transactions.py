@@ -18,7 +18,11 @@ from ml_backend.system.disk import naming_full_disk
 
 
 class Connections:
-    """An open database; see `Store`."""
+    """An open database; the base class of all reads and writes. See `Store`.
+
+    Args:
+        url: SQLAlchemy address.
+    """
 
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
@@ -28,15 +32,15 @@ class Connections:
         self._insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._engine.dispose()
 
     # -- time ---------------------------------------------------------------------------------------------------------
     def steady_time(self) -> float:
-        """Return the seconds since the epoch by a clock that goes on evenly when the machine's is set.
+        """Return the seconds since the epoch by a clock that runs on evenly when the machine's clock is set.
 
-        All processes agree on it until the machine is started anew: the first one to ask keeps the difference between
-        the machine's clock and the time since its start.
+        All processes agree on it until the machine is restarted: the first caller stores the difference between the
+        machine's clock and the time since its start.
         """
         if self._started_at is None:
             now = time.time() - boot_seconds()
@@ -94,7 +98,7 @@ class Connections:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        """A transaction that takes SQLite's write lock at once: an upgrade from a read lock could not wait for it."""
+        """Begin a transaction with SQLite's write lock, since an upgrade from a read lock could not wait for it."""
         with (
             self._naming_full_disk(),
             self._engine.connect().execution_options(immediate=True) as connection,
@@ -104,6 +108,6 @@ class Connections:
 
 
 def chunks(values: list[int], size: int) -> Iterator[list[int]]:
-    """Cut a list into parts that fit into one statement."""
+    """Yield parts of a list, of at most `size` values, which fit into an SQL statement."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

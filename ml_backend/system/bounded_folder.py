@@ -1,7 +1,7 @@
-"""A folder of files that can be had again, kept within a number of bytes: those used least recently go.
+"""A cache folder of bounded size: the files used least recently are deleted.
 
-Names are digests of what files hold or come from: a file never changes, and nothing that comes from outside is part of
-a path.
+The names of files are digests of their content or source: a file never changes, and no text from outside is part of a
+path.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import IO
 from ml_backend.system.whole_files import PART
 
 _PART_SECONDS = 3600.0  # a partial file older than this was left by a process that died
-_KEPT_SHARE = 0.9  # an eviction makes room for more than one file: each one reads the whole folder
+_KEPT_SHARE = 0.9  # an eviction reads the whole folder, so it makes room for several files
 
 
 class BoundedFolder:
-    """Safe for many threads, and for other processes in the same folder.
+    """A cache folder, safe to use from many threads and processes.
 
     Args:
-        path: made when needed.
-        suffix: end of the files' names.
-        max_bytes: files used least recently are deleted beyond this many bytes.
-        in_use: returns the names of files that must not be deleted now.
+        path: of the folder; it is made when needed.
+        suffix: end of the names of its files.
+        max_bytes: when the folder is larger, the files used least recently are deleted.
+        in_use: returns the names of the files that this process must not delete now.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class BoundedFolder:
         self._room: int | None = None  # bytes that may be added before the folder is read again
 
     def file(self, key: str) -> Path:
-        """Return where the file of a key is, or would be."""
+        """Return the path of the file of a key, whether it exists or not."""
         return self.path / f"{key}{self._suffix}"
 
     @contextmanager
     def adding(self, file: Path) -> Iterator[IO[bytes]]:
-        """Yield a file to write; at the end of the block it is there whole, and after an error not at all.
+        """Yield a file to write. At the end of the block it gets its name; after an error it is removed.
 
         Raises:
             OSError: the disk refuses.
@@ -65,7 +65,7 @@ class BoundedFolder:
         self._make_room(size, file.name)
 
     def _make_room(self, added: int, newest: str) -> None:
-        """Count what was added; read the folder when it may be full, or when others may have added much."""
+        """Count the bytes added; read the folder when it may be full, or when other processes may have added much."""
         with self._lock:
             if self._room is not None:
                 self._room -= added
@@ -75,7 +75,7 @@ class BoundedFolder:
             self._room = min(self._max_bytes - total, self._max_bytes // 20)
 
     def _evict(self, keep: Collection[str]) -> int:
-        """Delete the files used least recently until they fit; return the bytes that stay."""
+        """Delete the files used least recently until the rest fits; return the bytes that stay."""
         files = sorted(self._stored())
         total = sum(size for _, size, _ in files)
         if total <= self._max_bytes:
@@ -89,7 +89,7 @@ class BoundedFolder:
         return total
 
     def _stored(self) -> Iterator[tuple[int, int, Path]]:
-        """Yield last use, bytes and path of each file; remove what dead processes left."""
+        """Yield last use (ns), bytes and path of each file; remove partial files of dead processes."""
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -101,7 +101,7 @@ class BoundedFolder:
 
 
 def touch(file: Path) -> bool:
-    """Mark a file as used now; tell whether it is there and ours."""
+    """Mark a file as used now; return whether it exists and may be changed."""
     now = time.time_ns()
     try:
         os.utime(file, ns=(now, now))

@@ -1,4 +1,4 @@
-"""How long ago something was, whatever the machine's clock has been set to since."""
+"""A clock that setting the machine's clock does not change: the time since the machine was started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return what tells one start of this machine from another; the same all the time where the system has none."""
+    """Return an id of the present start of this machine; "unknown" where the system has none."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -17,7 +17,7 @@ def boot_id() -> str:
 
 
 def boot_seconds() -> float:
-    """Return the seconds since this machine started, sleep included: nobody can set this clock."""
+    """Return the seconds since this machine was started, including sleep."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -1,8 +1,8 @@
-"""The log: one line per event as text or JSON, each with the request and the project that it belongs to.
+"""The log: a line per event as text or JSON, with fields such as the request and the project.
 
-What a line belongs to is kept in a context variable, which async tasks and the threads that serve them inherit; one
-object per request, so that a project found out later shows on the request's own line, too. No line shows a secret:
-whatever the formatter is about to write is looked through, tracebacks and texts of libraries included.
+The fields are in a context variable, which async tasks and their threads inherit. All code of a request shares one
+dictionary, so that a project that is added later also shows on the last line of the request. Secrets are removed from
+everything that is written, including tracebacks and messages of libraries.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Format = Literal["text", "json"]
 _context: ContextVar[dict[str, Any] | None] = ContextVar("log_context", default=None)
 _secrets: set[str] = set()
 _SHORTEST_SECRET: Final = 6
-"""Shorter ones would hide syllables of other words, and protect nothing."""
+"""Shorter secrets are not hidden: they would match parts of other words."""
 _HIDDEN: Final = "(hidden)"
 _PATTERNS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
-        # Addresses that storage has signed carry their permission in the query; other queries go with them.
+        # The query of an address may be a signature that gives access to a file: all queries are hidden.
         (r"(https?://[^\s\"'<>?\\]*|url: [^\s\"'<>?\\]*)\?[^\s\"'<>\\)]+", rf"\1?{_HIDDEN}"),
         (r"(\w+://)[^\s/@:\"']+:[^\s/@\"']+@", rf"\1{_HIDDEN}@"),
         (
@@ -42,10 +42,10 @@ _PATTERNS: Final = tuple(
 )
 
 
-# -- what a line belongs to -------------------------------------------------------------------------------------------
+# -- fields -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def belonging_to(**fields: Any) -> Iterator[None]:
-    """Let all lines in this context carry fields, such as `request` and `project`, besides those around it."""
+    """Add fields, such as `request` and `project`, to all lines inside the block, besides those of blocks around it."""
     token = _context.set({**(_context.get() or {}), **fields})
     try:
         yield
@@ -54,30 +54,30 @@ def belonging_to(**fields: Any) -> Iterator[None]:
 
 
 def begin(**fields: Any) -> None:
-    """Let all lines from here on carry these fields and no others: for the whole life of a task or thread."""
+    """Replace the fields of all further lines of this task or thread."""
     _context.set(fields)
 
 
 def add_fields(**fields: Any) -> None:
-    """Let the lines of the current context carry these fields, too; None is left out. No effect without a context."""
+    """Add fields that are not None to all further lines of the context. No effect without `begin` or `belonging_to`."""
     context = _context.get()
     if context is not None:
         context.update({name: value for name, value in fields.items() if value is not None})
 
 
 def fields() -> dict[str, Any]:
-    """Return a copy of the fields that lines carry here."""
+    """Return a copy of the fields of lines that are written here."""
     return dict(_context.get() or {})
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
 def hide(*secrets: str) -> None:
-    """Never show these, wherever they turn up."""
+    """Remove these secrets from all further lines."""
     _secrets.update(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
 
 
 def redacted(text: str) -> str:
-    """Return a text without secrets: those that are known, and what looks like one."""
+    """Return a text without the secrets of `hide`, and without what looks like a secret."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     for pattern, replacement in _PATTERNS:
@@ -87,7 +87,12 @@ def redacted(text: str) -> str:
 
 # -- setting up -------------------------------------------------------------------------------------------------------
 def configure(level: str, form: Format) -> None:
-    """Log to standard error from now on, everything that the level lets through."""
+    """Log to standard error.
+
+    Args:
+        level: name of the least severe level that is logged.
+        form: "text" or "json".
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -116,8 +121,8 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
-        told = [f"{name}={value}" for name, value in fields().items()]
-        record.context = "".join(f" {one}" for one in told if one not in message.split())
+        pairs = [f"{name}={value}" for name, value in fields().items()]
+        record.context = "".join(f" {pair}" for pair in pairs if pair not in message.split())
         return redacted(super().format(record))
 
 

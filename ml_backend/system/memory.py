@@ -1,8 +1,8 @@
-"""Keeps processes that predict all day from growing: the C library is told to give back what was freed.
+"""Makes glibc return freed memory to the system, so that processes that predict all day do not grow.
 
-glibc keeps freed memory for later, in a heap for each thread that ever asked. Predictions free blocks of many sizes
-from many threads, so those heaps fill with holes that nothing fits into. Nothing is lost, and yet a process grows for
-hours. Elsewhere than on glibc nothing is done.
+glibc keeps freed memory in a heap for each thread that allocated any. Predictions free blocks of many sizes in many
+threads, so the heaps fill with holes that nothing fits into: the process grows for hours although nothing leaks. With
+other C libraries, nothing is done.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import time
 from collections.abc import Callable
 
 SECONDS = 5.0
-"""Giving back is not for free (tens of milliseconds for a gigabyte): at most so often."""
+"""Shortest time between two returns of memory, since each takes tens of milliseconds for a gigabyte."""
 _ARENAS = 2
 _M_ARENA_MAX = -8  # of malloc.h
 
 _lock = threading.Lock()
-_given_back = 0.0
+_released_at = 0.0
 
 
 def share_heaps() -> None:
-    """Let all threads share two heaps; to be called before they start."""
-    if found := _function("mallopt"):
-        found(_M_ARENA_MAX, _ARENAS)
+    """Let all threads share two heaps. Call this before threads start."""
+    if mallopt := _function("mallopt"):
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def release_freed_memory() -> bool:
     """Return freed memory to the system, at most every SECONDS; return whether it was done this time."""
-    global _given_back
+    global _released_at
     trim = _function("malloc_trim")
-    if trim is None or not _lock.acquire(blocking=False):  # another thread is at it
+    if trim is None or not _lock.acquire(blocking=False):  # another thread does it now
         return False
     try:
-        if time.monotonic() - _given_back < SECONDS:
+        if time.monotonic() - _released_at < SECONDS:
             return False
         trim(0)
-        _given_back = time.monotonic()
+        _released_at = time.monotonic()
         return True
     finally:
         _lock.release()
@@ -48,5 +48,5 @@ def release_freed_memory() -> bool:
 def _function(name: str) -> Callable[..., int] | None:
     try:
         return getattr(ctypes.CDLL(None), name, None)
-    except (OSError, TypeError):  # no such way to the C library: Windows
+    except (OSError, TypeError):  # Windows
         return None

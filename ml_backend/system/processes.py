@@ -1,4 +1,4 @@
-"""Processes that end with their parents."""
+"""Child processes that end when their parent ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with(parent: int) -> None:
-    """End this process when `parent` ends, whatever ended it: by the kernel on Linux, else by a watch every second."""
+    """End this process when its parent ends, even by a kill.
+
+    Linux does so at once; elsewhere a thread checks every second.
+
+    Args:
+        parent: process id of the parent.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()

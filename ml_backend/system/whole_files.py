@@ -1,4 +1,4 @@
-"""Files whose names carry their content's digest: written whole or not at all, and never changed."""
+"""Files that are named after the digest of their content: written as a whole or not at all, and never changed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import tempfile
 from pathlib import Path
 
 PART = ".part"
-"""End of the names of files that are being written."""
+"""End of the names of files that are not complete."""
 
 
 def write_once(path: Path, content: bytes) -> str:
-    """Write a file where there is none yet, or one that a power failure left empty; return its path as text."""
+    """Write a file unless it exists with the same size (a power failure may leave it empty); return its path as text.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     if not _has_size(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=PART)
@@ -20,7 +24,7 @@ def write_once(path: Path, content: bytes) -> str:
                 file.write(content)
             Path(temporary).replace(path)
         finally:
-            Path(temporary).unlink(missing_ok=True)  # where the disk was full: no use to anybody
+            Path(temporary).unlink(missing_ok=True)  # only there when the disk was full
     return str(path)
 
 

@@ -21,14 +21,7 @@ from typing import TYPE_CHECKING, Final
 from ml_backend.label_studio.predictions import MARKER, RETURNED, SERVED_LAST, import_for_present
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.candidates import Candidate, candidates
-from ml_backend.projects.passed_over import (
-    StreamState,
-    kept_state,
-    returned_key,
-    state_key,
-    state_text,
-    take_markers_off,
-)
+from ml_backend.projects.passed_over import StreamRecords, StreamState, rename_markers
 from ml_backend.projects.tabs import show_passed_over
 from ml_backend.store import Decision
 from ml_backend.worker.committee import ensure_committee
@@ -76,7 +69,7 @@ class Arrivals:
     def __init__(self, look: Look) -> None:
         self._look, self._client, self._store = look, look.client, look.store
         self._settings, self._id = look.settings, look.project_id
-        self._rate = look.settings.stream_rate
+        self._rate, self._records = look.settings.stream_rate, StreamRecords(look.store, look.project_id)
         self._kept_passed: dict[int, Decision] | None = None
 
     def run(self, make_observer: MakeObserver | None, *, most: int | None = None) -> set[int]:
@@ -103,8 +96,7 @@ class Arrivals:
         return waiting
 
     def _is_left_over(self) -> bool:
-        keys = (state_key(self._id), returned_key(self._id))
-        return any(self._store.value(key) for key in keys) or bool(self._passed())
+        return bool(self._records.state() or self._records.renamed_at() or self._passed())
 
     # -- what people took back ----------------------------------------------------------------------------------------
     def _markers(self) -> set[int]:
@@ -128,7 +120,7 @@ class Arrivals:
 
     # -- arrivals -----------------------------------------------------------------------------------------------------
     def _decide(self, make_observer: MakeObserver, limit: int | None) -> set[int]:
-        state = kept_state(self._store, self._id) or self._switch_on()
+        state = self._records.state() or self._switch_on()
         arrivals = self._arrivals(state.baseline)
         observer = make_observer() if arrivals else None
         if observer is None:
@@ -149,7 +141,7 @@ class Arrivals:
         """Leave to the pool what is there now."""
         state = StreamState(baseline=max((task.task_id for task in self._store.tasks(self._id)), default=0))
         self._look.check()
-        self._store.set_value(state_key(self._id), state_text(state))
+        self._records.put_state(state)
         return state
 
     def _arrivals(self, baseline: int) -> list[Candidate]:
@@ -198,7 +190,7 @@ class Arrivals:
         threshold = decisions[-1].threshold if decisions else state.threshold
         state = replace(state, state=selection.state_dict(), threshold=threshold)
         self._look.check()
-        self._store.put_decisions(self._id, decisions, state=(state_key(self._id), state_text(state)))
+        self._records.put_state(state, decisions)
         self._kept_passed = None
         return state
 
@@ -223,19 +215,19 @@ class Arrivals:
             show_passed_over(self._client, self._id)
             self._mark(missing[start : start + _MARKERS_PER_REQUEST])
         strays = sorted(present - passed.keys())
-        take_markers_off(self._client, self._store, self._id, strays[:RENAMED_PER_LOOK], self._look.check)
+        rename_markers(self._client, self._records, strays[:RENAMED_PER_LOOK], check=self._look.check)
         if strays[RENAMED_PER_LOOK:]:
             self._store.wake(self._id)
         elif not self._rate:
-            self._store.set_value(state_key(self._id), "")
+            self._records.remove_state()
         self._prune()
 
     def _prune(self) -> None:
-        since = float(self._store.value(returned_key(self._id)) or 0)
-        if since and self._store.steady_time() - since > self._settings.retire_hours * 3600:
+        renamed_at = self._records.renamed_at()
+        if renamed_at and self._store.steady_time() - renamed_at > self._settings.retire_hours * 3600:
             self._look.check()
             self._client.delete_model_version(self._id, RETURNED)
-            self._store.set_value(returned_key(self._id), "")
+            self._records.remove_renamed()
 
     def _mark(self, task_ids: Sequence[int]) -> None:
         self._look.check()

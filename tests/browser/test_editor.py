@@ -19,7 +19,7 @@ from support import Nextmask
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.datasets import Dataset
-from ml_backend.projects.tabs import TAB_TITLE, tab_data
+from ml_backend.projects.tabs import TAB_TITLE, queue_tab
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 
@@ -159,7 +159,7 @@ def test_predicted_masks_are_visible_with_every_control(
     row = {"task": task, "result": result, "score": 0.5, "model_version": "nextmask-1.1"}
     assert label_studio.import_predictions(project, [row]) == 1
     label_studio.update_project(project, model_version="nextmask-1.1", show_collab_predictions=True)
-    label_studio.add_view(project, tab_data())
+    label_studio.add_view(project, queue_tab())
 
     studio_page.open_tab(project, TAB_TITLE)
     studio_page.open_row(task)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import Nextmask
 
-from ml_backend.cli import main
+from ml_backend.cli.app import main
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
 

@@ -18,7 +18,7 @@ from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio.predictions import MARKER, RETURNED
-from ml_backend.projects.passed_over import keep, stream_counts
+from ml_backend.projects.passed_over import return_to_pool, stream_counts
 from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE
 
 pytestmark = pytest.mark.live
@@ -139,7 +139,7 @@ def test_deleting_predictions_in_the_tab_returns_tasks_to_the_pool(
 def test_keep_returns_a_task_and_disturbs_nothing(project: int, serving: Nextmask, label_studio: StudioClient) -> None:
     back, *rest = passed(serving, project)
     before = {row["id"] for row in predictions(label_studio, project)}
-    keep(label_studio, serving.services.store, project, [back])
+    return_to_pool(serving.services.store, label_studio, project, [back])
     assert {row["id"] for row in predictions(label_studio, project)} == before
     assert label_studio.tasks_with_prediction(project, RETURNED) == {back}
     look(serving, project)
@@ -156,7 +156,7 @@ def test_the_tab_shows_them_and_keep_spares_an_open_editor(
     assert studio_page.listed() == expected
     studio_page.open_row(expected[0], regions=False)
     assert studio_page.outliner() == []
-    keep(label_studio, serving.services.store, project, [expected[0]])
+    return_to_pool(serving.services.store, label_studio, project, [expected[0]])
     studio_page.submit()
     assert studio_page.problems() == []
     look(serving, project)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from ml_backend.learning.prediction.predictor import Predictor
-    from ml_backend.learning.prediction.predictors import PredictorCache
+    from ml_backend.learning.prediction.predictor_cache import PredictorCache
 
 FORGET_SECONDS: Final = 60.0
 """How long an image that could not be had is not requested again: a page shows many pictures of one image."""
@@ -200,7 +200,7 @@ class Pictures:
         Raises:
             CheckpointError, ConfigurationError: as `PredictorCache.get`.
         """
-        from ml_backend.learning.prediction.predictors import PredictorCache
+        from ml_backend.learning.prediction.predictor_cache import PredictorCache
 
         checkpoints = self._services.checkpoints(subject.project.id)
         if number == serving_number(subject.project):

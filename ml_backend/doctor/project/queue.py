@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.label_studio.release import FAST_IMPORT_FLAG, LARGE_PROJECT
 from ml_backend.doctor.project.facts import Facts
-from ml_backend.projects.registration import UNCERTAINTY_SAMPLING
+from ml_backend.projects.connection import UNCERTAINTY_SAMPLING
 from ml_backend.projects.tabs import TAB_TITLE, title_of
 
 

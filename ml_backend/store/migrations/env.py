@@ -1,4 +1,4 @@
-"""Run by Alembic: its commands here work on the connection, and in the transaction, that the caller has opened."""
+"""Run by Alembic: commands work on the connection, and in the transaction, of the caller."""
 
 from alembic import context
 
@@ -7,7 +7,7 @@ from ml_backend.store.tables import METADATA
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=METADATA,
-    # Theirs would commit after each step where it thinks that the database could do no better; ours is around all.
+    # Otherwise Alembic would commit after each step on SQLite; the transaction of the caller is around all steps.
     transactional_ddl=True,
 )
 with context.begin_transaction():

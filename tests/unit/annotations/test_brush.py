@@ -130,9 +130,9 @@ def test_encode_reads_pixels_in_row_order_whatever_the_memory_layout(order: str)
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.eye(3, dtype=np.uint8), "found 1: a 0/1 mask is invisible"),
-        (np.full((2, 2), 1, np.uint8), "found 1: a 0/1 mask is invisible"),
-        (np.array([[0, 254]], np.uint8), "found 254"),
+        (np.eye(3, dtype=np.uint8), "not 1: a 0/1 mask is invisible"),
+        (np.full((2, 2), 1, np.uint8), "not 1: a 0/1 mask is invisible"),
+        (np.array([[0, 254]], np.uint8), "not 254"),
         (np.zeros((2, 2), bool), "bool"),
         (np.zeros((2, 2), np.int64), "int64"),
         (np.zeros((2, 2, 4), np.uint8), r"\(2, 2, 4\)"),

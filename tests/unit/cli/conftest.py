@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import Command, Ended
 
-from ml_backend import cli
+from ml_backend.cli.app import main
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def nextmask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["nextmask", *map(str, arguments)])
         try:
-            cli.main()
+            main()
             code: Any = 0
         except SystemExit as ended:
             code = ended.code or 0

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from command_line import Command, Ended
 from simulated_rows import row, simulated
 from typer.testing import CliRunner
 
-from ml_backend import cli
+from ml_backend.cli.app import app
+from ml_backend.cli.simulation_options import Simulate
 from ml_backend.cli.simulation_progress import Display, duration, summary
 from ml_backend.datasets import open_dataset
 from ml_backend.simulation import results
+from ml_backend.simulation.options import Options
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.processes import RESULTS, Run
 from ml_backend.simulation.report.analysis import analyse
@@ -60,7 +63,7 @@ def streets(tmp_path: Path) -> Path:
 # -- help ------------------------------------------------------------------------------------------------------------
 def test_the_help_has_its_options_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    shown = CliRunner().invoke(cli.app, ["simulate", "--help"]).output
+    shown = CliRunner().invoke(app, ["simulate", "--help"]).output
     titles = ("What is labelled", "How every network is trained", "How networks are measured", "Running")
     places = [shown.index(title) for title in titles]
     assert places == sorted(places)
@@ -392,3 +395,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
     assert rows[: len(before)] == before
     assert len(rows) == 16
     assert second.err.count("mIoU") == 16 - len(before)
+
+
+def test_every_option_of_a_plan_can_be_given() -> None:
+    assert {field.name for field in fields(Options)} <= {field.name for field in fields(Simulate)}

@@ -25,7 +25,7 @@ from ml_backend.learning.networks.weights import IMAGENET
 from ml_backend.learning.prediction import predictors
 from ml_backend.learning.prediction.batches import Item
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.prediction.predictors import PredictorCache
+from ml_backend.learning.prediction.predictor_cache import PredictorCache
 from strategies import Batch
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from memory_studio import MemoryStudio
 from wiring import PROJECT, XML, make_services
 
 from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioError, LabelStudioNotFound
-from ml_backend.projects import connection
+from ml_backend.projects import registration
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS
 from ml_backend.projects.services import Services
-from ml_backend.projects.tabs import tab_data
+from ml_backend.projects.tabs import queue_tab
 
 URL = "http://127.0.0.1:9090"
 COLOURED = XML.replace("<Label ", '<Label background="#123456" ')
@@ -29,7 +29,7 @@ def studio() -> MemoryStudio:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(registration, "SETTLE_SECONDS", 0.01)
 
 
 MakeConnection = Callable[..., Connection]
@@ -63,7 +63,7 @@ def test_connect_makes_everything_and_says_so(studio: MemoryStudio, make_connect
     assert (sorted(hook["actions"]), hook["send_for_all_actions"]) == (sorted(WEBHOOK_ACTIONS), False)
     assert studio.fields["sampling"] == "Uncertainty sampling"
     assert studio.fields["show_collab_predictions"] is True
-    assert tab["data"] == tab_data()
+    assert tab["data"] == queue_tab()
     assert usual["data"]["title"] == "Default"  # Label Studio makes it only for projects without any
     assert len(changes) == 5
     assert "s3cret" not in str(changes)
@@ -267,7 +267,7 @@ def test_a_changed_tab_is_put_in_order(studio: MemoryStudio, make_connection: Ma
 
 
 def test_the_tab_shows_the_queue_as_it_is_served() -> None:
-    data = tab_data()
+    data = queue_tab()
     assert data["ordering"] == ["tasks:predictions_score"]  # the lowest score is served first
     filters = {one["filter"]: (one["operator"], one["value"]) for one in data["filters"]["items"]}
     assert filters == {

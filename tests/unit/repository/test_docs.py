@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ml_backend.cli import app
+from ml_backend.cli.app import app
 from strategies.catalogue import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[3]

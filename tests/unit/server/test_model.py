@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,22 @@ def test_a_webhook_of_the_stock_server_wakes_the_worker(stock: Any, services: Se
     answer = stock.post("/webhook", json=payload("webhook_annotation_created")["body"])
     assert answer.status_code == 201
     wait_for(lambda: wakes(services) == before + 1)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_folder_made_by_label_studio_ml_serves_it(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "label_studio_ml.server", "init", "backend", "--root-dir", str(tmp_path)]
+    subprocess.run([*program, "--script", str(model.__file__)], check=True, capture_output=True)
+    code = (
+        "import json, sys; from _wsgi import app; client = app.test_client();"
+        "setup = client.post('/setup', json=json.load(sys.stdin));"
+        "print(client.get('/health').get_json()['status'], setup.status_code)"
+    )
+    setup = json.dumps(payload("setup")["body"])
+    served = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "backend", input=setup, capture_output=True, text=True, check=False
+    )
+    assert served.stdout.split() == ["UP", "200"], served.stderr
 
 
 # -- the ways to construct and to call it ----------------------------------------------------------------------------

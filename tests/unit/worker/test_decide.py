@@ -18,10 +18,10 @@ from ml_backend.label_studio.predictions import MARKER, RETURNED
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.candidates import Candidate
 from ml_backend.projects.connection import Connection
-from ml_backend.projects.passed_over import keep, stream_counts
+from ml_backend.projects.passed_over import return_to_pool, stream_counts
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
-from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, passed_over_tab, tab_data
+from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, passed_over_tab, queue_tab
 from ml_backend.store import Task
 from ml_backend.worker import decide as stream_module
 from ml_backend.worker import top_up
@@ -294,7 +294,7 @@ def test_keep_returns_tasks_at_once(services: Services, studio: MemoryStudio, lo
     arrive(studio, 12)
     look(Measure())
     first, second, *rest = passed(services)
-    keep(services.client, services.store, PROJECT, [second, first, second])
+    return_to_pool(services.store, services.client, PROJECT, [second, first, second])
     assert passed(services) == marked(studio) == rest
     look(Measure())
     assert passed(services) == marked(studio) == rest
@@ -308,7 +308,7 @@ def test_keep_refuses_what_is_not_passed_over_and_does_nothing(
     look(Measure())
     before = passed(services)
     with pytest.raises(ConfigurationError, match=rf"Not passed over in project {PROJECT}: task 1, 999\."):
-        keep(services.client, services.store, PROJECT, [999, before[0], 1])
+        return_to_pool(services.store, services.client, PROJECT, [999, before[0], 1])
     assert passed(services) == marked(studio) == before
 
 
@@ -326,7 +326,7 @@ def test_a_marker_that_keep_could_not_take_off_is_taken_off_by_the_next_look(
     with monkeypatch.context() as patch:
         patch.setattr(studio, "rename_predictions", away)
         with pytest.raises(LabelStudioUnavailable):
-            keep(services.client, services.store, PROJECT, [first])
+            return_to_pool(services.store, services.client, PROJECT, [first])
     assert first in marked(studio)
     look(Measure())
     assert passed(services) == marked(studio) == rest
@@ -402,7 +402,7 @@ def test_markers_taken_off_are_deleted_when_no_editor_can_have_them_open(
     look(Measure())
     arrive(studio, 12)
     look(Measure())
-    keep(services.client, services.store, PROJECT, passed(services)[:2])
+    return_to_pool(services.store, services.client, PROJECT, passed(services)[:2])
     rest = passed(services)
     clock.go_on(hours=25.9)
     look(Measure())
@@ -487,7 +487,7 @@ def streaming(services: Services, studio: MemoryStudio, known_project: None) -> 
     """A project that a model serves, with stream mode on."""
     serve_model(services)
     studio.backends[0]["extra_params"] = {"stream_rate": RATE}
-    studio.tabs = [{"id": 50, "data": tab_data()}]
+    studio.tabs = [{"id": 50, "data": queue_tab()}]
     reconcile(services, PROJECT, nothing)
 
 
