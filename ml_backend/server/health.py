@@ -34,6 +34,7 @@ ANSWER_SECONDS: Final = 3.0
 WORKER_SECONDS: Final = 30.0
 """Without a sign of life for so long, a worker counts as stuck. Workers give a sign every few seconds."""
 REMEMBERED_SECONDS: Final = 1.0
+"""An answer stands for so long, however many ask."""
 _THREADS: Final = 2
 
 WorkerPid = Callable[[], "int | None"]

@@ -1,5 +1,5 @@
 """The life of the Label Studio process, with a small program in its place; the real one is started in
-tests/integration/test_demo_live.py."""
+tests/live/test_demo.py."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_an_interrupted_start_leaves_nothing(host: Start) -> None:
     processes = []
 
     def interrupt(_seconds: float) -> None:
-        processes.append(label_studio._process.pid)
+        processes.append(label_studio.pid)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

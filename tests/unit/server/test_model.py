@@ -6,14 +6,14 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from label_studio_ml.model import LabelStudioMLBase
-from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
+from processes import wait_for
+from wiring import PROJECT, XML, data_uri, give_project, payload
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import NO_VERSION
@@ -29,12 +29,9 @@ VERSION = "nextmask-1.1"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path / "state")
-    give_project(found)
-    yield found
-    found.store.close()
+@pytest.fixture(autouse=True)
+def _served(services: Services) -> None:
+    give_project(services)
 
 
 @pytest.fixture
@@ -57,13 +54,6 @@ def wakes(services: Services) -> int:
     project = services.store.project(PROJECT)
     assert project is not None
     return project.wakes
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.05)
 
 
 # -- the server of label-studio-ml 1.0.9 -----------------------------------------------------------------------------
