@@ -296,7 +296,7 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """Return environment variables that rebuild these settings in a child process, secrets included."""
-        return {_environment_name(name): _as_text(getattr(self, name)) for name in type(self).model_fields}
+        return {environment_name(name): _as_text(getattr(self, name)) for name in type(self).model_fields}
 
 
 _INSTALLATION_FIELDS = frozenset(
@@ -377,7 +377,7 @@ def _refuse_unknown(keys: Iterable[str]) -> None:
 
 def _unknown(keys: Iterable[str]) -> list[str]:
     """Return a problem for each name that begins with NEXTMASK_ and is no setting, with a similar valid name."""
-    known, problems = {_environment_name(name) for name in Settings.model_fields}, []
+    known, problems = {environment_name(name) for name in Settings.model_fields}, []
     for key in dict.fromkeys(keys):
         if key.upper().startswith(_PREFIX) and key.upper() not in known:
             hint = difflib.get_close_matches(key.upper(), known, n=1)
@@ -399,11 +399,12 @@ def _explain(error: ValidationError, origin: str) -> str:
         name = str(item["loc"][0])
         secret = "api_key" in name or "pass" in name or "secret" in name
         value = "(hidden)" if secret else shown(item["input"])
-        parts.append(f"{_environment_name(name.lower())} = {value}: {item['msg']}")
+        parts.append(f"{environment_name(name.lower())} = {value}: {item['msg']}")
     return f"Invalid setting in the {origin}: " + "; ".join(first_few(parts))
 
 
-def _environment_name(field: str) -> str:
+def environment_name(field: str) -> str:
+    """Return the environment variable that a setting is read from."""
     info = Settings.model_fields.get(field)
     if info is not None and isinstance(info.validation_alias, AliasChoices):
         return str(info.validation_alias.choices[1])

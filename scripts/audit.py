@@ -56,7 +56,7 @@ def main() -> int:
     """Look, tell, and return the exit code."""
     python = sys.argv[1]
     page = PAGE.read_text()
-    problems = [*_advisories(explained(page, "advisory")), *_licences(python, explained(page, "package", "licence"))]
+    problems = [*advisories(explained(page, "advisory")), *_licences(python, explained(page, "package", "licence"))]
     for problem in problems:
         print(f"audit: {problem}")
     return 1 if problems else 0
@@ -73,7 +73,8 @@ def explained(page: str, *heads: str) -> list[list[str]]:
 
 
 # -- advisories -------------------------------------------------------------------------------------------------------
-def _advisories(known: list[list[str]]) -> list[str]:
+def advisories(known: list[list[str]]) -> list[str]:
+    """Return the advisories that nothing explains; none, and a warning, where nobody could be asked."""
     for service in SERVICES:
         answer = _ask(service)
         if answer is not None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-_TILE = 2**18
+TILE = 2**18
 """Numbers (B,C,h,W) of a member in a tile: the few sums that are kept of it fit a processor's cache."""
 
 
@@ -74,7 +74,7 @@ class CommitteeSums:
 def row_tiles(probabilities: Tensor) -> Iterator[slice]:
     """Cut the rows of (M,B,C,H,W) into tiles of bounded size, of a row at least."""
     _, images, classes, height, width = probabilities.shape
-    rows = max(1, _TILE // max(1, images * classes * width))
+    rows = max(1, TILE // max(1, images * classes * width))
     return (slice(top, top + rows) for top in range(0, height, rows))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 from studio_page import StudioPage
-from support import Studio
+from support import Nextmask, Studio
 
 VIEWPORT = {"width": 1400, "height": 900}
 
@@ -39,6 +39,18 @@ def _browser(playwright: Playwright, host: str) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=program, args=options)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def make_learning_project(serving: Nextmask, make_project: Callable[..., int]) -> Callable[[int], int]:
+    """Connect a project with so many images; four labels start a training just long enough to find the classes."""
+
+    def make(images: int) -> int:
+        project = make_project(images=images)
+        serving.connect(project, train_after=4, iterations=24)
+        return project
+
+    return make
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from ml_backend.demo.label_studio import find_label_studio
-from ml_backend.settings import Settings, _environment_name
+from ml_backend.settings import Settings, environment_name
 
 pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures"]
 
@@ -22,7 +22,7 @@ pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures"]
 hypothesis.settings.register_profile("nextmask", deadline=None)
 hypothesis.settings.load_profile("nextmask")
 
-_OURS = frozenset(_environment_name(name) for name in Settings.model_fields)
+_OURS = frozenset(environment_name(name) for name in Settings.model_fields)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Collection
 
 import requests
+from processes import wait_for
 from steps import predictions
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import DUPLICATE

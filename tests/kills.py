@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from steps import children, is_running
+from processes import children, is_running, wait_for
 from studio_client import StudioClient
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import Mask, write_result

@@ -13,16 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from servers import answering
 from studio_client import StudioClient
 
 from ml_backend.annotations import brush
@@ -88,15 +88,8 @@ class Recorder:
 
             do_POST = do_GET  # noqa: N815  # the name that http.server calls
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with answering(Handler) as address:
+            yield address
 
     def during(self, call: Callable[[], Any], path: str, action: str | None = None) -> Recorded:
         """Do something and return the one request of interest that Label Studio sent meanwhile."""

@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from wiring import Json, MemoryStudio, disc, png
+from memory_studio import MemoryStudio
+from wiring import Json, disc, png
 
 RECORDED = Path(__file__).with_name("saved_state")
 """A folder for each release that was recorded."""

@@ -1,12 +1,8 @@
-"""What the live tests do to Label Studio, and what they look at in it and in the system."""
+"""What the live tests do to Label Studio, and what they look at there."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
@@ -51,33 +47,3 @@ def data_manager_action(client: LabelStudio, project: int, action: str, tasks: l
         "POST", "/api/dm/actions/", params={"project": project, "id": action}, json=body, slow=True
     )
     return answer
-
-
-# -- processes --------------------------------------------------------------------------------------------------------
-
-
-def children(pid: int) -> list[int]:
-    """Ids of a process's children that run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(ValueError, OSError):
-            state, parent = _state(int(entry.name))
-            if parent == pid and state != "Z":
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return _state(pid)[0] != "Z"
-    except OSError:
-        return False
-
-
-def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    os.kill(pid, number)
-
-
-def _state(pid: int) -> tuple[str, int]:
-    state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-    return state, int(parent)

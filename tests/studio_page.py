@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import FloatRect, Locator, Page, Response
-from support import Studio, wait_for
+from processes import wait_for
+from support import Studio
 
 PATIENCE = 60_000
 """Milliseconds to wait for what a page does; the machine may be busy training."""

@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
-from steps import children
+from processes import children, wait_for
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset
@@ -25,7 +24,6 @@ from ml_backend.projects.status import Status, project_status
 from ml_backend.settings import Settings, load_settings
 
 USER, PASSWORD = "nextmask", "backend-password"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,6 @@ class Studio:
     token: str
     user: str
     password: str
-
-
-def wait_for(what: Callable[[], T], *, seconds: float = 120.0, name: str = "condition", every: float = 0.2) -> T:
-    """Poll until `what` gives something true, and return that."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = what()
-        if found:
-            return found
-        time.sleep(every)
-    raise AssertionError(f"{name} did not come true within {seconds:.0f} s")
 
 
 class Nextmask:

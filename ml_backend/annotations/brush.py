@@ -39,7 +39,8 @@ _FIELD_BITS = (3, 4, 8, 16)
 _HEADER_BITS = 32 + 5 + 4 * 4
 _MAX_VALUES = 2**32 - 1  # what the 32-bit count can say
 
-_CHUNK_BYTES = 1 << 15  # of the stream, decoded at a time: bounds the scratch memory and stays in the CPU's cache
+CHUNK_BYTES = 1 << 15
+"""Bytes of the stream decoded at a time: bounds the scratch memory and stays in the processor's cache."""
 _WINDOW_BYTES = 8  # every field is read out of 64 bits that begin at its byte
 
 
@@ -292,7 +293,7 @@ def _walk(stream: _Stream, position: int, table: bytes) -> Integers:
     keep it short, it looks the length up in a table that is computed for every bit of the chunk at once.
     """
     origin = position & ~7
-    chunk = stream.data[origin >> 3 : (origin >> 3) + _CHUNK_BYTES + 1]
+    chunk = stream.data[origin >> 3 : (origin >> 3) + CHUNK_BYTES + 1]
     steps = _eight_bits(chunk).tobytes().translate(table)
     stop = min(len(steps), stream.bits - origin)
     seen = bytearray(stop)

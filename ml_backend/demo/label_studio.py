@@ -31,7 +31,8 @@ _LOOPBACK = "127.0.0.1"
 _LEASH = Path(__file__).with_name("leash.py")
 _LOCK_SECONDS = 3.0
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
+"""Label Studio has so long to end before it is killed."""
 _TAIL_LINES = 15
 
 # Label Studio reads more than a hundred variables, among them bare names such as HOST, PORT, DEBUG and LOG_LEVEL,
@@ -117,7 +118,7 @@ class LabelStudioHost:
             return
         try:
             _signal_group(process, signal.SIGTERM)
-            process.wait(_GRACE_SECONDS)
+            process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             pass  # it gets the signal that it cannot ignore
         finally:
@@ -140,6 +141,11 @@ class LabelStudioHost:
                 yield self
             finally:
                 self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of Label Studio, which leads the group of all that it started; None where it does not run."""
+        return self._process.pid if self._process else None
 
     @property
     def alive(self) -> bool:
@@ -176,14 +182,14 @@ class LabelStudioHost:
         return subprocess.Popen(  # noqa: S603 - an argument list; the program that the user chose
             [*leash, *command, *address],
             cwd=self.folder,
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Returns the variables of the child: ours, and of the user's only those of the machine and the locale."""
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         return inherited | {

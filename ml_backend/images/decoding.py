@@ -33,7 +33,8 @@ SNIFFED_BYTES = 16
 """Number of bytes at the beginning of a file that tell its format."""
 
 _PERCENTILES = (0.1, 99.9)
-_STRIP_PIXELS = 1 << 20
+STRIP_PIXELS = 1 << 20
+"""Pixels that are converted at a time: bounds what a large image takes beside itself."""
 _LARGE_PIXELS = 25_000_000
 _LARGE = threading.Lock()
 """Held while an image of more than _LARGE_PIXELS is decoded, which may take a gigabyte: several threads decode."""
@@ -152,7 +153,7 @@ def _to_rgb(image: Image.Image) -> Array:
     width, height = image.size
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     deep = _Stretch.of(np.asarray(image)) if image.mode in _DEEP_MODES else None
-    rows = max(1, _STRIP_PIXELS // width)
+    rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         if deep is not None:

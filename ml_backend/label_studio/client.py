@@ -25,8 +25,10 @@ TESTED_RELEASE: Final = "1.23.2"
 """Release of Label Studio that nextmask is tested with."""
 
 _TASK_INCLUDE = ",".join(TASK_FIELDS + ANNOTATION_FIELDS)
-_IDS_PER_PAGE = 1000
-_UPLOAD_FILES = 100  # Label Studio's limit per request
+IDS_PER_PAGE = 1000
+"""Tasks asked for at a time where only their numbers matter."""
+UPLOAD_FILES = 100
+"""Images uploaded in a request: Label Studio's own limit."""
 _UPLOAD_BYTES = 100_000_000
 _SETTLE_SECONDS = 60.0
 # Label Studio cuts the list of a task's model versions at 500 characters with quotes, and then drops the quotes.
@@ -165,14 +167,14 @@ class LabelStudio:
 
     def task_ids(self, project_id: int) -> list[int]:
         """Return the ids of all tasks in order. It takes 4 s for 20,000 tasks; project()["task_number"] is quick."""
-        return [int(task["id"]) for task in self._by_id(project_id, [], _IDS_PER_PAGE, include="id")]
+        return [int(task["id"]) for task in self._by_id(project_id, [], IDS_PER_PAGE, include="id")]
 
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:
         """Return the ids of tasks that have a prediction of exactly this model version."""
         # Label Studio's filter is "contains": nextmask-7.2 matches nextmask-7.21 as well.
         contains = condition("predictions_model_versions", "contains", "List", [version])
         ids = set()
-        for task in self._by_id(project_id, [contains], _IDS_PER_PAGE, include="id,predictions_model_versions"):
+        for task in self._by_id(project_id, [contains], IDS_PER_PAGE, include="id,predictions_model_versions"):
             listed = str(task["predictions_model_versions"])
             exact = version in [name.strip() for name in listed.split(",")]
             if exact or (len(listed) >= _CUT_LENGTH and self._predictions_at(task["id"], version)):
@@ -401,7 +403,7 @@ def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes
     size = 0
     for path in paths:
         content = path.read_bytes()
-        if files and (len(files) == _UPLOAD_FILES or size + len(content) > _UPLOAD_BYTES):
+        if files and (len(files) == UPLOAD_FILES or size + len(content) > _UPLOAD_BYTES):
             yield files
             files, size = [], 0
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"

@@ -26,7 +26,8 @@ from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
 _CONNECT_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 16
 _REDIRECTS = 5
-_WAITS = (0.5, 1.0)  # seconds before a request is sent again
+WAITS = (0.5, 1.0)
+"""Seconds before a request is sent again, once for each."""
 _REASONS = {401: "refused", 403: "refused", 404: "not found", 410: "gone"}
 _OWN_PATHS = ("/data/upload/", "/data/local-files/")
 _STORAGE = {
@@ -128,7 +129,7 @@ class Files:
     def _get(self, url: str, fetch: FileFetch, header: str | None) -> requests.Response:
         """Send a request, and again where that may help. Retries of urllib3 would log addresses with signatures."""
         self._check_proxy(url)
-        for wait in _WAITS:
+        for wait in WAITS:
             try:
                 response = self._sent(url, fetch, header)
             except (requests.exceptions.SSLError, requests.Timeout):

@@ -33,7 +33,8 @@ ANSWER_SECONDS: Final = 3.0
 """A database or a disk that hangs is not ready; who asks does not wait for it."""
 WORKER_SECONDS: Final = 30.0
 """Without a sign of life for so long, a worker counts as stuck. Workers give a sign every few seconds."""
-_REMEMBERED_SECONDS: Final = 1.0
+REMEMBERED_SECONDS: Final = 1.0
+"""An answer stands for so long, however many ask."""
 _THREADS: Final = 2
 
 WorkerPid = Callable[[], "int | None"]
@@ -88,7 +89,7 @@ class _Probe:
     def reasons(self) -> dict[str, str]:
         """Look, or return what the look of a moment ago saw: everybody may ask, and each look writes."""
         with self._lock:
-            if time.monotonic() - self._last[0] > _REMEMBERED_SECONDS:
+            if time.monotonic() - self._last[0] > REMEMBERED_SECONDS:
                 problems = {"store": self._store(), "disk": self._disk(), "worker": self._worker(), "models": ""}
                 if not problems["store"]:
                     problems["models"] = self._models()

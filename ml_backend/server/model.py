@@ -57,7 +57,7 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         # The base class would read label_config eagerly, and keep the host's access token: we need neither.
         self._project_id = _project_id(project_id)
         self._label_config = label_config
-        self._services = services or _services_of_environment()
+        self._services = services or services_of_environment()
         self.failures = 0
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], **_params: Any) -> list[dict[str, Any]]:
@@ -188,6 +188,17 @@ def wake(store: Store, project_id: int, event: object) -> None:
     store.wake(project_id, train=event == "START_TRAINING")
 
 
+@lru_cache(maxsize=1)
+def services_of_environment() -> Services:
+    """Return what models work with that the stock server makes: opened once, by the settings of the environment.
+
+    Raises:
+        ConfigurationError: a setting is invalid.
+        StoreError: the state database cannot be opened.
+    """
+    return open_services(load_settings())
+
+
 def payload_project(payload: Mapping[str, Any]) -> int | None:
     """Return the project's id in a webhook payload, or None."""
     project = payload.get("project")
@@ -225,8 +236,3 @@ def _empty(version: str, score: float) -> dict[str, Any]:
 
 def _no_image(label_map: LabelMap) -> ImageError:
     return ImageError(f"The task's data has no image under {label_map.image_variable!r}.")
-
-
-@lru_cache(maxsize=1)
-def _services_of_environment() -> Services:
-    return open_services(load_settings())

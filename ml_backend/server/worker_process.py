@@ -15,9 +15,11 @@ from ml_backend.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_STOP_SECONDS = 7.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_GOOD_SECONDS = 20.0
+STOP_SECONDS = 7.0
+"""A worker that is told to end has so long; then it is killed."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a worker that ended is started again: doubled each time, up to the longest."""
+GOOD_SECONDS = 20.0
 """A worker that ran so long did not fail at its start: the next worker need not wait for long."""
 
 
@@ -56,7 +58,7 @@ class WorkerProcess:
             if self._stop.is_set():
                 return
             self._stop.set()
-            self._deadline = time.monotonic() + _STOP_SECONDS
+            self._deadline = time.monotonic() + STOP_SECONDS
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
@@ -67,17 +69,17 @@ class WorkerProcess:
         return process.pid if process is not None and process.poll() is None else None
 
     def _supervise(self) -> None:
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while not self._stop.is_set():
             started = time.monotonic()
             ended = self._run()
-            if time.monotonic() - started > _GOOD_SECONDS:
-                pause = _FIRST_PAUSE
+            if time.monotonic() - started > GOOD_SECONDS:
+                pause = FIRST_PAUSE
             if self._stop.is_set():
                 return
             logger.error("worker %s; the next one starts in %.1f s", ended, pause)
             self._stop.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _run(self) -> str:
         """Run one worker to its end, and return how it ended."""

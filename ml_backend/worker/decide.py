@@ -38,7 +38,7 @@ CHUNK: Final = 32
 """Tasks decided in one transaction: what a run that is killed loses."""
 
 _MARKERS_PER_REQUEST = 10_000
-_RENAMED_PER_LOOK = 200
+RENAMED_PER_LOOK = 200
 """The host renames one at a time, some ten a second."""
 
 MakeObserver = Callable[[], Observer | None]
@@ -215,8 +215,8 @@ class Arrivals:
             show_passed_over(self._client, self._id)
             self._mark(missing[start : start + _MARKERS_PER_REQUEST])
         strays = sorted(present - passed.keys())
-        rename_markers(self._client, self._records, strays[:_RENAMED_PER_LOOK], check=self._look.check)
-        if strays[_RENAMED_PER_LOOK:]:
+        rename_markers(self._client, self._records, strays[:RENAMED_PER_LOOK], check=self._look.check)
+        if strays[RENAMED_PER_LOOK:]:
             self._store.wake(self._id)
         elif not self._rate:
             self._records.remove_state()

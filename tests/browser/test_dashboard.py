@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from processes import wait_for
 from servers import serving
-from support import wait_for
 from wiring import PROJECT, give_project, make_services, task_of
 
 from ml_backend.projects.services import Services

@@ -15,18 +15,15 @@ from ml_backend.label_studio import LabelStudio
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
 
-LEARNING = {"train_after": 4, "iterations": 24}
-
 
 def test_a_training_is_watched_and_its_version_rolled_back(
     serving: Nextmask,
     offline_chromium: Browser,
     label_studio: LabelStudio,
-    make_project: Callable[..., int],
+    make_learning_project: Callable[[int], int],
     dataset: Dataset,
 ) -> None:
-    project = make_project(images=10)
-    serving.connect(project, **LEARNING)
+    project = make_learning_project(10)
     tasks = label_studio.task_ids(project)
     context = offline_chromium.new_context(http_credentials={"username": USER, "password": PASSWORD})
     page = context.new_page()

@@ -14,9 +14,9 @@ from axe_playwright_python.sync_playwright import Axe
 from dashboard_data import VERSION, fill
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
+from processes import wait_for
 from servers import serving
 from shapes import make_shapes
-from support import wait_for
 from wiring import PROJECT, make_services
 
 from ml_backend.annotations import masks

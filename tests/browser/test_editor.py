@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from processes import wait_for
 from steps import label, label_map_of, predictions, true_mask
 from studio_client import StudioClient
 from studio_page import Picture, StudioPage, seen_mask
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, read_result, write_result
@@ -21,9 +22,6 @@ from ml_backend.datasets import Dataset
 from ml_backend.projects.tabs import TAB_TITLE, queue_tab
 
 pytestmark = [pytest.mark.live, pytest.mark.browser]
-
-LEARNING = {"train_after": 4, "iterations": 24}
-"""Four labels start a training that is just long enough to predict more than background."""
 
 
 def colours(client: StudioClient, project: int, label_map: LabelMap) -> dict[int, tuple[int, int, int]]:
@@ -63,11 +61,10 @@ def test_the_queue_opens_in_the_editor_with_its_masks_and_is_submitted(
     serving: Nextmask,
     studio_page: StudioPage,
     label_studio: StudioClient,
-    make_project: Callable[..., int],
+    make_learning_project: Callable[[int], int],
     dataset: Dataset,
 ) -> None:
-    project = make_project(images=10)
-    serving.connect(project, **LEARNING)
+    project = make_learning_project(10)
     labelled = label_studio.task_ids(project)[::3]
     label(label_studio, project, dataset, labelled)
     serving.wait_for_version(project, 1)
@@ -100,11 +97,10 @@ def test_submit_and_skip_succeed_when_the_model_was_replaced_meanwhile(
     serving: Nextmask,
     studio_page: StudioPage,
     label_studio: StudioClient,
-    make_project: Callable[..., int],
+    make_learning_project: Callable[[int], int],
     dataset: Dataset,
 ) -> None:
-    project = make_project(images=16)
-    serving.connect(project, **LEARNING)
+    project = make_learning_project(16)
     fresh = iter(label_studio.task_ids(project))
 
     def retrain(version: int, *taken: int) -> None:

@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from processes import wait_for
 from steps import label, predictions
-from support import Nextmask, Studio, wait_for
+from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset
 from ml_backend.demo.label_studio import free_port

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from steps import children, label, predictions
-from support import PASSWORD, USER, Nextmask, wait_for
+from processes import children, wait_for
+from steps import label, predictions
+from support import PASSWORD, USER, Nextmask
 
 from ml_backend.annotations.config_edits import labels_without_colours
 from ml_backend.datasets import Dataset

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import Studio, wait_for
+from processes import wait_for
+from support import Studio
 
 from ml_backend.demo.label_studio import free_port
 

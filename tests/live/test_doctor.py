@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from faulty_proxy import Answer, Call, FaultyProxy, Handler, answer
-from support import PASSWORD, USER, Nextmask, Studio, wait_for
+from processes import wait_for
+from support import PASSWORD, USER, Nextmask, Studio
 
 from ml_backend.datasets import Dataset
 from ml_backend.doctor import Finding

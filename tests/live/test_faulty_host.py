@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import requests
@@ -25,9 +26,11 @@ from faulty_proxy import (
 from faulty_proxy import doubled as doubled_on_the_way
 from invariants import assert_serves, assert_whole, doubled, labelled, trained_on, wait_until_healthy
 from live_fixtures import FAST
+from processes import wait_for
 from steps import label
 from studio_client import StudioClient
-from support import Nextmask, Studio, wait_for
+from support import Nextmask, Studio
+from wiring import project_of
 
 from ml_backend.datasets import Dataset
 
@@ -37,52 +40,73 @@ TIMEOUT = 2.0
 """Seconds that nextmask waits for an answer here."""
 
 
-@pytest.fixture(scope="module")
-def proxy(studio: Studio) -> Iterator[FaultyProxy]:
-    with FaultyProxy(studio.url) as running:
-        yield running
+@dataclass(frozen=True)
+class Faulty:
+    """A nextmask that reaches Label Studio through a proxy, and its project; labels are submitted past the proxy.
+
+    Attributes:
+        submitted: the tasks that were labelled so far.
+    """
+
+    nextmask: Nextmask
+    proxy: FaultyProxy
+    project: int
+    label_studio: StudioClient
+    images: Dataset
+    submitted: list[int] = field(default_factory=list)
+
+    def submit(self, count: int) -> None:
+        """Label so many more tasks."""
+        waiting = [task for task in self.label_studio.task_ids(self.project) if task not in self.submitted]
+        label(self.label_studio, self.project, self.images, waiting[:count])
+        self.submitted.extend(waiting[:count])
+
+    def wait_until_healthy(self) -> None:
+        wait_until_healthy(self.nextmask, self.project)
+
+    def wait_for_labels(self) -> None:
+        known = partial(labelled, self.nextmask, self.project)
+        wait_for(lambda: known() == set(self.submitted), seconds=300, name="all labels")
+
+    def wait_for_training(self) -> None:
+        trained = partial(trained_on, self.nextmask, self.project)
+        wait_for(lambda: set(self.submitted) <= trained(), seconds=300, name="a training on all labels")
+
+    def state(self) -> str:
+        return project_of(self.nextmask.services, self.project).state
+
+    def assert_whole(self) -> None:
+        """Healthy in the end, and nothing is lost."""
+        self.wait_until_healthy()
+        assert_whole(self.nextmask, self.label_studio, self.project, self.submitted)
 
 
 @pytest.fixture(scope="module")
-def nextmask(studio: Studio, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nextmask]:
-    """A nextmask that reaches Label Studio through the proxy; labels are submitted past it."""
+def installed(
+    studio: Studio,
+    label_studio: StudioClient,
+    make_module_project: Callable[..., int],
+    shapes: Dataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Faulty]:
     environment = {"reconcile_seconds": 1.0, "request_timeout": TIMEOUT}
-    behind = replace(studio, url=proxy.url)
-    found = Nextmask(behind, tmp_path_factory.mktemp("nextmask"), FAST, environment=environment)
-    found.start()
-    yield found
-    found.stop()
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def project(nextmask: Nextmask, make_module_project: Callable[..., int], shapes: Dataset) -> int:
-    made = make_module_project(images=40, dataset=shapes)
-    nextmask.connect(made, queue_window=8)
-    wait_until_healthy(nextmask, made)
-    return made
-
-
-@pytest.fixture(scope="module")
-def submitted() -> list[int]:
-    """Tasks that were labelled so far."""
-    return []
+    with FaultyProxy(studio.url) as proxy:
+        behind = replace(studio, url=proxy.url)
+        nextmask = Nextmask(behind, tmp_path_factory.mktemp("nextmask"), FAST, environment=environment)
+        nextmask.start()
+        project = make_module_project(images=40, dataset=shapes)
+        nextmask.connect(project, queue_window=8)
+        wait_until_healthy(nextmask, project)
+        yield Faulty(nextmask, proxy, project, label_studio, shapes)
+        nextmask.stop()
+        nextmask.close()
 
 
 @pytest.fixture
-def submit(project: int, label_studio: StudioClient, shapes: Dataset, submitted: list[int]) -> Callable[[int], None]:
-    def some(count: int) -> None:
-        waiting = [task for task in label_studio.task_ids(project) if task not in submitted]
-        label(label_studio, project, shapes, waiting[:count])
-        submitted.extend(waiting[:count])
-
-    return some
-
-
-@pytest.fixture(autouse=True)
-def _mended(proxy: FaultyProxy) -> Iterator[None]:
-    yield
-    proxy.clear()
+def faulty(installed: Faulty) -> Iterator[Faulty]:
+    """Nothing is wrong with the proxy at first; what a test did to it is taken back."""
+    yield installed
+    installed.proxy.clear()
 
 
 def listed(body: object) -> object:
@@ -111,19 +135,12 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_said_and_healed_by_itself(
-    name: str,
-    nextmask: Nextmask,
-    proxy: FaultyProxy,
-    project: int,
-    label_studio: StudioClient,
-    submit: Callable[[int], None],
-    submitted: list[int],
-) -> None:
+def test_a_fault_is_said_and_healed_by_itself(name: str, faulty: Faulty) -> None:
     fault, words = FAULTS[name]
-    wait_until_healthy(nextmask, project)
-    proxy.fault(fault, path="/api/")
-    submit(1)
+    nextmask, project = faulty.nextmask, faulty.project
+    faulty.wait_until_healthy()
+    faulty.proxy.fault(fault, path="/api/")
+    faulty.submit(1)
 
     def failed() -> bool:
         known = nextmask.services.store.project(project)
@@ -141,51 +158,33 @@ def test_a_fault_is_said_and_healed_by_itself(
     assert predicted.ok, "one answer per task, whatever happens"
     assert len(predicted.json()["results"]) == 1
 
-    proxy.clear()
-    wait_until_healthy(nextmask, project)
-    assert_whole(nextmask, label_studio, project, submitted)
+    faulty.proxy.clear()
+    faulty.assert_whole()
 
 
-def test_an_import_whose_answer_was_lost_is_found_before_it_is_sent_again(
-    nextmask: Nextmask,
-    proxy: FaultyProxy,
-    project: int,
-    label_studio: StudioClient,
-    submit: Callable[[int], None],
-    submitted: list[int],
-) -> None:
-    lost = proxy.fault(lose_answer, method="POST", path="import/predictions", times=3)
-    submit(4)
-    wait_for(lambda: labelled(nextmask, project) == set(submitted), seconds=300, name="all labels")
-    nextmask.services.store.wake(project, train=True)
-    wait_for(lambda: set(submitted) <= trained_on(nextmask, project), seconds=300, name="a training on all labels")
+def test_an_import_whose_answer_was_lost_is_found_before_it_is_sent_again(faulty: Faulty) -> None:
+    lost = faulty.proxy.fault(lose_answer, method="POST", path="import/predictions", times=3)
+    faulty.submit(4)
+    faulty.wait_for_labels()
+    faulty.nextmask.services.store.wake(faulty.project, train=True)
+    faulty.wait_for_training()
     wait_until_seen(lost)
-    wait_until_healthy(nextmask, project)
-    assert_whole(nextmask, label_studio, project, submitted)
+    faulty.assert_whole()
 
 
-def test_an_import_that_was_sent_twice_leaves_one_prediction_per_task(
-    nextmask: Nextmask, proxy: FaultyProxy, project: int, label_studio: StudioClient, submitted: list[int]
-) -> None:
+def test_an_import_that_was_sent_twice_leaves_one_prediction_per_task(faulty: Faulty) -> None:
     """By something on the way; the host itself takes both."""
-    twice = proxy.fault(doubled_on_the_way, method="POST", path="import/predictions", times=1)
-    nextmask.services.store.wake(project, ranking_key="")
+    twice = faulty.proxy.fault(doubled_on_the_way, method="POST", path="import/predictions", times=1)
+    faulty.nextmask.services.store.wake(faulty.project, ranking_key="")
     wait_until_seen(twice)
+    label_studio, project = faulty.label_studio, faulty.project
     wait_for(lambda: doubled(label_studio, project) == [], name="one prediction of each version per task")
-    wait_until_healthy(nextmask, project)
-    assert_whole(nextmask, label_studio, project, submitted)
+    faulty.assert_whole()
     parted = {name: count for name, count in label_studio.model_versions(project).items() if "duplicate" in name}
     assert sum(parted.values()) == 8, "they are renamed, not deleted: an editor may have one open"
 
 
-def test_a_host_that_fails_now_and_then_loses_nothing(
-    nextmask: Nextmask,
-    proxy: FaultyProxy,
-    project: int,
-    label_studio: StudioClient,
-    submit: Callable[[int], None],
-    submitted: list[int],
-) -> None:
+def test_a_host_that_fails_now_and_then_loses_nothing(faulty: Faulty) -> None:
     now_and_then: dict[str, Fault] = {
         "500": answer(500),
         "503": answer(503),
@@ -195,20 +194,20 @@ def test_a_host_that_fails_now_and_then_loses_nothing(
         "half": truncated,
         "sign-on page": login_page,
     }
+    proxy = faulty.proxy
     before = len(proxy.calls)
     rules = {name: proxy.fault(fault, path="/api/", share=0.03) for name, fault in now_and_then.items()}
     for _ in range(3):
-        submit(4)
-        wait_for(lambda: labelled(nextmask, project) == set(submitted), seconds=300, name="all labels")
-        nextmask.services.store.wake(project, train=True)
-        wait_for(lambda: set(submitted) <= trained_on(nextmask, project), seconds=300, name="a training on all labels")
+        faulty.submit(4)
+        faulty.wait_for_labels()
+        faulty.nextmask.services.store.wake(faulty.project, train=True)
+        faulty.wait_for_training()
     for rule in rules.values():
         wait_until_seen(rule, seconds=300)
     calls, met = len(proxy.calls) - before, {name: rule.seen for name, rule in rules.items()}
     print(f"\n{sum(met.values())} of {calls} calls failed: {met}")
     proxy.clear()
-    wait_until_healthy(nextmask, project)
-    assert_whole(nextmask, label_studio, project, submitted)
+    faulty.assert_whole()
 
 
 # -- another release --------------------------------------------------------------------------------------------------
@@ -245,49 +244,36 @@ def in_pages(body: object) -> object:
     return {"count": len(body), "next": None, "results": body} if isinstance(body, list) else body
 
 
-def test_a_host_that_comes_back_as_another_release(
-    nextmask: Nextmask,
-    proxy: FaultyProxy,
-    project: int,
-    label_studio: StudioClient,
-    submit: Callable[[int], None],
-    submitted: list[int],
-) -> None:
+def test_a_host_that_comes_back_as_another_release(faulty: Faulty) -> None:
     """Where it can be read, work goes on; where it cannot, that is said, and no label is lost until it can again."""
+    nextmask, proxy, project = faulty.nextmask, faulty.proxy, faulty.project
     client = StudioClient(proxy.url, nextmask.settings.label_studio_api_key.get_secret_value())
 
     def restarted_as(number: str, change: Callable[[object], object]) -> None:
         proxy.clear()
         down = proxy.fault(not_answered)
         wait_until_seen(down)
-        wait_for(lambda: state(nextmask, project) == "failed", name="the host's end being noticed")
+        wait_for(lambda: faulty.state() == "failed", name="the host's end being noticed")
         proxy.clear()
         proxy.fault(of_release(number), path="/api/version")
         proxy.fault(changed(change), path="/api/")
         assert client.release() == number
 
     def trained() -> bool:
-        return trained_on(nextmask, project) == set(submitted)
+        return trained_on(nextmask, project) == set(faulty.submitted)
 
     restarted_as("1.99.0", next_release)
-    wait_until_healthy(nextmask, project)
-    submit(4)
+    faulty.wait_until_healthy()
+    faulty.submit(4)
     wait_for(trained, seconds=300, name="a training on all labels")
-    wait_until_healthy(nextmask, project)
-    assert_whole(nextmask, label_studio, project, submitted)
+    faulty.assert_whole()
 
     restarted_as("2.0.0", in_pages)
-    submit(4)
+    faulty.submit(4)
     wait_for(lambda: "another shape" in nextmask.status(project).errors.get("project", ""), name="what is wrong")
     assert "Is its release one that nextmask was tested with" in nextmask.status(project).errors["project"]
     assert_serves(nextmask, project)
 
     restarted_as("1.99.1", next_release)
     wait_for(trained, seconds=300, name="a training on all labels")
-    wait_until_healthy(nextmask, project)
-    assert_whole(nextmask, label_studio, project, submitted)
-
-
-def state(nextmask: Nextmask, project: int) -> str:
-    known = nextmask.services.store.project(project)
-    return known.state if known else ""
+    faulty.assert_whole()

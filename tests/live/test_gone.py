@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 from faulty_proxy import FaultyProxy, held
 from invariants import assert_whole, trained_on, wait_until_healthy
-from steps import children, kill, label
+from processes import children, kill, wait_for
+from steps import label
 from studio_client import StudioClient
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.datasets import Dataset, label_config
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from processes import wait_for
 from steps import label
 from studio_client import StudioClient
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 

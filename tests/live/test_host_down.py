@@ -15,8 +15,9 @@ import pytest
 from invariants import assert_serves, assert_whole, labelled, trained_on, wait_until_healthy
 from live_fixtures import FAST
 from prepared_studio import TOKEN, host_on
+from processes import wait_for
 from steps import label
-from support import Nextmask, Studio, wait_for
+from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset, label_config
 from ml_backend.demo.label_studio import LabelStudioHost
@@ -102,8 +103,8 @@ def test_label_studio_hangs_dies_and_comes_back(
 
 def send(host: LabelStudioHost, number: signal.Signals) -> None:
     """Send a signal to all of Label Studio's processes."""
-    assert host._process
-    os.killpg(host._process.pid, number)
+    assert host.pid
+    os.killpg(host.pid, number)
 
 
 def stage(nextmask: Nextmask, project: int) -> str:

@@ -6,8 +6,9 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from steps import children, is_running, kill, label
-from support import Nextmask, wait_for
+from processes import children, is_running, kill, wait_for
+from steps import label
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio

@@ -26,6 +26,9 @@ LABEL_CONFIG = """<View>
   <BrushLabels name="tag" toName="image"><Label value="cell"/></BrushLabels>
 </View>"""
 
+Moved = Callable[[Callable[[], Any]], list[int]]
+"""Does something, and returns the tasks whose `updated_at` it moved."""
+
 
 def region() -> Json:
     value = {"format": "rle", "rle": list(brush.encode(np.full((6, 8), 255, np.uint8))), "brushlabels": ["cell"]}
@@ -76,9 +79,7 @@ class TestChanges:
 
         return during
 
-    def test_annotations(
-        self, label_studio: StudioClient, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
-    ) -> None:
+    def test_annotations(self, label_studio: StudioClient, tasks: list[int], moved: Moved) -> None:
         task, made = tasks[1], []
         assert moved(lambda: made.append(label_studio.submit_annotation(task, [region()], 2.5))) == [task]
         annotation = made[-1]["id"]
@@ -87,7 +88,7 @@ class TestChanges:
         assert moved(lambda: label_studio.delete_annotation(annotation)) == [task]
 
     def test_skips_and_the_three_ways_to_take_them_back(
-        self, label_studio: StudioClient, tasks: list[int], moved: Callable[[Callable[[], Any]], list[int]]
+        self, label_studio: StudioClient, tasks: list[int], moved: Moved
     ) -> None:
         task, made = tasks[2], []
 
@@ -103,26 +104,14 @@ class TestChanges:
         assert moved(skip) == [task]
         assert moved(lambda: label_studio.update_annotation(made[-1], was_cancelled=False)) == [task]
 
-    def test_tasks(
-        self,
-        label_studio: StudioClient,
-        project: int,
-        tasks: list[int],
-        moved: Callable[[Callable[[], Any]], list[int]],
-    ) -> None:
+    def test_tasks(self, label_studio: StudioClient, project: int, tasks: list[int], moved: Moved) -> None:
         path = f"/api/tasks/{tasks[0]}/"
         data = {"data": {"image": "/data/upload/0/other.png"}}
         assert moved(lambda: label_studio.transport.json("PATCH", path, json=data)) == [tasks[0]]
         made: list[list[int]] = []
         assert moved(lambda: made.append(label_studio.import_tasks(project, [{"data": {"image": "x"}}]))) == made[0]
 
-    def test_bulk_actions(
-        self,
-        label_studio: StudioClient,
-        project: int,
-        tasks: list[int],
-        moved: Callable[[Callable[[], Any]], list[int]],
-    ) -> None:
+    def test_bulk_actions(self, label_studio: StudioClient, project: int, tasks: list[int], moved: Moved) -> None:
         predict(label_studio, project, tasks[:3], "v-1")
         label_studio.update_project(project, model_version="v-1")
         create = "predictions_to_annotations"
@@ -133,11 +122,7 @@ class TestChanges:
         assert sorted(changed) == tasks[:3]
 
     def test_predictions_and_drafts_are_no_changes(
-        self,
-        label_studio: StudioClient,
-        project: int,
-        tasks: list[int],
-        moved: Callable[[Callable[[], Any]], list[int]],
+        self, label_studio: StudioClient, project: int, tasks: list[int], moved: Moved
     ) -> None:
         assert moved(lambda: predict(label_studio, project, tasks, "v-1")) == []
         assert moved(lambda: label_studio.delete_model_version(project, "v-1")) == []

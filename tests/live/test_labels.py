@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import wait_for
 from steps import label, label_map_of, predictions, true_mask
 from studio_client import StudioClient
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.annotations.masks import Mask, mask_from_png, read_result, write_result

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from invariants import assert_whole, trained_on, wait_until_healthy
-from steps import children, kill, label
-from support import Nextmask, wait_for
+from processes import children, kill, wait_for
+from steps import label
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kills import LABELS_PER_KILL, Annotator, Chaos, left_over, processes_of
+from processes import children, wait_for
 from shapes import make_shapes
-from steps import children, predictions
-from support import Nextmask, wait_for
+from steps import predictions
+from support import Nextmask
 
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.label_studio import LabelStudio

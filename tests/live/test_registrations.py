@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 from faulty_proxy import FaultyProxy, Handler, held, wait_until_seen
-from support import PASSWORD, USER, Nextmask, Studio, wait_for
+from processes import wait_for
+from support import PASSWORD, USER, Nextmask, Studio
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio

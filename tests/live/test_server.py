@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import requests
-from steps import children, label
-from support import PASSWORD, USER, Nextmask, wait_for
+from processes import children, wait_for
+from steps import label
+from support import PASSWORD, USER, Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from steps import children, is_running, label
-from support import Nextmask, wait_for
+from processes import children, is_running, wait_for
+from steps import label
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio

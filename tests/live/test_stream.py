@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from processes import wait_for
 from steps import data_manager_action, label, predictions
 from studio_client import StudioClient
 from studio_page import StudioPage
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio.predictions import MARKER, RETURNED

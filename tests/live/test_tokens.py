@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from support import PASSWORD, USER, Nextmask, wait_for
+from processes import wait_for
+from support import PASSWORD, USER, Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio

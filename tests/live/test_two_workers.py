@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from faulty_proxy import FaultyProxy, held, wait_until_seen
 from invariants import assert_whole, labelled, trained_on, wait_until_healthy
-from steps import kill, label
-from support import Nextmask, wait_for
+from processes import kill, wait_for
+from steps import label
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.demo.label_studio import free_port

@@ -13,9 +13,10 @@ import pytest
 import requests
 from faulty_proxy import Call, FaultyProxy, doubled, swallowed
 from invariants import assert_whole, labelled, trained_on, wait_until_healthy
+from processes import wait_for
 from steps import label
 from studio_client import StudioClient
-from support import Nextmask, wait_for
+from support import Nextmask
 
 from ml_backend.datasets import Dataset
 from ml_backend.demo.label_studio import free_port

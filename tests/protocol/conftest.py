@@ -8,10 +8,9 @@ from http.server import SimpleHTTPRequestHandler
 from typing import Any
 
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from servers import answering
-from wiring import PROJECT, disc, give_project, make_services, make_settings, png, task_of
+from wiring import PROJECT, disc, give_project, make_services, make_settings, png, single_thread, task_of
 
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
@@ -23,10 +22,8 @@ IMAGES = 6
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with single_thread():
+        yield
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -150,7 +150,8 @@ sys.addaudithook(watch)
 _WORK = """
 from pathlib import Path
 from urllib.parse import quote
-from wiring import MemoryStudio, PROJECT, make_services, give_project
+from memory_studio import MemoryStudio
+from wiring import PROJECT, make_services, give_project
 from ml_backend.server.app import create_app
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.errors import NextmaskError

@@ -14,17 +14,17 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from memory_studio import MemoryStudio
 from wiring import (
     LABEL_MAP,
     PAYLOADS,
     PROJECT,
     SHAPE,
     XML,
-    MemoryStudio,
     data_uri,
-    found_share,
     give_project,
     make_settings,
+    overlap_with_truth,
     payload,
 )
 
@@ -163,7 +163,7 @@ def test_a_mask_is_that_of_its_own_image(predict: Any, images: str) -> None:
         region = row["result"][0]
         assert (region["original_width"], region["original_height"]) == (SHAPE[1], SHAPE[0])
         assert (region["type"], region["from_name"], region["to_name"]) == ("brushlabels", "tag", "image")
-        assert found_share(masks.read_result(row["result"], LABEL_MAP).mask, index) > 0.5
+        assert overlap_with_truth(masks.read_result(row["result"], LABEL_MAP).mask, index) > 0.5
 
 
 def test_scores_are_those_of_the_ranking_so_that_nothing_jumps_the_queue(predict: Any) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import requests
+from processes import wait_for, with_descendants
 from servers import answering
-from support import wait_for
 from wiring import XML, make_settings
 
 from ml_backend.demo.label_studio import free_port
@@ -57,15 +57,6 @@ def is_up(url: str) -> bool:
         return requests.get(f"{url}/health", timeout=2).ok
     except requests.ConnectionError:
         return False
-
-
-def children(pid: int) -> list[int]:
-    """The process and all below it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += children(int(child))
-    return found
 
 
 def provoke(url: str, host: str) -> list[str]:
@@ -135,7 +126,7 @@ def test_no_secret_shows_anywhere(tmp_path: Path, host: str) -> None:
         provoke(url, host)
         wait_for(lambda: "reconcile failed" in log.read_text(), seconds=240, name="the worker's failure")
         shown = provoke(url, host)  # pages show by now what failed
-        processes = children(process.pid)
+        processes = with_descendants(process.pid)
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in processes]
         assert len(processes) >= 2, "the worker is one of them"
     finally:

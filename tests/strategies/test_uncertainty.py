@@ -241,7 +241,7 @@ def test_unknown_map_is_refused_with_the_valid_ones():
 def test_tiles_do_not_show(monkeypatch):
     probabilities = softmaxes(3, 2, 4, 19, 23).float()
     whole = pixel_maps(probabilities)
-    monkeypatch.setattr("strategies.committee._TILE", 1)  # a row at a time
+    monkeypatch.setattr("strategies.committee.TILE", 1)  # a row at a time
     for name, pixels in pixel_maps(probabilities).items():
         assert torch.equal(pixels, whole[name])
 

@@ -16,20 +16,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from memory_studio import MemoryStudio
 from PIL import Image
 from wiring import (
     PROJECT,
     SHAPE,
     XML,
-    MemoryStudio,
     data_uri,
     disc,
-    give_model,
     make_services,
     nothing,
+    open_installation,
     png,
     region,
     renderer_of,
+    serve_model,
     task_of,
 )
 
@@ -80,12 +81,11 @@ def studio() -> MemoryStudio:
 @pytest.fixture(scope="module")
 def services(folder: Path, studio: MemoryStudio) -> Iterator[Services]:
     """Models of one class in project 1, of two in project 2."""
-    found = make_services(folder / "state", studio, batch_size=3)
-    for label_map in (ONE_CLASS, TWO_CLASSES):
-        _train(folder, label_map)
-        shutil.copytree(folder / f"model-{_project(label_map)}", found.checkpoints(_project(label_map)).folder)
-    yield found
-    found.store.close()
+    with open_installation(folder / "state", studio, batch_size=3) as services:
+        for label_map in (ONE_CLASS, TWO_CLASSES):
+            _train(folder, label_map)
+            shutil.copytree(folder / f"model-{_project(label_map)}", services.checkpoints(_project(label_map)).folder)
+        yield services
 
 
 def _project(label_map: LabelMap) -> int:
@@ -257,7 +257,7 @@ def test_strips_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         path.write_bytes(file)
         whole = load_image(path)
         with monkeypatch.context() as patch:
-            patch.setattr(decoding, "_STRIP_PIXELS", 100)
+            patch.setattr(decoding, "STRIP_PIXELS", 100)
             np.testing.assert_array_equal(load_image(path), whole)
         assert whole.shape == (*size, 3)
         assert whole.flags.writeable
@@ -279,14 +279,11 @@ def host() -> MemoryStudio:
 def served(tmp_path: Path, host: MemoryStudio) -> Iterator[Services]:
     """Six images and a model: CEREALS asks for regions from the start."""
     quick = {"input_size": 32, "iterations": 2, "train_after": 1000, "queue_window": 6}
-    found = make_services(tmp_path, host, held_out_share=0.0, **quick, **CEREALS)
-    found.store.wake(PROJECT, label_config=PARTS_XML)
-    give_model(found)
-    found.checkpoints(PROJECT).publish(1)
-    found.store.update_project(PROJECT, decided_model=1)
-    reconcile(found, PROJECT, nothing)
-    yield found
-    found.store.close()
+    with open_installation(tmp_path, host, held_out_share=0.0, **quick, **CEREALS) as services:
+        services.store.wake(PROJECT, label_config=PARTS_XML)
+        serve_model(services)
+        reconcile(services, PROJECT, nothing)
+        yield services
 
 
 def rectangle(x: float, y: float, width: float, height: float) -> dict[str, Any]:

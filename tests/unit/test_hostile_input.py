@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from fuzz.seeds import nested, region, regions
 from fuzz.targets import TARGETS
+from memory_studio import MemoryStudio
 from PIL import Image
-from wiring import PROJECT, MemoryStudio, look_at, make_services, make_settings
+from wiring import PROJECT, look_at, make_services, make_settings
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.config_edits import labels_without_colours, with_palette

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_STRIP_ELEMENTS = 1 << 20
+STRIP_ELEMENTS = 1 << 20
 """Upsampled logits held at a time while labels are computed: 4 MiB stay in the processor's cache."""
 
 
@@ -76,7 +76,7 @@ def labels_at(logits: Tensor, height: int, width: int) -> npt.NDArray[np.uint8]:
         (height,width) uint8 class indices; of equal classes the first.
     """
     labels = np.empty((height, width), np.uint8)
-    rows = max(1, _STRIP_ELEMENTS // (len(logits) * width))
+    rows = max(1, STRIP_ELEMENTS // (len(logits) * width))
     for first in range(0, height, rows):
         strip = _upsampled_rows(logits.float(), height, width, range(first, min(height, first + rows)))
         labels[first : first + rows] = strip.max(dim=0).indices.to(torch.uint8).cpu().numpy()

@@ -171,7 +171,7 @@ def test_decode_agrees_with_the_sdk_on_any_field_widths(stream: tuple[bytes, byt
     rle, values = stream
     expected = np.frombuffer(values, np.uint8).reshape(1, -1, 4)[:, :, 3]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(brush, "_CHUNK_BYTES", chunk)  # the small one puts chunk borders everywhere
+        patch.setattr(brush, "CHUNK_BYTES", chunk)  # the small one puts chunk borders everywhere
         decoded = brush.decode(rle, 1, len(values) // 4)
     assert np.array_equal(decoded, expected)
     assert np.array_equal(decoded, sdk_alpha(rle, 1, len(values) // 4))

@@ -6,70 +6,49 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
-from wiring import NOBODY, PROJECT, XML, MemoryStudio, give_project, make_services, make_settings, task_of
+from command_line import Command, Ended
+from memory_studio import MemoryStudio
+from wiring import NOBODY, PROJECT, XML, give_project, make_settings, open_installation, task_of
 
 from ml_backend import __version__
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.cli import console, projects
 from ml_backend.cli import serve as running
-from ml_backend.cli.app import main
 from ml_backend.cli.console import in_background, reconcile_now
 from ml_backend.cli.projects import parse_settings
 from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
 from ml_backend.projects.services import Services
 from ml_backend.store import Decision
 
+pytestmark = pytest.mark.studio(4)
+
 TOKEN = "5ec2e7" * 6 + "abcd"
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture(autouse=True)
-def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty working directory, settings for an unreachable host, and the log as it was."""
-    monkeypatch.chdir(tmp_path)
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings for a Label Studio that cannot be reached."""
     for name, value in make_settings(tmp_path / "state", label_studio_api_key=TOKEN).environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "200")
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process."""
+def run(nextmask: Command) -> Command:
+    """Run a command, whose errors come in one line; it never prints the token."""
 
     def go(*arguments: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["nextmask", *map(str, arguments)])
-        try:
-            main()
-            code: Any = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        assert TOKEN not in printed.out + printed.err
-        return Ended(code, printed.out, " ".join(printed.err.split()))
+        ended = nextmask(*arguments)
+        assert TOKEN not in ended.out + ended.err
+        return ended.in_one_line()
 
     return go
 
@@ -77,30 +56,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
     """The state that the commands find."""
-    found = make_services(tmp_path / "state")
-    yield found
-    found.store.close()
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio()
-    for index in range(4):
-        studio.add_task(index)
-    return studio
+    with open_installation(tmp_path / "state") as services:
+        yield services
 
 
 @pytest.fixture
 def hosted(tmp_path: Path, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     """A host in memory behind the commands."""
-    found = make_services(tmp_path / "state", studio, queue_window=2)
-    monkeypatch.setattr(projects, "open_services", lambda settings: found)
-    yield found
-    found.store.close()
+    with open_installation(tmp_path / "state", studio, queue_window=2) as services:
+        monkeypatch.setattr(projects, "open_services", lambda settings: services)
+        yield services
 
 
 # -- what is wrong before anything begins ----------------------------------------------------------------------------
-def test_the_version(run: Run) -> None:
+def test_the_version(run: Command) -> None:
     assert run("--version") == Ended(0, f"{__version__}\n", "")
 
 
@@ -123,7 +92,7 @@ def test_the_version(run: Run) -> None:
         (["demo", "--images", "/no/such/folder"], "--images and --masks together"),
     ],
 )
-def test_wrong_usage_is_code_2(run: Run, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_code_2(run: Command, arguments: list[str], message: str) -> None:
     ended = run(*arguments)
     assert ended.code == 2
     assert message in ended.err.lower() if message.islower() else message in ended.err
@@ -146,7 +115,7 @@ def test_wrong_usage_is_code_2(run: Run, arguments: list[str], message: str) -> 
     ],
 )
 def test_serve_does_not_start_with_settings_that_cannot_work(
-    run: Run, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+    run: Command, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     def started(*_: object, **__: object) -> None:
         raise AssertionError("it started")
@@ -159,7 +128,7 @@ def test_serve_does_not_start_with_settings_that_cannot_work(
     assert message in ended.err
 
 
-def test_an_unusable_state_folder_is_code_1(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_state_folder_is_code_1(run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MODEL_DIR", str(tmp_path / "file" / "below"))
     ended = run("status")
@@ -168,13 +137,13 @@ def test_an_unusable_state_folder_is_code_1(run: Run, monkeypatch: pytest.Monkey
     assert "Check MODEL_DIR" in ended.err
 
 
-def test_a_host_that_does_not_answer_is_code_1(run: Run) -> None:
+def test_a_host_that_does_not_answer_is_code_1(run: Command) -> None:
     ended = run("connect", 7, "--backend-url", "http://127.0.0.1:9090")
     assert ended.code == 1
     assert f"Label Studio at {NOBODY} did not answer: connection refused" in ended.err
 
 
-def test_ctrl_c_is_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_code_130(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
@@ -183,12 +152,12 @@ def test_ctrl_c_is_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- status and versions ---------------------------------------------------------------------------------------------
-def test_status_without_projects(run: Run) -> None:
+def test_status_without_projects(run: Command) -> None:
     assert "No project is connected. Run: nextmask connect PROJECT" in run("status").out
     assert json.loads(run("status", "--json").out) == []
 
 
-def test_status_of_projects(run: Run, services: Services) -> None:
+def test_status_of_projects(run: Command, services: Services) -> None:
     give_project(services, title="Cells", reconciled_at=1.0)
     services.store.put_tasks([task_of(1, status="labelled"), task_of(2), task_of(3, status="skipped")])
     services.store.wake(70, title="Roads")
@@ -200,7 +169,7 @@ def test_status_of_projects(run: Run, services: Services) -> None:
     assert [one["project"] for one in json.loads(run("status", "--json").out)] == [PROJECT, 70]
 
 
-def test_status_says_what_labelling_brings_and_what_a_config_change_dropped(run: Run, services: Services) -> None:
+def test_status_says_what_labelling_brings_and_what_a_config_change_dropped(run: Command, services: Services) -> None:
     give_project(services, notice="The labelling configuration changed: 'tumour' was removed.")
     printed = run("status").out
     assert "65: The labelling configuration changed: 'tumour' was removed." in printed
@@ -210,17 +179,17 @@ def test_status_says_what_labelling_brings_and_what_a_config_change_dropped(run:
     assert shown["advice"]["held_out"] == 2
 
 
-def test_status_says_when_nothing_is_left_to_label(run: Run, services: Services) -> None:
+def test_status_says_when_nothing_is_left_to_label(run: Command, services: Services) -> None:
     services.store.wake(PROJECT, reconciled_at=1.0)
     assert "waiting (nothing left to label)" in run("status").out
 
 
-def test_status_shows_how_far_it_is(run: Run, services: Services) -> None:
+def test_status_shows_how_far_it_is(run: Command, services: Services) -> None:
     services.store.wake(PROJECT, state="training", stage="training", stage_done=3, stage_total=9)
     assert "training (3/9)" in run("status").out
 
 
-def test_status_shows_ten_errors_and_counts_the_rest(run: Run, services: Services) -> None:
+def test_status_shows_ten_errors_and_counts_the_rest(run: Command, services: Services) -> None:
     services.store.wake(PROJECT, error="Label Studio did not answer")
     services.store.put_tasks([task_of(one, error=f"no image {one}") for one in range(1, 13)])
     ended = run("status")
@@ -231,7 +200,7 @@ def test_status_shows_ten_errors_and_counts_the_rest(run: Run, services: Service
 
 
 @pytest.mark.parametrize("text", ["[/red] ends nothing", "[bold]Cells[/bold]", "[link=http://x]here", "100 [%]"])
-def test_texts_of_others_are_printed_as_they_are(run: Run, services: Services, text: str) -> None:
+def test_texts_of_others_are_printed_as_they_are(run: Command, services: Services, text: str) -> None:
     services.store.wake(PROJECT, title=text, error=text)
     ended = run("status")
     assert ended.code == 0
@@ -239,7 +208,7 @@ def test_texts_of_others_are_printed_as_they_are(run: Run, services: Services, t
     assert text in ended.err
 
 
-def test_versions_are_listed_with_their_measures(run: Run, services: Services) -> None:
+def test_versions_are_listed_with_their_measures(run: Command, services: Services) -> None:
     give_project(services)
     versions = services.checkpoints(PROJECT)
     versions.create(versions.get(1).record, versions.load_state(versions.get(1)))
@@ -256,7 +225,7 @@ def test_versions_are_listed_with_their_measures(run: Run, services: Services) -
     assert "0 bytes" in second["damaged"]
 
 
-def test_a_rollback_without_an_earlier_version_is_code_1(run: Run, services: Services) -> None:
+def test_a_rollback_without_an_earlier_version_is_code_1(run: Command, services: Services) -> None:
     give_project(services)
     ended = run("rollback", PROJECT)
     assert (ended.code, "There is no earlier accepted version" in ended.err) == (1, True)
@@ -264,7 +233,7 @@ def test_a_rollback_without_an_earlier_version_is_code_1(run: Run, services: Ser
 
 
 # -- commands that reconcile -----------------------------------------------------------------------------------------
-def test_rank_publishes_the_queue(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+def test_rank_publishes_the_queue(run: Command, hosted: Services, studio: MemoryStudio) -> None:
     give_project(hosted)
     ended = run("rank", PROJECT)
     assert (ended.code, ended.out) == (0, "nextmask-1.1 is published.\n")
@@ -272,13 +241,13 @@ def test_rank_publishes_the_queue(run: Run, hosted: Services, studio: MemoryStud
     assert run("rank", PROJECT).out == "nextmask-1.2 is published.\n"  # anew, asked for
 
 
-def test_train_without_a_label_is_code_1(run: Run, hosted: Services) -> None:
+def test_train_without_a_label_is_code_1(run: Command, hosted: Services) -> None:
     hosted.store.wake(PROJECT)
     ended = run("train", PROJECT)
     assert (ended.code, "No version was trained" in ended.err) == (1, True)
 
 
-def test_rollback_serves_the_earlier_version(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+def test_rollback_serves_the_earlier_version(run: Command, hosted: Services, studio: MemoryStudio) -> None:
     give_project(hosted)
     versions = hosted.checkpoints(PROJECT)
     versions.create(versions.get(1).record, versions.load_state(versions.get(1)))
@@ -290,7 +259,7 @@ def test_rollback_serves_the_earlier_version(run: Run, hosted: Services, studio:
     assert studio.fields["model_version"] == "nextmask-1.1"
 
 
-def test_connect_and_disconnect_report(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+def test_connect_and_disconnect_report(run: Command, hosted: Services, studio: MemoryStudio) -> None:
     printed = run("connect", PROJECT, "--set", "train_after=3").out
     assert "• registered the backend http://127.0.0.1:9090" in printed
     assert studio.backends[0]["extra_params"]["train_after"] == 3
@@ -299,7 +268,7 @@ def test_connect_and_disconnect_report(run: Run, hosted: Services, studio: Memor
 
 
 def test_connect_offers_the_control_that_regions_need(
-    run: Run, hosted: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+    run: Command, hosted: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect = ("connect", PROJECT, "--set", "strategy=cereals")
     ended = run(*connect)
@@ -316,13 +285,13 @@ def test_connect_offers_the_control_that_regions_need(
     assert run(*connect).code == 0
 
 
-def test_connect_adds_the_control_when_told_to(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+def test_connect_adds_the_control_when_told_to(run: Command, hosted: Services, studio: MemoryStudio) -> None:
     ended = run("connect", PROJECT, "--add-query-control", "--set", "strategy=cereals")
     assert "added the control 'query'" in ended.out
     assert ended.err == ""
 
 
-def test_status_shows_effort_and_hints(run: Run, services: Services) -> None:
+def test_status_shows_effort_and_hints(run: Command, services: Services) -> None:
     services.store.wake(PROJECT, label_config=XML, extra_params='{"strategy": "cereals"}')
     box = Box(0, 0, 1, 1)
     services.store.put_queries(PROJECT, "nextmask-1.1", {1: Query((box,), 4.0)})
@@ -337,7 +306,7 @@ def test_status_shows_effort_and_hints(run: Run, services: Services) -> None:
     assert json.loads(run("status", PROJECT, "--json").out)["hints"] == []
 
 
-def test_a_change_is_printed_as_it_is(run: Run, hosted: Services) -> None:
+def test_a_change_is_printed_as_it_is(run: Command, hosted: Services) -> None:
     run("connect", PROJECT)
     ended = run("connect", PROJECT, "--set", "held_out_group=[/patient]")
     assert ended.code == 0
@@ -443,7 +412,7 @@ def test_the_log_is_one_line_per_event(tmp_path: Path, capsys: pytest.CaptureFix
     assert line.endswith("project=7 done")
 
 
-def test_keep_returns_tasks_that_a_stream_passed_over(run: Run, hosted: Services, studio: MemoryStudio) -> None:
+def test_keep_returns_tasks_that_a_stream_passed_over(run: Command, hosted: Services, studio: MemoryStudio) -> None:
     store = hosted.store
     store.wake(PROJECT)
     store.put_tasks([task_of(1), task_of(2, status="passed"), task_of(3, status="passed")])

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tiny_datasets
+from command_line import Command, Ended
 from simulated_rows import row, simulated
 from typer.testing import CliRunner
 
-from ml_backend.cli.app import app, main
+from ml_backend.cli.app import app
 from ml_backend.cli.simulation_options import Simulate
 from ml_backend.cli.simulation_progress import Display, duration, summary
 from ml_backend.datasets import open_dataset
@@ -35,21 +34,6 @@ SHORT = (*QUICK, "--iterations", "4", "--members", "2", "--rounds", "1", "--inpu
 STRATEGIES = ("full", "random", "entropy", 'cereals:{"iterations": 5}')
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def message(self) -> str:
-        """The error, which is one line, and the last one."""
-        lines = self.err.strip().splitlines()
-        assert lines[-1].startswith("Error: "), self.err
-        assert not any(line.startswith("Error: ") for line in lines[:-1])
-        return lines[-1]
-
-
 def arguments(*given: object) -> list[str]:
     return [str(one) for one in given]
 
@@ -58,33 +42,10 @@ def strategies(*names: str) -> list[str]:
     return [part for name in names for part in ("--strategy", name)]
 
 
-@pytest.fixture(autouse=True)
-def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty working directory, and the log as it was."""
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-
-
 @pytest.fixture
-def simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the command in this process."""
-
-    def go(*given: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["nextmask", "simulate", *arguments(*given)])
-        try:
-            main()
-            code: Any = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Ended(code, printed.out, printed.err)
-
-    return go
+def simulate(nextmask: Command) -> Command:
+    """Run the command."""
+    return partial(nextmask, "simulate")
 
 
 @pytest.fixture
@@ -160,7 +121,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_option_is_refused_before_anything_is_trained(simulate: Any, cells: Path, name: str) -> None:
+def test_an_option_is_refused_before_anything_is_trained(simulate: Command, cells: Path, name: str) -> None:
     given, message = REFUSED[name]
     ended = simulate(cells, "--out", "out", *QUICK, *given)
     assert ended.code == 2
@@ -175,14 +136,14 @@ def match(pattern: str, text: str) -> bool:
     return True
 
 
-def test_ceal_for_melanoma_needs_a_background(simulate: Any, streets: Path) -> None:
+def test_ceal_for_melanoma_needs_a_background(simulate: Command, streets: Path) -> None:
     ended = simulate(streets, "--out", "out", *QUICK, *strategies('ceal:{"preset": "melanoma"}'))
     assert ended.code == 2
     assert match(r"looks for objects on a background, but the first class of 'streets' is 'sky'\. Leave", ended.message)
 
 
 @pytest.mark.parametrize("given", [("--seeds", "0"), ("--rounds", "-1"), ("--jobs", "0"), ("--input-size", "8")])
-def test_numbers_out_of_range_are_wrong_usage(simulate: Any, cells: Path, given: tuple[str, str]) -> None:
+def test_numbers_out_of_range_are_wrong_usage(simulate: Command, cells: Path, given: tuple[str, str]) -> None:
     ended = simulate(cells, "--out", "out", *given)
     assert ended.code == 2
     assert given[0] in ended.err
@@ -190,7 +151,7 @@ def test_numbers_out_of_range_are_wrong_usage(simulate: Any, cells: Path, given:
 
 
 @pytest.mark.timeout(120)
-def test_a_step_that_no_image_fits_into(simulate: Any, cells: Path) -> None:
+def test_a_step_that_no_image_fits_into(simulate: Command, cells: Path) -> None:
     ended = simulate(cells, "--out", "out", *SHORT, "--unit", "pixels", "--step", "2303")
     assert ended.code == 2
     assert match(
@@ -200,27 +161,27 @@ def test_a_step_that_no_image_fits_into(simulate: Any, cells: Path) -> None:
 
 
 # -- refused data ----------------------------------------------------------------------------------------------------
-def test_data_that_are_no_folder(simulate: Any) -> None:
+def test_data_that_are_no_folder(simulate: Command) -> None:
     ended = simulate("nowhere", "--out", "out", *QUICK)
     assert ended.code == 2
     assert match("nowhere is not a folder: give the folder that holds the data set", ended.message)
 
 
-def test_a_missing_mask(simulate: Any, cells: Path) -> None:
+def test_a_missing_mask(simulate: Command, cells: Path) -> None:
     (cells / "masks/train/003.png").unlink()
     ended = simulate(cells, "--out", "out", *QUICK)
     assert ended.code == 2
     assert match(r"003\.png has no mask", ended.message)
 
 
-def test_a_mask_of_another_size(simulate: Any, cells: Path) -> None:
+def test_a_mask_of_another_size(simulate: Command, cells: Path) -> None:
     tiny_datasets.write(cells / "masks/test/011.png", np.zeros((48, 47), np.uint8))
     ended = simulate(cells, "--out", "out", *QUICK)
     assert ended.code == 2
     assert match(r"011\.png is 47x48 pixels, its image 011\.png is 48x48: both must have one size", ended.message)
 
 
-def test_a_value_that_is_no_class(simulate: Any, cells: Path) -> None:
+def test_a_value_that_is_no_class(simulate: Command, cells: Path) -> None:
     tiny_datasets.write(cells / "masks/train/000.png", np.full((48, 48), 3, np.uint8))
     ended = simulate(cells, "--out", "out", *QUICK)
     assert ended.code == 2
@@ -237,7 +198,7 @@ def test_a_value_that_is_no_class(simulate: Any, cells: Path) -> None:
         ({"test": 8}, r"'x' has no images in a split 'train', only in test: put the images that can be labelled there"),
     ],
 )
-def test_a_missing_or_empty_split(simulate: Any, tmp_path: Path, splits: dict[str, int], message: str) -> None:
+def test_a_missing_or_empty_split(simulate: Command, tmp_path: Path, splits: dict[str, int], message: str) -> None:
     folder = tiny_datasets.own(tmp_path / "x", splits=splits)
     for name in ("train", "test"):
         (folder / "images" / name).mkdir(exist_ok=True)
@@ -247,7 +208,7 @@ def test_a_missing_or_empty_split(simulate: Any, tmp_path: Path, splits: dict[st
 
 
 @pytest.mark.timeout(120)
-def test_data_in_which_nothing_is_labelled(simulate: Any, cells: Path) -> None:
+def test_data_in_which_nothing_is_labelled(simulate: Command, cells: Path) -> None:
     for mask in (cells / "masks/test").iterdir():
         tiny_datasets.write(mask, np.full((48, 48), 255, np.uint8))
     ended = simulate(cells, "--out", "out", *SHORT)
@@ -257,14 +218,14 @@ def test_data_in_which_nothing_is_labelled(simulate: Any, cells: Path) -> None:
 
 
 # -- the folder of results -------------------------------------------------------------------------------------------
-def test_a_folder_that_cannot_be_written(simulate: Any, cells: Path) -> None:
+def test_a_folder_that_cannot_be_written(simulate: Command, cells: Path) -> None:
     Path("file").touch()
     ended = simulate(cells, "--out", "file/out", *QUICK)
     assert ended.code == 2
     assert match(r"--out file/out cannot be written to \(Not a directory\): give a folder that can", ended.message)
 
 
-def test_rows_of_other_settings(simulate: Any, cells: Path) -> None:
+def test_rows_of_other_settings(simulate: Command, cells: Path) -> None:
     first = simulate(cells, "--out", "out", *SHORT, *strategies("full"), "--seeds", "1", "--no-report")
     assert first.code == 0, first.err
     assert [one.strategy for one in results.read(Path("out", RESULTS))] == ["full"]
@@ -278,7 +239,7 @@ def test_rows_of_other_settings(simulate: Any, cells: Path) -> None:
     assert len(results.read(Path("out", RESULTS))) == 1
 
 
-def test_two_simulations_do_not_write_to_one_folder(simulate: Any, cells: Path) -> None:
+def test_two_simulations_do_not_write_to_one_folder(simulate: Command, cells: Path) -> None:
     Path("out").mkdir()
     with Path("out/.lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -288,7 +249,7 @@ def test_two_simulations_do_not_write_to_one_folder(simulate: Any, cells: Path) 
     assert not Path("out", RESULTS).exists()
 
 
-def test_another_file_in_the_place_of_results(simulate: Any, cells: Path) -> None:
+def test_another_file_in_the_place_of_results(simulate: Command, cells: Path) -> None:
     Path("out").mkdir()
     Path("out", RESULTS).write_text("image,score\n1,2\n")
     ended = simulate(cells, "--out", "out", *QUICK)
@@ -297,7 +258,7 @@ def test_another_file_in_the_place_of_results(simulate: Any, cells: Path) -> Non
 
 
 # -- the report alone ------------------------------------------------------------------------------------------------
-def test_without_data_the_report_is_written(simulate: Any) -> None:
+def test_without_data_the_report_is_written(simulate: Command) -> None:
     for one in simulated({"random": 0.0, "entropy": 0.6}, seeds=range(3)):
         results.append(Path("out", RESULTS), one)
     ended = simulate("--out", "out")
@@ -315,7 +276,7 @@ def test_without_data_the_report_is_written(simulate: Any) -> None:
         (("--no-report",), r"--no-report without DATASET leaves nothing to do: give the folder of a data set"),
     ],
 )
-def test_nothing_to_do(simulate: Any, given: tuple[str, ...], message: str) -> None:
+def test_nothing_to_do(simulate: Command, given: tuple[str, ...], message: str) -> None:
     ended = simulate("--out", "out", *given)
     assert ended.code == 2
     assert match(message, ended.message)

@@ -24,13 +24,6 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    services = make_services(tmp_path)
-    yield services
-    services.store.close()
-
-
-@pytest.fixture
 def client(services: Services) -> Iterator[TestClient]:
     with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
         yield opened

@@ -16,9 +16,9 @@ import pytest
 from dashboard_data import VERSION, fill, mask_of
 from fastapi.testclient import TestClient
 from PIL import Image
+from processes import wait_for
 from shapes import make_shapes
-from support import wait_for
-from wiring import PROJECT, XML, make_services, task_of
+from wiring import PROJECT, XML, make_services, open_installation, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
@@ -27,6 +27,7 @@ from ml_backend.dashboard.pictures.comparisons import compared_image, confusion
 from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, reason
 from ml_backend.dashboard.static import FOLDER
+from ml_backend.images.cache import ImageCache
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
@@ -52,9 +53,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def services(tmp_path: Path, filled: Path) -> Iterator[Services]:
     shutil.copytree(filled, tmp_path / "state")
-    services = make_services(tmp_path / "state", strategy="entropy", label_studio_public_url="https://labels.example")
-    yield services
-    services.store.close()
+    address = "https://labels.example"
+    with open_installation(tmp_path / "state", strategy="entropy", label_studio_public_url=address) as services:
+        yield services
 
 
 @pytest.fixture
@@ -278,12 +279,10 @@ def test_a_broken_image_is_a_picture_of_the_reason_and_text_on_the_page(client: 
 def test_whatever_goes_wrong_is_a_picture_of_it(
     client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ml_backend.dashboard.pictures import Pictures
-
     def fail(*_: object) -> None:
         raise RuntimeError("secret thing")
 
-    monkeypatch.setattr(Pictures, "_load", fail)
+    monkeypatch.setattr(ImageCache, "load", fail)
     task = services.store.ranked(PROJECT)[0][0].task_id
     answer = client.get(f"/projects/{PROJECT}/tasks/{task}/uncertainty")
     assert answer.status_code == 200

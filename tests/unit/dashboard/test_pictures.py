@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,8 +18,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_studio import MemoryStudio
 from PIL import Image
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, give_project, make_services, png, task_of
+from wiring import BROKEN, LABEL_MAP, PROJECT, SHAPE, XML, disc, give_project, png, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_to_text
@@ -36,30 +39,25 @@ from ml_backend.dashboard.pictures import (
     placeholder,
 )
 from ml_backend.dashboard.pictures.cache import key_of
+from ml_backend.dashboard.pictures.pictures import FORGET_SECONDS
+from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
+from strategies import Batch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "filled"),
+    pytest.mark.studio(range(1, 5)),
+]
 
-BROKEN = "/data/upload/broken.png"
 VERSION = "nextmask-1.1"
 
 
 @pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(files={BROKEN: b"\x89PNG\r\n\x1a\n these are no pixels"})
-    for index in range(1, 5):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    services = make_services(tmp_path, studio)
+def filled(services: Services) -> None:
+    """The project is served, and knows the tasks of Label Studio and a broken one."""
     give_project(services, version=VERSION)
     services.store.put_tasks([task_of(index) for index in range(1, 5)] + [task_of(9, image=BROKEN)])
-    yield services
-    services.store.close()
 
 
 @pytest.fixture
@@ -242,20 +240,20 @@ def test_many_who_ask_at_once_get_one_prediction(
     drawer: Pictures, subject: Callable[[int], Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, most, running, lock = 0, 0, 0, threading.Lock()
-    real = Pictures._predict
+    real = Predictor.batches
 
-    def counted(self: Pictures, *arguments: object) -> object:
+    def counted(self: Predictor, *arguments: Any, **options: Any) -> Iterator[Batch]:
         nonlocal calls, most, running
         with lock:
             calls, running = calls + 1, running + 1
             most = max(most, running)
         try:
-            return real(self, *arguments)  # type: ignore[arg-type]
+            yield from real(self, *arguments, **options)
         finally:
             with lock:
                 running -= 1
 
-    monkeypatch.setattr(Pictures, "_predict", counted)
+    monkeypatch.setattr(Predictor, "batches", counted)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(drawer.uncertainty(subject(task)).draw) for task in (1, 2) * 6]
         contents = [answer.result().content for answer in waiting]
@@ -285,17 +283,17 @@ def test_models_that_do_not_serve_leave_the_serving_ones_in_memory(
     drawer: Pictures, subject: Callable[[int], Subject], services: Services
 ) -> None:
     of_task = subject(1)
-    before = services.predictors
+    checkpoints, device = services.checkpoints(PROJECT), of_task.settings.device
+    serving = services.predictors.get(checkpoints, 1, device)
     other = replace(of_task, project=replace(of_task.project, published_version="nextmask-2.1"))
-    drawer.predictor(other, 1)
-    assert not before._models
-    drawer.predictor(of_task, 1)
-    assert len(before._models) == 1
+    assert drawer.predictor(other, 1) is not serving
+    assert services.predictors.get(checkpoints, 1, device) is serving
+    assert drawer.predictor(of_task, 1) is serving
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 def test_an_image_that_cannot_be_had_says_why_and_is_not_asked_for_again_at_once(
-    drawer: Pictures, subject: Callable[[int], Subject], studio: MemoryStudio
+    drawer: Pictures, subject: Callable[[int], Subject], studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for draw in (drawer.image(subject(9)).draw, drawer.uncertainty(subject(9)).draw):
         with pytest.raises(NoPicture, match="cannot be decoded"):
@@ -304,7 +302,8 @@ def test_an_image_that_cannot_be_had_says_why_and_is_not_asked_for_again_at_once
     studio.files[BROKEN] = studio.files["/data/upload/1.png"]
     with pytest.raises(NoPicture, match="cannot be decoded"):
         drawer.image(subject(9)).draw()
-    drawer._failures._known.clear()  # a minute later
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + FORGET_SECONDS)
     assert opened(drawer.image(subject(9)).draw()).size == SHAPE[::-1]
 
 

@@ -1,4 +1,4 @@
-"""The simulated annotator against an in-memory Label Studio; the real one is in tests/integration/test_demo_live.py."""
+"""The simulated annotator against an in-memory Label Studio; the real one is in tests/live/test_demo.py."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The life of the Label Studio process, with a small program in its place; the real one is started in
-tests/integration/test_demo_live.py."""
+tests/live/test_demo.py."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_environment_of_the_user_does_not_reach_it(host: Start, monkeypatch:
 
 
 def test_one_that_ignores_sigterm_is_killed(host: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ml_backend.demo.label_studio._GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("ml_backend.demo.label_studio.GRACE_SECONDS", 0.5)
     label_studio = host(IGNORES_SIGTERM)
     label_studio.start()
     begin = time.monotonic()
@@ -157,7 +157,7 @@ def test_an_interrupted_start_leaves_nothing(host: Start) -> None:
     processes = []
 
     def interrupt(_seconds: float) -> None:
-        processes.append(label_studio._process.pid)
+        processes.append(label_studio.pid)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -443,7 +443,7 @@ class TestTasks:
         assert len(host.requests) == 2
 
     def test_all_ids(self, host: Host, client: LabelStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ml_backend.label_studio.client._IDS_PER_PAGE", 4)
+        monkeypatch.setattr("ml_backend.label_studio.client.IDS_PER_PAGE", 4)
         host.routes["/api/tasks/"] = data_manager([make_task(n, 1) for n in (9, 2, 5, 7, 1, 3, 4, 8)])
         assert client.task_ids(1) == [1, 2, 3, 4, 5, 7, 8, 9]
 
@@ -467,7 +467,7 @@ class TestTasks:
     def test_uploads_keep_every_file_and_the_hosts_limits(
         self, host: Host, client: LabelStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ml_backend.label_studio.client._UPLOAD_FILES", 2)
+        monkeypatch.setattr("ml_backend.label_studio.client.UPLOAD_FILES", 2)
         counter = iter(range(100))
 
         def take(request: Request) -> Answer:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class TestAddresses:
             raise OSError("no such network here")
 
         monkeypatch.setattr("ml_backend.label_studio.guard.connection.create_connection", connect)
-        monkeypatch.setattr("ml_backend.label_studio.files._WAITS", ())
+        monkeypatch.setattr("ml_backend.label_studio.files.WAITS", ())
         refused(studio(host), elsewhere.url.replace("127.0.0.1", "rebinding.example.org") + "/a.png")
         assert tried == ["192.88.99.7"]
 
@@ -392,6 +392,29 @@ class TestLimits:
 
 
 @contextmanager
+def _accepting(serve: Callable[[socket.socket], None], stop: threading.Event) -> Iterator[int]:
+    """Let each connection be served by a thread of its own, until the end, which `stop` says; yields the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+
+        def accept() -> None:
+            while not stop.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            stop.set()
+            thread.join()
+
+
+@contextmanager
 def _dripping(part: str) -> Iterator[str]:
     """A server that sends a byte ten times a second, of a header without an end or of a body."""
     stop = threading.Event()
@@ -408,24 +431,8 @@ def _dripping(part: str) -> Iterator[str]:
             except OSError:
                 pass
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.1)
-
-        def accept() -> None:
-            while not stop.is_set():
-                try:
-                    connection, _ = server.accept()
-                except TimeoutError:
-                    continue
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        finally:
-            stop.set()
-            thread.join()
+    with _accepting(serve, stop) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def _certificate(folder: Path, name: str) -> Path:
@@ -462,21 +469,5 @@ def _tls(plain: Host, certificate: Path, asked: list[str]) -> Iterator[int]:
         except OSError:
             pass
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.1)
-
-        def accept() -> None:
-            while not stop.is_set():
-                try:
-                    connection, _ = server.accept()
-                except TimeoutError:
-                    continue
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            stop.set()
-            thread.join()
+    with _accepting(serve, stop) as port:
+        yield port

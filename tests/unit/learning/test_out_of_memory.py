@@ -12,14 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from small_training import ROOT, once_under_way, run, small_job
+from small_training import ROOT, noise_items, once_under_way, run, small_job
 
 from ml_backend.errors import TrainingError
 from ml_backend.learning.checkpoints import Checkpoints
-from ml_backend.learning.training import Item, Job
+from ml_backend.learning.training import Job
 
 ENVIRONMENT = {
     **os.environ,
@@ -63,21 +61,15 @@ print(json.dumps(messages[-1]))
 
 def large_job(folder: Path, batch_size: int) -> Job:
     """Images of 160 x 160 pixels: a batch of sixteen takes several times what its parts of two do."""
-    random, items = np.random.default_rng(0), []
-    for index in range(4):
-        image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
-        Image.fromarray(random.integers(0, 255, (160, 160, 3), np.uint8)).save(image)
-        Image.fromarray(random.integers(0, 2, (160, 160), np.uint8)).save(mask)
-        items.append(Item(str(index), image, mask, False, ""))
     job = small_job(folder, batch_size=batch_size, input_size=160, iterations=2)
-    return replace(job, items=tuple(items))
+    return replace(job, items=noise_items(folder, 4, side=160))
 
 
-def train_with(megabytes: int, job: Job) -> dict[str, Any]:
-    """Train in a process that may take so many megabytes beyond those of its libraries; return its last message."""
+def run_limited(script: str, megabytes: int, standard_input: str = "") -> dict[str, Any]:
+    """Run a script that limits its own memory to so many megabytes beyond its libraries'; return its last message."""
     done = subprocess.run(
-        [sys.executable, "-c", TRAINS, str(megabytes)],
-        input=job.to_json(),
+        [sys.executable, "-c", script, str(megabytes)],
+        input=standard_input,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -91,7 +83,7 @@ def train_with(megabytes: int, job: Job) -> dict[str, Any]:
 
 def test_a_batch_that_does_not_fit_is_trained_in_parts(tmp_path: Path) -> None:
     job = large_job(tmp_path, batch_size=16)
-    message = train_with(600, job)
+    message = run_limited(TRAINS, 600, job.to_json())
     assert "version" in message, message
     measures = Checkpoints(job.folder).get(message["version"]).record.measures
     assert 2 <= measures["images_at_once"] < 16
@@ -100,7 +92,7 @@ def test_a_batch_that_does_not_fit_is_trained_in_parts(tmp_path: Path) -> None:
 
 def test_a_training_for_which_two_images_are_too_many_says_what_to_do(tmp_path: Path) -> None:
     job = large_job(tmp_path, batch_size=4)
-    message = train_with(60, job)
+    message = run_limited(TRAINS, 60, job.to_json())
     assert "out of memory" in message["error"]
     assert "NEXTMASK_INPUT_SIZE" in message["error"]
     assert Checkpoints(job.folder).versions() == []
@@ -162,14 +154,5 @@ print(json.dumps({"kinds": kinds, "same": same, "again": len(predictor.predict(i
 
 
 def test_an_image_that_does_not_fit_costs_no_other_its_mask() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PREDICTS, "250"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    said = json.loads(done.stdout.splitlines()[-1])
+    said = run_limited(PREDICTS, 250)
     assert said == {"kinds": ["mask"] * 5 + ["memory"] + ["mask"] * 3, "same": True, "again": 8}

@@ -35,14 +35,7 @@ SIZES = [(48, 64), (64, 48), (96, 128), (30, 30), (120, 40), (1, 1), (7, 200), (
 
 Pixels = npt.NDArray[np.uint8]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_training import FOREVER, ROOT, children, is_alive, once_under_way, run, small_job, wait_for
+from processes import children, is_running, wait_for
+from small_training import FOREVER, ROOT, once_under_way, run, small_job
 
 from ml_backend.errors import LeaseLost, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints
@@ -57,10 +58,10 @@ def test_a_crash_is_said_in_one_line_and_logged(tmp_path: Path, capfd: pytest.Ca
 
 
 def test_too_long_a_training_is_ended(tmp_path: Path) -> None:
-    before = children()
+    before = set(children())
     with pytest.raises(TrainingError, match=r"ended after NEXTMASK_TRAINING_MINUTES = 0\.01"):
         run(small_job(tmp_path, iterations=FOREVER), timeout=0.6)
-    assert children() <= before
+    assert set(children()) <= before
 
 
 def test_a_lost_lease_ends_the_child(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_lost_lease_ends_the_child(tmp_path: Path) -> None:
 
     with pytest.raises(LeaseLost):
         run(small_job(tmp_path, iterations=FOREVER), progress=once_under_way(pids.append), heartbeat=heartbeat)
-    assert not is_alive(pids[0])
+    assert not is_running(pids[0])
 
 
 PARENT = """
@@ -94,10 +95,10 @@ def test_the_child_dies_with_its_parent(tmp_path: Path, how: signal.Signals) -> 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"under way\n"
-        (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
-        assert is_alive(child)
+        (child,) = children(parent.pid)
+        assert is_running(child)
         parent.send_signal(how)
-    wait_for(lambda: not is_alive(child))
+    wait_for(lambda: not is_running(child))
 
 
 WATCHED = """
@@ -117,7 +118,7 @@ def test_the_watch_works_without_the_kernel(tmp_path: Path) -> None:
         assert shell.stdout is not None
         child = int(shell.stdout.readline())
         shell.kill()
-        wait_for(lambda: not is_alive(child))
+        wait_for(lambda: not is_running(child))
 
 
 def test_serve_answers_in_messages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,7 @@ STRIDES = {"dcan": 32, "drn": 8, "fcn8s": 32, "segnet": 32}
 EVERY = pytest.mark.parametrize("architecture", NETWORKS)
 WIDE = pytest.mark.parametrize("architecture", ["drn", "fcn8s", "segnet"])
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(architecture: str, *, classes: int = 3, dropout: float = 0.0, **options: Any) -> SegmentationNetwork:

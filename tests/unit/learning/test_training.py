@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_training import disc_job, same_weights
 from torch import Tensor, nn
 
 from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, Version
 from ml_backend.learning.networks import build
 from ml_backend.learning.training import Item, Job, Progress, train
-from ml_backend.learning.training.data import Sample, Samples, augmentation, collate
+from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.gate import judge
 from ml_backend.learning.training.loop import finite, parameter_groups, rate, seeded
 from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice
@@ -29,50 +29,11 @@ from ml_backend.learning.training.start import initial_network, rebuild
 CPU = torch.device("cpu")
 CLASSES = ("background", "disc")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from more threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def disc_item(folder: Path, index: int, *, held_out: bool = False, shape: tuple[int, int] = (40, 48)) -> Item:
-    """A bright disc on a dark noisy ground; the mask says where."""
-    random = np.random.default_rng(index)
-    height, width = shape
-    rows, columns = np.ogrid[:height, :width]
-    row, column, radius = random.integers(12, height - 12), random.integers(12, width - 12), random.integers(7, 12)
-    mask = ((rows - row) ** 2 + (columns - column) ** 2 < radius**2).astype(np.uint8)
-    image = np.where(mask[..., None] == 1, [220, 180, 60], [40, 60, 90]) + random.normal(0, 12, (*shape, 3))
-    paths = folder / f"{index}.jpg", folder / f"{index}.png"
-    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(paths[0], quality=95)
-    Image.fromarray(mask).save(paths[1])
-    return Item(str(index), *paths, held_out, f"digest-{index}")
-
-
-def disc_job(folder: Path, *, training: int = 6, held_out: int = 3, **changes: Any) -> Job:
-    folder.mkdir(exist_ok=True)
-    items = [disc_item(folder, index, held_out=index >= training) for index in range(training + held_out)]
-    defaults: dict[str, Any] = {"iterations": 20, "batch_size": 4, "input_size": 48, "patience": 10, "device": "cpu"}
-    return Job(
-        items=tuple(items),
-        classes=CLASSES,
-        label_map_digest="map",
-        data_digest="data",
-        folder=folder / "models",
-        **defaults | changes,
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(job: Job, version: Version) -> dict[str, Tensor]:
     return Checkpoints(job.folder).load_state(version)
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -188,99 +149,6 @@ def test_gate(changes: dict[str, Any], accepted: bool, reason: str) -> None:
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_shrunk_never_enlarged(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, 0, shape=(60, 120)), disc_item(tmp_path, 1, shape=(30, 40))]
-    samples = Samples(items, classes=2, input_size=64)
-    batch = next(samples.batches(2, torch.Generator()))
-    assert {tuple(sample.image.shape) for sample in batch} == {(3, 32, 64), (3, 30, 40)}
-    assert all(sample.mask.shape == sample.image.shape[1:] for sample in batch)
-    assert all(set(sample.mask.flatten().tolist()) == {0, 1} for sample in batch)
-
-
-def test_every_sample_is_drawn_once_before_any_twice(tmp_path: Path) -> None:
-    samples = Samples([disc_item(tmp_path, index) for index in range(6)], classes=2, input_size=48)
-    batches = samples.batches(3, torch.Generator().manual_seed(1))
-    for _ in range(3):
-        drawn = [*next(batches), *next(batches)]
-        assert len({int(sample.image.long().sum()) for sample in drawn}) == 6
-
-
-def test_memory_does_not_change_what_is_drawn(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, index) for index in range(5)]
-    drawn = []
-    for memory in (1 << 20, 0):
-        samples = Samples(items, classes=2, input_size=32, memory_bytes=memory)
-        batches = samples.batches(4, torch.Generator().manual_seed(2))
-        drawn.append([sample for _ in range(4) for sample in next(batches)])
-    assert all(torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) for a, b in zip(*drawn, strict=True))
-
-
-def test_when_all_files_vanish_the_training_ends(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, index) for index in range(3)]
-    resample = Samples(items, classes=2, input_size=48, memory_bytes=0).resampled(np.random.default_rng(0))
-    resample._kept = [None] * 3  # a resample may lack the one that is always in memory
-    for item in items:
-        item.image.unlink()
-    with pytest.raises(TrainingError, match="None of the 3 images can be read any more"):
-        next(resample.batches(2, torch.Generator()))
-
-
-def test_a_file_that_vanishes_is_passed_over(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, index) for index in range(4)]
-    samples = Samples(items, classes=2, input_size=32, memory_bytes=0)
-    items[3].image.unlink()
-    items[2].mask.unlink()
-    batches = samples.batches(4, torch.Generator())
-    assert all(len(next(batches)) == 4 for _ in range(3))
-    assert len(list(samples.with_original_masks())) == 2
-
-
-def test_unusable_items_say_why(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, index) for index in range(6)]
-    items[1].image.write_bytes(b"not an image")
-    items[2].mask.write_bytes(items[2].mask.read_bytes()[:40])
-    Image.fromarray(np.full((40, 48), 255, np.uint8)).save(items[3].mask)
-    Image.fromarray(np.full((40, 48), 2, np.uint8)).save(items[4].mask)
-    Image.fromarray(np.zeros((48, 40), np.uint8)).save(items[5].mask)
-    reported: list[None] = []
-    samples = Samples(items, classes=2, input_size=32, report=lambda: reported.append(None))
-    assert [item.id for item in samples.items] == ["0"]
-    assert len(reported) == 6
-    assert samples.problems.keys() == {"1", "2", "3", "4", "5"}
-    assert samples.problems["3"] == "no pixel of the mask is labelled"
-    assert samples.problems["4"] == "the mask has class index 2, but there are 2 classes"
-    assert samples.problems["5"] == "the mask is 40x48, the image 48x40 pixels"
-
-
-def test_augmentation_moves_image_and_mask_together(tmp_path: Path) -> None:
-    samples = Samples([disc_item(tmp_path, index) for index in range(4)], classes=2, input_size=48)
-    batch = next(samples.batches(4, torch.Generator()))
-    with seeded(3, CPU):
-        images, masks = collate(batch, CPU, augmentation())
-    assert images.dtype == torch.float32
-    assert 0 <= images.min() <= images.max() <= 1
-    assert masks.dtype == torch.int64
-    assert set(masks.flatten().tolist()) == {0, 1, 255}  # no class between two others
-    brighter = images[:, 0] > images[:, 2]  # discs are more red than blue, the ground is not
-    agree = (brighter == (masks == 1))[masks != 255].float().mean()
-    assert agree > 0.95
-    with seeded(3, CPU):
-        again = collate(batch, CPU, augmentation())
-    assert torch.equal(again[0], images)
-
-
-def test_batches_are_padded_to_their_largest(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, 0, shape=(30, 48)), disc_item(tmp_path, 1, shape=(48, 26))]
-    batch = next(Samples(items, classes=2, input_size=48).batches(2, torch.Generator()))
-    images, masks = collate(batch, CPU, lambda image, mask: (image, mask))
-    assert images.shape == (2, 3, 48, 48)
-    for image, mask, sample in zip(images, masks, batch, strict=True):
-        height, width = sample.mask.shape
-        assert torch.equal(image[:, :height, :width], sample.image / 255)
-        assert torch.equal(mask[:height, :width], sample.mask.long())
-        assert (mask != 255).sum() == height * width
-
-
 # -- optimisation ----------------------------------------------------------------------------------------------------
 
 
@@ -391,8 +259,8 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     first, second = train(job), train(job)
     other = train(dataclasses.replace(job, seed=1))
     assert (first.number, second.number, other.number) == (1, 2, 3)
-    assert same(weights(job, first), weights(job, second))
-    assert not same(weights(job, first), weights(job, other))
+    assert same_weights(weights(job, first), weights(job, second))
+    assert not same_weights(weights(job, first), weights(job, other))
 
 
 def test_training_goes_on_from_the_parent(trained: tuple[Job, Version, list[Progress]]) -> None:
@@ -434,7 +302,7 @@ def test_classes_that_stay_keep_their_rows(trained: tuple[Job, Version, list[Pro
     for name in head:
         assert torch.equal(after[name][1], before[name][1])
         assert torch.equal(after[name][2], before[name][0])
-    assert same(*({name: state[name] for name in before if name not in head} for state in (before, after)))
+    assert same_weights(*({name: state[name] for name in before if name not in head} for state in (before, after)))
 
 
 def test_classes_of_the_same_number_are_not_mixed_up(trained: tuple[Job, Version, list[Progress]]) -> None:
@@ -563,78 +431,3 @@ def test_an_encoder_that_is_not_trained_stays_as_it_was_statistics_included(tmp_
     assert version.record.settings["train_encoder"] is False
     trained = Checkpoints(job.folder).load_state(train(dataclasses.replace(job, train_encoder=True)))
     assert sum(not torch.equal(before[name], trained[name]) for name in encoder) > 100
-
-
-# -- samples in memory, and what is labelled in parts ------------------------------------------------------------------
-def in_memory(*shares: float) -> tuple[Samples, dict[int, int]]:
-    """Samples of 10x10 pixels of which these shares are labelled; the image says which one it is."""
-    made = []
-    for number, share in enumerate(shares):
-        mask = torch.full((10, 10), 255, dtype=torch.uint8)
-        mask.view(-1)[: round(100 * share)] = 1
-        item = Item(str(number), Path("none"), Path("none"), held_out=False, digest="")
-        made.append((item, Sample(torch.full((3, 10, 10), number, dtype=torch.uint8), mask)))
-    return Samples.in_memory(made), dict.fromkeys(range(len(shares)), 0)
-
-
-def drawn(samples: Samples, count: int, seed: int = 0) -> list[int]:
-    """Draw so many samples; return their numbers."""
-    generator = torch.Generator().manual_seed(seed)
-    with closing(samples.batches(4, generator)) as batches:
-        return [int(one.image[0, 0, 0]) for _ in range(count // 4) for one in next(batches)]
-
-
-def test_samples_in_memory_are_not_read_from_files() -> None:
-    samples, _ = in_memory(1.0, 0.5, 0.25)
-    assert len(samples) == 3
-    assert [item.id for item in samples.items] == ["0", "1", "2"]
-    assert [sample.labelled_share for sample in samples._kept if sample is not None] == [1.0, 0.5, 0.25]
-    assert samples.problems == {}
-    assert set(drawn(samples, 80)) == {0, 1, 2}
-    assert len(Samples.in_memory([])) == 0
-
-
-def test_samples_that_are_labelled_alike_are_each_drawn_once_before_any_twice() -> None:
-    """From half of the most on they are alike."""
-    samples, _ = in_memory(1.0, 0.5, 0.8, 0.5)
-    found = drawn(samples, 40)
-    assert all(sorted(found[first : first + 4]) == [0, 1, 2, 3] for first in range(0, 40, 4))
-    assert found != drawn(samples, 40, seed=1)
-    small, _ = in_memory(0.02, 0.01, 0.01, 0.02)  # windows of one size: it is the proportion that matters
-    assert all(sorted(drawn(small, 40)[first : first + 4]) == [0, 1, 2, 3] for first in range(0, 40, 4))
-
-
-def test_samples_that_are_labelled_in_small_parts_are_drawn_by_their_share() -> None:
-    samples, counts = in_memory(1.0, 0.6, 0.3, 0.1)
-    found = drawn(samples, 8000)
-    for number in found:
-        counts[number] += 1
-    for number, share in enumerate((0.5, 0.3, 0.15, 0.05)):
-        deviation = math.sqrt(8000 * share * (1 - share))
-        assert abs(counts[number] - 8000 * share) < 5 * deviation
-    assert found == drawn(samples, 8000)
-    assert found != drawn(samples, 8000, seed=1)
-
-
-def test_a_resample_keeps_what_is_labelled() -> None:
-    samples, _ = in_memory(1.0, 0.1, 0.1, 0.1, 0.1)
-    generator = np.random.default_rng(3)
-    resample = samples.resampled(generator)
-    numbers = [int(item.id) for item in resample.items]
-    assert numbers == np.random.default_rng(3).integers(5, size=5).tolist()
-    assert [round(share, 6) for share in resample._shares] == [(1.0, 0.1, 0.1, 0.1, 0.1)[one] for one in numbers]
-    assert set(drawn(resample, 400)) == set(numbers)
-    assert [item.id for item in samples.items] == ["0", "1", "2", "3", "4"]
-
-
-def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None:
-    items = [disc_item(tmp_path, number) for number in range(2)]
-    mask = np.array(Image.open(items[1].mask))
-    mask[:, 5:] = 255
-    Image.fromarray(mask).save(items[1].mask)
-    samples = Samples(items, classes=2, input_size=48)
-    assert [round(share, 3) for share in samples._shares] == [1.0, round(5 / 48, 3)]
-    generator = torch.Generator().manual_seed(0)
-    with closing(samples.batches(2, generator)) as batches:
-        windows = sum(sample.labelled_share < 0.5 for _ in range(100) for sample in next(batches))
-    assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100

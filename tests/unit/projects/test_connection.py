@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wiring import PROJECT, XML, MemoryStudio, make_services
+from memory_studio import MemoryStudio
+from wiring import PROJECT, XML, make_services
 
 from ml_backend.errors import ConfigurationError, LabelConfigError, LabelStudioError, LabelStudioNotFound
 from ml_backend.projects import registration

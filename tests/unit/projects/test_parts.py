@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from wiring import (
-    LABEL_MAP,
-    PROJECT,
-    SHAPE,
-    XML,
-    MemoryStudio,
-    disc,
-    give_project,
-    look_at,
-    make_services,
-    nothing,
-    png,
-    region,
-    renderer_of,
-)
+from memory_studio import MemoryStudio
+from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, give_project, look_at, nothing, png, region, renderer_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text
@@ -48,22 +34,16 @@ PARTS = parse_label_config(PARTS_XML)
 BOX, OTHER = Box(0, 0, 16, 16), Box(20, 8, 16, 16)
 VERSION = "nextmask-1.1"
 
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(xml=PARTS_XML)
-    for index in range(4):
-        studio.add_task(index)
-    return studio
+pytestmark = [
+    pytest.mark.studio(4, xml=PARTS_XML),
+    pytest.mark.settings(held_out_share=0.0, input_size=32),
+]
 
 
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, held_out_share=0.0, input_size=32)
-    give_project(found)
-    found.store.update_project(PROJECT, label_config=PARTS_XML)
-    yield found
-    found.store.close()
+@pytest.fixture(autouse=True)
+def _served(services: Services) -> None:
+    give_project(services)
+    services.store.update_project(PROJECT, label_config=PARTS_XML)
 
 
 def sync(services: Services, **settings: Any) -> None:

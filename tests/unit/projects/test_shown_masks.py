@@ -1,15 +1,15 @@
-"""The renderer of masks with a real small model: masks, broken images, class names that changed, and time limits."""
+"""MaskRenderer with a real small model: masks, broken images, class names that changed, and time limits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, found_share, give_model, make_services, renderer_of, task_of
+from wiring import BROKEN, LABEL_MAP, PROJECT, XML, overlap_with_truth, put_task, renderer_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
@@ -19,32 +19,13 @@ from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
 from ml_backend.store import Task
 
-BROKEN = "/data/upload/broken.png"
 MISSING = "/data/upload/missing.png"
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(files={BROKEN: b"\x89PNG\r\n\x1a\n these are no pixels"})
-    for index in range(1, 9):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, batch_size=3)
-    give_model(found)
-    yield found
-    found.store.close()
-
-
-@pytest.fixture
-def model(services: Services) -> Version:
-    return services.checkpoints(PROJECT).get(1)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.studio(range(1, 9)),
+    pytest.mark.settings(batch_size=3),
+]
 
 
 MakeRenderer = Callable[..., MaskRenderer]
@@ -56,24 +37,6 @@ def make_renderer(services: Services, model: Version) -> MakeRenderer:
         return renderer_of(services, None if without_model else model, label_map, **options)
 
     return make
-
-
-@pytest.fixture
-def tasks(services: Services, studio: MemoryStudio) -> list[Task]:
-    """Eight discs; put into the store."""
-    found = [task_of(one, image=studio.items[one]["data"]["image"]) for one in sorted(studio.items)]
-    services.store.put_tasks(found)
-    return found
-
-
-def spoilt(services: Services, task_id: int, image: str) -> Task:
-    task = task_of(task_id, image=image)
-    services.store.put_tasks([task])
-    return task
-
-
-def in_order(priorities: Any) -> list[int]:
-    return sorted(priorities, key=lambda task: -priorities[task])
 
 
 def settings_of(services: Services, **changes: Any) -> Services:
@@ -97,7 +60,7 @@ def shown_mask(shown: object) -> Any:
 def test_masks_are_predicted_in_order(make_renderer: MakeRenderer, tasks: list[Task]) -> None:
     shown = list(make_renderer().show([task.image for task in tasks]))
     for task, one in zip(tasks, shown, strict=True):
-        assert found_share(shown_mask(one), int(Path(task.image).stem)) > 0.5  # its own disc, not another's
+        assert overlap_with_truth(shown_mask(one), int(Path(task.image).stem)) > 0.5  # its own disc, not another's
         assert isinstance(one, Shown)
         assert one.regions[0]["value"]["brushlabels"] == ["cell"]
         read = masks.read_result(one.regions, LABEL_MAP)
@@ -124,7 +87,7 @@ def test_without_a_model_there_is_no_mask(make_renderer: MakeRenderer, tasks: li
 def test_rendering_notes_broken_images_and_leaves_them_out(
     make_renderer: MakeRenderer, tasks: list[Task], services: Services
 ) -> None:
-    pool = [tasks[0], spoilt(services, 21, MISSING), tasks[1]]
+    pool = [tasks[0], put_task(services, 21, image=MISSING), tasks[1]]
     rendered = list(make_renderer().render(pool))
     assert [one.task.task_id for one in rendered] == [1, 2]
     assert all(one.regions and one.png for one in rendered)

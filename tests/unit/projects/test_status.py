@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from ml_backend.label_studio.predictions import model_number, ranking_number
 from ml_backend.projects.registration import webhook_secret
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import known_project, project_status
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path)
-    yield found
-    found.store.close()
 
 
 def test_a_project_that_was_just_connected(services: Services) -> None:

@@ -51,7 +51,7 @@ def test_where_nothing_was_looked_up_it_says_so_loudly(
     """pip-audit itself ends with "No known vulnerabilities found" when it could ask about no package at all."""
     run = subprocess.CompletedProcess([], 0, stdout=service)
     monkeypatch.setattr(audit.subprocess, "run", lambda *_, **__: run)
-    assert audit._advisories([]) == []
+    assert audit.advisories([]) == []
     assert "NO ADVISORY WAS LOOKED UP" in capsys.readouterr().out
 
 

@@ -19,7 +19,7 @@ SERVICES = yaml.safe_load(TEXT)["services"]
 
 def test_label_studio_runs_as_in_the_tests() -> None:
     host = LabelStudioHost(Path("label-studio"), Path(), 1, Path(), username="", password="", token="")
-    tested, here = host._environment(), SERVICES["label-studio"]["environment"]
+    tested, here = host.environment(), SERVICES["label-studio"]["environment"]
     filled_in = {name for name, value in here.items() if value.startswith("${")}
     assert filled_in == {f"LABEL_STUDIO_{name}" for name in ("USERNAME", "PASSWORD", "USER_TOKEN")} <= tested.keys()
     fixed = here.keys() - filled_in

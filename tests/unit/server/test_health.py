@@ -5,33 +5,26 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from wiring import PROJECT, make_services
+from wiring import PROJECT, change_database, make_services
 
 from ml_backend.projects.services import Services
 from ml_backend.projects.signs_of_life import give_sign
 from ml_backend.server import health
 from ml_backend.store import Store
 
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path, minimum_free_bytes=1)
-    yield found
-    found.store.close()
+pytestmark = pytest.mark.settings(minimum_free_bytes=1)
 
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call looks anew."""
-    monkeypatch.setattr(health, "_REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(health, "REMEMBERED_SECONDS", 0.0)
 
 
 class Worker:
@@ -96,9 +89,7 @@ def test_a_folder_that_is_gone(services: Services) -> None:
 
 def test_a_database_that_cannot_be_written(services: Services) -> None:
     asked = client(services)
-    with services.store._engine.connect() as connection:
-        connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON meta BEGIN SELECT RAISE(FAIL, 'full'); END")
-        connection.commit()
+    change_database(services, "CREATE TRIGGER full BEFORE INSERT ON meta BEGIN SELECT RAISE(FAIL, 'full'); END")
     assert reasons(asked)["store"].startswith("The state database cannot be written (full)")
 
 
@@ -136,10 +127,10 @@ def test_a_database_that_hangs_is_not_waited_for_and_leaves_health_alone(
 
 
 def test_a_look_is_remembered_for_a_moment(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_REMEMBERED_SECONDS", 60.0)
+    monkeypatch.setattr(health, "REMEMBERED_SECONDS", 60.0)
     asked = client(services)
     assert reasons(asked) == {}
-    with services.store._engine.connect() as connection:
-        found = connection.execute(sa.text("SELECT value FROM meta WHERE key = 'ready_asked_at'")).scalar()
+    asked_at = services.store.value("ready_asked_at")
+    assert asked_at
     assert reasons(asked) == {}
-    assert services.store.value("ready_asked_at") == found
+    assert services.store.value("ready_asked_at") == asked_at

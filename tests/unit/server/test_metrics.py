@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from wiring import PROJECT, make_services, task_of
+from wiring import PROJECT, change_database, task_of
 
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.services import Services
@@ -19,13 +17,6 @@ from ml_backend.server import metrics as module
 from ml_backend.server.metrics import Metrics, add_metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path)
-    yield found
-    found.store.close()
 
 
 def served(services: Services, pid: int | None = None) -> tuple[TestClient, Metrics]:
@@ -141,9 +132,7 @@ def test_projects_are_bounded(services: Services, monkeypatch: pytest.MonkeyPatc
 
 def test_a_store_that_cannot_be_read_takes_nothing_else_away(services: Services) -> None:
     client, _ = served(services)
-    with services.store._engine.connect() as connection:
-        connection.exec_driver_sql("DROP TABLE tasks")
-        connection.commit()
+    change_database(services, "DROP TABLE tasks")
     services.store.wake(PROJECT)
     found = read(client)
     assert value(found, "nextmask_store_up") == 0

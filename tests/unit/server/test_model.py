@@ -6,20 +6,22 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from label_studio_ml.model import LabelStudioMLBase
-from wiring import PROJECT, XML, data_uri, give_project, make_services, payload
+from processes import wait_for
+from wiring import PROJECT, XML, data_uri, give_project, payload
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import NO_VERSION
+from ml_backend.projects import services as services_module
 from ml_backend.projects.services import Services
 from ml_backend.server import model
 from ml_backend.server.model import NextmaskModel, payload_project
+from ml_backend.settings import Settings
 
 VERSION = "nextmask-1.1"
 
@@ -27,12 +29,9 @@ VERSION = "nextmask-1.1"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path / "state")
-    give_project(found)
-    yield found
-    found.store.close()
+@pytest.fixture(autouse=True)
+def _served(services: Services) -> None:
+    give_project(services)
 
 
 @pytest.fixture
@@ -40,11 +39,11 @@ def environment(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """The stock server constructs the model without our services: it reads the environment."""
     for name, value in services.settings.environment().items():
         monkeypatch.setenv(name, value)
-    model._services_of_environment.cache_clear()
+    model.services_of_environment.cache_clear()
     yield
-    if model._services_of_environment.cache_info().currsize:
-        model._services_of_environment().store.close()
-    model._services_of_environment.cache_clear()
+    if model.services_of_environment.cache_info().currsize:
+        model.services_of_environment().store.close()
+    model.services_of_environment.cache_clear()
 
 
 def tasks(count: int = 2) -> list[dict[str, Any]]:
@@ -55,13 +54,6 @@ def wakes(services: Services) -> int:
     project = services.store.project(PROJECT)
     assert project is not None
     return project.wakes
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.05)
 
 
 # -- the server of label-studio-ml 1.0.9 -----------------------------------------------------------------------------
@@ -140,15 +132,23 @@ def test_every_constructor_predicts_the_same(make: Callable[[], NextmaskModel]) 
 
 
 @pytest.mark.usefixtures("environment")
-def test_making_one_is_cheap_and_shares_everything() -> None:
-    first, second = NextmaskModel(PROJECT), NextmaskModel(PROJECT)
-    assert first._services is second._services
+def test_all_models_of_a_process_share_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Settings] = []
+
+    def open_services(settings: Settings) -> Services:
+        opened.append(settings)
+        return services_module.open_services(settings)
+
+    monkeypatch.setattr(model, "open_services", open_services)
+    for _ in range(2):
+        NextmaskModel(PROJECT)
+    assert len(opened) == 1
 
 
 def test_settings_that_are_wrong_are_said_by_the_first_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEXTMASK_INPUT_SIZE", "1")
-    model._services_of_environment.cache_clear()
+    model.services_of_environment.cache_clear()
     with pytest.raises(ConfigurationError, match="NEXTMASK_INPUT_SIZE"):
         NextmaskModel(PROJECT)
 

@@ -1,34 +1,18 @@
-"""The supervisor with real worker processes: one runs, a dead one is replaced, none is left behind."""
+"""WorkerProcess with real processes: one runs, a dead one is replaced, none is left behind."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import exists, wait_for
 from wiring import make_settings
 
 from ml_backend.server import worker_process as supervisor
 from ml_backend.server.worker_process import WorkerProcess
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 def running(worker: WorkerProcess) -> int:
@@ -45,7 +29,7 @@ def test_a_worker_that_dies_is_replaced_after_a_pause(tmp_path: Path, caplog: py
             wait_for(lambda: worker.pid is not None)
             seen.append(running(worker))
     assert len(set(seen)) == 3
-    assert not any(is_alive(pid) for pid in seen)
+    assert not any(exists(pid) for pid in seen)
     assert [record.getMessage() for record in caplog.records] == [
         "worker ended with code -9; the next one starts in 0.5 s",
         "worker ended with code -9; the next one starts in 1.0 s",
@@ -55,7 +39,7 @@ def test_a_worker_that_dies_is_replaced_after_a_pause(tmp_path: Path, caplog: py
 def test_a_worker_that_ran_well_for_long_is_replaced_soon(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_GOOD_SECONDS", -1.0)
+    monkeypatch.setattr(supervisor, "GOOD_SECONDS", -1.0)
     monkeypatch.setattr("sys.executable", "/bin/false")
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) > 2)
@@ -65,8 +49,8 @@ def test_a_worker_that_ran_well_for_long_is_replaced_soon(
 def test_pauses_do_not_grow_beyond_a_bound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(supervisor, "_LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.3)
     monkeypatch.setattr("sys.executable", "/bin/false")  # ends at once
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) >= 4)
@@ -77,7 +61,7 @@ def test_pauses_do_not_grow_beyond_a_bound(
 def test_a_system_that_starts_no_process_is_asked_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", str(tmp_path / "nothing"))
         with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)) as worker:
@@ -91,25 +75,25 @@ def test_a_system_that_starts_no_process_is_asked_again(
 def test_a_worker_in_its_pause_is_not_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 3600.0)
     monkeypatch.setattr("sys.executable", "/bin/false")
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) == 1)
 
 
 def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.2)
     with WorkerProcess(make_settings(tmp_path)) as worker:
         pid = running(worker)
         os.kill(pid, signal.SIGSTOP)  # hears no SIGTERM
-    assert not is_alive(pid)
+    assert not exists(pid)
 
 
 def test_stopping_right_after_starting_leaves_nothing(tmp_path: Path) -> None:
     for _ in range(5):
         with WorkerProcess(make_settings(tmp_path)) as worker:
             pid = running(worker)
-        assert not is_alive(pid)
+        assert not exists(pid)
 
 
 def test_the_worker_gets_the_settings_through_its_environment(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import children, is_running, wait_for
 from simulated_data import material, plan, with_mask, without_seconds, write_dataset
 from simulated_rows import row
 
@@ -419,35 +420,17 @@ def simulate(out: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
-def wait_until(condition: Any, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_command_goes_on_after_it_was_killed(tmp_path: Path) -> None:
     """Its workers end with it, and the rows are those of a command that was never stopped."""
     file = tmp_path / "killed" / RESULTS
     process = simulate(file.parent)
-    wait_until(lambda: len(results.read(file)) >= 2 or process.poll() is not None)
+    wait_for(lambda: len(results.read(file)) >= 2 or process.poll() is not None)
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert workers
-    wait_until(lambda: not any(map(is_alive, workers)), 10)
+    wait_for(lambda: not any(map(is_running, workers)), seconds=10)
     before = results.read(file)
     assert 2 <= len(before) < 6
     again = simulate(file.parent)

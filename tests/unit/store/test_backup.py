@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import zstandard
-from wiring import PROJECT, MemoryStudio, make_services, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, make_services, open_installation, task_of
 
 from ml_backend.errors import BackupError
 from ml_backend.learning.checkpoints import VersionRecord
@@ -36,10 +37,9 @@ def nothing(*_: object) -> None:
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    found = make_services(tmp_path / "first")
-    fill(found)
-    yield found
-    found.store.close()
+    with open_installation(tmp_path / "first") as services:
+        fill(services)
+        yield services
 
 
 def fill(services: Services) -> None:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from wiring import PROJECT, MemoryStudio, make_services, nothing, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, make_services, nothing, task_of
 
 from ml_backend.label_studio.queries import host_time
 from ml_backend.label_studio.tokens import PersonalToken

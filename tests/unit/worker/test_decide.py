@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from wiring import PROJECT, MemoryStudio, give_model, look_at, make_services, nothing, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, Clock, kill_at_every_check, look_at, nothing, serve_model, task_of
 
-from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, LeaseLost, TrainingError
+from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, TrainingError
 from ml_backend.label_studio.predictions import MARKER, RETURNED
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.candidates import Candidate
@@ -23,7 +22,7 @@ from ml_backend.projects.passed_over import return_to_pool, stream_counts
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE, passed_over_tab, queue_tab
-from ml_backend.store import Store, Task
+from ml_backend.store import Task
 from ml_backend.worker import decide as stream_module
 from ml_backend.worker import top_up
 from ml_backend.worker.decide import CHUNK, Arrivals
@@ -32,28 +31,14 @@ from ml_backend.worker.score_pool import Observer
 from strategies import Observation
 from strategies.stream import StreamSelection
 
-URL = "http://127.0.0.1:9090"
 RATE = 0.3
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 99, "queue_window": 4}
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
-    for index in range(6):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, **QUICK)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "known_project"),
+    pytest.mark.studio(6, connected=True),
+    pytest.mark.settings(**QUICK),
+]
 
 
 # -- the parts, with scores that are given ---------------------------------------------------------------------------
@@ -215,21 +200,7 @@ def test_wherever_it_dies_nothing_is_decided_or_shown_twice(
 ) -> None:
     look(Measure())
     new = arrive(studio, 3 * CHUNK)
-    left = deaths = 0
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise LeaseLost("killed")
-
-    while True:
-        left = deaths + 1
-        try:
-            look(Measure(), check=check)
-            break
-        except LeaseLost:
-            deaths += 1
+    deaths = kill_at_every_check(lambda check: look(Measure(), check=check))
     assert deaths >= 4
     kept = {task: one.keep for task, one in services.store.decisions(PROJECT).items()}
     assert kept == as_the_library_decides(new)
@@ -407,9 +378,9 @@ def test_a_switch_off_that_dies_is_finished(
 
 
 def test_many_markers_are_taken_off_over_several_looks(
-    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+    services: Services, studio: MemoryStudio, look: Look, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "_RENAMED_PER_LOOK", 3)
+    monkeypatch.setattr(stream_module, "RENAMED_PER_LOOK", 3)
     look(Measure())
     arrive(studio, 12)
     look(Measure())
@@ -420,27 +391,23 @@ def test_many_markers_are_taken_off_over_several_looks(
     while marked(studio):
         look(Measure(), stream_rate=0)
     assert services.store.value(f"stream_{PROJECT}") == ""
-    start = time.time()
-    monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
+    clock.go_on(hours=26.1)
     look(Measure(), stream_rate=0)
     assert studio.model_versions(PROJECT) == {}
 
 
 def test_markers_taken_off_are_deleted_when_no_editor_can_have_them_open(
-    services: Services, studio: MemoryStudio, look: Look, monkeypatch: pytest.MonkeyPatch
+    services: Services, studio: MemoryStudio, look: Look, clock: Clock
 ) -> None:
     look(Measure())
     arrive(studio, 12)
     look(Measure())
     return_to_pool(services.store, services.client, PROJECT, passed(services)[:2])
-    rest, start = passed(services), time.time()
-    monkeypatch.setattr(time, "time", lambda: start + 25.9 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 25.9 * 3600)
+    rest = passed(services)
+    clock.go_on(hours=25.9)
     look(Measure())
     assert studio.model_versions(PROJECT) == {MARKER: len(rest), RETURNED: 2}
-    monkeypatch.setattr(time, "time", lambda: start + 26.1 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 26.1 * 3600)
+    clock.go_on(hours=0.2)
     look(Measure())
     assert studio.model_versions(PROJECT) == {MARKER: len(rest)}
     assert passed(services) == marked(studio) == rest
@@ -516,11 +483,9 @@ def test_a_project_that_never_streamed_asks_nothing(
 
 # -- the whole loop --------------------------------------------------------------------------------------------------
 @pytest.fixture
-def streaming(services: Services, studio: MemoryStudio) -> None:
+def streaming(services: Services, studio: MemoryStudio, known_project: None) -> None:
     """A project that a model serves, with stream mode on."""
-    give_model(services)
-    services.checkpoints(PROJECT).publish(1)
-    services.store.update_project(PROJECT, decided_model=1)
+    serve_model(services)
     studio.backends[0]["extra_params"] = {"stream_rate": RATE}
     studio.tabs = [{"id": 50, "data": queue_tab()}]
     reconcile(services, PROJECT, nothing)
@@ -565,7 +530,7 @@ def test_a_label_by_a_person_wins(services: Services, studio: MemoryStudio) -> N
     assert passed(services) == rest
 
     studio.items[first]["annotations"].clear()  # and is passed over again when it is gone
-    studio.items[first]["updated_at"] = studio._now()
+    studio.items[first]["updated_at"] = studio.now()
     reconcile(services, PROJECT, nothing)
     assert passed(services) == [first, *rest]
     assert len(marked(studio)) == len(set(marked(studio)))
@@ -583,12 +548,11 @@ def test_deleted_markers_return_tasks_to_the_ranking(services: Services, studio:
 
 
 @pytest.mark.usefixtures("streaming")
-def test_markers_are_never_pruned(services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markers_are_never_pruned(services: Services, studio: MemoryStudio, clock: Clock) -> None:
     arrive(studio, 10)
     reconcile(services, PROJECT, nothing)
-    before, start = marked(studio), time.time()
-    monkeypatch.setattr(time, "time", lambda: start + 100 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * 3600)
+    before = marked(studio)
+    clock.go_on(hours=100)
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {MARKER, "nextmask-1.2"}
     assert marked(studio) == before

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from wiring import PROJECT, SHAPE, XML, MemoryStudio, disc, give_model, make_services, nothing, region
+from memory_studio import MemoryStudio
+from wiring import PROJECT, SHAPE, XML, disc, kill_at_every_check, nothing, region, serve_model
 
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text, boxes_to_text
 from ml_backend.annotations.config_edits import with_query_control
@@ -24,18 +23,22 @@ from ml_backend.worker.reconcile import reconcile
 
 PARTS_XML = with_query_control(XML)
 PARTS = parse_label_config(PARTS_XML)
-URL = "http://127.0.0.1:9090"
 BOX, OTHER = Box(0, 0, 16, 16), Box(20, 8, 16, 16)
 VERSION = "nextmask-1.1"
+QUICK = {"input_size": 32, "iterations": 2, "batch_size": 4, "train_after": 1000, "queue_window": 6}
 CEREALS = {"strategy": "cereals", "strategy_options": {"window": 16, "stride": 8, "iterations": 2}, "query_images": 2}
 
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "known_project"),
+    pytest.mark.studio(xml=PARTS_XML, connected=True),
+    pytest.mark.settings(held_out_share=0.0, **QUICK, **CEREALS),
+]
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+
+@pytest.fixture
+def known_project(services: Services) -> None:
+    """A project whose configuration was read before."""
+    services.store.wake(PROJECT, label_config=PARTS_XML)
 
 
 def part(task_id: int, image: str = "a", *boxes: Box, **fields: Any) -> Task:
@@ -92,20 +95,6 @@ def test_one_follow_up_per_image() -> None:
 
 
 # -- making them -----------------------------------------------------------------------------------------------------
-@pytest.fixture
-def studio() -> MemoryStudio:
-    return MemoryStudio(xml=PARTS_XML, backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    quick = {"input_size": 32, "iterations": 2, "batch_size": 4, "train_after": 1000, "queue_window": 6}
-    found = make_services(tmp_path, studio, held_out_share=0.0, **quick, **CEREALS)
-    found.store.wake(PROJECT, label_config=PARTS_XML)
-    yield found
-    found.store.close()
-
-
 def known(services: Services, studio: MemoryStudio, count: int) -> dict[int, Query]:
     """Tasks that label a part each, with a ranking that asks for more of all of them."""
     tasks = []
@@ -197,13 +186,11 @@ def test_an_answer_that_does_not_fit_moves_nothing(
 
 # -- the whole way ---------------------------------------------------------------------------------------------------
 @pytest.fixture
-def served(services: Services, studio: MemoryStudio) -> Services:
+def served(services: Services, studio: MemoryStudio, known_project: None) -> Services:
     """Four images and a model: CEREALS asks for regions from the start."""
     for index in range(4):
         studio.add_task(index)
-    give_model(services)
-    services.checkpoints(PROJECT).publish(1)
-    services.store.update_project(PROJECT, decided_model=1)
+    serve_model(services)
     return services
 
 
@@ -273,21 +260,7 @@ def test_wherever_it_is_killed_every_image_gets_one_follow_up(served: Services, 
     reconcile(served, PROJECT, nothing)
     for number in studio.queue():
         answer(studio, number)
-    deaths = left = 0
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise LeaseLost("killed")
-
-    while True:
-        left = deaths + 1
-        try:
-            reconcile(served, PROJECT, check)
-            break
-        except LeaseLost:
-            deaths += 1
+    deaths = kill_at_every_check(lambda check: reconcile(served, PROJECT, check))
     assert deaths > 5
     images = [item["data"]["image"] for item in studio.items.values() if DATA_KEY in item["data"]]
     assert images

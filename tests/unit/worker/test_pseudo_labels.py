@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from memory_studio import MemoryStudio
 from wiring import (
     LABEL_MAP,
     PROJECT,
     SHAPE,
     XML,
-    MemoryStudio,
     disc,
-    found_share,
-    give_model,
     look_at,
-    make_services,
     nothing,
+    overlap_with_truth,
     png,
+    project_of,
     task_of,
 )
 
@@ -35,7 +34,6 @@ from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, rank_
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
-from ml_backend.store import Project
 from ml_backend.worker.pseudo_labels import PseudoLabels, eligible, proposal_text, proposed
 from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.reconcile import reconcile
@@ -44,40 +42,13 @@ from strategies import Batch, Budget
 
 OPTIONS = {"threshold": 1.0, "decay": 0}
 SETTINGS = {"strategy": "ceal", "strategy_options": OPTIONS}
-URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 4, "batch_size": 4, "train_after": 2, "queue_window": 2, "held_out_share": 0.0}
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
-    for index in range(8):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, **QUICK, **SETTINGS)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
-
-
-@pytest.fixture
-def model(services: Services) -> Version:
-    give_model(services)
-    services.store.update_project(PROJECT, decided_model=1)
-    return services.checkpoints(PROJECT).publish(1)
-
-
-def project(services: Services) -> Project:
-    found = services.store.project(PROJECT)
-    assert found is not None
-    return found
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "known_project"),
+    pytest.mark.studio(8, connected=True),
+    pytest.mark.settings(**QUICK, **SETTINGS),
+]
 
 
 def give_tasks(services: Services, *labelled: int, proposal: tuple[int, ...] = ()) -> None:
@@ -166,90 +137,96 @@ def make(
     return PseudoLabels(look_at(services, label_map=parse_label_config(xml), settings=settings, check=heartbeat))
 
 
-def test_the_version_predicts_at_the_original_size_and_the_files_go(services: Services, model: Version) -> None:
+def test_the_version_predicts_at_the_original_size_and_the_files_go(
+    services: Services, served_project: Version
+) -> None:
     give_tasks(services, proposal=(5, 6, 7, 8, 1))
-    with make(services, batch_size=2).items(model) as items:
+    with make(services, batch_size=2).items(served_project) as items:
         assert [item.id for item in items] == ["5", "6", "7", "8", "1"]
         assert all(item.pseudo and not item.held_out for item in items)
         found = [mask_from_png(item.mask.read_bytes()) for item in items]
         assert {mask.shape for mask in found} == {SHAPE}
-        assert found_share(found[0], 4) > 0.5  # it is the disc that is there
+        assert overlap_with_truth(found[0], 4) > 0.5  # it is the disc that is there
         (folder,) = left_over(services)
     assert not folder.exists()
 
 
-def test_an_image_that_cannot_be_had_is_left_out(services: Services, studio: MemoryStudio, model: Version) -> None:
+def test_an_image_that_cannot_be_had_is_left_out(
+    services: Services, studio: MemoryStudio, served_project: Version
+) -> None:
     give_tasks(services, proposal=(5, 6))
     del studio.files["/data/upload/4.png"]
-    with make(services).items(model) as items:
+    with make(services).items(served_project) as items:
         assert [item.id for item in items] == ["6"]
 
 
-def test_classes_are_translated_by_name(services: Services, model: Version) -> None:
+def test_classes_are_translated_by_name(services: Services, served_project: Version) -> None:
     give_tasks(services, proposal=(5,))
     turned = XML.replace(
         '<Label value="cell"/><Label value="nucleus"/>', '<Label value="nucleus"/><Label value="cell"/>'
     )
     assert turned != XML
-    with make(services, xml=turned).items(model) as items:
+    with make(services, xml=turned).items(served_project) as items:
         mask = mask_from_png(items[0].mask.read_bytes())
-    assert found_share((mask == 2).astype(np.uint8), 4) > 0.5
+    assert overlap_with_truth((mask == 2).astype(np.uint8), 4) > 0.5
 
 
-def test_a_version_that_lacks_a_class_does_not_teach_that_it_is_nowhere(services: Services, model: Version) -> None:
+def test_a_version_that_lacks_a_class_does_not_teach_that_it_is_nowhere(
+    services: Services, served_project: Version
+) -> None:
     give_tasks(services, proposal=(5,))
     more = XML.replace('<Label value="cell"/>', '<Label value="vessel"/><Label value="cell"/>')
-    with make(services, xml=more).items(model) as items:
+    with make(services, xml=more).items(served_project) as items:
         assert items == []
     fewer = XML.replace('<Label value="nucleus"/>', "")
-    with make(services, xml=fewer).items(model) as items:
+    with make(services, xml=fewer).items(served_project) as items:
         assert len(items) == 1
 
 
-def test_what_a_person_labels_meanwhile_is_left_out(services: Services, model: Version) -> None:
+def test_what_a_person_labels_meanwhile_is_left_out(services: Services, served_project: Version) -> None:
     give_tasks(services, proposal=(5, 6))
 
     def label() -> None:
         services.store.put_tasks([task_of(5, image="/data/upload/4.png", status="labelled")])
 
-    with make(services, heartbeat=label).items(model) as items:
+    with make(services, heartbeat=label).items(served_project) as items:
         assert [item.id for item in items] == ["6"]
 
 
-def test_without_a_version_or_a_proposal_there_are_none(services: Services, model: Version) -> None:
+def test_without_a_version_or_a_proposal_there_are_none(services: Services, served_project: Version) -> None:
     give_tasks(services, proposal=(5,))
     with make(services).items(None) as items:
         assert items == []
-    with make(services, strategy="entropy", strategy_options={}).items(model) as items:
+    with make(services, strategy="entropy", strategy_options={}).items(served_project) as items:
         assert items == []
 
 
-def test_a_damaged_version_leaves_the_training_without(services: Services, model: Version) -> None:
+def test_a_damaged_version_leaves_the_training_without(services: Services, served_project: Version) -> None:
     give_tasks(services, proposal=(5,))
-    model.weights.write_bytes(b"damaged")
-    with make(services).items(model) as items:
+    served_project.weights.write_bytes(b"damaged")
+    with make(services).items(served_project) as items:
         assert items == []
 
 
-def test_whatever_ends_the_training_the_files_go(services: Services, model: Version) -> None:
+def test_whatever_ends_the_training_the_files_go(services: Services, served_project: Version) -> None:
     give_tasks(services, proposal=(5,))
 
     def lost() -> None:
         raise LeaseLost("gone")
 
-    with pytest.raises(LeaseLost), make(services, heartbeat=lost).items(model):
+    with pytest.raises(LeaseLost), make(services, heartbeat=lost).items(served_project):
         pass
-    with pytest.raises(TrainingError), make(services).items(model):
+    with pytest.raises(TrainingError), make(services).items(served_project):
         raise TrainingError("failed")
     assert left_over(services) == []
 
 
-def test_what_a_killed_training_left_is_removed_by_the_next(services: Services, model: Version) -> None:
+def test_what_a_killed_training_left_is_removed_by_the_next(services: Services, served_project: Version) -> None:
     give_tasks(services)
     folder = services.project_folder(PROJECT) / "pseudo-labels-abc"
     folder.mkdir()
     (folder / "5.png").write_bytes(b"x")
-    with make(services).items(model):
+    with make(services).items(served_project):
         assert left_over(services) == []
 
 
@@ -364,7 +341,7 @@ def test_a_ranking_proposes_and_the_next_training_uses(
 ) -> None:
     studio.label(1)
     reconcile(services, PROJECT, nothing)
-    kept = proposed(services.settings, project(services).pseudo_labels)
+    kept = proposed(services.settings, project_of(services).pseudo_labels)
     queue = studio.queue()
     assert len(queue) == 2
     assert kept
@@ -382,7 +359,7 @@ def test_a_ranking_proposes_and_the_next_training_uses(
         studio.label(task)
     reconcile(services, PROJECT, nothing)
     assert not any(item.pseudo for item in jobs[-1].items)
-    assert project(services).pseudo_labels == ""
+    assert project_of(services).pseudo_labels == ""
 
 
 # -- the melanoma paper's preset -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The published window against a host in memory: complete, never twice, refilled in time, pruned in time."""
+"""PriorityQueue, for a Label Studio in memory: its window is whole, never twice, refilled and pruned in time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wiring import PROJECT, MemoryStudio, nothing, region, task_of
+from memory_studio import MemoryStudio
+from wiring import PROJECT, Clock, nothing, region, task_of
 
 from ml_backend.errors import LabelStudioError, LabelStudioNotFound, LeaseLost
 from ml_backend.label_studio.predictions import score_of
@@ -21,13 +22,7 @@ from ml_backend.worker.publish import PriorityQueue, Published
 VERSION = "nextmask-1.1"
 REGION = region(np.ones((4, 4), np.uint8))
 
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio()
-    for index in range(12):
-        studio.add_task(index)
-    return studio
+pytestmark = pytest.mark.studio(12)
 
 
 @pytest.fixture
@@ -280,43 +275,37 @@ def test_old_versions_are_pruned_only_when_no_editor_can_show_them(
     store: Store,
     publish: Publish,
     prune: Callable[[], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
-    start = now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
-    monkeypatch.setattr(Store, "steady_time", lambda _: now)
     publish()
     publish("nextmask-2.2")
-    now = start + 25.9 * HOURS
+    clock.go_on(hours=25.9)
     publish("nextmask-3.3")
     assert prune() == []
-    now = start + 26.1 * HOURS
+    clock.go_on(hours=0.2)
     assert prune() == [VERSION]
     assert set(studio.model_versions(PROJECT)) == {"nextmask-2.2", "nextmask-3.3"}
     assert store.published_mask(PROJECT, VERSION, 12) is None
     assert store.published_mask(PROJECT, "nextmask-2.2", 12) is not None
-    now = start + 1000 * HOURS
+    clock.go_on(hours=1000)
     assert prune() == ["nextmask-2.2"]
     assert prune() == []  # never the one that is served
     assert studio.fields["model_version"] == "nextmask-3.3"
 
 
 def test_a_version_that_came_back_is_not_pruned(
-    studio: MemoryStudio, publish: Publish, prune: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    studio: MemoryStudio, publish: Publish, prune: Callable[[], list[str]], clock: Clock
 ) -> None:
-    start = time.time()
     publish()
     publish("nextmask-2.2")
     publish()
-    monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * HOURS)
+    clock.go_on(hours=100)
     assert prune() == ["nextmask-2.2"]
 
 
 def test_a_second_prediction_of_a_version_is_renamed_and_goes_with_its_version(
-    studio: MemoryStudio, publish: Publish, prune: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    studio: MemoryStudio, publish: Publish, prune: Callable[[], list[str]], clock: Clock
 ) -> None:
-    start = time.time()
     publish()
     first = [row["id"] for row in studio.predictions]
     late = [dict(row) for row in studio.imports[0][:2]]  # an import that nobody waited for any more
@@ -325,8 +314,7 @@ def test_a_second_prediction_of_a_version_is_renamed_and_goes_with_its_version(
     assert [row["id"] for row in studio.predictions if row["model_version"] == VERSION] == first
     assert studio.model_versions(PROJECT) == {VERSION: 5, f"{VERSION}-duplicate": 2}
     publish("nextmask-2.2")
-    monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * HOURS)
+    clock.go_on(hours=100)
     assert prune() == [VERSION]
     assert studio.model_versions(PROJECT) == {"nextmask-2.2": 5}
 
@@ -336,17 +324,16 @@ def test_pruning_what_is_gone_already_is_no_error(
     store: Store,
     publish: Publish,
     prune: Callable[[], list[str]],
+    clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = time.time()
     publish()
     publish("nextmask-2.2")
 
     def gone(*_: Any) -> int:
         raise LabelStudioNotFound("no such version", status=404)
 
-    monkeypatch.setattr(time, "time", lambda: start + 100 * HOURS)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 100 * HOURS)
+    clock.go_on(hours=100)
     monkeypatch.setattr(studio, "delete_model_version", gone)
     assert prune() == [VERSION]
     assert store.versions(PROJECT) == ["nextmask-2.2"]

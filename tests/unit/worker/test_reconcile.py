@@ -1,4 +1,4 @@
-"""reconcile as a whole, against a host in memory: real masks, real training process, real ranking."""
+"""reconcile as a whole, for a Label Studio in memory: real masks, real training process, real ranking."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, png, region
+from memory_studio import MemoryStudio
+from wiring import PROJECT, URL, XML, Clock, disc, kill_at_every_check, nothing, png, project_of, region
 
 from ml_backend.errors import (
     CheckpointError,
@@ -28,53 +28,24 @@ from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.settings import is_news
-from ml_backend.store import Project, Store
 from ml_backend.worker import top_up
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.sync import RETRY_IMAGES_SECONDS
 
-URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "iterations": 6, "batch_size": 4, "train_after": 4, "queue_window": 4}
 NO_TRAINING = {"train_after": 99}
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
-    for index in range(8):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, **QUICK)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
-
-
-@pytest.fixture
-def with_model(services: Services) -> None:
-    """The project is served by a model that was trained elsewhere."""
-    give_model(services)
-    services.checkpoints(PROJECT).publish(1)
-    services.store.update_project(PROJECT, decided_model=1)
-
-
-def project(services: Services) -> Project:
-    found = services.store.project(PROJECT)
-    assert found is not None
-    return found
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "known_project"),
+    pytest.mark.studio(8, connected=True),
+    pytest.mark.settings(**QUICK),
+]
 
 
 def state(services: Services, studio: MemoryStudio) -> Any:
     """All that annotators see, and what the store knows of it."""
     rows = sorted((row["task"], row["model_version"], row["score"], str(row["result"])) for row in studio.predictions)
-    return rows, studio.fields["model_version"], project(services).published_version, project(services).state
+    return rows, studio.fields["model_version"], project_of(services).published_version, project_of(services).state
 
 
 # -- the main job ----------------------------------------------------------------------------------------------------
@@ -92,11 +63,11 @@ def test_from_no_label_to_a_trained_queue(services: Services, studio: MemoryStud
     for task in studio.queue():
         studio.label(task)
     reconcile(services, PROJECT, nothing)
-    assert studio.fields["model_version"] == "nextmask-1.2" == project(services).published_version
+    assert studio.fields["model_version"] == "nextmask-1.2" == project_of(services).published_version
     assert len(studio.queue()) == 4
     (version,) = services.checkpoints(PROJECT).versions()
     assert len(version.record.labels) == 4
-    assert (project(services).state, project(services).stage, project(services).error) == ("waiting", "", "")
+    assert (project_of(services).state, project_of(services).stage, project_of(services).error) == ("waiting", "", "")
 
     before = state(services, studio), len(studio.imports), told(services)
     reconcile(services, PROJECT, nothing)
@@ -110,7 +81,7 @@ def test_from_no_label_to_a_trained_queue(services: Services, studio: MemoryStud
     assert ("queue_filled", "4 tasks were added to the queue of nextmask-1.2, which now holds 4.") in told(services)
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_the_queue_has_masks_and_the_order_of_the_ranking(services: Services, studio: MemoryStudio) -> None:
     reconcile(services, PROJECT, nothing)
     assert studio.fields["model_version"] == "nextmask-1.1"
@@ -121,27 +92,12 @@ def test_the_queue_has_masks_and_the_order_of_the_ranking(services: Services, st
         assert services.store.published_mask(PROJECT, "nextmask-1.1", task)
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_wherever_it_is_killed_the_next_one_finishes(services: Services, studio: MemoryStudio) -> None:
-    """Die at the first check, the next time at the second, … until one comes through."""
-    left = deaths = 0
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise LeaseLost("killed")
-
-    while True:
-        left = deaths + 1
-        try:
-            reconcile(services, PROJECT, check)
-            break
-        except LeaseLost:
-            deaths += 1
+    deaths = kill_at_every_check(lambda check: reconcile(services, PROJECT, check))
     assert deaths > 10
     version = studio.fields["model_version"]
-    assert version == project(services).published_version
+    assert version == project_of(services).published_version
     assert [row["model_version"] for row in studio.predictions] == [version] * 4
     assert len({row["task"] for row in studio.predictions}) == 4
     assert studio.queue() == [task.task_id for task, _ in services.store.ranked(PROJECT)][:4]
@@ -155,16 +111,16 @@ def test_a_project_nobody_knows_is_left_alone(services: Services, studio: Memory
 def test_nothing_to_label_is_a_state_of_its_own(services: Services, studio: MemoryStudio) -> None:
     studio.items.clear()
     reconcile(services, PROJECT, nothing)
-    assert (project(services).state, project(services).published_version, studio.imports) == ("waiting", "", [])
+    assert (project_of(services).state, project_of(services).published_version, studio.imports) == ("waiting", "", [])
 
 
 # -- what leads to a new ranking -------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_new_tasks_another_strategy_and_another_config_rank_anew(services: Services, studio: MemoryStudio) -> None:
     def version() -> str:
         reconcile(services, PROJECT, nothing)
-        assert studio.fields["model_version"] == project(services).published_version
-        return project(services).published_version
+        assert studio.fields["model_version"] == project_of(services).published_version
+        return project_of(services).published_version
 
     assert version() == "nextmask-1.1"
     assert version() == "nextmask-1.1"
@@ -172,14 +128,14 @@ def test_new_tasks_another_strategy_and_another_config_rank_anew(services: Servi
     assert version() == "nextmask-1.2"
     studio.backends[0]["extra_params"] = {"strategy": "margin"}
     assert version() == "nextmask-1.3"
-    assert project(services).extra_params == '{"strategy": "margin"}'
+    assert project_of(services).extra_params == '{"strategy": "margin"}'
     studio.backends[0]["extra_params"] = '{"strategy": "margin", "minimum_area": 40}'
     assert version() == "nextmask-1.4"  # other masks
     studio.xml = XML.replace('<Label value="nucleus"/>', '<Label value="nucleus"/><Label value="vessel"/>')
     assert version() == "nextmask-1.5"
     studio.fields["title"] = "Renamed"
     assert version() == "nextmask-1.5"
-    assert project(services).title == "Renamed"
+    assert project_of(services).title == "Renamed"
 
 
 def test_other_models_of_the_project_and_doubles_of_ours(services: Services, studio: MemoryStudio) -> None:
@@ -189,18 +145,18 @@ def test_other_models_of_the_project_and_doubles_of_ours(services: Services, stu
     other = {"id": 2, "url": "http://10.0.0.9:1", "title": "theirs", "extra_params": {"theirs": deep}}
     studio.backends = [other | {"id": 0}, *studio.backends, other | {"extra_params": {"theirs": 1}}]
     reconcile(services, PROJECT, nothing)
-    assert (project(services).extra_params, project(services).error) == ("", "")
-    assert not is_news(services.store, project(services), '{"theirs": 1}')
-    assert is_news(services.store, project(services), '{"theirs": 2}')
+    assert (project_of(services).extra_params, project_of(services).error) == ("", "")
+    assert not is_news(services.store, project_of(services), '{"theirs": 1}')
+    assert is_news(services.store, project_of(services), '{"theirs": 2}')
     assert "registered_twice" not in [event.kind for event in services.store.events(PROJECT)]
     studio.backends = [*studio.backends[1:2], {"id": 3, "url": f"{URL}/", "title": "", "extra_params": {"seed": 3}}]
     reconcile(services, PROJECT, nothing)
     reconcile(services, PROJECT, nothing)
-    assert (project(services).extra_params, project(services).error) == ("", "")
+    assert (project_of(services).extra_params, project_of(services).error) == ("", "")
     assert [event.kind for event in services.store.events(PROJECT)].count("registered_twice") == 1
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_numbers_that_the_host_has_seen_are_never_used_again(services: Services, studio: MemoryStudio) -> None:
     # The state here was lost; predictions of its time are still in Label Studio.
     studio.predictions = [
@@ -211,7 +167,7 @@ def test_numbers_that_the_host_has_seen_are_never_used_again(services: Services,
     assert studio.fields["model_version"] == "nextmask-1.18"
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_consumed_and_skipped_tasks_leave_and_the_queue_is_refilled(services: Services, studio: MemoryStudio) -> None:
     studio.backends[0]["extra_params"] = {"train_after": 99}
     reconcile(services, PROJECT, nothing)
@@ -227,7 +183,7 @@ def test_consumed_and_skipped_tasks_leave_and_the_queue_is_refilled(services: Se
     assert len({row["task"] for row in studio.predictions}) == len(studio.predictions)
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_a_pointer_that_somebody_moved_is_put_back(services: Services, studio: MemoryStudio) -> None:
     reconcile(services, PROJECT, nothing)
     studio.fields["model_version"] = ""
@@ -235,22 +191,21 @@ def test_a_pointer_that_somebody_moved_is_put_back(services: Services, studio: M
     assert studio.fields["model_version"] == "nextmask-1.1"
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
-    services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
+    services: Services, studio: MemoryStudio, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconcile(services, PROJECT, nothing)
     studio.add_task(20)
     reconcile(services, PROJECT, nothing)
-    start, delete = time.time(), studio.delete_model_version
+    delete = studio.delete_model_version
 
     def delete_and_reset(project_id: int, version: str) -> int:
         studio.fields["model_version"] = None
         return delete(project_id, version)
 
     monkeypatch.setattr(studio, "delete_model_version", delete_and_reset)
-    monkeypatch.setattr(time, "time", lambda: start + 27 * 3600)
-    monkeypatch.setattr(Store, "steady_time", lambda _: start + 27 * 3600)
+    clock.go_on(hours=27)
     reconcile(services, PROJECT, nothing)
     assert set(studio.model_versions(PROJECT)) == {"nextmask-1.2"}
     assert studio.fields["model_version"] == "nextmask-1.2"
@@ -258,7 +213,7 @@ def test_old_versions_are_pruned_and_the_pointer_looked_at_again(
     assert ("pruned", text) in told(services)
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryStudio) -> None:
     checkpoints = services.checkpoints(PROJECT)
     first = checkpoints.get(1)
@@ -272,7 +227,7 @@ def test_a_rollback_is_followed_by_the_queue(services: Services, studio: MemoryS
     assert ("rolled_back", "Version 1 serves again, as requested.") in told(services)
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_old_model_versions_are_removed_and_what_serves_stays(services: Services, studio: MemoryStudio) -> None:
     checkpoints = services.checkpoints(PROJECT)
     first = checkpoints.get(1)
@@ -282,13 +237,13 @@ def test_old_model_versions_are_removed_and_what_serves_stays(services: Services
     few = dataclasses.replace(services, settings=services.settings.model_copy(update={"keep_versions": 1}))
     reconcile(few, PROJECT, nothing)
     assert [version.number for version in checkpoints.versions()] == [1, 4]
-    assert project(services).published_version == "nextmask-1.1"
+    assert project_of(services).published_version == "nextmask-1.1"
     (text,) = (text for kind, text in told(services) if kind == "version_deleted")
     assert "(NEXTMASK_KEEP_VERSIONS): 2, 3." in text
 
 
 # -- images that fail ------------------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_a_broken_image_is_noted_and_comes_back_when_it_is_mended(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +262,7 @@ def test_a_broken_image_is_noted_and_comes_back_when_it_is_mended(
     studio.files[reference] = content
     services.store.set_value(f"images_retried_{PROJECT}", str(time.time()))
     reconcile(services, PROJECT, nothing)
-    assert project(services).published_version == "nextmask-1.1"  # not asked again at once
+    assert project_of(services).published_version == "nextmask-1.1"  # not asked again at once
     services.store.set_value(f"images_retried_{PROJECT}", str(time.time() - RETRY_IMAGES_SECONDS - 1))
     reconcile(services, PROJECT, nothing)
     assert 3 in [task.task_id for task, _ in services.store.ranked(PROJECT)]
@@ -335,7 +290,7 @@ def test_masks_of_replaced_annotations_are_removed(services: Services, studio: M
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_a_training_that_fails_leaves_annotators_their_queue(services: Services, studio: MemoryStudio) -> None:
     studio.backends[0]["extra_params"] = json.dumps({"encoder": "no-such-encoder"})
     for task in (1, 2, 3, 4):
@@ -345,8 +300,8 @@ def test_a_training_that_fails_leaves_annotators_their_queue(services: Services,
     assert studio.fields["model_version"] == "nextmask-1.1"
     assert sorted(studio.queue()) == [5, 6, 7, 8]
     reconcile(services, PROJECT, nothing)  # in the pause after it
-    assert project(services).state == "failed"
-    assert "no-such-encoder" in project(services).error
+    assert project_of(services).state == "failed"
+    assert "no-such-encoder" in project_of(services).error
 
 
 def test_settings_that_are_invalid_are_an_error_and_kept_for_the_status(
@@ -355,7 +310,7 @@ def test_settings_that_are_invalid_are_an_error_and_kept_for_the_status(
     studio.backends[0]["extra_params"] = {"train_aftr": 3}
     with pytest.raises(ConfigurationError, match="train_aftr"):
         reconcile(services, PROJECT, nothing)
-    assert project(services).extra_params == '{"train_aftr": 3}'
+    assert project_of(services).extra_params == '{"train_aftr": 3}'
     studio.backends[0]["url"] = "http://other.example:1"  # somebody else's backend: its settings are not ours
     services.store.update_project(PROJECT, extra_params="")
     reconcile(services, PROJECT, nothing)
@@ -371,7 +326,7 @@ def test_a_config_without_masks_is_said_and_healed_by_the_next_look(services: Se
 
 
 # -- while a training runs -------------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_annotators_are_supplied_while_a_training_runs(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -402,7 +357,7 @@ def test_annotators_are_supplied_while_a_training_runs(
     assert "top-up during training failed: away" in caplog.text
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 def test_a_lease_lost_during_the_training_ends_it(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,7 +380,7 @@ def test_a_lease_lost_during_the_training_ends_it(
         reconcile(services, PROJECT, check)
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 @pytest.mark.parametrize("step", ["train", "decide", "rank"])
 @pytest.mark.parametrize("error", [CheckpointError("damaged"), MaskError("no mask"), ValueError("a secret of ours")])
 def test_a_step_that_fails_leaves_annotators_their_queue(
@@ -447,7 +402,7 @@ def test_a_step_that_fails_leaves_annotators_their_queue(
     assert len(studio.queue()) == 4  # it was filled up all the same
 
 
-@pytest.mark.usefixtures("with_model")
+@pytest.mark.usefixtures("served_project")
 @pytest.mark.parametrize("step", ["train", "decide", "rank"])
 @pytest.mark.parametrize("error", [LeaseLost("gone"), LabelStudioUnavailable("away")])
 def test_without_lease_or_host_nothing_else_is_done(

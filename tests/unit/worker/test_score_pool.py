@@ -1,27 +1,15 @@
-"""The scorer with a real small model: every method, samples, broken images, first batches, and labelled parts."""
+"""PoolScorer with a real small model: every method, samples, broken images, first batches, and labelled parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from wiring import (
-    LABEL_MAP,
-    PROJECT,
-    SHAPE,
-    XML,
-    MemoryStudio,
-    data_uri,
-    disc,
-    give_model,
-    look_at,
-    make_services,
-    task_of,
-)
+from wiring import BROKEN, LABEL_MAP, PROJECT, SHAPE, XML, data_uri, disc, look_at, put_task, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_to_text, covered_pixels
@@ -34,7 +22,6 @@ from ml_backend.store import Task
 from ml_backend.worker.score_pool import PoolScorer
 from strategies import available
 
-BROKEN = "/data/upload/broken.png"
 MISSING = "/data/upload/missing.png"
 QUERIED = parse_label_config(with_query_control(XML))
 WINDOWS = {"window": 16, "stride": 8, "iterations": 3, "cost_width": 4}
@@ -44,37 +31,11 @@ QUICK: dict[str, dict[str, Any]] = {
     "suggestive_annotation": {"candidates": 4, "picks": 2},
 }
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(files={BROKEN: b"\x89PNG\r\n\x1a\n these are no pixels"})
-    for index in range(1, 9):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, batch_size=3)
-    give_model(found)
-    yield found
-    found.store.close()
-
-
-@pytest.fixture
-def model(services: Services) -> Version:
-    return services.checkpoints(PROJECT).get(1)
-
-
-@pytest.fixture
-def tasks(services: Services, studio: MemoryStudio) -> list[Task]:
-    """Eight discs; put into the store."""
-    found = [task_of(one, image=studio.items[one]["data"]["image"]) for one in sorted(studio.items)]
-    services.store.put_tasks(found)
-    return found
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.studio(range(1, 9)),
+    pytest.mark.settings(batch_size=3),
+]
 
 
 MakeScorer = Callable[..., PoolScorer]
@@ -89,12 +50,6 @@ def make_scorer(services: Services, model: Version) -> MakeScorer:
         return PoolScorer(look, version)
 
     return make
-
-
-def spoilt(services: Services, task_id: int, image: str) -> Task:
-    task = task_of(task_id, image=image)
-    services.store.put_tasks([task])
-    return task
 
 
 def in_order(priorities: Any) -> list[int]:
@@ -191,7 +146,7 @@ def test_the_pool_is_scored_whole_when_it_is_small(make_scorer: MakeScorer, task
 def test_images_that_cannot_be_had_are_noted_and_left_out(
     make_scorer: MakeScorer, tasks: list[Task], services: Services
 ) -> None:
-    pool = [*tasks, spoilt(services, 21, BROKEN), spoilt(services, 22, MISSING)]
+    pool = [*tasks, put_task(services, 21, image=BROKEN), put_task(services, 22, image=MISSING)]
     ranking = make_scorer().rank(pool, round_number=1)
     assert ranking.priorities.keys() == {task.task_id for task in tasks}
     errors = {task.task_id: task.error for task in services.store.tasks(PROJECT) if task.error}
@@ -234,7 +189,7 @@ def test_time_limits_the_scoring_of_a_large_pool(
     assert len(ranking.priorities) == 24
 
 
-def test_a_large_pool_is_gone_through_once(make_scorer: MakeScorer, tasks: list[Task]) -> None:
+def test_a_large_pool_is_gone_through_once(make_scorer: MakeScorer, model: Version, tasks: list[Task]) -> None:
     joined = 0
 
     class Failed(set[int]):
@@ -243,7 +198,7 @@ def test_a_large_pool_is_gone_through_once(make_scorer: MakeScorer, tasks: list[
             joined += 1
             return set(other) | set(self)
 
-    for version in (None, make_scorer()._model):
+    for version in (None, model):
         scorer = make_scorer(version=version)
         scorer._failed = Failed()
         assert len(scorer.rank(tasks, round_number=0).priorities) == 8
@@ -287,7 +242,7 @@ def test_without_an_encoder_that_saw_images_the_order_is_left_to_chance(
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_pool_of_one_or_none(count: int, make_scorer: MakeScorer, tasks: list[Task]) -> None:
-    for version in (None, make_scorer()._model):
+def test_a_pool_of_one_or_none(count: int, make_scorer: MakeScorer, model: Version, tasks: list[Task]) -> None:
+    for version in (None, model):
         ranking = make_scorer(version=version).rank(tasks[:count], round_number=0)
         assert len(ranking.priorities) == count

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from wiring import PROJECT, XML, MemoryStudio, disc, give_model, make_services, nothing, region
+from memory_studio import MemoryStudio
+from wiring import PROJECT, XML, disc, nothing, project_of, region
 
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
@@ -19,33 +20,19 @@ from ml_backend.learning.training import process as training_process
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
-from ml_backend.store import Project, Task
+from ml_backend.store import Task
 from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.train import changed_labels
 
-URL = "http://127.0.0.1:9090"
 QUICK = {"input_size": 32, "train_after": 3, "queue_window": 2, "held_out_share": 0.0}
 MORE = XML.replace('<Label value="nucleus"/>', '<Label value="vessel"/>')
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio(backends=[{"id": 1, "url": URL, "title": "nextmask", "extra_params": {}}])
-    for index in range(8):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, **QUICK)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "known_project"),
+    pytest.mark.studio(8, connected=True),
+    pytest.mark.settings(**QUICK),
+]
 
 
 class Trainings:
@@ -82,14 +69,6 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     return found
 
 
-@pytest.fixture
-def served(services: Services) -> None:
-    """A project with a model, whose labels are not those of its tasks."""
-    give_model(services)
-    services.checkpoints(PROJECT).publish(1)
-    services.store.update_project(PROJECT, decided_model=1)
-
-
 def look(services: Services) -> NextmaskError | None:
     """One reconcile as the worker does it."""
     try:
@@ -98,12 +77,6 @@ def look(services: Services) -> NextmaskError | None:
         services.store.update_project(PROJECT, state="failed", error=str(error))
         return error
     return None
-
-
-def project(services: Services) -> Project:
-    found = services.store.project(PROJECT)
-    assert found is not None
-    return found
 
 
 def enter(studio: MemoryStudio, **params: Any) -> None:
@@ -121,7 +94,7 @@ def test_the_notice_says_what_a_changed_configuration_drops(services: Services, 
     label_with(studio, 1, "cell", "nucleus")
     label_with(studio, 2, "nucleus", "nucleus")
     assert look(services) is None
-    assert (project(services).notice, project_status(services.settings, services.store, PROJECT).notice) == ("", "")
+    assert (project_of(services).notice, project_status(services.settings, services.store, PROJECT).notice) == ("", "")
     studio.xml = MORE
     assert look(services) is None
     expected = (
@@ -131,34 +104,36 @@ def test_the_notice_says_what_a_changed_configuration_drops(services: Services, 
     assert project_status(services.settings, services.store, PROJECT).notice == expected
     assert project_status(services.settings, services.store, PROJECT).as_json()["notice"] == expected
     assert look(services) is None
-    assert project(services).notice == expected  # until the next change
+    assert project_of(services).notice == expected  # until the next change
     studio.xml = XML
     look(services)
-    assert project(services).notice == "The labelling configuration changed: 'vessel' was removed, 'nucleus' was added."
+    assert (
+        project_of(services).notice == "The labelling configuration changed: 'vessel' was removed, 'nucleus' was added."
+    )
     assert {task.status for task in services.store.tasks(PROJECT) if task.task_id < 3} == {"labelled"}  # all back
 
 
-@pytest.mark.usefixtures("served", "trainings")
+@pytest.mark.usefixtures("served_project", "trainings")
 def test_the_notice_says_what_the_network_keeps(services: Services, studio: MemoryStudio) -> None:
     label_with(studio, 1, "cell")
     look(services)
     studio.xml = MORE
     look(services)
-    assert project(services).notice.endswith("; the network keeps what it learned of the other 2 classes.")
+    assert project_of(services).notice.endswith("; the network keeps what it learned of the other 2 classes.")
 
 
 def test_a_change_without_labels_or_without_meaning_is_no_news(services: Services, studio: MemoryStudio) -> None:
     look(services)
     studio.xml = MORE
     look(services)
-    assert project(services).notice == ""
+    assert project_of(services).notice == ""
     label_with(studio, 1, "cell")
     look(services)
     studio.xml = MORE.replace("<View>", '<View style="padding: 2px">')
     look(services)
     enter(studio, unpainted="ignore")  # a setting, which reads the labels anew, and no change of the configuration
     look(services)
-    assert project(services).notice == ""
+    assert project_of(services).notice == ""
 
 
 # -- settings that cannot be used ------------------------------------------------------------------------------------
@@ -171,7 +146,7 @@ BAD_SETTINGS = [
 ]
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("served_project")
 @pytest.mark.parametrize(("bad", "message"), BAD_SETTINGS)
 def test_a_bad_setting_is_shown_and_the_queue_goes_on(
     services: Services, studio: MemoryStudio, bad: dict[str, Any], message: str
@@ -200,7 +175,7 @@ def test_a_bad_setting_is_shown_and_the_queue_goes_on(
     assert project_status(services.settings, services.store, PROJECT).errors == {}
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("served_project")
 def test_the_last_good_settings_stand_in_for_bad_ones(services: Services, studio: MemoryStudio) -> None:
     enter(studio, train_after=99, queue_window=3)
     look(services)
@@ -219,7 +194,7 @@ def test_a_project_that_never_had_good_settings_waits_for_them(services: Service
     assert len(studio.queue()) == 2
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("served_project")
 def test_another_network_is_trained_while_the_queue_of_the_old_one_stays(
     services: Services, studio: MemoryStudio, trainings: Trainings
 ) -> None:
@@ -317,11 +292,11 @@ def test_held_out_labels_alone_are_not_enough_and_no_failure(
         studio.label(task)
     services.store.wake(PROJECT, train=True)
     assert look(services) is None
-    assert (trainings.jobs, project(services).state) == ([], "waiting")
-    assert project(services).train_requested_at is not None  # the wish waits for a label that trains
+    assert (trainings.jobs, project_of(services).state) == ([], "waiting")
+    assert project_of(services).train_requested_at is not None  # the wish waits for a label that trains
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("served_project")
 def test_labels_without_an_image_do_not_make_every_new_label_train(
     services: Services, studio: MemoryStudio, trainings: Trainings
 ) -> None:
@@ -342,7 +317,7 @@ def test_labels_without_an_image_do_not_make_every_new_label_train(
 
 
 # -- nothing left to label -------------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("served_project")
 def test_the_last_training_serves_though_nothing_is_left_to_label(
     services: Services, studio: MemoryStudio, trainings: Trainings
 ) -> None:
@@ -354,7 +329,7 @@ def test_the_last_training_serves_though_nothing_is_left_to_label(
     enter(studio, train_after=1)
     assert look(services) is None
     assert len(trainings.jobs) == 1
-    assert studio.fields["model_version"] == "nextmask-2.2" == project(services).published_version
+    assert studio.fields["model_version"] == "nextmask-2.2" == project_of(services).published_version
     status = project_status(services.settings, services.store, PROJECT)
     assert (status.version, status.trained_labels, status.pool, status.queue) == ("nextmask-2.2", 8, 0, 0)
     (prediction,) = NextmaskModel(str(PROJECT), services=services).predict([{"id": 1, **studio.items[1]}])

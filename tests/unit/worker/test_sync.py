@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, MemoryStudio, disc, look_at, make_services, nothing, region
+from memory_studio import MemoryStudio
+from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, look_at, nothing, region
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
@@ -22,17 +23,7 @@ from ml_backend.worker.tidy_up import remove_unused_masks
 
 UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
 
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    return MemoryStudio()
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, held_out_share=0.3)
-    yield found
-    found.store.close()
+pytestmark = pytest.mark.settings(held_out_share=0.3)
 
 
 MakeSync = Callable[..., Sync]
@@ -68,7 +59,7 @@ def make_sync(tmp_path: Path, services: Services) -> MakeSync:
 
 @pytest.fixture
 def sync(services: Services, make_sync: MakeSync) -> Callable[..., Synced]:
-    """Sync the project as the reconciler does."""
+    """Sync the project as a look at it does."""
 
     def run(**settings: Any) -> Synced:
         if services.store.project(PROJECT) is None:

@@ -1,13 +1,13 @@
-"""The trainer: when a training is wanted, what it is given, and which version serves afterwards.
+"""train_if_wanted: when a training is wanted, what it is given, and which version serves afterwards.
 
-The training process is replaced by one that writes a version at once: it is tested itself in test_training_process,
-and together with all this in test_reconciler.
+The training process is replaced by one that writes a version at once: it is tested by itself in
+tests/unit/learning/test_process.py, and together with all this in test_reconcile.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,126 +15,33 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from wiring import LABEL_MAP, PROJECT, XML, MemoryStudio, look_at, make_services, nothing, task_of
+from memory_studio import MemoryStudio
+from trainings import Run, Trainings, label
+from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_of
 
-from ml_backend.annotations.label_map import LabelMap, parse_label_config
+from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
-from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
-from ml_backend.learning.training import Job, Progress
-from ml_backend.learning.training import process as training_process
+from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.projects.services import Services
-from ml_backend.store import Project, Task
-from ml_backend.worker.committee import ensure_committee
+from ml_backend.store import Task
 from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
 
 TRAIN_AFTER = 4
 
-
-@pytest.fixture
-def studio() -> MemoryStudio:
-    studio = MemoryStudio()
-    for index in range(12):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, train_after=TRAIN_AFTER)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
-
-
-class Trainings:
-    """Stands in for the training process: keeps the jobs, and writes a version or fails as told."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.accepted = True
-        self.fails = ""
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    def run(self, job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
-        heartbeat()
-        progress(Progress("training", 1, 2))
-        self.jobs.append(job)
-        self.meanwhile()
-        if self.fails:
-            raise TrainingError(self.fails)
-        if job.committee_of is not None:
-            state = {"weight": torch.zeros(1)}
-            Checkpoints(job.folder).committees.put(job.committee_of, [state] * job.members, {})
-            return job.committee_of
-        names = ["architecture", "encoder", "input_size"]
-        names += ["network_options"] if job.network_options else []  # the oldest versions have no such key
-        record = VersionRecord(
-            classes=job.classes,
-            label_map_digest=job.label_map_digest,
-            data_digest=job.data_digest,
-            parent=job.parent,
-            labels={item.id: item.digest for item in job.items},
-            settings={name: getattr(job, name) for name in names},
-            accepted=self.accepted,
-        )
-        return Checkpoints(job.folder).create(record, {"weight": torch.zeros(1)}).number
-
-
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    found = Trainings()
-    monkeypatch.setattr(training_process, "run", found.run)
-    return found
-
-
-Run = Callable[..., bool]
-
-
-@pytest.fixture
-def run(services: Services, trainings: Trainings) -> Run:
-    """Run the trainer as the reconciler does; keyword arguments are the project's settings."""
-
-    def go(label_map: LabelMap = LABEL_MAP, *, check: Any = nothing, stages: Any = None, **settings: Any) -> bool:
-        look = look_at(services, label_map=label_map, settings=settings, check=check, stages=stages)
-        return train_if_wanted(look)
-
-    return go
-
-
-def label(services: Services, task_ids: Sequence[int], digest: str = "first") -> None:
-    services.store.put_tasks(
-        task_of(
-            one,
-            image=f"/data/upload/{one - 1}.png",
-            status="labelled",
-            label_digest=digest,
-            mask_file=f"/masks/{one}.png",
-            held_out=one % 4 == 0,
-        )
-        for one in task_ids
-    )
+pytestmark = [
+    pytest.mark.usefixtures("known_project"),
+    pytest.mark.studio(12),
+    pytest.mark.settings(train_after=TRAIN_AFTER),
+]
 
 
 def unlabel(services: Services, task_ids: Sequence[int]) -> None:
     services.store.put_tasks(task_of(one, image=f"/data/upload/{one - 1}.png") for one in task_ids)
 
 
-def project(services: Services) -> Project:
-    found = services.store.project(PROJECT)
-    assert found is not None
-    return found
-
-
 def serving(services: Services) -> int | None:
     current = services.checkpoints(PROJECT).current()
     return current.number if current else None
-
-
-@pytest.fixture
-def trained(services: Services, run: Run) -> None:
-    """Version 1 was trained on labels 1 to 4 and serves."""
-    label(services, range(1, 5))
-    assert run()
 
 
 # -- when is it wanted? ----------------------------------------------------------------------------------------------
@@ -150,10 +57,10 @@ def test_the_first_training_waits_for_enough_labels(services: Services, run: Run
 def test_on_request_one_label_is_enough_and_none_is_too_few(services: Services, run: Run) -> None:
     services.store.wake(PROJECT, train=True)
     assert not run()
-    assert project(services).train_requested_at is not None  # it waits for a label
+    assert project_of(services).train_requested_at is not None  # it waits for a label
     label(services, [1])
     assert run()
-    assert project(services).train_requested_at is None
+    assert project_of(services).train_requested_at is None
 
 
 @pytest.mark.usefixtures("trained")
@@ -234,7 +141,7 @@ def test_a_request_that_a_version_answers_already_is_done_with(
     before = datetime.fromisoformat(made).timestamp() - 10
     services.store.update_project(PROJECT, train_requested_at=before)
     assert not run()
-    assert project(services).train_requested_at is None
+    assert project_of(services).train_requested_at is None
     assert len(trainings.jobs) == 1
 
 
@@ -250,7 +157,7 @@ def test_a_request_during_a_training_is_kept_for_the_next(services: Services, ru
     new(services)
     trainings.meanwhile = lambda: services.store.wake(PROJECT, train=True)
     assert run()
-    assert project(services).train_requested_at is not None
+    assert project_of(services).train_requested_at is not None
 
 
 OTHER_NETWORKS: list[dict[str, Any]] = [
@@ -297,7 +204,7 @@ def test_a_failed_training_is_noted_and_pauses(services: Services, run: Run, tra
     trainings.fails = "the disk is full"
     with pytest.raises(TrainingError, match="the disk is full"):
         run()
-    noted = project(services)
+    noted = project_of(services)
     assert noted.train_error == "the disk is full"
     assert noted.retry_at is not None
     assert noted.retry_at > time.time() + RETRY_SECONDS / 2
@@ -305,7 +212,7 @@ def test_a_failed_training_is_noted_and_pauses(services: Services, run: Run, tra
     services.store.update_project(PROJECT, retry_at=time.time() - 1)
     trainings.fails = ""
     assert run()
-    assert project(services).train_error == ""
+    assert project_of(services).train_error == ""
     told = [(event.kind, event.level) for event in reversed(services.store.events(PROJECT))]
     assert told == [("training_failed", "error"), ("trained", "info"), ("published", "info")]
 
@@ -346,7 +253,7 @@ def test_a_failed_request_is_answered_by_its_failure(services: Services, run: Ru
     trainings.fails = "out of memory"
     with pytest.raises(TrainingError):
         run()
-    assert project(services).train_requested_at is None
+    assert project_of(services).train_requested_at is None
     assert not run()
 
 
@@ -368,7 +275,7 @@ def test_a_lost_lease_ends_it_without_a_note(services: Services, run: Run) -> No
 
     with pytest.raises(LeaseLost):
         run(check=heartbeat)
-    assert (project(services).train_error, project(services).failed_digest) == ("", "")
+    assert (project_of(services).train_error, project_of(services).failed_digest) == ("", "")
     assert run()  # by whoever holds it now
 
 
@@ -420,7 +327,7 @@ def test_only_one_training_runs_in_a_process_and_nobody_is_kept_waiting(services
         with pytest.raises(TrainingWaits):
             run()
         assert serving(services) is None
-    assert project(services).failed_digest == ""
+    assert project_of(services).failed_digest == ""
     assert run()
 
 
@@ -450,7 +357,7 @@ def test_a_rejected_version_is_kept_and_does_not_serve(services: Services, run: 
     trainings.accepted = False
     assert run()
     assert serving(services) == 1
-    assert project(services).decided_model == 2
+    assert project_of(services).decided_model == 2
     assert [version.number for version in services.checkpoints(PROJECT).versions()] == [1, 2]
     assert not run()  # the same labels are not tried again
     told = [(event.kind, event.level) for event in services.store.events(PROJECT)]
@@ -464,7 +371,7 @@ def test_a_version_whose_worker_died_right_after_training_is_published(services:
     assert serving(services) == 1
     assert not run()
     assert serving(services) == 2
-    assert project(services).decided_model == 2
+    assert project_of(services).decided_model == 2
 
 
 @pytest.mark.usefixtures("trained")
@@ -509,95 +416,3 @@ def labelled(**digests: str) -> list[Task]:
 def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: int) -> None:
     # label 3 could not be used: it is no news that it is still there
     assert changed_labels(version({"1": "a", "2": "b"}, {"3": "damaged"}), now) == count
-
-
-# -- committees ------------------------------------------------------------------------------------------------------
-Ensure = Callable[..., None]
-
-
-@pytest.fixture
-def ensure(services: Services, trained: None) -> Ensure:
-    """Ask for the committee of the version that serves; keyword arguments are the project's settings."""
-
-    def go(*, stages: Any = None, **settings: Any) -> None:
-        usual = {"strategy": "bald", "committee": "ensemble"}
-        version = services.checkpoints(PROJECT).current()
-        assert version is not None
-        labelled = services.store.tasks(PROJECT, status="labelled")
-        ensure_committee(look_at(services, settings=usual | settings, stages=stages), version, labelled)
-
-    return go
-
-
-def test_an_ensemble_is_trained_once(services: Services, ensure: Ensure, trainings: Trainings) -> None:
-    ensure()
-    job = trainings.jobs[-1]
-    assert (job.committee_of, job.members, job.parent) == (1, 4, None)
-    assert sorted(item.id for item in job.items) == ["1", "2", "3"]  # 4 is held out
-    ensure()
-    assert len(trainings.jobs) == 2  # the version, and its committee
-    ensure(members=6)
-    assert [len(services.checkpoints(PROJECT).committees.load(1) or []), trainings.jobs[-1].members] == [6, 6]
-
-
-@pytest.mark.parametrize(
-    ("settings", "wanted"),
-    [
-        ({"strategy": "suggestive_annotation", "committee": "auto"}, True),
-        ({"strategy": "sa", "committee": "auto"}, True),
-        ({"strategy": "bald", "committee": "auto"}, False),  # MC dropout needs no training
-        ({"strategy": "suggestive_annotation", "committee": "mc_dropout"}, False),
-        ({"strategy": "suggestive_annotation", "strategy_options": {"measure": "entropy"}}, False),
-        ({"strategy": "entropy", "committee": "ensemble"}, False),  # one network is enough
-    ],
-)
-def test_an_ensemble_is_trained_where_one_is_needed(
-    ensure: Ensure, trainings: Trainings, settings: dict[str, Any], wanted: bool
-) -> None:
-    ensure(**settings)
-    assert (len(trainings.jobs) == 2) == wanted
-
-
-def test_progress_shows_the_member(ensure: Ensure, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[tuple[str, int, int]] = []
-    original = trainings.run
-
-    def run(job: Job, *, progress: Any, **rest: Any) -> int:
-        progress(Progress("training committee", 5, 200, 0.5, member=2, members=4))
-        return original(job, progress=progress, **rest)
-
-    monkeypatch.setattr(training_process, "run", run)
-    ensure(stages=shown)
-    assert ("training committee: member 2 of 4", 5, 200) in shown
-
-
-def test_a_committee_that_failed_waits_unless_something_changes(
-    services: Services, ensure: Ensure, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainings.fails = "out of memory"
-    for _ in range(3):
-        with pytest.raises(TrainingError, match="out of memory"):
-            ensure()
-    assert len(trainings.jobs) == 2
-    with pytest.raises(TrainingError, match="out of memory"):
-        ensure(batch_size=2)
-    assert len(trainings.jobs) == 3
-    trainings.fails = ""
-    later = time.time() + RETRY_SECONDS + 1
-    monkeypatch.setattr(time, "time", lambda: later)
-    ensure(batch_size=2)
-    assert services.checkpoints(PROJECT).committees.load(1) is not None
-
-
-def test_a_training_whose_model_makes_no_committee_is_not_begun(
-    services: Services, run: Run, trainings: Trainings
-) -> None:
-    label(services, range(1, 5))
-    with pytest.raises(TrainingError, match=r"NEXTMASK_DROPOUT = 0: .*'bald'.* Set NEXTMASK_DROPOUT to 0\.1 or more"):
-        run(strategy="bald", dropout=0)
-    assert not trainings.jobs
-    assert run(strategy="bald", dropout=0, committee="ensemble")
-    label(services, range(1, 5), "second")
-    assert run(strategy="entropy", dropout=0)
-    label(services, range(1, 5), "third")
-    assert run(strategy="bald", dropout=0.1)  # mended: it does not wait

@@ -1,21 +1,26 @@
-"""The worker against a host in memory: it takes leases, notes errors, gives way, and outlives everything."""
+"""The worker, for a Label Studio in memory: it takes leases, notes errors, gives way, and outlives everything."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from wiring import PROJECT, MemoryStudio, make_services
+from memory_studio import MemoryStudio
+from processes import wait_for
+from wiring import PROJECT, project_of
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
 from ml_backend.projects.services import Services
 from ml_backend.projects.signs_of_life import last_sign
-from ml_backend.store import Project
 from ml_backend.worker.worker import Worker
+
+pytestmark = [
+    pytest.mark.usefixtures("known_project"),
+    pytest.mark.settings(lease_seconds=2.0, reconcile_seconds=3600.0),
+]
 
 
 class Studio(MemoryStudio):
@@ -32,31 +37,7 @@ class Studio(MemoryStudio):
 
 @pytest.fixture
 def studio() -> Studio:
-    studio = Studio()
-    for index in range(3):
-        studio.add_task(index)
-    return studio
-
-
-@pytest.fixture
-def services(tmp_path: Path, studio: Studio) -> Iterator[Services]:
-    found = make_services(tmp_path, studio, lease_seconds=2.0, reconcile_seconds=3600.0)
-    found.store.wake(PROJECT)
-    yield found
-    found.store.close()
-
-
-def project(services: Services, project_id: int = PROJECT) -> Project:
-    found = services.store.project(project_id)
-    assert found is not None
-    return found
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
+    return Studio.with_images(3)
 
 
 def fail_with(error: Exception) -> Callable[[], None]:
@@ -69,7 +50,7 @@ def fail_with(error: Exception) -> Callable[[], None]:
 def test_it_reconciles_what_is_due_and_then_rests(services: Services, studio: Studio) -> None:
     worker = Worker(services)
     assert worker.run_once()
-    after = project(services)
+    after = project_of(services)
     assert (after.state, after.error, after.wakes_handled, after.lease_owner) == ("waiting", "", 1, None)
     assert after.published_version == "nextmask-0.1"
     assert studio.queue()
@@ -81,14 +62,14 @@ def test_an_expected_error_is_noted_and_not_repeated_at_once(services: Services,
     studio.meanwhile = fail_with(LabelStudioUnavailable("Label Studio did not answer"))
     worker = Worker(services)
     assert worker.run_once()
-    after = project(services)
+    after = project_of(services)
     assert (after.state, after.error, after.lease_owner) == ("failed", "Label Studio did not answer", None)
     assert after.error_at is not None
     assert not worker.run_once()  # the timer tries again
     studio.meanwhile = lambda: None
     services.store.wake(PROJECT)
     assert worker.run_once()
-    assert (project(services).state, project(services).error) == ("waiting", "")
+    assert (project_of(services).state, project_of(services).error) == ("waiting", "")
 
 
 def test_an_unexpected_error_is_noted_without_its_words(
@@ -96,7 +77,7 @@ def test_an_unexpected_error_is_noted_without_its_words(
 ) -> None:
     studio.meanwhile = fail_with(ZeroDivisionError("with a secret in it"))
     assert Worker(services).run_once()
-    assert project(services).error == "Unexpected ZeroDivisionError; the log has the details."
+    assert project_of(services).error == "Unexpected ZeroDivisionError; the log has the details."
     assert "with a secret in it" in caplog.text  # with its traceback, in the log only
 
 
@@ -127,7 +108,7 @@ def test_asked_for_one_project_it_raises(services: Services, studio: Studio) -> 
     studio.meanwhile = fail_with(LabelStudioUnavailable("not now"))
     with pytest.raises(LabelStudioUnavailable, match="not now"):
         Worker(services).run_once(only=PROJECT)
-    assert project(services).lease_owner is None
+    assert project_of(services).lease_owner is None
 
 
 def test_a_zombie_writes_nothing_before_its_heartbeat_tells_it(services: Services, studio: Studio) -> None:
@@ -135,14 +116,14 @@ def test_a_zombie_writes_nothing_before_its_heartbeat_tells_it(services: Service
     studio.meanwhile = lambda: services.store.update_project(PROJECT, lease_owner="another worker", title="theirs")
     with pytest.raises(LeaseLost):
         Worker(services).run_once(only=PROJECT)
-    assert (project(services).lease_owner, project(services).title) == ("another worker", "theirs")
+    assert (project_of(services).lease_owner, project_of(services).title) == ("another worker", "theirs")
     assert (services.store.tasks(PROJECT), studio.imports) == ([], [])
 
 
 def test_a_lease_that_ran_out_and_that_nobody_took_is_extended(services: Services, studio: Studio) -> None:
     studio.meanwhile = lambda: services.store.update_project(PROJECT, lease_expires=time.time() - 1)
     assert Worker(services).run_once(only=PROJECT)
-    assert project(services).published_version == "nextmask-0.1"
+    assert project_of(services).published_version == "nextmask-0.1"
 
 
 def test_whoever_loses_the_lease_leaves_the_project_to_the_other(services: Services, studio: Studio) -> None:
@@ -153,7 +134,7 @@ def test_whoever_loses_the_lease_leaves_the_project_to_the_other(services: Servi
     studio.meanwhile = stolen
     with pytest.raises(LeaseLost):
         Worker(services).run_once(only=PROJECT)
-    after = project(services)
+    after = project_of(services)
     assert (after.lease_owner, after.wakes_handled, after.error) == ("another worker", 0, "")
     assert studio.imports == []
 
@@ -166,7 +147,7 @@ def test_a_project_that_is_disconnected_meanwhile_is_left(services: Services, st
     studio.meanwhile = disconnected
     assert Worker(services).run_once()
     assert studio.imports == []
-    assert not project(services).managed
+    assert not project_of(services).managed
 
 
 def test_a_long_reconcile_keeps_its_lease(services: Services, studio: Studio) -> None:
@@ -195,7 +176,7 @@ def test_a_heartbeat_that_fails_once_ends_nothing(
     monkeypatch.setattr(services.store, "heartbeat", heartbeat)
     studio.meanwhile = lambda: time.sleep(1.2)
     assert Worker(services).run_once()
-    assert project(services).state == "waiting"
+    assert project_of(services).state == "waiting"
     assert "heartbeat failed" in caplog.text
 
 
@@ -203,11 +184,11 @@ def test_stopping_leaves_the_project_due(services: Services, studio: Studio) -> 
     worker = Worker(services)
     studio.meanwhile = worker.stop
     assert worker.run_once()
-    after = project(services)
+    after = project_of(services)
     assert (after.wakes_handled, after.lease_owner, after.error) == (0, None, "")
     studio.meanwhile = lambda: None
     assert Worker(services).run_once()
-    assert project(services).state == "waiting"
+    assert project_of(services).state == "waiting"
 
 
 def test_a_project_that_is_gone_is_no_longer_looked_at(services: Services) -> None:
@@ -215,15 +196,15 @@ def test_a_project_that_is_gone_is_no_longer_looked_at(services: Services) -> No
     worker = Worker(services)
     while worker.run_once():
         pass
-    assert not project(services, 404).managed
-    assert "no project 404" in project(services, 404).error
-    assert project(services).managed
+    assert not project_of(services, 404).managed
+    assert "no project 404" in project_of(services, 404).error
+    assert project_of(services).managed
 
 
 def test_a_404_of_something_else_does_not_end_a_project(services: Services, studio: Studio) -> None:
     studio.meanwhile = fail_with(LabelStudioNotFound("no such prediction"))
     assert Worker(services).run_once()
-    assert project(services).managed
+    assert project_of(services).managed
 
 
 # -- the loop --------------------------------------------------------------------------------------------------------
@@ -245,9 +226,9 @@ def run() -> Iterator[Callable[[Worker], None]]:
 
 def test_it_works_until_it_is_stopped(services: Services, studio: Studio, run: Callable[[Worker], None]) -> None:
     run(Worker(services))
-    wait_for(lambda: project(services).wakes_handled == 1)
+    wait_for(lambda: project_of(services).wakes_handled == 1)
     services.store.wake(PROJECT)
-    wait_for(lambda: project(services).wakes_handled == 2)
+    wait_for(lambda: project_of(services).wakes_handled == 2)
     assert studio.looks >= 2  # the timer may have come, too
 
 
@@ -265,10 +246,10 @@ def test_nothing_ends_the_loop(
     monkeypatch.setattr(services.store, "acquire", broken)
     studio.meanwhile = fail_with(RuntimeError("a bug"))
     run(Worker(services))
-    wait_for(lambda: project(services).state == "failed")
+    wait_for(lambda: project_of(services).state == "failed")
     studio.meanwhile = lambda: None
     services.store.wake(PROJECT)
-    wait_for(lambda: project(services).state == "waiting")
+    wait_for(lambda: project_of(services).state == "waiting")
     assert len(failures) == 3
 
 
@@ -276,7 +257,7 @@ def test_two_workers_share_the_work(services: Services, studio: Studio, run: Cal
     studio.meanwhile = lambda: time.sleep(0.2)
     run(Worker(services))
     run(Worker(services))
-    wait_for(lambda: project(services).wakes_handled == 1 and project(services).lease_owner is None)
+    wait_for(lambda: project_of(services).wakes_handled == 1 and project_of(services).lease_owner is None)
     assert len(studio.imports) == 1
 
 
@@ -301,11 +282,11 @@ def test_work_that_hangs_is_left_and_its_lease_given_back(
     thread = threading.Thread(target=lambda: ended.append(worker.run()))
     thread.start()
     assert hangs.wait(60)
-    assert project(services).lease_owner is not None
+    assert project_of(services).lease_owner is not None
     wait_for(lambda: last_sign(services.store) is not None)
     worker.stop()
     thread.join(60)
     assert ended == [False]
-    assert project(services).lease_owner is None
-    assert project(services).wakes_handled == 0  # it stays due
+    assert project_of(services).lease_owner is None
+    assert project_of(services).wakes_handled == 0  # it stays due
     ends.set()

@@ -1,0 +1,199 @@
+"""Samples of a training: what is read, drawn and augmented, in memory or from files, of images labelled in part."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_training import disc_item
+
+from ml_backend.errors import TrainingError
+from ml_backend.learning.training import Item
+from ml_backend.learning.training.data import Sample, Samples, augmentation, collate
+from ml_backend.learning.training.loop import seeded
+
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_samples_are_shrunk_never_enlarged(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, 0, shape=(60, 120)), disc_item(tmp_path, 1, shape=(30, 40))]
+    samples = Samples(items, classes=2, input_size=64)
+    batch = next(samples.batches(2, torch.Generator()))
+    assert {tuple(sample.image.shape) for sample in batch} == {(3, 32, 64), (3, 30, 40)}
+    assert all(sample.mask.shape == sample.image.shape[1:] for sample in batch)
+    assert all(set(sample.mask.flatten().tolist()) == {0, 1} for sample in batch)
+
+
+def test_every_sample_is_drawn_once_before_any_twice(tmp_path: Path) -> None:
+    samples = Samples([disc_item(tmp_path, index) for index in range(6)], classes=2, input_size=48)
+    batches = samples.batches(3, torch.Generator().manual_seed(1))
+    for _ in range(3):
+        drawn = [*next(batches), *next(batches)]
+        assert len({int(sample.image.long().sum()) for sample in drawn}) == 6
+
+
+def test_memory_does_not_change_what_is_drawn(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(5)]
+    drawn = []
+    for memory in (1 << 20, 0):
+        samples = Samples(items, classes=2, input_size=32, memory_bytes=memory)
+        batches = samples.batches(4, torch.Generator().manual_seed(2))
+        drawn.append([sample for _ in range(4) for sample in next(batches)])
+    assert all(torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) for a, b in zip(*drawn, strict=True))
+
+
+def test_when_all_files_vanish_the_training_ends(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(3)]
+    resample = Samples(items, classes=2, input_size=48, memory_bytes=0).resampled(np.random.default_rng(1))
+    assert {item.id for item in resample.items} == {"1", "2"}, "the first one is always in memory"
+    for item in items:
+        item.image.unlink()
+    with pytest.raises(TrainingError, match="None of the 3 images can be read any more"):
+        next(resample.batches(2, torch.Generator()))
+
+
+def test_a_file_that_vanishes_is_passed_over(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(4)]
+    samples = Samples(items, classes=2, input_size=32, memory_bytes=0)
+    items[3].image.unlink()
+    items[2].mask.unlink()
+    batches = samples.batches(4, torch.Generator())
+    assert all(len(next(batches)) == 4 for _ in range(3))
+    assert len(list(samples.with_original_masks())) == 2
+
+
+def test_unusable_items_say_why(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, index) for index in range(6)]
+    items[1].image.write_bytes(b"not an image")
+    items[2].mask.write_bytes(items[2].mask.read_bytes()[:40])
+    Image.fromarray(np.full((40, 48), 255, np.uint8)).save(items[3].mask)
+    Image.fromarray(np.full((40, 48), 2, np.uint8)).save(items[4].mask)
+    Image.fromarray(np.zeros((48, 40), np.uint8)).save(items[5].mask)
+    reported: list[None] = []
+    samples = Samples(items, classes=2, input_size=32, report=lambda: reported.append(None))
+    assert [item.id for item in samples.items] == ["0"]
+    assert len(reported) == 6
+    assert samples.problems.keys() == {"1", "2", "3", "4", "5"}
+    assert samples.problems["3"] == "no pixel of the mask is labelled"
+    assert samples.problems["4"] == "the mask has class index 2, but there are 2 classes"
+    assert samples.problems["5"] == "the mask is 40x48, the image 48x40 pixels"
+
+
+def test_augmentation_moves_image_and_mask_together(tmp_path: Path) -> None:
+    samples = Samples([disc_item(tmp_path, index) for index in range(4)], classes=2, input_size=48)
+    batch = next(samples.batches(4, torch.Generator()))
+    with seeded(3, CPU):
+        images, masks = collate(batch, CPU, augmentation())
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() <= images.max() <= 1
+    assert masks.dtype == torch.int64
+    assert set(masks.flatten().tolist()) == {0, 1, 255}  # no class between two others
+    brighter = images[:, 0] > images[:, 2]  # discs are more red than blue, the ground is not
+    agree = (brighter == (masks == 1))[masks != 255].float().mean()
+    assert agree > 0.95
+    with seeded(3, CPU):
+        again = collate(batch, CPU, augmentation())
+    assert torch.equal(again[0], images)
+
+
+def test_batches_are_padded_to_their_largest(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, 0, shape=(30, 48)), disc_item(tmp_path, 1, shape=(48, 26))]
+    batch = next(Samples(items, classes=2, input_size=48).batches(2, torch.Generator()))
+    images, masks = collate(batch, CPU, lambda image, mask: (image, mask))
+    assert images.shape == (2, 3, 48, 48)
+    for image, mask, sample in zip(images, masks, batch, strict=True):
+        height, width = sample.mask.shape
+        assert torch.equal(image[:, :height, :width], sample.image / 255)
+        assert torch.equal(mask[:height, :width], sample.mask.long())
+        assert (mask != 255).sum() == height * width
+
+
+# -- samples in memory, and what is labelled in parts ------------------------------------------------------------------
+def in_memory(*shares: float) -> tuple[Samples, dict[int, int]]:
+    """Samples of 10x10 pixels of which these shares are labelled; the image says which one it is."""
+    made = []
+    for number, share in enumerate(shares):
+        mask = torch.full((10, 10), 255, dtype=torch.uint8)
+        mask.view(-1)[: round(100 * share)] = 1
+        item = Item(str(number), Path("none"), Path("none"), held_out=False, digest="")
+        made.append((item, Sample(torch.full((3, 10, 10), number, dtype=torch.uint8), mask)))
+    return Samples.in_memory(made), dict.fromkeys(range(len(shares)), 0)
+
+
+def drawn(samples: Samples, count: int, seed: int = 0) -> list[int]:
+    """Draw so many samples; return their numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    with closing(samples.batches(4, generator)) as batches:
+        return [int(one.image[0, 0, 0]) for _ in range(count // 4) for one in next(batches)]
+
+
+def shares(samples: Samples) -> dict[int, float]:
+    """Draw a hundred samples; return number -> labelled share."""
+    with closing(samples.batches(4, torch.Generator().manual_seed(0))) as batches:
+        return {int(one.image[0, 0, 0]): round(one.labelled_share, 6) for _ in range(25) for one in next(batches)}
+
+
+def test_samples_in_memory_are_not_read_from_files() -> None:
+    samples, _ = in_memory(1.0, 0.5, 0.25)
+    assert len(samples) == 3
+    assert [item.id for item in samples.items] == ["0", "1", "2"]
+    assert shares(samples) == {0: 1.0, 1: 0.5, 2: 0.25}
+    assert samples.problems == {}
+    assert set(drawn(samples, 80)) == {0, 1, 2}
+    assert len(Samples.in_memory([])) == 0
+
+
+def test_samples_that_are_labelled_alike_are_each_drawn_once_before_any_twice() -> None:
+    """From half of the most on they are alike."""
+    samples, _ = in_memory(1.0, 0.5, 0.8, 0.5)
+    found = drawn(samples, 40)
+    assert all(sorted(found[first : first + 4]) == [0, 1, 2, 3] for first in range(0, 40, 4))
+    assert found != drawn(samples, 40, seed=1)
+    small, _ = in_memory(0.02, 0.01, 0.01, 0.02)  # windows of one size: it is the proportion that matters
+    assert all(sorted(drawn(small, 40)[first : first + 4]) == [0, 1, 2, 3] for first in range(0, 40, 4))
+
+
+def test_samples_that_are_labelled_in_small_parts_are_drawn_by_their_share() -> None:
+    samples, counts = in_memory(1.0, 0.6, 0.3, 0.1)
+    found = drawn(samples, 8000)
+    for number in found:
+        counts[number] += 1
+    for number, share in enumerate((0.5, 0.3, 0.15, 0.05)):
+        deviation = math.sqrt(8000 * share * (1 - share))
+        assert abs(counts[number] - 8000 * share) < 5 * deviation
+    assert found == drawn(samples, 8000)
+    assert found != drawn(samples, 8000, seed=1)
+
+
+def test_a_resample_keeps_what_is_labelled() -> None:
+    samples, _ = in_memory(1.0, 0.1, 0.1, 0.1, 0.1)
+    generator = np.random.default_rng(3)
+    resample = samples.resampled(generator)
+    numbers = [int(item.id) for item in resample.items]
+    assert numbers == np.random.default_rng(3).integers(5, size=5).tolist()
+    assert numbers == [4, 0, 0, 1, 0]
+    assert shares(resample) == {0: 1.0, 1: 0.1, 4: 0.1}
+    often = drawn(resample, 4000).count(0)
+    assert abs(often - 4000 * 3 / 3.2) < 5 * math.sqrt(4000 * 3 / 3.2 * 0.2 / 3.2), "they are drawn by their shares"
+    assert [item.id for item in samples.items] == ["0", "1", "2", "3", "4"]
+
+
+def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None:
+    items = [disc_item(tmp_path, number) for number in range(2)]
+    mask = np.array(Image.open(items[1].mask))
+    mask[:, 5:] = 255
+    Image.fromarray(mask).save(items[1].mask)
+    samples = Samples(items, classes=2, input_size=48)
+    generator = torch.Generator().manual_seed(0)
+    with closing(samples.batches(2, generator)) as batches:
+        found = [round(sample.labelled_share, 3) for _ in range(100) for sample in next(batches)]
+    assert set(found) == {1.0, round(5 / 48, 3)}
+    windows = found.count(round(5 / 48, 3))
+    assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100
