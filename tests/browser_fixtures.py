@@ -14,19 +14,20 @@ from support import Nextmask, Studio
 VIEWPORT = {"width": 1400, "height": 900}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """Ended with each module: while it runs, so does its event loop, and no test of the same process can run another."""
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(studio: Studio, playwright: Playwright) -> Iterator[Browser]:
     # Label Studio's pages ask other hosts for fonts and error reports: what a test sees must not hang on those.
     yield from _browser(playwright, str(urlsplit(studio.url).hostname))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def offline_chromium(playwright: Playwright) -> Iterator[Browser]:
     """A browser for pages of our own: it needs no Label Studio, and finds no other host."""
     yield from _browser(playwright, "127.0.0.1")
