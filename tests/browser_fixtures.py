@@ -16,7 +16,7 @@ VIEWPORT = {"width": 1400, "height": 900}
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Ended with each module: while it runs, so does its event loop, and no test of the same process can run another."""
+    """Ends with each module: while its event loop runs, no test in the same process can run another loop."""
     with sync_playwright() as running:
         yield running
 
