@@ -21,6 +21,7 @@ LOCUST := .venv-load
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
+WITHOUT_STUDIO = -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/protocol tests/strategies
 # Some tests: one after the other, so that -s shows what they print, and without the bound for coverage.
 JOBS ?= $(if $(TESTS),0,2)
 
@@ -36,20 +37,21 @@ test:
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report $(if $(TESTS),--fail-under=0)
 
-# What somebody gets who has the oldest versions that setup.cfg allows. They have no wheels for newer Pythons.
+# What somebody gets who has the lowest versions that setup.cfg allows. They have no wheels for a newer Python.
 test-oldest: $(OLDEST)/bin/uv
-	$(OLDEST)/bin/uv pip compile --quiet --resolution lowest-direct --all-extras --no-deps setup.cfg
-	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --constraint $(OLDEST)/lowest.txt --editable '.[dev]'
+	$(OLDEST)/bin/uv pip compile --quiet --python $(OLDEST) --resolution lowest-direct --extra label-studio-ml --extra simulation --output-file $(OLDEST)/lowest.txt setup.cfg
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --constraint $(OLDEST)/lowest.txt --editable '.[label-studio-ml,simulation,dev]'
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --no-deps --requirement requirements/peers.txt
 	$(OLDEST)/bin/python scripts/lowest_versions.py
-	$(OF_VERSIONS:%=$(OLDEST)/bin/python %)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest $(WITHOUT_STUDIO)
 
-# What somebody gets who installs today. No constraints.
+# What somebody gets who installs today, with a Jinja2 that label-studio-ml would not let in.
 test-newest: $(NEWEST)/bin/uv
-	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --upgrade --editable '.[dev]'
+	echo 'jinja2>=3.1' > $(NEWEST)/overrides.txt
+	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --upgrade --override $(NEWEST)/overrides.txt --editable '.[label-studio-ml,simulation,dev]'
 	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --no-deps --requirement requirements/peers.txt
 	$(NEWEST)/bin/mypy
-	$(NEWEST)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest $(WITHOUT_STUDIO)
 
 # Downloads and types take minutes the first time, and one core each.
 ready: check $(STUDIO)/.installed $(OLDER)/.installed $(CLOUD)/.installed
@@ -88,12 +90,22 @@ format: $(VENV)/.installed-dev
 # The stamps make second runs start in seconds; a changed dependency list installs again.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
 	test -x $(BIN)/python || $(NEW) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[label-studio-ml,simulation]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/peers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
+	touch $@
+
+$(OLDEST)/bin/uv: requirements/uv.txt
+	test -x $(OLDEST)/bin/python || PYTHON='$(or $(PYTHON),python3.11)' sh scripts/new_environment.sh $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/uv.txt
+	touch $@
+
+$(NEWEST)/bin/uv: requirements/uv.txt
+	test -x $(NEWEST)/bin/python || $(NEW) $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/uv.txt
 	touch $@
 
 # Label Studio pins other versions of our dependencies: it gets an environment of its own.
@@ -125,4 +137,4 @@ $(LOCUST)/.installed: requirements/load.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(STUDIO) $(OLDER) $(CLOUD) $(AUDIT) $(LOCUST) .nextmask build *.egg-info .coverage*
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(STUDIO) $(OLDER) $(CLOUD) $(AUDIT) $(LOCUST) .nextmask build *.egg-info .coverage*
