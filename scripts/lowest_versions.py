@@ -16,7 +16,7 @@ EXTRAS = ("", "label-studio-ml", "simulation")
 
 def main() -> int:
     """Print what differs, and return the exit code."""
-    wrong = [line for line in importlib.metadata.requires("nextmask") or [] if (line := compared(Requirement(line)))]
+    wrong = [text for line in importlib.metadata.requires("nextmask") or [] if (text := compared(Requirement(line)))]
     print("\n".join(wrong) or "lowest versions: installed as declared")
     return 1 if wrong else 0
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ml_backend.server.worker_process import WorkerProcess
 
 commands = typer.Typer()
-_GRACE_SECONDS = 5
+GRACE_SECONDS = 5
 _INTERRUPTED, _NOT_STARTED = 130, 3
 
 
@@ -86,7 +86,7 @@ def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
         log_config=None,
         access_log=False,
         ws="none",  # nothing here speaks WebSocket
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = Server(config)
     try:
