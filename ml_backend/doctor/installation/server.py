@@ -9,6 +9,7 @@ from urllib3.util import parse_url
 
 from ml_backend import __version__
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
+from ml_backend.label_studio.failures import FAILURES, reason
 from ml_backend.projects.registration import SECRET_HEADER
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -69,12 +70,10 @@ def _health(url: str, patience: float) -> dict[str, object] | str:
     try:
         answer = requests.get(f"{url}/health", timeout=patience, allow_redirects=False)
         content = answer.json() if answer.ok else {}
-    except requests.Timeout:
-        return f"no answer within {patience:g} s"
     except requests.exceptions.JSONDecodeError:
         return {}
-    except requests.RequestException as error:
-        return "connection refused" if "refused" in repr(error) else f"no connection ({type(error).__name__})"
+    except FAILURES as error:
+        return reason(error, patience)
     return content if isinstance(content, dict) else {}
 
 
