@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import requests
 from urllib3.exceptions import HTTPError
 
@@ -11,6 +13,8 @@ _SIGNS = {
     "refused": "connection refused: nothing listens there",
     "No route to host": "this machine has no way to its network",
     "Network is unreachable": "this machine has no way to its network",
+    "Connection to": "no answer in time",
+    "timed out": "no answer in time",
     "IncompleteRead": "the connection ended before the whole file had come",
     "RemoteDisconnected": "the connection was closed without an answer",
     "reset by peer": "the connection was closed without an answer",
@@ -19,6 +23,8 @@ _SIGNS = {
 
 FAILURES = (requests.RequestException, HTTPError)
 """What requests and urllib3 raise."""
+
+_HEALTH_CHECK = re.compile(r"Can't connect to ML backend \S+, health check failed")
 
 LACKS_RIGHT = "The user of LABEL_STUDIO_API_KEY lacks the right: use the token of a user who may edit the project."
 UNBLOCK = (
@@ -58,4 +64,17 @@ def reason(error: Exception, timeout: float) -> str:
         return "the address, or one it redirects to, is not valid"
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return "what it was compressed with cannot be read"
-    return next((words for sign, words in _SIGNS.items() if sign in text), f"no connection ({type(error).__name__})")
+    return in_words(text) or f"no connection ({type(error).__name__})"
+
+
+def in_words(text: str) -> str:
+    """Return what the text of a library says of a connection; "" where that is not known."""
+    return next((words for sign, words in _SIGNS.items() if sign in text), "")
+
+
+def without_dump(detail: str) -> str:
+    """Return an answer of Label Studio without what its HTTP library says of a call of nextmask that failed."""
+    call = _HEALTH_CHECK.search(detail)
+    if call is None:
+        return detail
+    return f"{call[0]}: {in_words(detail) or 'it did not answer'}"

@@ -27,7 +27,7 @@ from ml_backend.errors import (
 )
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.images.references import shown_reference
-from ml_backend.label_studio.failures import FAILURES, forbidden, reason
+from ml_backend.label_studio.failures import FAILURES, forbidden, reason, without_dump
 from ml_backend.label_studio.files import Files
 from ml_backend.label_studio.guard import GuardedAdapter
 from ml_backend.label_studio.tokens import EXCHANGE, OnlyTo, make_token, origin_of
@@ -325,7 +325,7 @@ def _detail(response: requests.Response) -> str:
         problems = body.get("validation_errors")
         words = str(body.get("detail") or "").strip() or json.dumps(body)
         body = f"{words}: {json.dumps(problems)}" if problems else words
-    return " ".join(str(body).split()).rstrip(".")
+    return without_dump(" ".join(str(body).split()).rstrip("."))
 
 
 def _shortened(text: str) -> str:
