@@ -4,7 +4,7 @@
 # make check  lint, types and import rules only
 # make test-oldest, make test-newest   unit and protocol tests with the lowest versions that setup.cfg declares, and with
 #             today's newest, each in an environment of its own (6 GB; make clean deletes it)
-# make audit  known advisories and licences of what is installed (docs/dependencies.md)
+# make audit  known advisories and licences of what is installed (docs/dependencies.md); ARGS=--online: fails where it cannot ask
 # make load   100 annotators for half an hour, on this machine; ARGS="--minutes 2" for a short one
 
 # The newest Python from 3.11 to 3.14 makes the environments; make PYTHON=/path/to/python chooses one.
@@ -78,7 +78,7 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tests/fuzz/run.py $(TARGET) $(ARGS)
 
 audit: $(VENV)/.installed-dev $(AUDIT)/.installed
-	$(AUDIT)/bin/python scripts/audit.py $(BIN)/python
+	$(AUDIT)/bin/python scripts/audit.py $(BIN)/python $(ARGS)
 
 load: $(VENV)/.installed $(STUDIO)/.installed $(LOCUST)/.installed
 	$(BIN)/python benchmarks/load.py $(ARGS)

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from http_host import Answer, Host
 
@@ -40,7 +41,7 @@ def package_index(*wheels: tuple[str, str]) -> Iterator[str]:
     """Serve empty wheels, each a name and a version, as a package index does; yields its address."""
     index = Host()
     for name, version in wheels:
-        file = f"{name}-{version}-py3-none-any.whl"
+        file = quote(f"{name}-{version}-py3-none-any.whl")
         index.routes[f"/{file}"] = lambda _, name=name, version=version: Answer(_empty_wheel(name, version))  # type: ignore[misc]
         link = f'<a href="/{file}">{file}</a>'.encode()
         index.routes[f"/simple/{name}/"] = lambda _, link=link: Answer(link, headers={"Content-Type": "text/html"})  # type: ignore[misc]
@@ -61,6 +62,8 @@ def _empty_wheel(name: str, version: str) -> bytes:
 
 def constraint(name: str) -> str:
     """Return the version that the tests run with."""
-    found = re.search(rf"^{name}==(\S+)$", (ROOT / "requirements" / "constraints.txt").read_text(), flags=re.MULTILINE)
+    found = re.search(
+        rf"^{name}==(\S+)$", (ROOT / "requirements" / "constraints.txt").read_text(), flags=re.MULTILINE | re.IGNORECASE
+    )
     assert found, name
     return found[1]
