@@ -68,7 +68,7 @@ format: $(VENV)/.installed-dev
 $(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
 	@echo "Installing nextmask into $(VENV), once: 6 GB, most of it PyTorch. pip is silent meanwhile, for minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[label-studio-ml,simulation]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/peers.txt

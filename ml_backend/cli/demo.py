@@ -10,10 +10,10 @@ import typer
 
 from ml_backend.annotations.label_map import label_map_of
 from ml_backend.cli.console import console, errors
-from ml_backend.cli.projects import AsJson, ProjectId
+from ml_backend.cli.installation import diagnosed, installation
+from ml_backend.cli.project_argument import ProjectId
+from ml_backend.cli.projects import AsJson
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.projects.services import open_services
-from ml_backend.settings import load_settings
 from ml_backend.system.progress import step
 
 commands = typer.Typer()
@@ -30,11 +30,12 @@ def annotate(
     from ml_backend.datasets import open_truth
     from ml_backend.demo.annotator import SimulatedAnnotator
 
-    services = open_services(load_settings())
+    services = installation()
     truth = open_truth(masks)
     connected = services.store.project(project)
     settings = services.settings.for_project(connected.extra_params if connected else None)
-    label_map = label_map_of(str(services.client.project(project)["label_config"]), settings)
+    with diagnosed(services, project):
+        label_map = label_map_of(str(services.client.project(project)["label_config"]), settings)
     annotator = SimulatedAnnotator(services.client, project, truth, label_map)
     with step(errors, "labelling", count) as shown:
         done = annotator.annotate(count, progress=lambda _: shown.advance())

@@ -54,8 +54,8 @@ class Theme:
 LIGHT = Theme("#1b1b1b", "#b4b4b4", "#ffffff", ("#0072b2", "#d55e00", "#00805f", "#b0568c"), (8.2, 4.4))
 DARK = Theme("#ececec", "#5f6670", "#16181c", ("#56b4e9", "#e69f00", "#2fc79c", "#e08fbd"), (8.2, 4.4))
 _DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-_NEAR, _BAR_POINTS = 0.03, 4.0
-"""Curves that end within this share of the axis end together; their intervals stand so many points apart."""
+_NEAR, _BAR_INCHES = 0.03, 0.055
+"""Curves that end within this share of the axis end together; their intervals stand so far apart."""
 _GAP = 0.28
 """Inches between curves and labels."""
 
@@ -132,7 +132,7 @@ def _draw_curves(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[str],
 
 def _draw_intervals(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[str], theme: Theme) -> None:
     """Draw the interval at the end of each coloured curve as a bar; bars of curves that end together stand apart."""
-    from matplotlib.transforms import offset_copy
+    from matplotlib.transforms import ScaledTranslation
 
     ends = sorted((float(bands[name].effort[-1]), name) for name in [*coloured, RANDOM] if name in bands)
     near = _NEAR * (axes.get_xlim()[1] - axes.get_xlim()[0])
@@ -152,7 +152,7 @@ def _draw_intervals(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[st
             marker="_",
             markersize=5,
             zorder=4,
-            transform=offset_copy(axes.transData, axes.get_figure(), x=_BAR_POINTS * (place + 1), units="points"),
+            transform=axes.transData + ScaledTranslation(_BAR_INCHES * (place + 1), 0, axes.figure.dpi_scale_trans),
         )
 
 
