@@ -89,6 +89,7 @@ format: $(VENV)/.installed-dev
 
 # The stamps make second runs start in seconds; a changed dependency list installs again.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
+	@echo "Installing nextmask into $(VENV), once: 6 GB, most of it PyTorch. pip is silent meanwhile, for minutes."
 	test -x $(BIN)/python || $(NEW) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[label-studio-ml,simulation]'
 	touch $@
@@ -110,6 +111,7 @@ $(NEWEST)/bin/uv: requirements/uv.txt
 
 # Label Studio pins other versions of our dependencies: it gets an environment of its own.
 $(STUDIO)/.installed: requirements/label-studio.txt
+	@echo "Installing Label Studio into $(STUDIO), once: 1 GB, which takes minutes as well."
 	test -x $(STUDIO)/bin/python || $(NEW) $(STUDIO) 3.13
 	$(STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/label-studio.txt
 	touch $@
