@@ -128,7 +128,7 @@ def changed_labels(latest: Version, labelled: Iterable[Task]) -> int:
     now = {str(task.task_id): task.label_digest for task in labelled}
     used: Mapping[str, str] = {**latest.record.labels, **dict.fromkeys(latest.record.skipped, "")}
     different = sum(1 for key, digest in now.items() if used.get(key) not in {digest, ""})
-    return different + len(used.keys() - now.keys())
+    return different + len(latest.record.labels.keys() - now.keys())  # those that it skipped are no loss
 
 
 def _answers(latest: Version | None, digest: str, requested_at: float) -> bool:
