@@ -124,7 +124,7 @@ class _Probe:
         if self.worker_pid is None:
             return ""
         if self.worker_pid() is None:
-            return "The worker process does not run; it is started again within 30 s. The log says why it ended."
+            return "The worker process does not run; it is started again by itself. nextmask status says why it ended."
         try:
             seen = last_sign(self.store)
         except sa.exc.SQLAlchemyError:
