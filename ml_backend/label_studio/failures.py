@@ -5,6 +5,8 @@ from __future__ import annotations
 import requests
 from urllib3.exceptions import HTTPError
 
+from ml_backend.system.trust import why_refused
+
 FAILURES = (requests.RequestException, HTTPError)
 """What requests and urllib3 raise."""
 
@@ -21,7 +23,7 @@ def reason(error: Exception, timeout: float) -> str:
     if isinstance(error, requests.Timeout) or "Read timed out" in repr(error):
         return f"no answer within {timeout:g} s"
     if isinstance(error, requests.exceptions.SSLError):
-        return "its TLS certificate is not accepted"
+        return why_refused(error)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "the address, or one it redirects to, is not valid"
     if isinstance(error, requests.exceptions.ContentDecodingError):

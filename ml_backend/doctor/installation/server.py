@@ -12,6 +12,7 @@ from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.projects.registration import SECRET_HEADER
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.system.trust import trusting_session, why_refused
 
 
 def check_server(settings: Settings, store: Store | None, secret: str, *, patience: float = 5.0) -> Iterator[Finding]:
@@ -67,12 +68,14 @@ def _check_address(settings: Settings) -> Iterator[Finding]:
 def _health(url: str, patience: float) -> dict[str, object] | str:
     """Return what /health says, {} when it is no object, or in words why there is no answer."""
     try:
-        answer = requests.get(f"{url}/health", timeout=patience, allow_redirects=False)
+        answer = trusting_session().get(f"{url}/health", timeout=patience, allow_redirects=False)
         content = answer.json() if answer.ok else {}
     except requests.Timeout:
         return f"no answer within {patience:g} s"
     except requests.exceptions.JSONDecodeError:
         return {}
+    except requests.exceptions.SSLError as error:
+        return why_refused(error)
     except requests.RequestException as error:
         return "connection refused" if "refused" in repr(error) else f"no connection ({type(error).__name__})"
     return content if isinstance(content, dict) else {}
@@ -83,12 +86,12 @@ def _check_identity(settings: Settings, url: str, store: Store | None, secret: s
     pair = (user, password) if user else None
     why = "Commands and server do not work on the same projects."
     same = f"Start server and commands with the same environment or .env file (here MODEL_DIR = {settings.model_dir})"
-    versions = requests.get(f"{url}/versions", auth=pair, timeout=patience)
+    versions = trusting_session().get(f"{url}/versions", auth=pair, timeout=patience)
     if versions.status_code == 401:
         shown = "these BASIC_AUTH_USER and BASIC_AUTH_PASS" if user else "calls without BASIC_AUTH_USER"
         return problem("server", f"nextmask at {url} refuses {shown} (401)", why, same)
     if user and secret:
-        hook = requests.post(f"{url}/webhook", headers={SECRET_HEADER: secret}, timeout=patience)
+        hook = trusting_session().post(f"{url}/webhook", headers={SECRET_HEADER: secret}, timeout=patience)
         if hook.status_code == 401:  # an empty body that was let in is a 400
             message = f"nextmask at {url} does not know the webhook secret of this MODEL_DIR"
             return problem("server", message, f"{why} Webhooks are refused.", same)

@@ -13,6 +13,7 @@ from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.tokens import claims_of, is_personal
 from ml_backend.projects.services import label_studio_of
 from ml_backend.settings import Settings
+from ml_backend.store import Store
 
 _LEGACY_LENGTH = 40
 _UNKNOWN = "(it does not say)"
@@ -31,10 +32,11 @@ class Login:
     user: dict[str, Any]
 
 
-def log_in(settings: Settings, *, patience: float = 5.0) -> tuple[Login | None, Finding]:
+def log_in(settings: Settings, store: Store | None = None, *, patience: float = 5.0) -> tuple[Login | None, Finding]:
     """Ask Label Studio whose token LABEL_STUDIO_API_KEY is.
 
     Args:
+        store: where the address that Label Studio told of itself is kept.
         patience: seconds to wait for the answer.
 
     Returns:
@@ -43,7 +45,9 @@ def log_in(settings: Settings, *, patience: float = 5.0) -> tuple[Login | None, 
     key = settings.label_studio_api_key.get_secret_value().strip()
     why = "Without a token that Label Studio accepts, nothing is read or written there."
     try:
-        client = label_studio_of(settings.model_copy(update={"request_timeout": patience, "image_seconds": patience}))
+        client = label_studio_of(
+            settings.model_copy(update={"request_timeout": patience, "image_seconds": patience}), store
+        )
     except ConfigurationError as error:
         return None, problem("token", str(error).partition(" Create a")[0], why, _create(settings))
     try:
@@ -55,10 +59,8 @@ def log_in(settings: Settings, *, patience: float = 5.0) -> tuple[Login | None, 
 
 
 def _create(settings: Settings) -> str:
-    return (
-        f"Open {settings.label_studio_url}/user/account/personal-access-token, press Create New Token, and set "
-        "LABEL_STUDIO_API_KEY to it"
-    )
+    page = f"{settings.effective_label_studio_public_url}/user/account/personal-access-token"
+    return f"Open {page}, press Create New Token, and set LABEL_STUDIO_API_KEY to it"
 
 
 def _refused(settings: Settings, key: str, error: LabelStudioError, why: str) -> Finding:
@@ -73,7 +75,8 @@ def _refused(settings: Settings, key: str, error: LabelStudioError, why: str) ->
         return problem("token", message, why, _create(settings))
     if "has been disabled" in str(error):
         message = "LABEL_STUDIO_API_KEY is a legacy token (401), and the organization does not allow this kind"
-        allow = f"or allow them: {settings.label_studio_url}/organization, API Tokens Settings, Legacy Tokens"
+        page = f"{settings.effective_label_studio_public_url}/organization"
+        allow = f"or allow them: {page}, API Tokens Settings, Legacy Tokens"
         return problem("token", message, why, f"{_create(settings)}; {allow}")
     length = "" if len(key) == _LEGACY_LENGTH else f"; its length is {len(key)}, that of a legacy token 40"
     message = f"LABEL_STUDIO_API_KEY is refused (401): Label Studio knows no such legacy token{length}"

@@ -67,7 +67,7 @@ def _fetch_beginning(client: LabelStudio, reference: str) -> None:
 
 
 def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:
-    storage = f"{settings.label_studio_url}/projects/{project_id}/settings/storage"
+    storage = f"{settings.effective_label_studio_public_url}/projects/{project_id}/settings/storage"
     if reference.startswith("/data/local-files"):
         return f"Add a Local Files storage to this project whose path is that folder or one above it: {storage}"
     if reference.startswith("/data/upload"):
