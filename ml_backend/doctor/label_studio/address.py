@@ -13,10 +13,11 @@ from urllib3.util import parse_url
 
 from ml_backend.doctor.findings import Finding, ok, problem, warning
 from ml_backend.doctor.running import Missing
+from ml_backend.label_studio.failures import FAILURES, reason
 from ml_backend.projects.registration import same_address
 from ml_backend.settings import Settings
 from ml_backend.system import trust
-from ml_backend.system.trust import trusting_session, why_refused
+from ml_backend.system.trust import trusting_session
 
 _CLOCK_SECONDS = 60.0
 _NOT_FOUND = 404
@@ -60,9 +61,9 @@ def ask(url: str, patience: float = 5.0) -> Answer:
     before = time.time()
     try:
         response = trusting_session().get(f"{url}/api/version", timeout=patience, allow_redirects=False)
-    except requests.RequestException as error:
+    except FAILURES as error:
         fault = trust.verification_error(error)
-        return Answer(url, failure=_failure(error, patience), authority=_authority(url, fault, patience))
+        return Answer(url, failure=reason(error, patience), authority=_authority(url, fault, patience))
     after = time.time()
     answer = _object(response)
     release = str(answer.get("release", "")) if "label-studio-os-package" in answer else ""
@@ -75,19 +76,6 @@ def ask(url: str, patience: float = 5.0) -> Answer:
         clock_offset=clock_offset(response.headers.get("Date"), before, after),
         nextmask=response.status_code in (401, _NOT_FOUND) and "model_class" in _health(url, patience),
     )
-
-
-def _failure(error: requests.RequestException, patience: float) -> str:
-    text = repr(error)
-    if isinstance(error, requests.exceptions.SSLError):
-        return why_refused(error)
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {patience:g} s"
-    if "NameResolution" in text:
-        return "its host name is not known"
-    if "refused" in text:
-        return "connection refused: nothing listens there"
-    return f"no connection ({type(error).__name__})"
 
 
 def _authority(url: str, fault: ssl.SSLCertVerificationError | None, patience: float) -> str:
