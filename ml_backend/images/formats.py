@@ -28,8 +28,6 @@ from ml_backend.errors import ImageError
 SNIFFED_BYTES = 16
 """Number of bytes at the beginning of a file that tell its format."""
 
-NAMES = "PNG, JPEG, TIFF, WebP, AVIF, GIF or BMP"
-
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -172,7 +170,7 @@ def kind_of(head: bytes, name: str) -> type[ImageFile]:
         ):
             return kind
     what = "is empty" if not head else f"starts with {head[:12]!r}"
-    raise ImageError(f"Image {name} is not a {NAMES} file: it {what}.")
+    raise ImageError(f"Image {name} is not a PNG, JPEG, TIFF, WebP, AVIF, GIF or BMP file: it {what}.")
 
 
 def open_image(file: IO[bytes], name: str) -> ImageFile:
