@@ -155,7 +155,7 @@ class _Examination:
 
     def _log_in(self) -> tuple[Login | None, Finding]:
         self._host()
-        return log_in(self._settings, patience=self._patience)
+        return log_in(self._settings, self._store_if_any(), patience=self._patience)
 
     def _logged_in(self) -> Login:
         login, _ = self._login.get()

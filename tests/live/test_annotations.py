@@ -23,12 +23,12 @@ from ml_backend.store import Task
 
 pytestmark = pytest.mark.live
 
-XML = """<View><Image name="image" value="$image"/><MagicWand name="wand" toName="image"/>
-<BrushLabels name="tag" toName="image">
-  <Label value="disc" background="#ff0000"/><Label value="square" background="#0000ff"/></BrushLabels>
-<PolygonLabels name="outline" toName="image"><Label value="disc"/><Label value="square"/></PolygonLabels>
-<RectangleLabels name="box" toName="image" smart="true"><Label value="disc"/></RectangleLabels>
-<KeyPointLabels name="point" toName="image" smart="true"><Label value="disc"/></KeyPointLabels>
+LABELS = '<Label value="disc" background="#ff0000"/><Label value="square" background="#0000ff"/>'
+XML = f"""<View><Image name="image" value="$image"/><MagicWand name="wand" toName="image"/>
+<BrushLabels name="tag" toName="image">{LABELS}</BrushLabels>
+<PolygonLabels name="outline" toName="image">{LABELS}</PolygonLabels>
+<RectangleLabels name="box" toName="image" smart="true">{LABELS}</RectangleLabels>
+<KeyPointLabels name="point" toName="image" smart="true">{LABELS}</KeyPointLabels>
 </View>"""
 POINTS = [[15.625, 16.6667], [62.5, 16.6667], [62.5, 62.5], [15.625, 62.5]]
 COUNTED, TOLD = 6, 3
