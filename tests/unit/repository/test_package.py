@@ -86,8 +86,9 @@ def test_what_runs_is_the_wheel(programs: Path, environment: dict[str, str]) -> 
 
 def test_it_simulates(programs: Path, environment: dict[str, str], tmp_path: Path) -> None:
     cells = tiny_datasets.own(tmp_path / "cells", splits={"train": 6, "test": 2}, classes=("background", "cell"))
-    options = "--preset quick --device cpu --iterations 2 --input-size 64 --rounds 1 --step 40% --seeds 1 --strategy entropy"
-    command = [programs / "nextmask", "simulate", cells, *options.split(), "--out", tmp_path / "out"]
+    options = "--preset quick --device cpu --iterations 2 --input-size 64 --rounds 1 --step 40% --seeds 1"
+    command = [programs / "nextmask", "simulate", cells, *options.split(), "--strategy", "entropy"]
+    command += ["--out", tmp_path / "out"]
     subprocess.run(command, env=environment, check=True, timeout=600)
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert {row["strategy"] for row in rows} == {"entropy", "full"}
