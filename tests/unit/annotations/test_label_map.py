@@ -172,7 +172,7 @@ def test_error_names_what_was_found_and_what_is_wanted() -> None:
         ("", "not valid XML"),
         ("<View>", "not valid XML"),
         ("<View>\ud800</View>", "not valid XML"),
-        (one("BrushLabels", image='<Video name="img" value="$v"/>'), "no control"),
+        (one("BrushLabels", image='<Video name="img" value="$v"/>'), r"no <Image>.*<video> 'img'"),
         (one("BrushLabels", image='<Image name="img" valueList="$pages"/>'), "valueList"),
         (one("BrushLabels", image='<Image name="img" value="https://x/$id.png"/>'), "one variable"),
         (one("BrushLabels", image='<Image name="img" value="image"/>'), "one variable"),
