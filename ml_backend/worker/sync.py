@@ -25,6 +25,7 @@ from ml_backend.images.cache import ProjectImages
 from ml_backend.label_studio.queries import BEGINNING, host_time
 from ml_backend.store import Project, Task
 from ml_backend.system.clock import boot_id, boot_seconds
+from ml_backend.worker.images_in_part import forget_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.read_task import TaskReader, printable
 
@@ -65,7 +66,10 @@ def retry_images(look: Look) -> None:
     failed = [task for task in look.store.tasks(look.project_id, status="unlabelled") if task.error]
     key = f"images_retried_{look.project_id}"
     last = float(look.store.value(key) or 0)
-    if not failed or 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
+    if 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
+        return
+    were_in_part = forget_images_in_part(look)
+    if not failed and not were_in_part:
         return
     images = look.images.prefetch([task.image for task in failed])
     for task, (_, path) in zip(failed, images, strict=True):

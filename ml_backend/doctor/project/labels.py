@@ -16,7 +16,7 @@ from ml_backend.projects.hints import region_hint
 def check_labels(facts: Facts) -> Iterator[Finding]:
     """Say whether masks can be predicted for these labels, seen in their colours, and asked for in regions."""
     xml, settings = str(facts.project.get("label_config") or ""), facts.tested
-    page = f"{settings.label_studio_url}/projects/{facts.id}/settings/labeling"
+    page = f"{settings.effective_label_studio_public_url}/projects/{facts.id}/settings/labeling"
     try:
         label_map = label_map_of(xml, settings)
         bare = labels_without_colours(xml)
