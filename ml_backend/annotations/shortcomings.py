@@ -72,7 +72,7 @@ def _not_read(elements: Sequence[Element], label_map: LabelMap) -> Iterator[Shor
                 "drawn with them is not read.",
                 'Write them into the labelling configuration: <Label value="…"/> inside the control.',
             )
-        elif element.name not in read and element.labels and images & {*element.targets}:
+        elif element.name not in read and element.labels and images & {*element.targets} - {label_map.image_name}:
             yield Shortcoming(
                 f"What is drawn with {element.name!r} is not read: it is for "
                 f"{', '.join(element.targets)}, and nextmask looks at one image per task, {label_map.image_name}.",

@@ -27,25 +27,22 @@ from ml_backend.system.disk import shortage
 class Status:
     """The state of one project.
 
-        Attributes:
-            state: idle, syncing, training, ranking, publishing, waiting or failed. idle: the worker has not looked yet.
-            stage, done, total: what is going on, in images or steps. since: when that began, in seconds since the epoch.
-            labels: usable labels in Label Studio. trained_labels: those in the version that serves.
-            held_out_miou: of the version that serves; None where none could be measured.
-            agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
-            pool: tasks without a label, not counting skipped tasks. queue: how many of them are published.
-            stream: what stream mode kept, passed over and got back; None where it never ran.
-            advice: what labelling brings, from the versions' measures; None before the first version.
-            effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
-    <<<<<<< HEAD
-            hints: what the labelling configuration leaves out, and what would make more of the settings.
-    =======
-            hints: what would make more of the settings, and which images are used in part.
-    >>>>>>> main
-            notice: what the last change of the labelling configuration meant for the labels; empty without a change.
-            errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
-                under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
-                "worker" why no worker stays alive.
+    Attributes:
+        state: idle, syncing, training, ranking, publishing, waiting or failed. idle: the worker has not looked yet.
+        stage, done, total: what is going on, in images or steps. since: when that began, in seconds since the epoch.
+        labels: usable labels in Label Studio. trained_labels: those in the version that serves.
+        held_out_miou: of the version that serves; None where none could be measured.
+        agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
+        pool: tasks without a label, not counting skipped tasks. queue: how many of them are published.
+        stream: what stream mode kept, passed over and got back; None where it never ran.
+        advice: what labelling brings, from the versions' measures; None before the first version.
+        effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
+        hints: what the labelling configuration leaves out, what would make more of the settings, and which images are
+            used in part.
+        notice: what the last change of the labelling configuration meant for the labels; empty without a change.
+        errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
+            under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
+            "worker" why no worker stays alive.
     """
 
     project: int
