@@ -60,8 +60,10 @@ def main() -> None:
         for _ in range(rounds + 1):
             for name, arguments in CASES.items():
                 measured[name].append(measure(arguments, Path(folder)))
-    # The first round reads the files from the disk.
-    medians = {name: [statistics.median(column) for column in zip(*rows[1:], strict=True)] for name, rows in measured.items()}
+    medians = {
+        name: [statistics.median(column) for column in zip(*rows[1:], strict=True)]  # the first reads from the disk
+        for name, rows in measured.items()
+    }
     reference = medians["`import torch`"]
     print("| what | seconds | processor, s | against torch | memory, MB | against torch |\n|---|--:|--:|--:|--:|--:|")
     for name, (seconds, processor, memory) in medians.items():
