@@ -209,6 +209,7 @@ class LabelStudioHost:
             "SENTRY_DSN": "",
             "FRONTEND_SENTRY_DSN": "",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",  # nothing is imported from the folder of its data
             **self._changes,
         }
 

@@ -21,11 +21,12 @@ from ml_backend.doctor.label_studio.release import LARGE_PROJECT, check_release,
 from ml_backend.doctor.label_studio.token import Login, check_rights, log_in
 from ml_backend.doctor.project.facts import Facts, read_facts
 from ml_backend.doctor.project.images import check_images
+from ml_backend.doctor.project.labels import check_left_out
 from ml_backend.doctor.project.summary import check_project, deleted_project, in_short, missing_project
 from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
 from ml_backend.projects.running_server import with_running_server
-from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.projects.signs_of_life import last_sign, worker_failure
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
@@ -103,7 +104,7 @@ class _Examination:
 
     def _check_worker(self) -> Iterator[Finding]:
         store = self._store.get()
-        yield check_worker(store.projects(), last_sign(store))
+        yield check_worker(store.projects(), last_sign(store), failure=worker_failure(store))
 
     def _store_if_any(self) -> Store | None:
         try:
@@ -154,7 +155,7 @@ class _Examination:
 
     def _log_in(self) -> tuple[Login | None, Finding]:
         self._host()
-        return log_in(self._settings, patience=self._patience)
+        return log_in(self._settings, self._store_if_any(), patience=self._patience)
 
     def _logged_in(self) -> Login:
         login, _ = self._login.get()
@@ -189,7 +190,10 @@ class _Examination:
     def _check_facts(self, facts: Facts) -> Iterator[Finding]:
         large = int(facts.project.get("task_number") or 0) >= LARGE_PROJECT
         fast = fast_import(self._logged_in().client) if large else None
-        return check_project(facts, self._here(), self._secret(), fast_import=fast)
+        yield from check_project(facts, self._here(), self._secret(), fast_import=fast)
+        store = self._store_if_any()
+        if store is not None and facts.known is not None and facts.known.managed:
+            yield from check_left_out(store, facts)
 
     def _check_images(self, shared: Shared[Facts | None]) -> Iterator[Finding]:
         facts = shared.get()

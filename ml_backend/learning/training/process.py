@@ -23,7 +23,7 @@ from ml_backend.errors import NextmaskError, TrainingError
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.system import logs
 from ml_backend.system.disk import disk_full, is_full
-from ml_backend.system.processes import die_with
+from ml_backend.system.processes import die_with, ended
 
 logger = logging.getLogger(__name__)
 
@@ -132,15 +132,14 @@ def _result(message: dict[str, Any]) -> int:
     """Return the version's number, or raise the error that the child reports."""
     if "version" in message:
         return int(message["version"])
-    raise TrainingError(message["error"])
+    raise TrainingError(message["error"], message.get("skipped"))
 
 
 def _cause(code: int) -> str:
     if code >= 0:
-        return f"ended with exit code {code} and no result; the log has its last words"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hint = f", most likely by the system for want of memory: {_MEMORY_REMEDY}" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"
+        return f"{ended(code)} and no result; the log has its last words"
+    hint = f", most likely by the system for want of memory: {_MEMORY_REMEDY}" if -code == signal.SIGKILL else ""
+    return f"{ended(code)}{hint}"
 
 
 # -- the child's side ------------------------------------------------------------------------------------------------
@@ -170,7 +169,8 @@ def serve(text: str, send: Send) -> int:
 
         version = train(Job.from_json(text), _sender(send))
     except NextmaskError as error:
-        send({"error": str(error), "disk_full": is_full(error)})
+        skipped = error.skipped if isinstance(error, TrainingError) else {}
+        send({"error": str(error), "disk_full": is_full(error), "skipped": skipped})
         return 1
     except Exception as error:
         if is_full(error):
