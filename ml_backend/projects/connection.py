@@ -86,12 +86,13 @@ class Connection:
             # Known, but not yet to be worked on: its settings reach Label Studio further down.
             self._store.wake(self._id, managed=False)
         self._undo.remember({field: project.get(field) for field in _PROJECT_FIELDS})
+        # Before the worker, whom the registration wakes, finds them.
+        hidden = keep_hidden_predictions(self._store, self._id, self._client.model_versions(self._id))
         self._change_config(xml, settings, add_query_control=add_query_control)
         self._changes += self._registration.register_backend(backends, params)
         self._changes += self._registration.register_webhook()
         self._changes += self._set_project_fields(project)
         self._show_tabs()
-        hidden = keep_hidden_predictions(self._store, self._id, self._client.model_versions(self._id))
         self._changes += [hidden] if hidden else []
         # Label Studio saves a project whole, and the worker, whom the registration woke, may have written its version
         # in the same moment: look whether ours lasted.

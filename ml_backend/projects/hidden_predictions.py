@@ -47,16 +47,17 @@ def keep_hidden_predictions(store: Store, project_id: int, counts: Mapping[str, 
 def hidden_text(hidden: Mapping[str, int], project_id: int) -> str:
     """Say which predictions, at least one, annotators do not see, and how to see them again."""
     versions = sorted(hidden, key=lambda version: (-hidden[version], version))
-    named = [
-        "those without a version" if version == _UNNAMED else f"{hidden[version]} of {shown(version)}"
-        for version in versions[:_SHOWN]
-    ]
+    named = [_named(version, hidden[version]) for version in versions[:_SHOWN]]
     more = f" and {len(versions) - _SHOWN} more versions" if len(versions) > _SHOWN else ""
     return (
         f"Predictions that others imported are hidden from annotators: {', '.join(named)}{more}. Label Studio shows "
         "one version at a time, here nextmask's. They stay as they are; to see them again: nextmask disconnect "
         f"{project_id}"
     )
+
+
+def _named(version: str, count: int) -> str:
+    return f"{count or 'some'} {f'of {shown(version)}' if version not in ('', _UNNAMED) else 'without a version'}"
 
 
 def _key(project_id: int) -> str:

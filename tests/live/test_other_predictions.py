@@ -43,7 +43,7 @@ def test_they_are_told_left_alone_and_shown_again_after_disconnect(
 
     changes = serving.connect(project)
     (told,) = [change for change in changes if "others imported" in change]
-    assert "5 of 'sam-1', 2 of 'yolo, 8', those without a version" in told
+    assert "5 of 'sam-1', 2 of 'yolo, 8', 1 without a version" in told
     assert told.endswith(f"to see them again: nextmask disconnect {project}")
     assert serving.connect(project) == []
     assert told in serving.status(project).hints
@@ -69,4 +69,5 @@ def test_they_are_told_left_alone_and_shown_again_after_disconnect(
 
 
 def _others(client: StudioClient, project: int) -> list[dict[str, Any]]:
-    return [row for row in predictions(client, project) if not str(row["model_version"]).startswith("nextmask-")]
+    rows = [row for row in predictions(client, project) if not str(row["model_version"]).startswith("nextmask-")]
+    return [{name: value for name, value in row.items() if name != "created_ago"} for row in rows]

@@ -28,7 +28,7 @@ def test_what_is_of_others() -> None:
 
 def test_what_is_said() -> None:
     text = hidden_text({"b": 2, "a": 2, "c": 30, "null": 0}, 7)
-    assert ": 30 of 'c', 2 of 'a', 2 of 'b', those without a version. Label Studio shows one version" in text
+    assert ": 30 of 'c', 2 of 'a', 2 of 'b', some without a version. Label Studio shows one version" in text
     assert text.endswith("They stay as they are; to see them again: nextmask disconnect 7")
     many = hidden_text({f"v{number}": 9 - number for number in range(8)}, 7)
     assert "5 of 'v4' and 3 more versions." in many
