@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ml_backend.annotations.label_map import label_map_of
-from ml_backend.errors import ConfigurationError, LabelConfigError
+from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
 from ml_backend.projects.folders import checkpoints_of, project_folder
 from ml_backend.projects.hidden_predictions import hidden_predictions, hidden_text
+from ml_backend.projects.hints import hints
 from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
 from ml_backend.projects.serving import serving_record
@@ -22,7 +22,6 @@ from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
-from strategies import catalogue
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Status:
         stream: what stream mode kept, passed over and got back; None where it never ran.
         advice: what labelling brings, from the versions' measures; None before the first version.
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
-        hints: what would make more of the settings, which predictions are hidden, which images are used in part.
+        hints: what the labelling configuration leaves out, what would make more of the settings, which predictions are
+            hidden, and which images are used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
             under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
@@ -159,7 +159,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
-        hints=[*_hints(project, own), *_other_hints(store, project_id)],
+        hints=[*map(str, hints(project.label_config, own, project.id)), *_other_hints(store, project_id)],
         notice=project.notice,
         errors=_installation_errors(settings, store, project_id)
         | ({"project": project.error} if project.error else {}),
@@ -208,19 +208,3 @@ def _other_hints(store: Store, project_id: int) -> list[str]:
     """Say what is not as people may expect: predictions of others that are hidden, images that are cut short."""
     hidden, ids = hidden_predictions(store, project_id), images_in_part(store, project_id)
     return [*([hidden_text(hidden, project_id)] if hidden else []), *([in_part_text(ids)] if ids else [])]
-
-
-def _hints(project: Project, settings: Settings) -> list[str]:
-    if not catalogue.described(settings.strategy).asks_for_regions or not project.label_config:
-        return []
-    try:
-        label_map = label_map_of(project.label_config, settings)
-    except LabelConfigError:
-        return []  # which is an error of its own
-    if label_map.query_control is not None:
-        return []
-    return [
-        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
-        f" {settings.query_control!r} to show them, so whole images are asked for."
-        f" To add it: nextmask connect {project.id} --add-query-control"
-    ]
