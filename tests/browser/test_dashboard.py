@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -197,6 +198,12 @@ def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -
         title, *numbers = visitor.page.evaluate(shown)
         assert title == "labels"
         assert numbers[-4:] == [8, 0.5, 8, 0.5]
+        drawn = visitor.page.evaluate(
+            "Object.fromEntries(Chart.getChart('curve').data.datasets.map((line) => [line.label, line.borderColor]))"
+        )
+        given = json.loads(visitor.page.locator("#curve").get_attribute("data-colours"))
+        assert given
+        assert all(drawn[name] == colour for name, colour in given.items())
         visitor.page.get_by_label("hours of labelling").check()
         visitor.page.get_by_label("Dice").check()
         title, *numbers = visitor.page.evaluate(shown)
