@@ -107,7 +107,7 @@ def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_
         wait_for(
             lambda: card.locator("img.mask").evaluate("image => image.complete && image.naturalWidth"), name="the mask"
         )
-        with_mask = seen(card.locator(".stack"))
+        with_mask = seen(card.locator(".layers"))
         assert not any("uncertainty" in address for address in asked)
         page.locator("#layer-mask").focus()
         page.keyboard.press("ArrowRight")
@@ -117,7 +117,7 @@ def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_
         expect(page.locator(".heat-scale")).to_be_visible()
         heat = card.locator("img.uncertainty")
         wait_for(lambda: heat.evaluate("image => image.complete && image.naturalWidth"), name="the heat map")
-        assert np.abs(seen(card.locator(".stack")) - with_mask).max() > 60
+        assert np.abs(seen(card.locator(".layers")) - with_mask).max() > 60
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#layer-uncertainty")).to_be_checked()
         expect(page.get_by_text("Page 2 of 2")).to_be_visible()
@@ -133,7 +133,7 @@ def test_the_mask_on_the_screen_is_the_published_one_in_the_colours_of_the_label
     with opened(f"{QUEUE}?strength=100") as page:
         page.locator("#regions-shown").uncheck()
         loaded(page)
-        stack = page.locator(f"#task-{first} .stack")
+        stack = page.locator(f"#task-{first} .layers")
         fill_of = page.locator(".of-mask .legend rect")
         colours = [fill_of.nth(at).get_attribute("fill") for at in range(fill_of.count())]
         shown = seen(stack)
