@@ -67,7 +67,7 @@ format: $(VENV)/.installed-dev
 # The stamps make second runs start in seconds; a changed dependency list installs again.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[label-studio-ml,simulation]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/peers.txt

@@ -35,7 +35,10 @@ def simulate(given: Simulate) -> None:
     """
     from ml_backend.simulation import results
     from ml_backend.simulation.processes import RESULTS
+    from ml_backend.simulation.report import check_installed, write_report
 
+    if given.report:
+        check_installed()
     _check_writable(given.out)
     name = None if given.dataset is None else _run(given, given.dataset)
     rows = results.read(given.out / RESULTS)
@@ -47,8 +50,6 @@ def simulate(given: Simulate) -> None:
         )
     _summarise([row for row in rows if name in (None, row.dataset)])
     if given.report:
-        from ml_backend.simulation.report import write_report
-
         page = write_report(rows, given.out, target=_TARGET)
         console.print(f"Report: {page}", soft_wrap=True, highlight=False)
 

@@ -1,33 +1,20 @@
-"""The LabelStudioMLBase subclass: predictions as Label Studio asks for them.
-
-The only module that imports label_studio_ml. Our own server calls it, and the stock label-studio-ml server can:
-
-    label-studio-ml init FOLDER --script ml_backend/server/model.py
-    label-studio-ml start FOLDER
-
-The constructor fits the signatures of 1.0.9 and of 2.x, and `fit` only wakes the worker (`nextmask worker`), because
-a training inside a request would be lost with it.
-"""
+"""Predictions as Label Studio asks for them, whichever server takes the request: ours, or that of label-studio-ml."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-from label_studio_ml.model import LabelStudioMLBase
 
 from ml_backend.annotations.boxes import Query
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.images.references import as_imported
 from ml_backend.label_studio.predictions import NO_VERSION, SERVED_LAST, model_number, score_of
-from ml_backend.projects.services import Services, open_services
+from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
-from ml_backend.settings import load_settings
 from ml_backend.store import Project, Store
 
 if TYPE_CHECKING:
@@ -36,28 +23,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml has no types
+class NextmaskModel:
     """Predicts masks with the version that is published in the task's project.
 
     Args:
-        services: made from the environment when the stock server constructs the model.
+        project_id: of all tasks, as Label Studio writes it; without it, the first task that names a project does.
+        label_config: of the project, as the request has it; without it, the one that the store knows.
 
     Attributes:
         failures: tasks of the last `predict` that got no mask because something failed.
     """
 
     def __init__(
-        self,
-        project_id: str | int | None = None,
-        label_config: str | None = None,
-        *,
-        services: Services | None = None,
-        **_host: Any,
+        self, services: Services, project_id: str | int | None = None, label_config: str | None = None
     ) -> None:
-        # The base class would read label_config eagerly, and keep the host's access token: we need neither.
+        self._services = services
         self._project_id = _project_id(project_id)
         self._label_config = label_config
-        self._services = services or services_of_environment()
         self.failures = 0
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], **_params: Any) -> list[dict[str, Any]]:
@@ -84,19 +66,6 @@ class NextmaskModel(LabelStudioMLBase):  # type: ignore[misc]  # label_studio_ml
         seconds = time.monotonic() - started
         logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
         return predictions
-
-    def fit(self, *arguments: Any, **params: Any) -> dict[str, Any]:
-        """Wake the worker; it asks Label Studio itself what is new.
-
-        Args:
-            arguments: event and data in label-studio-ml 2.x; tasks in 1.0.9, which are not used.
-            params: `event` and `data` (the webhook's payload), from either line of label-studio-ml.
-        """
-        event, data = arguments if len(arguments) == 2 else (params.get("event"), params.get("data"))
-        project_id = self._project_id or payload_project(data if isinstance(data, Mapping) else {})
-        if project_id is not None:
-            wake(self._services.store, project_id, event)
-        return {}
 
     def _predictions(
         self, tasks: Sequence[Mapping[str, Any]], project: Project | None, version: str
@@ -186,17 +155,6 @@ def served_version(project: Project | None) -> str:
 def wake(store: Store, project_id: int, event: object) -> None:
     """Let the worker look at a project; the event START_TRAINING asks for a training, too."""
     store.wake(project_id, train=event == "START_TRAINING")
-
-
-@lru_cache(maxsize=1)
-def services_of_environment() -> Services:
-    """Return what models work with that the stock server makes: opened once, by the settings of the environment.
-
-    Raises:
-        ConfigurationError: a setting is invalid.
-        StoreError: the state database cannot be opened.
-    """
-    return open_services(load_settings())
 
 
 def payload_project(payload: Mapping[str, Any]) -> int | None:

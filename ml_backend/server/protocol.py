@@ -121,7 +121,7 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
     async def predict(body: PredictRequest) -> PredictResponse:
         """Predict masks: one answer per task, in order."""
         logs.add_fields(project=payload_project({"project": body.project}))
-        model, started = NextmaskModel(body.project, body.label_config, services=services), time.perf_counter()
+        model, started = NextmaskModel(services, body.project, body.label_config), time.perf_counter()
         results = await to_thread.run_sync(_predict, model, body.tasks, limiter=predictions)
         metrics.predicted(len(results), model.failures, time.perf_counter() - started)
         version = results[0]["model_version"] if results else _version(store, body.project)

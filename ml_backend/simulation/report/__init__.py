@@ -7,6 +7,7 @@ and `page` puts all into a single file that needs no network.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,19 @@ from ml_backend.simulation.results import Row
 
 AXIS: Final[Axis] = "clicks"
 """What strategies are compared and ordered by."""
+
+
+def check_installed() -> None:
+    """Check that a report can be drawn here.
+
+    Raises:
+        ConfigurationError: the package that draws the curves is not installed; the message says how to get it.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError(
+            "The report's curves are drawn by matplotlib, which is not installed: pip install 'nextmask[simulation]'. "
+            "With --no-report the simulation does without, and nextmask simulate --out FOLDER makes the report later."
+        )
 
 
 def write_report(rows: Iterable[Row], folder: Path, *, target: float = 0.95) -> Path:

@@ -129,6 +129,21 @@ def test_an_option_is_refused_before_anything_is_trained(simulate: Command, cell
     assert not Path("out", "work").exists()
 
 
+def test_without_matplotlib_it_says_so_before_anything_is_trained(
+    simulate: Command, cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ended = simulate(cells, "--out", "out", *SHORT)
+    assert ended.code == 2
+    assert match(
+        r"curves are drawn by matplotlib, .* pip install 'nextmask\[simulation\]'.* --no-report", ended.message
+    )
+    assert not Path("out").exists()
+    assert simulate(cells, "--out", "out", *SHORT, *strategies("random"), "--no-report").code == 0
+    assert results.read(Path("out", RESULTS))
+    assert simulate("--out", "out").code == 2
+
+
 def match(pattern: str, text: str) -> bool:
     import re
 

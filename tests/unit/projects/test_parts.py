@@ -316,7 +316,7 @@ def test_a_prediction_on_demand_shows_the_same_rectangles(
     studio.annotate(3, [region(disc(2)[1]), *rectangles(BOX)])
     sync(services)
     items = [{**studio.items[number], "project": PROJECT} for number in (1, 2, 3)]
-    model = NextmaskModel(str(PROJECT), PARTS_XML, services=services)
+    model = NextmaskModel(services, str(PROJECT), PARTS_XML)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("all tasks were read")

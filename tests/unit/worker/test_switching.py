@@ -165,7 +165,7 @@ def test_a_bad_setting_is_shown_and_the_queue_goes_on(
     assert message in " ".join(project_status(services.settings, services.store, PROJECT).errors.values())
     # an editor that opens any task still gets its mask
     task = next(one for one in studio.items if one not in studio.queue() and not studio.items[one]["annotations"])
-    (prediction,) = NextmaskModel(str(PROJECT), services=services).predict([{"id": task, **studio.items[task]}])
+    (prediction,) = NextmaskModel(services, str(PROJECT)).predict([{"id": task, **studio.items[task]}])
     assert prediction["result"]
     assert prediction["model_version"] == version
 
@@ -332,7 +332,7 @@ def test_the_last_training_serves_though_nothing_is_left_to_label(
     assert studio.fields["model_version"] == "nextmask-2.2" == project_of(services).published_version
     status = project_status(services.settings, services.store, PROJECT)
     assert (status.version, status.trained_labels, status.pool, status.queue) == ("nextmask-2.2", 8, 0, 0)
-    (prediction,) = NextmaskModel(str(PROJECT), services=services).predict([{"id": 1, **studio.items[1]}])
+    (prediction,) = NextmaskModel(services, str(PROJECT)).predict([{"id": 1, **studio.items[1]}])
     assert prediction["model_version"] == "nextmask-2.2"
     rows = len(studio.predictions)
     look(services)
