@@ -4,21 +4,21 @@
   const piles = [...document.querySelectorAll(".layers")];
   const failed = new WeakSet();
 
-  function show(stack) {
-    const seen = [...layers.querySelectorAll("img")].filter((image) => image.checkVisibility());
+  function show(pile) {
+    const seen = [...pile.querySelectorAll("img")].filter((image) => image.checkVisibility());
     const waits = seen.some((image) => !image.complete);
     const state = seen.some((image) => failed.has(image)) ? "failed" : waits ? "loading" : "";
-    if (state) stack.dataset.state = state; else delete stack.dataset.state;
-    stack.setAttribute("aria-busy", String(waits));
+    if (state) pile.dataset.state = state; else delete pile.dataset.state;
+    pile.setAttribute("aria-busy", String(waits));
   }
 
-  for (const stack of piles) {
-    for (const image of stack.querySelectorAll("img")) {
+  for (const pile of piles) {
+    for (const image of pile.querySelectorAll("img")) {
       if (image.complete && !image.naturalWidth && image.currentSrc) failed.add(image);
-      image.addEventListener("error", () => { failed.add(image); show(stack); });
-      image.addEventListener("load", () => { failed.delete(image); show(stack); });
+      image.addEventListener("error", () => { failed.add(image); show(pile); });
+      image.addEventListener("load", () => { failed.delete(image); show(pile); });
     }
-    show(stack);
+    show(pile);
   }
 
   // The large picture opens with what lies over the small one.
@@ -29,7 +29,7 @@
       if (chosen()) address.searchParams.set("layer", chosen());
       link.href = address.href;
     }
-    for (const stack of piles) show(stack);
+    for (const pile of piles) show(pile);
   }
 
   for (const input of document.querySelectorAll(".looks input")) input.addEventListener("change", follow);

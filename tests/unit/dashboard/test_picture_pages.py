@@ -147,7 +147,8 @@ def test_auto_says_whose_turn_it_was_and_how_much_there_is_to_draw() -> None:
     entry = QueueEntry(task_of(1), 1, 0.4, 0.1234, "", None, False, turn="disc", outlines=240.0)
     assert reason(entry, scores, words, 3) == (
         "It was the turn of disc: images that are uncertain there, and cheap, are drawn sooner. Its uncertainty is "
-        "0.123, higher than in 17 of 24 images. Its predicted outlines are 0.6 times as long as those of an average image."
+        "0.123, higher than in 17 of 24 images. Its predicted outlines are 0.6 times as long as those of an average "
+        "image."
     )
     assert reason(replace(entry, turn=""), scores, words, 3).startswith("It was no class's turn: cheap")
 
