@@ -35,7 +35,15 @@ _SHOWN_PROBLEMS = 5
 
 
 class NextmaskError(Exception):
-    """Base class of all errors that nextmask raises on purpose."""
+    """Base class of all errors that nextmask raises on purpose.
+
+    Attributes:
+        cause, remedy: the two parts of the message, where it was made of two; else all of it, and "".
+    """
+
+    def __init__(self, cause: str = "", remedy: str = "") -> None:
+        super().__init__(f"{cause} {remedy}".strip())
+        self.cause, self.remedy = cause, remedy
 
 
 class ConfigurationError(NextmaskError):
@@ -72,8 +80,8 @@ class LabelStudioError(NextmaskError):
         status: HTTP status code, or None when there was no answer.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, cause: str, remedy: str = "", *, status: int | None = None) -> None:
+        super().__init__(cause, remedy)
         self.status = status
 
 

@@ -10,10 +10,10 @@ import typer
 
 from ml_backend.annotations.label_map import label_map_of
 from ml_backend.cli.console import console, progress_bar
-from ml_backend.cli.projects import AsJson, ProjectId
+from ml_backend.cli.installation import diagnosed, installation
+from ml_backend.cli.project_argument import ProjectId
+from ml_backend.cli.projects import AsJson
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.projects.services import open_services
-from ml_backend.settings import load_settings
 
 commands = typer.Typer()
 
@@ -29,11 +29,12 @@ def annotate(
     from ml_backend.datasets import open_truth
     from ml_backend.demo.annotator import SimulatedAnnotator
 
-    services = open_services(load_settings())
+    services = installation()
     truth = open_truth(masks)
     connected = services.store.project(project)
     settings = services.settings.for_project(connected.extra_params if connected else None)
-    label_map = label_map_of(str(services.client.project(project)["label_config"]), settings)
+    with diagnosed(services, project):
+        label_map = label_map_of(str(services.client.project(project)["label_config"]), settings)
     annotator = SimulatedAnnotator(services.client, project, truth, label_map)
     with progress_bar() as bar:
         line = bar.add_task("labelling", total=count)

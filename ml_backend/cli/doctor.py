@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from ml_backend.cli.console import console, errors
+from ml_backend.cli.project_argument import OptionalProjectId
 from ml_backend.doctor import Finding, Report, examine
 from ml_backend.settings import inspect_environment
 
@@ -29,9 +30,7 @@ _PLURALS = {"problem": "problems", "warning": "warnings", "note": "notes", "skip
 
 @commands.command()
 def doctor(
-    project: Annotated[
-        int | None, typer.Argument(help="Look at this project closely, too; all in short when omitted.", min=1)
-    ] = None,
+    project: OptionalProjectId = None,
     timeout: Annotated[float, typer.Option(help="Seconds that all checks may take together.", min=1)] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:

@@ -11,17 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from ml_backend.cli.console import console, errors, reconcile_now
+from ml_backend.cli.installation import diagnosed, installation
+from ml_backend.cli.project_argument import OptionalProjectId, ProjectId
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.connection import Connection
+from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.passed_over import StreamCounts, return_to_pool
-from ml_backend.projects.services import open_services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
 from ml_backend.settings import load_settings
+from ml_backend.store import Store
 
 commands = typer.Typer()
-ProjectId = Annotated[int, typer.Argument(help="Number of the Label Studio project (in its address).", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _SHOWN_ERRORS = 10
 
@@ -38,39 +40,43 @@ def connect(
     ] = False,
 ) -> None:
     """Set a Label Studio project up (again, when something is missing). nextmask serve must be running."""
-    services = open_services(load_settings(backend_url=backend_url))
+    services = installation(backend_url=backend_url)
     overrides = parse_settings(setting) if setting else None
     connection = Connection(services.settings, services.store, services.client, project)
-    if not add_query_control and connection.lacks_query_control(overrides):
-        add_query_control = _offer_query_control(project)
-    changes = connection.connect(overrides, add_query_control=add_query_control)
+    with diagnosed(services, project):
+        if not add_query_control and connection.lacks_query_control(overrides):
+            add_query_control = _offer_query_control(project)
+        changes = connection.connect(overrides, add_query_control=add_query_control)
     _report(changes, "Everything was in place.")
 
 
 @commands.command()
 def disconnect(project: ProjectId) -> None:
     """Put a project back as it was before connect; annotations and predictions stay."""
-    services = open_services(load_settings())
+    services = installation()
     connection = Connection(services.settings, services.store, services.client, project)
-    _report(connection.disconnect(), "There was nothing to put back.")
+    with diagnosed(services, project):
+        changes = connection.disconnect()
+    _report(changes, "There was nothing to put back.")
 
 
 @commands.command()
 def status(
-    project: Annotated[int | None, typer.Argument(help="One project; all when omitted.", min=1)] = None,
+    project: OptionalProjectId = None,
     as_json: AsJson = False,
 ) -> None:
     """Show labels, versions, queue and errors."""
-    services = open_services(load_settings())
-    ids = [project] if project is not None else [known.id for known in services.store.projects()]
-    statuses = [project_status(services.settings, services.store, project_id) for project_id in ids]
+    settings = load_settings()
+    store = Store(settings.effective_database_url)  # it needs no token, and no Label Studio
+    ids = [project] if project is not None else [known.id for known in store.projects()]
+    statuses = [project_status(settings, store, project_id) for project_id in ids]
     if as_json:
         rows = [item.as_json() for item in statuses]
         typer.echo(json.dumps(rows if project is None else rows[0], indent=1))
         return
     if project is None:
-        for gone in services.store.gone_projects():
-            console.print(gone_text(services.settings, gone), markup=False)
+        for gone in store.gone_projects():
+            console.print(gone_text(settings, gone), markup=False)
     if not statuses:
         console.print("No project is connected. Run: nextmask connect PROJECT")
         return
@@ -83,7 +89,7 @@ def status(
 @commands.command()
 def train(project: ProjectId) -> None:
     """Train now on all labels, then rank and publish."""
-    services = open_services(load_settings())
+    services = installation()
     known_project(services.settings, services.store, project)
     before = services.checkpoints(project).latest()
     services.store.wake(project, train=True)
@@ -99,7 +105,7 @@ def train(project: ProjectId) -> None:
 @commands.command()
 def rank(project: ProjectId) -> None:
     """Score and order the unlabelled tasks now, and publish the queue."""
-    services = open_services(load_settings())
+    services = installation()
     known_project(services.settings, services.store, project)
     services.store.wake(project, ranking_key="")
     reconcile_now(services, project)
@@ -113,9 +119,10 @@ def keep(
     tasks: Annotated[list[int], typer.Argument(metavar="TASK...", help="Numbers of passed-over tasks.")],
 ) -> None:
     """Return tasks that stream mode passed over to the pool."""
-    services = open_services(load_settings())
+    services = installation()
     known_project(services.settings, services.store, project)
-    return_to_pool(services.store, services.client, project, tasks)
+    with diagnosed(services, project):
+        return_to_pool(services.store, services.client, project, tasks)
     services.store.wake(project)
     console.print(f"Returned to the pool: {len(set(tasks))}.")
 
@@ -123,9 +130,9 @@ def keep(
 @commands.command()
 def versions(project: ProjectId, as_json: AsJson = False) -> None:
     """List model versions with their held-out measures."""
-    services = open_services(load_settings())
-    known_project(services.settings, services.store, project)
-    checkpoints = services.checkpoints(project)
+    settings = load_settings()
+    known_project(settings, Store(settings.effective_database_url), project)
+    checkpoints = checkpoints_of(settings, project)
     current = checkpoints.current()
     rows = [_version_row(version, current) for version in checkpoints.versions()]
     damaged = [{"number": number, "damaged": why} for number, why in checkpoints.damaged().items()]
@@ -149,7 +156,7 @@ def rollback(
     number: Annotated[int | None, typer.Argument(help="Version to go back to; the one before when omitted.")] = None,
 ) -> None:
     """Let an earlier version serve; the queue follows."""
-    services = open_services(load_settings())
+    services = installation()
     known_project(services.settings, services.store, project)
     version = roll_back(services.settings, services.store, project, number)
     reconcile_now(services, project)

@@ -7,19 +7,22 @@ import os
 import signal
 import socket
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import SecretStr
 
-from ml_backend.errors import ConfigurationError
+from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.settings import Settings, load_settings
 from ml_backend.system.logs import configure, hide
 from ml_backend.system.memory import share_heaps
 
 if TYPE_CHECKING:
     from ml_backend.server.worker_process import WorkerProcess
+
+logger = logging.getLogger(__name__)
 
 commands = typer.Typer()
 _GRACE_SECONDS = 5
@@ -51,12 +54,10 @@ def _check(settings: Settings) -> None:
     """
     from ml_backend.learning.networks import check_network
     from ml_backend.learning.ranking import make_strategy
+    from ml_backend.projects.services import label_studio_of
 
     settings.check_serving()
-    if not settings.label_studio_api_key.get_secret_value():
-        raise ConfigurationError(
-            "LABEL_STUDIO_API_KEY is not set: copy a token from Label Studio (Account & Settings)."
-        )
+    label_studio_of(settings)
     make_strategy(settings.strategy, settings.strategy_options)
     check_network(settings.architecture, settings.encoder, settings.network_options)
     _check_port(settings)
@@ -66,12 +67,26 @@ def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
     """Serve until a signal comes; return whether the server had started."""
     import uvicorn
 
+    from ml_backend.projects.running_server import announce, withdraw
     from ml_backend.server.app import create_app
 
     application = create_app(settings, worker=child)
+    store = application.state.services.store
 
     class Server(uvicorn.Server):
-        """Ends its worker and its long requests while it waits for the others, not afterwards."""
+        """Says where it listens; ends its worker and long requests while it waits for the others, not afterwards."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                with suppress(NextmaskError):  # a full disk, say: commands take the port of their settings then
+                    announce(store, settings)
+                threading.Thread(target=_look_at_label_studio, args=(settings,), daemon=True).start()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            with suppress(NextmaskError):
+                withdraw(store)
+            await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             application.state.services.stopping.set()
@@ -96,10 +111,19 @@ def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
     return server.started
 
 
+def _look_at_label_studio(settings: Settings) -> None:
+    """Say in the log what keeps Label Studio and this server apart: whoever starts it looks there now."""
+    from ml_backend.doctor.diagnosis import look_at_label_studio
+
+    found = look_at_label_studio(settings)
+    if found is not None:
+        logger.warning("%s", found)
+
+
 @commands.command()
 def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Reconcile projects: read labels, train, rank, publish the queue."""
-    from ml_backend.projects.services import open_services
+    from ml_backend.cli.installation import installation
     from ml_backend.system.processes import die_with
     from ml_backend.worker.worker import Worker
 
@@ -110,7 +134,7 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
         # Ctrl-C reaches the whole process group; the server decides when its worker ends.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with(parent)
-    work = Worker(open_services(settings))
+    work = Worker(installation())
     signal.signal(signal.SIGTERM, lambda *_: work.stop())
     if parent is None:
         signal.signal(signal.SIGINT, lambda *_: work.stop())

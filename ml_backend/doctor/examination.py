@@ -24,6 +24,7 @@ from ml_backend.doctor.project.images import check_images
 from ml_backend.doctor.project.summary import check_project, deleted_project, in_short, missing_project
 from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
+from ml_backend.projects.running_server import with_running_server
 from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
@@ -98,7 +99,7 @@ class _Examination:
 
     def _check_server(self) -> Iterator[Finding]:
         store, secret = self._store_if_any(), self._secret()
-        return check_server(self._settings, store, secret, patience=self._patience)
+        return check_server(self._here(), store, secret, patience=self._patience)
 
     def _check_worker(self) -> Iterator[Finding]:
         store = self._store.get()
@@ -109,6 +110,11 @@ class _Examination:
             return self._store.get()
         except Missing:
             return None
+
+    def _here(self) -> Settings:
+        """Return the settings with the address of the server that runs here."""
+        store = self._store_if_any()
+        return self._settings if store is None else with_running_server(self._settings, store)
 
     def _secret(self) -> str:
         """Return the webhooks' secret; "" where there is none yet: none is made."""
@@ -124,14 +130,13 @@ class _Examination:
     # -- Label Studio -------------------------------------------------------------------------------------------------
     def _start_host(self) -> None:
         settings = self._settings
-        url = settings.effective_backend_url
         checks = {
             "address": lambda: [check_address(settings, self._answer.get(), patience=self._patience)],
             "token": lambda: [self._login.get()[1]],
             "rights": lambda: [check_rights(self._logged_in().user)],
             "release": lambda: [check_release(self._host().release)],
             "clock": lambda: [check_clock(self._host().clock_offset)],
-            "protection": lambda: check_protections(self._logged_in().client, url),
+            "protection": lambda: check_protections(self._logged_in().client, self._here().effective_backend_url),
         }
         for name, check in checks.items():
             self._checks.start(_HOST, name, check)
@@ -168,7 +173,7 @@ class _Examination:
         """Return the facts about a project; None where Label Studio has none of that number."""
         client, store = self._logged_in().client, self._store_if_any()
         try:
-            return read_facts(client, project_id, store.project(project_id) if store else None, self._settings)
+            return read_facts(client, project_id, store.project(project_id) if store else None, self._here())
         except LabelStudioNotFound:
             return None
 
@@ -184,7 +189,7 @@ class _Examination:
     def _check_facts(self, facts: Facts) -> Iterator[Finding]:
         large = int(facts.project.get("task_number") or 0) >= LARGE_PROJECT
         fast = fast_import(self._logged_in().client) if large else None
-        return check_project(facts, self._settings, self._secret(), fast_import=fast)
+        return check_project(facts, self._here(), self._secret(), fast_import=fast)
 
     def _check_images(self, shared: Shared[Facts | None]) -> Iterator[Finding]:
         facts = shared.get()

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from ml_backend.doctor.findings import Finding, Section, problem, skipped
 from ml_backend.errors import NextmaskError
+from ml_backend.label_studio.failures import FAILURES, reason
 
 Check = Callable[[], Iterable[Finding]]
 T = TypeVar("T")
@@ -100,7 +101,7 @@ class _Running:
         except Missing as error:
             self.findings.append(skipped(self.name, str(error)))
         except NextmaskError as error:
-            self.findings.append(problem(self.name, str(error), "", ""))
+            self.findings.append(problem(self.name, error.cause, "", error.remedy))
         except Exception as error:  # noqa: BLE001 (a check that fails is a finding, and never ends the others)
             why = "This check itself failed; the others are not affected."
             self.findings.append(problem(self.name, _words(error), why, "Please report it, with this line."))
@@ -109,10 +110,14 @@ class _Running:
     def wait(self, deadline: float, seconds: float) -> None:
         if not self._done.wait(max(0.0, deadline - time.monotonic())):
             message = f"no answer within {seconds:g} s"
-            why = "Something hangs, or the machine is very slow."
-            remedy = f"Give it more time: nextmask doctor --timeout {2 * seconds:g}"
-            self.findings = [*self.findings, problem(self.name, message, why, remedy)]
+            why = "The machine is slow or busy, or something hangs: which of them is not known."
+            remedy = f"Give it more time: nextmask doctor --timeout {4 * seconds:g}"
+            self.findings = [*self.findings, Finding(self.name, "skipped", message, why, remedy)]
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, NextmaskError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, NextmaskError):
+        return str(error)
+    if isinstance(error, FAILURES):
+        return reason(error, 0.0)
+    return f"{type(error).__name__}: {error}"

@@ -40,7 +40,7 @@ def probe(settings: Settings, seconds: float, environment: Mapping[str, str] | N
 
     Returns:
         Its answers, part -> {"value": …} or {"error": …, "kind": …}; parts that it did not get to are missing, and
-        "ended" says why.
+        "ended" says why: with which code the program ended, or "" and after how many seconds it was stopped.
     """
     asked = json.dumps({name: getattr(settings, name) for name in PROBED})
     command = [sys.executable, "-m", "ml_backend.doctor.probe", asked]
@@ -51,13 +51,13 @@ def probe(settings: Settings, seconds: float, environment: Mapping[str, str] | N
         )
         output, ended = done.stdout, "" if done.returncode == 0 else f"it ended with code {done.returncode}"
     except subprocess.TimeoutExpired as error:
-        output, ended = error.stdout or b"", f"no answer within {seconds:.0f} s"
+        output, ended = error.stdout or b"", ""
     answers: dict[str, Json] = {}
     for line in output.decode(errors="replace").splitlines(keepends=True):
         if line.startswith('{"part"') and line.endswith("\n"):  # a package may write to standard output, too
             answer = json.loads(line)
             answers[answer["part"]] = answer
-    return answers if "weights" in answers else answers | {"ended": {"error": ended}}
+    return answers if "weights" in answers else answers | {"ended": {"error": ended, "seconds": seconds}}
 
 
 def check_packages(answers: Mapping[str, Json]) -> Iterator[Finding]:
@@ -72,10 +72,17 @@ def check_packages(answers: Mapping[str, Json]) -> Iterator[Finding]:
         yield problem("packages", message, why, f"{_INSTALL}. Versions that were tested: requirements/constraints.txt")
     if "ended" in answers:
         part = next((name for name in (*PACKAGES, "strategy", "network", "weights") if name not in answers), "the end")
-        message = f"The test of PyTorch and its devices stopped before {part}: {answers['ended']['error']}"
-        why = "A package crashes, or a driver hangs; a training would, too."
-        remedy = 'See what happens: python -c "import torch; print(torch.cuda.is_available())"; a slow machine may '
-        yield problem("packages", message, why, f"{remedy}need nextmask doctor --timeout 120")
+        see = 'python -c "import torch; print(torch.cuda.is_available())"'
+        if fault := answers["ended"]["error"]:
+            message = f"The test of PyTorch and its devices stopped before {part}: {fault}"
+            yield problem("packages", message, "A package crashes; a training would, too.", f"See what happens: {see}")
+        else:
+            message = (
+                f"PyTorch and its packages were still being tried ({part}) after {answers['ended']['seconds']:.0f} s"
+            )
+            why = "The machine is slow or busy, or a driver hangs: which of them is not known."
+            remedy = f"Give it more time: nextmask doctor --timeout 120. If it hangs then, too: {see}"
+            yield Finding("packages", "skipped", message, why, remedy)
     elif not broken:
         yield ok("packages", f"Python {platform.python_version()}, {shown}")
 

@@ -82,6 +82,11 @@ class LabelStudio:
                 return projects
             page += 1
 
+    def some_projects(self, count: int) -> tuple[list[Json], int]:
+        """Return id and title of the newest projects that the user sees, at most `count`, and how many there are."""
+        answer = self._get("/api/projects/", page=1, page_size=count, include="id,title")
+        return answer["results"], int(answer["count"])
+
     def project(self, project_id: int) -> Json:
         """Return a project, with counts such as task_number."""
         return self._get(f"/api/projects/{project_id}/")

@@ -214,7 +214,8 @@ class Files:
             by = f"{_host(response.url)}: " if _host(response.url) != _host(reference) else ""
             return f"{by}{_REASONS.get(status, 'no success')} ({status})"
         if status in (401, 403):
-            return f"Label Studio refused it ({status}). {self._token.advice if status == 401 else LACKS_RIGHT}"
+            why = " ".join(self._token.refusal("")) if status == 401 else LACKS_RIGHT
+            return f"Label Studio refused it ({status}). {why}"
         if as_imported(reference) != reference:
             return _STORAGE.get(status, f"Label Studio could not read it from the storage ({status})")
         if status == 500:

@@ -27,10 +27,10 @@ from ml_backend.errors import (
 )
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.images.references import shown_reference
-from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
+from ml_backend.label_studio.failures import FAILURES, forbidden, reason, without_dump
 from ml_backend.label_studio.files import Files
 from ml_backend.label_studio.guard import GuardedAdapter
-from ml_backend.label_studio.tokens import OnlyTo, make_token, origin_of
+from ml_backend.label_studio.tokens import EXCHANGE, OnlyTo, make_token, origin_of
 
 SLOW_SECONDS = 900.0
 """Timeout of calls whose length grows with the project: imports, deletions of a model version."""
@@ -43,7 +43,6 @@ _LONGEST_PAUSE = 60.0
 """Longest pause, in seconds, that a Retry-After header is followed for; it may ask for an hour."""
 _MESSAGE_PART = 150
 _CONNECTIONS = 16
-_TOKEN_PATH = "/api/token/refresh/"
 
 _RETRY = Retry(
     total=3,
@@ -78,7 +77,7 @@ class Transport:
         self._timeout = timeout
         self._session = _make_session(HTTPAdapter(max_retries=_RETRY, pool_maxsize=_CONNECTIONS))
         self._given = token.strip()
-        self._token = make_token(token, self._exchange)
+        self._token = make_token(token, self.url, self._exchange)
         self._files = Files(
             self.url,
             self._token,
@@ -186,7 +185,7 @@ class Transport:
         """Return an access token for a personal access token."""
         try:
             response = self._session.post(
-                self.url + _TOKEN_PATH,
+                self.url + EXCHANGE,
                 json={"refresh": refresh},
                 auth=OnlyTo(self._origin, None),
                 timeout=(_CONNECT_SECONDS, self._timeout),
@@ -194,9 +193,9 @@ class Transport:
             )
         except FAILURES as error:
             raise self._no_answer(error, self._timeout) from None
-        answer = self._decoded(response, f"POST {_TOKEN_PATH}")
+        answer = self._decoded(response, f"POST {EXCHANGE}")
         if not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
-            raise LabelStudioError(f"Label Studio at {self.url} answered {_TOKEN_PATH} without an access token.")
+            raise LabelStudioError(f"Label Studio at {self.url} answered {EXCHANGE} without an access token.")
         return str(answer["access"])
 
     def _decoded(self, response: requests.Response, call: str) -> Any:
@@ -229,8 +228,11 @@ class Transport:
     def _error(self, response: requests.Response, call: str) -> LabelStudioError:
         status, detail = response.status_code, _shortened(self._without_secrets(_detail(response), response))
         message = f"Label Studio at {self.url} answered {call} with {status}: {detail}"
-        if status in (401, 403):
-            return LabelStudioRefused(f"{message}. {self._advice(status)}.", status=status)
+        if status == 401:
+            cause, remedy = self._token.refusal(message)
+            return LabelStudioRefused(f"{message}. {cause}", remedy, status=status)
+        if status == 403:
+            return LabelStudioRefused(f"{message}.", forbidden(detail), status=status)
         if status == 404:
             return LabelStudioNotFound(message, status=status)
         again = status >= 500 or status == _TOO_MANY
@@ -243,17 +245,12 @@ class Transport:
             text = text.replace(secret, "(hidden)")
         return text
 
-    def _advice(self, status: int) -> str:
-        if status == 401:
-            return self._token.advice
-        return LACKS_RIGHT
-
     def _no_answer(
         self, error: Exception, timeout: float, kind: type[LabelStudioUnavailable] = LabelStudioUnavailable
     ) -> LabelStudioUnavailable:
         return kind(
-            f"Label Studio at {self.url} did not answer: {reason(error, timeout)}. Check that it runs, and "
-            "LABEL_STUDIO_URL."
+            f"Label Studio at {self.url} did not answer: {reason(error, timeout)}.",
+            "Check that it runs, and LABEL_STUDIO_URL.",
         )
 
 
@@ -328,7 +325,7 @@ def _detail(response: requests.Response) -> str:
         problems = body.get("validation_errors")
         words = str(body.get("detail") or "").strip() or json.dumps(body)
         body = f"{words}: {json.dumps(problems)}" if problems else words
-    return " ".join(str(body).split()).rstrip(".")
+    return without_dump(" ".join(str(body).split()).rstrip("."))
 
 
 def _shortened(text: str) -> str:

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from ml_backend.annotations.config_edits import labels_without_colours, with_palette, with_query_control
 from ml_backend.annotations.label_map import label_map_of
-from ml_backend.errors import ConfigurationError, LabelStudioError
+from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.ranking import make_strategy
-from ml_backend.projects.registration import Registration, params_object, webhook_secret
+from ml_backend.projects.registration import Registration, check_backend_address, params_object, webhook_secret
 from ml_backend.projects.tabs import remove_tabs, show_passed_over, show_queue
 from ml_backend.projects.undo import Undo
 from ml_backend.settings import Settings
@@ -52,7 +52,7 @@ class Connection:
         Raises:
             ConfigurationError, LabelConfigError, LabelStudioError: as `connect`.
         """
-        self._check_address()
+        check_backend_address(self._settings.effective_backend_url)
         backends = self._registration.backends()
         settings = self._settings.for_project(_merged(backends, extra_params or {}))
         if not make_strategy(settings.strategy, settings.strategy_options).asks_for_regions:
@@ -73,7 +73,7 @@ class Connection:
             LabelStudioError: Label Studio refused a step, or undoes it; it says which, and why.
         """
         self._changes = []
-        self._check_address()
+        check_backend_address(self._settings.effective_backend_url)
         backends = self._registration.backends()
         params = _merged(backends, extra_params or {})
         settings = self._settings.for_project(params)
@@ -98,15 +98,6 @@ class Connection:
         self._store.wake(self._id, manage=True)
         self._tell("connected")
         return self._changes
-
-    def _check_address(self) -> None:
-        url = self._settings.effective_backend_url
-        host = url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
-        if "." not in host and not host.startswith("["):
-            raise ConfigurationError(
-                f"NEXTMASK_BACKEND_URL = {url!r}: Label Studio accepts no webhook to a host name without a dot."
-                " Use an IP address or a dotted alias such as nextmask.local."
-            )
 
     def _change_config(self, xml: str, settings: Settings, *, add_query_control: bool) -> None:
         changed, changes = xml, []

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from ml_backend.errors import LabelStudioError
+from urllib3.util import parse_url
+
+from ml_backend.errors import ConfigurationError, LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -38,6 +40,20 @@ Row = dict[str, Any]
 def same_address(url: object, other: str) -> bool:
     """Tell whether two addresses lead to the same place, as Label Studio and people write them."""
     return str(url or "").rstrip("/") == other.rstrip("/")
+
+
+def check_backend_address(url: str) -> None:
+    """Check that Label Studio can take an address of nextmask.
+
+    Raises:
+        ConfigurationError: it accepts no webhook there, and its own attempt to create one fails without a word.
+    """
+    host = parse_url(url).host or ""
+    if "." not in host and ":" not in host:
+        raise ConfigurationError(
+            f"NEXTMASK_BACKEND_URL = {url!r}: Label Studio accepts no webhook to a host name without a dot.",
+            "Use an IP address or a dotted alias such as nextmask.local.",
+        )
 
 
 def is_ours(row: Mapping[str, Any]) -> bool:

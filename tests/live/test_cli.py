@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Nextmask
+from support import Nextmask, Studio
 
 from ml_backend.cli.app import main
 from ml_backend.datasets import Dataset
+from ml_backend.demo.label_studio import free_port
 from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
@@ -172,3 +173,54 @@ def test_serve_refuses_to_start_without_what_it_needs(shell: Shell) -> None:
     assert "unknown strategy 'nonsense'; available: " in refusal(NEXTMASK_STRATEGY="nonsense")
     assert "NEXTMASK_ENCODER = 'nonsense'" in refusal(NEXTMASK_ENCODER="nonsense")
     assert "Did you mean NEXTMASK_STRATEGY?" in refusal(NEXTMASK_STRATEGI="entropy")
+
+
+# -- what goes wrong -------------------------------------------------------------------------------------------------
+def test_a_project_is_named_by_its_address_and_a_wrong_one_is_answered_with_those_there_are(
+    shell: Shell, studio: Studio, make_project: Callable[..., int], shapes: Dataset
+) -> None:
+    project = make_project(images=1, dataset=shapes)
+    page = f"{studio.url}/projects/{project}"
+    assert "is not connected here" in shell("status", f"{page}/data?tab=3", code=2)
+    for command in (["connect"], ["disconnect"], ["annotate", "--masks", masks_of(shapes)]):
+        said = shell(command[0], project + 100_000, *command[1:], code=1)
+        assert f"sees no project {project + 100_000}. Use the number of one that it sees: " in said
+        assert f"{project} (nextmask live test, {page})" in said
+        assert said.count("/projects/") <= 10
+    other = shell("connect", f"https://elsewhere.example.org/projects/{project}", code=2)
+    assert f"give the project's number, {project}" in other
+
+
+def test_a_port_that_serve_was_given_is_found_by_the_other_commands(
+    make_nextmask: Callable[..., Nextmask],
+    make_project: Callable[..., int],
+    shapes: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project, wrong, right = make_project(images=2, dataset=shapes), free_port(), free_port()
+    nextmask = make_nextmask()
+    nextmask.stop()
+    shell = Shell(nextmask, monkeypatch, capsys)
+    refused = shell("connect", project, code=1)
+    assert f"nextmask serve does not answer at {nextmask.url}: connection refused" in refused
+    assert "NEXTMASK_PORT" in refused
+    assert len(refused.splitlines()) == 1
+    assert not any(word in refused for word in ("HTTPConnection", "Errno", "urllib3", "token"))
+
+    nextmask.settings = nextmask.settings.model_copy(update={"port": right})
+    nextmask.start()
+    nextmask.settings = nextmask.settings.model_copy(update={"port": wrong})
+    shell = Shell(nextmask, monkeypatch, capsys)
+    assert f"registered the backend http://127.0.0.1:{right}" in shell("connect", project)
+    nextmask.wait_settled(project)
+    rows = shell.process("doctor", project, "--json", "--timeout", "200")
+    found = {row["check"]: row for row in json.loads(rows)["findings"]}
+    assert found["server"]["found"].endswith(f"answers at http://127.0.0.1:{right}")
+    assert found["backend"]["level"] == "ok"
+    assert found["protection"]["found"].endswith(f"http://127.0.0.1:{right}")
+
+
+def test_status_and_versions_need_neither_token_nor_label_studio(shell: Shell) -> None:
+    for arguments in (["status"], ["status", "--json"]):
+        shell.process(*arguments, LABEL_STUDIO_API_KEY="", LABEL_STUDIO_URL="http://127.0.0.1:9")

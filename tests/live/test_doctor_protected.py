@@ -7,7 +7,10 @@ import functools
 import hashlib
 import hmac
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from support import Studio
 
 from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.doctor import Finding
+from ml_backend.doctor.diagnosis import look_at_label_studio
 from ml_backend.doctor.label_studio.protection import check_protections
 from ml_backend.doctor.label_studio.release import fast_import
 from ml_backend.doctor.label_studio.token import log_in
@@ -30,6 +34,8 @@ from ml_backend.settings import load_settings
 
 pytestmark = pytest.mark.live
 
+BRUSH = """<View><Image name="image" value="$image"/>
+<BrushLabels name="mask" toName="image"><Label value="disc" background="red"/></BrushLabels></View>"""
 BACKEND = "http://127.0.0.1:9090"
 BOTH = ("ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")
 
@@ -107,15 +113,15 @@ def signed(folder: Path, **claims: Any) -> str:
 # -- tokens ----------------------------------------------------------------------------------------------------------
 def test_legacy_tokens(protected: LabelStudioHost, studio: Studio) -> None:
     off = of_token(protected.url, TOKEN)
-    assert "legacy token (401), and the organization does not allow this kind" in off.message
+    assert "holds a legacy token, and the organization does not allow this kind" in off.message
     assert f"{protected.url}/user/account/personal-access-token" in off.remedy
     assert "Legacy Tokens" in off.remedy
     unknown = of_token(studio.url, "1" * 40)
-    assert "knows no such legacy token" in unknown.message
+    assert "does not know the legacy token" in unknown.message
     cut = of_token(studio.url, "1" * 39)
-    assert "its length is 39, that of a legacy token 40" in cut.message
-    assert "is empty" in of_token(studio.url, "").message
-    assert "spaces" in of_token(studio.url, "two words").message
+    assert "it has 39 characters, and Label Studio's have 40" in cut.message
+    assert "is not set" in of_token(studio.url, "").message
+    assert "has a space" in of_token(studio.url, "two words").message
     assert of_token(studio.url, studio.token).level == "ok"
 
 
@@ -124,14 +130,16 @@ def test_personal_access_tokens(
 ) -> None:
     assert of_token(protected.url, token) == Finding("token", "ok", f"personal access token of {USER}")
     assert "of another Label Studio, or was not copied whole" in of_token(studio.url, token).message
-    assert "no personal access token" in of_token(protected.url, "a.b.c").message
+    for cut in (token.rpartition(".")[0], token.partition(".")[0]):  # as Label Studio lists it
+        assert "of the three parts" in of_token(protected.url, cut).message
+    assert "is cut off at its end" in of_token(protected.url, token[:-3]).message
     access = admin.post("/api/token/refresh/", refresh=token).json()["access"]
-    assert "it is an access token" in of_token(protected.url, access).message
+    assert "holds an access token" in of_token(protected.url, access).message
     now = time.time()
     # That the key is right shows in a token that has not expired.
     assert of_token(protected.url, signed(folder, iat=int(now), exp=int(now) + 3600)).level == "ok"
     expired = of_token(protected.url, signed(folder, iat=int(now) - 7200, exp=int(now) - 3600))
-    assert re.search(r"the personal access token expired on 20\d\d-\d\d-\d\d", expired.message)
+    assert re.search(r"The personal access token in LABEL_STUDIO_API_KEY expired on 20\d\d-\d\d-\d\d", expired.message)
 
 
 def test_revoked_tokens_and_users_who_were_removed(protected: LabelStudioHost, admin: Browser, token: str) -> None:
@@ -149,7 +157,7 @@ def test_revoked_tokens_and_users_who_were_removed(protected: LabelStudioHost, a
     assert "removed from the organization" in removed.why
     admin.post("/api/jwt/settings", api_tokens_enabled=False).raise_for_status()
     try:
-        assert "does not allow personal access tokens" in of_token(admin.url, token).message
+        assert "the organization does not allow this kind" in of_token(admin.url, token).message
     finally:
         admin.post("/api/jwt/settings", api_tokens_enabled=True).raise_for_status()
 
@@ -185,6 +193,28 @@ def test_both_protections(protected: LabelStudioHost, token: str) -> None:
     unknown = of_protections(protected.url, token, "http://nextmask.invalid:9090")
     assert [finding.level for finding in unknown] == ["problem"]
     assert "cannot find the host" in unknown[0].message
+
+
+def test_connect_names_the_protections_and_not_the_token(
+    protected: LabelStudioHost, token: str, tmp_path: Path
+) -> None:
+    number = int(StudioClient(protected.url, token).create_project(title="blocked", label_config=BRUSH)["id"])
+    environment = {
+        **os.environ,
+        "LABEL_STUDIO_URL": protected.url,
+        "LABEL_STUDIO_API_KEY": token,
+        "MODEL_DIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "ml_backend", "connect", f"{protected.url}/projects/{number}/data?tab=1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "blocks http://127.0.0.1:9090: ML_BLOCK_LOCAL_IP and SSRF_PROTECTION_ENABLED are on." in line
+    assert "ML_BLOCK_LOCAL_IP=false SSRF_PROTECTION_ENABLED=false label-studio start" in line
+    assert "LABEL_STUDIO_API_KEY" not in line
+    # nextmask serve says it at its start.
+    found = look_at_label_studio(load_settings(label_studio_url=protected.url, label_studio_api_key=token))
+    assert str(found) == line.removeprefix("Error: ")
 
 
 def test_no_protection(studio: Studio, label_studio: StudioClient, make_project: Callable[..., int]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import requests
-from urllib3.util import parse_url
 
 from ml_backend import __version__
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
-from ml_backend.projects.registration import SECRET_HEADER
+from ml_backend.errors import ConfigurationError
+from ml_backend.label_studio.failures import FAILURES, reason
+from ml_backend.projects.registration import SECRET_HEADER, check_backend_address
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 
@@ -38,30 +39,34 @@ def check_server(settings: Settings, store: Store | None, secret: str, *, patien
             url, health = local, here
     if isinstance(health, str):
         why = "Label Studio gets no masks, no webhook arrives, and connect is refused."
-        remedy = "Start it: nextmask serve. Where it runs elsewhere, set NEXTMASK_BACKEND_URL to its address"
+        remedy = (
+            "Start it: nextmask serve. Where it runs on another port, set NEXTMASK_PORT; on another machine, "
+            "NEXTMASK_BACKEND_URL"
+        )
         yield problem("server", f"nextmask serve does not answer at {url}: {health}", why, remedy)
         return
     if "model_class" not in health:
         why = "Label Studio calls that address for masks, and sends webhooks there."
-        remedy = "Stop that program, or choose another port: nextmask serve --port 9091 with NEXTMASK_PORT=9091"
+        remedy = "Stop that program, or choose another port: nextmask serve --port 9091"
         yield problem("server", f"What answers at {url} is not nextmask", why, remedy)
         return
     if health.get("version") != __version__:
         message = f"nextmask {health.get('version')} serves at {url}; this command is nextmask {__version__}"
         yield warning("server", message, "Two releases may not agree on the state.", "Restart nextmask serve")
-    yield _check_identity(settings, url, store, secret, patience)
+    try:
+        yield _check_identity(settings, url, store, secret, patience)
+    except FAILURES as error:
+        yield problem(
+            "server", f"nextmask at {url} does not answer in full: {reason(error, patience)}", "", "Try again"
+        )
 
 
 def _check_address(settings: Settings) -> Iterator[Finding]:
-    url = settings.effective_backend_url
-    host = parse_url(url).host or ""
-    if "." not in host and ":" not in host:
-        message = f"NEXTMASK_BACKEND_URL = {url}: the host name {host!r} has no dot"
-        why = "Label Studio accepts no webhook to such a name, and its own attempt to create one fails silently."
-        remedy = (
-            "Use an IP address, or give the host an alias with a dot: NEXTMASK_BACKEND_URL=http://nextmask.local:9090"
-        )
-        yield problem("backend address", message, why, remedy)
+    try:
+        check_backend_address(settings.effective_backend_url)
+    except ConfigurationError as error:
+        why = "New labels would be seen by the timer only."
+        yield problem("backend address", error.cause, why, error.remedy)
 
 
 def _health(url: str, patience: float) -> dict[str, object] | str:
@@ -69,12 +74,10 @@ def _health(url: str, patience: float) -> dict[str, object] | str:
     try:
         answer = requests.get(f"{url}/health", timeout=patience, allow_redirects=False)
         content = answer.json() if answer.ok else {}
-    except requests.Timeout:
-        return f"no answer within {patience:g} s"
     except requests.exceptions.JSONDecodeError:
         return {}
-    except requests.RequestException as error:
-        return "connection refused" if "refused" in repr(error) else f"no connection ({type(error).__name__})"
+    except FAILURES as error:
+        return reason(error, patience)
     return content if isinstance(content, dict) else {}
 
 

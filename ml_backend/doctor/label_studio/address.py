@@ -12,6 +12,7 @@ from urllib3.util import parse_url
 
 from ml_backend.doctor.findings import Finding, ok, problem, warning
 from ml_backend.doctor.running import Missing
+from ml_backend.label_studio.failures import FAILURES, reason
 from ml_backend.projects.registration import same_address
 from ml_backend.settings import Settings
 
@@ -51,8 +52,8 @@ def ask(url: str, patience: float = 5.0) -> Answer:
     before = time.time()
     try:
         response = requests.get(f"{url}/api/version", timeout=patience, allow_redirects=False)
-    except requests.RequestException as error:
-        return Answer(url, failure=_failure(error, patience))
+    except FAILURES as error:
+        return Answer(url, failure=reason(error, patience))
     after = time.time()
     answer = _object(response)
     release = str(answer.get("release", "")) if "label-studio-os-package" in answer else ""
@@ -65,19 +66,6 @@ def ask(url: str, patience: float = 5.0) -> Answer:
         clock_offset=clock_offset(response.headers.get("Date"), before, after),
         nextmask=response.status_code in (401, _NOT_FOUND) and "model_class" in _health(url, patience),
     )
-
-
-def _failure(error: requests.RequestException, patience: float) -> str:
-    text = repr(error)
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its TLS certificate is not accepted" if "CERTIFICATE" in text else "it does not speak https"
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {patience:g} s"
-    if "NameResolution" in text:
-        return "its host name is not known"
-    if "refused" in text:
-        return "connection refused: nothing listens there"
-    return f"no connection ({type(error).__name__})"
 
 
 def _object(response: requests.Response) -> dict[str, Any]:

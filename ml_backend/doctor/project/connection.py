@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ml_backend.doctor.findings import Finding, ok, problem
 from ml_backend.doctor.project.facts import Facts, Json, is_own
+from ml_backend.label_studio.failures import in_words
 from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS, same_address
 from ml_backend.settings import Settings
 
@@ -13,7 +14,7 @@ from ml_backend.settings import Settings
 def check_connection(facts: Facts, settings: Settings) -> Iterator[Finding]:
     """Say whether the project is connected from here, and whether the last look at it failed."""
     known = facts.known
-    if known is None or not known.managed:
+    if known is None or not facts.is_connected:
         message = f"Project {facts.id} is not connected from here (MODEL_DIR = {settings.model_dir})"
         yield problem("connection", message, "No worker looks after it: nothing is trained or ranked.", facts.mend)
         return
@@ -67,13 +68,27 @@ def _unreachable(facts: Facts, row: Json) -> Finding:
     if "401" in reported:
         message = "nextmask refuses Label Studio's calls (401): it was registered with another password"
         return problem("backend", message, why, facts.mend)
-    detail = f": {reported[:200]}" if reported and row.get("state") == "ER" else ""
-    message = f"Label Studio cannot reach nextmask at {row.get('url')} (state {row.get('readable_state')}){detail}"
-    remedy = (
-        "Start nextmask serve; where it runs, see whether this works on Label Studio's machine, or in its container: "
-        f"curl {row.get('url')}/health. If not, set NEXTMASK_BACKEND_URL to an address that does, then: {facts.mend}"
+    detail = in_words(reported) or f"state {row.get('readable_state')}"
+    message = f"Label Studio cannot reach nextmask at {row.get('url')} ({detail})"
+    return problem("backend", message, why, f"Start nextmask serve; {_from_there(str(row.get('url')))}: {facts.mend}")
+
+
+def out_of_reach(url: str) -> Finding:
+    """Say that nextmask answers here, and Label Studio cannot reach it.
+
+    Args:
+        url: where it answers.
+    """
+    message = f"nextmask answers at {url} from this machine, and Label Studio cannot reach it there"
+    why = "It calls nextmask before it accepts it as a model."
+    return problem("backend", message, why, f"{_from_there(url).capitalize()}, connect again")
+
+
+def _from_there(url: str) -> str:
+    return (
+        "where it runs, see whether this works on Label Studio's machine, or in its container: "
+        f"curl {url}/health. If not, set NEXTMASK_BACKEND_URL to an address that does, then"
     )
-    return problem("backend", message, why, remedy)
 
 
 def check_webhooks(facts: Facts, settings: Settings, secret: str) -> Iterator[Finding]:

@@ -45,6 +45,11 @@ class Facts:
         return int(self.project["id"])
 
     @property
+    def is_connected(self) -> bool:
+        """Whether `nextmask connect` was run from here, and not undone: what it sets up is to be there."""
+        return self.known is not None and self.known.managed
+
+    @property
     def mend(self) -> str:
         """The command that mends what is about the connection."""
         return f"nextmask connect {self.id}"

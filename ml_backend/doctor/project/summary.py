@@ -27,21 +27,25 @@ def check_project(facts: Facts, settings: Settings, secret: str, *, fast_import:
     if facts.unread:
         yield problem("project", f"Label Studio did not answer in full: {facts.unread}", "", "Try again")
     yield from check_connection(facts, settings)
-    yield from check_backends(facts, settings)
-    yield from check_webhooks(facts, settings, secret)
-    yield from check_order(facts)
-    yield from check_version(facts)
+    if facts.is_connected:
+        yield from check_backends(facts, settings)
+        yield from check_webhooks(facts, settings, secret)
+        yield from check_order(facts)
+        yield from check_version(facts)
     yield from check_labels(facts)
     yield from check_size(facts, fast_import)
 
 
 def missing_project(client: LabelStudio, project_id: int) -> Finding:
     """Say that there is no such project, and which ones there are."""
-    rows = client.projects()
-    there = ", ".join(f"{row['id']} ({row['title']})" for row in rows[:_SHOWN_PROJECTS]) or "none"
+    rows, count = client.some_projects(_SHOWN_PROJECTS)
     message = f"The user of LABEL_STUDIO_API_KEY sees no project {project_id}"
     why = "It was deleted, or belongs to another organization; the number is the one in its address."
-    return problem("project", message, why, f"Use the number of a project that it sees: {there}")
+    if not rows:
+        return problem("project", message, why, f"It sees none at all: create one at {client.transport.url}/projects")
+    named = [f"{row['id']} ({row['title']}, {client.transport.url}/projects/{row['id']})" for row in rows]
+    more = f", and {count - len(rows)} more" if count > len(rows) else ""
+    return problem("project", message, why, f"Use the number of one that it sees: {', '.join(named)}{more}")
 
 
 def deleted_project(known: Project) -> Finding:

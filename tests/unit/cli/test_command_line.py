@@ -21,6 +21,7 @@ from ml_backend import __version__
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.cli import console, projects
+from ml_backend.cli import installation as installed
 from ml_backend.cli import serve as running
 from ml_backend.cli.console import in_background, reconcile_now
 from ml_backend.cli.projects import parse_settings
@@ -64,7 +65,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
 def hosted(tmp_path: Path, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     """A host in memory behind the commands."""
     with open_installation(tmp_path / "state", studio, queue_window=2) as services:
-        monkeypatch.setattr(projects, "open_services", lambda settings: services)
+        monkeypatch.setattr(installed, "open_services", lambda settings: services)
         yield services
 
 
@@ -140,15 +141,15 @@ def test_an_unusable_state_folder_is_code_1(run: Command, monkeypatch: pytest.Mo
 def test_a_host_that_does_not_answer_is_code_1(run: Command) -> None:
     ended = run("connect", 7, "--backend-url", "http://127.0.0.1:9090")
     assert ended.code == 1
-    assert f"Label Studio at {NOBODY} did not answer: connection refused" in ended.err
+    assert f"LABEL_STUDIO_URL = {NOBODY} does not answer: connection refused" in ended.err
 
 
 def test_ctrl_c_is_code_130(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(projects, "open_services", interrupted)
-    assert run("status").code == 130
+    monkeypatch.setattr(installed, "open_services", interrupted)
+    assert run("rank", 7).code == 130
 
 
 # -- status and versions ---------------------------------------------------------------------------------------------

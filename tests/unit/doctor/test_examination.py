@@ -150,7 +150,7 @@ def test_checks_that_fail_or_hang_leave_the_others_alone() -> None:
     assert time.monotonic() - began < 60
     never.set()
     assert [(finding.check, finding.level) for finding in first.findings] == [
-        ("hangs", "problem"),
+        ("hangs", "skipped"),
         ("crashes", "ok"),
         ("crashes", "problem"),
     ]
@@ -237,8 +237,10 @@ def test_a_probe_that_hangs_tells_what_it_got_to(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("import time\ntime.sleep(600)")
     answers = torch_setup.probe(make_settings(tmp_path), 5.0, {"PYTHONPATH": str(tmp_path)})
     (package,) = torch_setup.check_packages(answers)
-    assert package.level == "problem"
-    assert "stopped before torch" in package.message
+    # A slow machine looks the same, and is no fault.
+    assert package.level == "skipped"
+    assert "still being tried (torch) after 5 s" in package.message
+    assert "--timeout" in package.remedy
     with pytest.raises(Missing):
         list(torch_setup.check_device(answers, "auto"))
 
