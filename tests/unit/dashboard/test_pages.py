@@ -90,6 +90,16 @@ def test_an_unexpected_error_is_a_page_without_its_text(client: TestClient, monk
     assert "Traceback" not in text
 
 
+def test_the_guide_for_annotators_is_served_with_its_pictures(client: TestClient) -> None:
+    assert 'href="/annotating"' in page(client, "/")
+    text = page(client, "/annotating")
+    assert "Select the region before you change it" in text
+    pictures = re.findall(r'<img src="(/static/guide/[^"]+)"', text)
+    assert len(pictures) == 2
+    assert all(client.get(picture).headers["content-type"] == "image/png" for picture in pictures)
+    assert re.findall(r'href="(?!/|#)', text) == []
+
+
 # -- static files ----------------------------------------------------------------------------------------------------
 def test_static_files_are_what_npm_has_and_bring_their_licences() -> None:
     vendor = FOLDER / "vendor"
