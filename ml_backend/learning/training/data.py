@@ -52,7 +52,7 @@ class Sample:
     @property
     def classes(self) -> frozenset[int]:
         """Indices of the classes that occur in the mask."""
-        return frozenset(self.mask.unique().tolist()) - {IGNORE_INDEX}
+        return frozenset(np.unique(self.mask.numpy()).tolist()) - {IGNORE_INDEX}
 
     @property
     def size_in_bytes(self) -> int:

@@ -189,8 +189,8 @@ def fit(
 
 def report_at(report: Report, loss: float, mious: Sequence[tuple[int, float]]) -> Report:
     """Return a report that adds how far the training had come."""
-    known = {"loss": loss, "miou": mious[-1][1] if mious else None}
-    return lambda progress: report(dataclasses.replace(progress, **known))
+    miou = mious[-1][1] if mious else None
+    return lambda progress: report(dataclasses.replace(progress, loss=loss, miou=miou))
 
 
 class Parts:
