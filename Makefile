@@ -66,6 +66,7 @@ format: $(VENV)/.installed-dev
 
 # The stamps make second runs start in seconds; a changed dependency list installs again.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
+	@echo "Installing nextmask into $(VENV), once: 6 GB, most of it PyTorch. pip is silent meanwhile, for minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[label-studio-ml,simulation]'
 	touch $@
@@ -77,6 +78,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/peers.txt
 
 # Label Studio pins other versions of our dependencies: it gets an environment of its own.
 $(STUDIO)/.installed: requirements/label-studio.txt
+	@echo "Installing Label Studio into $(STUDIO), once: 1 GB, which takes minutes as well."
 	test -x $(STUDIO)/bin/python || $(PYTHON) -m venv $(STUDIO)
 	$(STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/label-studio.txt
 	touch $@

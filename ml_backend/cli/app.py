@@ -14,6 +14,7 @@ from ml_backend import __version__
 from ml_backend.cli import backup, demo, doctor, projects, serve, simulation
 from ml_backend.cli.console import errors
 from ml_backend.errors import ConfigurationError, NextmaskError
+from ml_backend.system.processes import guard_imports
 
 app = typer.Typer(
     name="nextmask",
@@ -30,6 +31,7 @@ def main() -> None:
     # Before torch is imported: its threads otherwise spin while they wait, and starve each other, and the training
     # starves the server, wherever two of our processes share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    guard_imports()
     try:
         app()
     except KeyboardInterrupt:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ml_backend.cli.console import console, progress_bar
+from ml_backend.cli.console import console, errors
 from ml_backend.settings import load_settings
+from ml_backend.system.progress import step
 
 commands = typer.Typer()
 
@@ -22,8 +21,8 @@ def backup(
     """Write database, model versions and masks into one archive; nextmask may run meanwhile."""
     from ml_backend.store.backup import backup as write
 
-    with _bar("copying") as progress:
-        count = write(load_settings(), file, progress=progress)
+    with step(errors, "copying files") as shown:
+        count = write(load_settings(), file, progress=shown.update)
     size = file.stat().st_size / 1e6
     console.print(f"{file}: {count} files, {size:,.1f} MB.", markup=False, highlight=False, soft_wrap=True)
 
@@ -34,8 +33,8 @@ def restore(file: Annotated[Path, typer.Argument(metavar="FILE", help="Archive t
     from ml_backend.store.backup import restore as read
 
     settings = load_settings()
-    with _bar("unpacking") as progress:
-        count = read(settings, file, progress=progress)
+    with step(errors, "unpacking files") as shown:
+        count = read(settings, file, progress=shown.update)
     console.print(
         f"{count} files are in MODEL_DIR = {settings.model_dir}. Start nextmask: it reads from Label Studio what was "
         "labelled since.",
@@ -43,10 +42,3 @@ def restore(file: Annotated[Path, typer.Argument(metavar="FILE", help="Archive t
         highlight=False,
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    with progress_bar() as bar:
-        line = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(line, completed=done, total=total or None)

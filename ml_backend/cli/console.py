@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ml_backend.errors import NextmaskError
 from ml_backend.projects.services import Services
 from ml_backend.store import Store
+from ml_backend.system.progress import step
 
 console = Console()
 errors = Console(stderr=True)
@@ -20,28 +20,13 @@ _REFRESH_SECONDS = 0.25
 _T = TypeVar("_T")
 
 
-def progress_bar() -> Progress:
-    """Return a progress display: name, bar, count and time; it vanishes when done."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-    )
-
-
 def watch(store: Store, project_id: int, done: Callable[[], bool]) -> None:
     """Show what happens to a project, whichever process does it, until `done` says so."""
-    with progress_bar() as bar:
-        line = bar.add_task("waiting for the worker", total=None)
+    with step(errors, f"project {project_id}") as shown:
         while not done():
             project = store.project(project_id)
-            if project is not None:
-                name = project.stage or project.state
-                bar.update(line, description=name, completed=project.stage_done, total=project.stage_total or None)
+            if project is not None and project.stage:
+                shown.update(project.stage_done, project.stage_total, project.stage)
             time.sleep(_REFRESH_SECONDS)
 
 

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from ml_backend.annotations.label_map import label_map_of
-from ml_backend.cli.console import console, progress_bar
+from ml_backend.cli.console import console, errors
 from ml_backend.cli.installation import diagnosed, installation
 from ml_backend.cli.project_argument import ProjectId
 from ml_backend.cli.projects import AsJson
 from ml_backend.errors import ConfigurationError, NextmaskError
+from ml_backend.system.progress import step
 
 commands = typer.Typer()
 
@@ -36,9 +37,8 @@ def annotate(
     with diagnosed(services, project):
         label_map = label_map_of(str(services.client.project(project)["label_config"]), settings)
     annotator = SimulatedAnnotator(services.client, project, truth, label_map)
-    with progress_bar() as bar:
-        line = bar.add_task("labelling", total=count)
-        done = annotator.annotate(count, progress=lambda _: bar.advance(line))
+    with step(errors, "labelling", count) as shown:
+        done = annotator.annotate(count, progress=lambda _: shown.advance())
     submitted = [task for task in done if not task.error]
     agreements = [task.agreement for task in submitted if task.agreement is not None]
     mean = sum(agreements) / len(agreements) if agreements else None
@@ -81,9 +81,8 @@ def demo(
     if images is None or masks is None:
         dataset = sample_dataset()
     else:
-        with progress_bar() as bar:
-            line = bar.add_task("checking images and masks", total=None)
-            dataset = open_folders(images, masks, lambda done, total: bar.update(line, completed=done, total=total))
+        with step(console, "checking images and masks") as shown:
+            dataset = open_folders(images, masks, shown.update)
     options = DemoOptions(
         rounds=rounds,
         per_round=per_round,

@@ -14,6 +14,7 @@ from ml_backend.cli.console import console, errors
 from ml_backend.cli.project_argument import OptionalProjectId
 from ml_backend.doctor import Finding, Report, examine
 from ml_backend.settings import inspect_environment
+from ml_backend.system.progress import step
 
 commands = typer.Typer()
 
@@ -36,11 +37,8 @@ def doctor(
 ) -> None:
     """Find what is wrong with the installation, with Label Studio and with projects, and say how to mend it."""
     settings, complaints = inspect_environment()
-    if as_json or not errors.is_terminal:
+    with step(errors, "looking at everything"):
         report = examine(settings, complaints, project, seconds=timeout)
-    else:
-        with errors.status("Looking at everything …"):
-            report = examine(settings, complaints, project, seconds=timeout)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     else:

@@ -19,6 +19,7 @@ from ml_backend.projects.connection import Connection
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.passed_over import StreamCounts, return_to_pool
 from ml_backend.projects.serving import roll_back
+from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
 from ml_backend.settings import load_settings
 from ml_backend.store import Store
@@ -79,6 +80,8 @@ def status(
             console.print(gone_text(settings, gone), markup=False)
     if not statuses:
         console.print("No project is connected. Run: nextmask connect PROJECT")
+        if failure := worker_failure(store):
+            errors.print(f"[red]worker:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
         return
     console.print(_status_table(statuses))
     for item in statuses:

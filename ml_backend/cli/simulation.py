@@ -12,9 +12,9 @@ from ml_backend.cli.console import console, errors
 from ml_backend.cli.dataclass_options import with_options_of
 from ml_backend.cli.simulation_options import SAMPLE, Simulate
 from ml_backend.errors import ConfigurationError
+from ml_backend.system.progress import step
 
 if TYPE_CHECKING:
-    from ml_backend.cli.simulation_progress import Display
     from ml_backend.datasets import Dataset
     from ml_backend.simulation.results import Row
 
@@ -31,7 +31,8 @@ def simulate(given: Simulate) -> None:
 
     Each strategy starts from the same images, trains, chooses what is labelled next, and so on, as in production.
 
-    The strategy "full" is training on all labels. Stopped or killed, the same command goes on.
+    Training on all labels, the strategy "full", is always run: it is what the others are measured by. Stopped or
+    killed, the same command goes on.
     """
     from ml_backend.simulation import results
     from ml_backend.simulation.processes import RESULTS
@@ -64,26 +65,30 @@ def _run(given: Simulate, folder: Path) -> str:
 
     plan, out = given.plan_options().plan(), given.out
     try:
-        with Display() as display:
-            dataset = _open(folder, display)
-            check(plan, dataset)
-            runs = missing(plan, dataset.name, results.read(out / RESULTS))
-            if runs:
+        dataset = _open(folder)
+        check(plan, dataset)
+        runs = missing(plan, dataset.name, results.read(out / RESULTS))
+        if runs:
+            with step(errors, "simulation") as shown:
+                display = Display(shown)
                 display.expect(plan, dataset, runs, given.jobs)
-                run(plan, dataset, out, jobs=given.jobs, on_row=display.row, on_reading=display.reading)
-            else:
-                console.print("All rows are there: nothing to run. Give more --seeds, --rounds or another --strategy.")
-            draw_first_choices(plan, dataset, out)
+                run(plan, dataset, out, jobs=given.jobs, audience=display)
+        else:
+            console.print("All rows are there: nothing to run. Give more --seeds, --rounds or another --strategy.")
+        draw_first_choices(plan, dataset, out)
     except KeyboardInterrupt:
         errors.print("Stopped. All rows are kept: the same command goes on from there.", soft_wrap=True)
         raise
     return dataset.name
 
 
-def _open(folder: Path, display: Display) -> Dataset:
+def _open(folder: Path) -> Dataset:
     from ml_backend.datasets import open_dataset, sample_dataset
 
-    return sample_dataset() if str(folder) == SAMPLE else open_dataset(folder, display.checking)
+    if str(folder) == SAMPLE:
+        return sample_dataset()
+    with step(errors, "checking the data set") as shown:
+        return open_dataset(folder, shown.update)
 
 
 def _summarise(rows: list[Row]) -> None:

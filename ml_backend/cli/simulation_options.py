@@ -45,8 +45,8 @@ class Simulate:
     strategy: Annotated[
         list[str] | None,
         _labelling(
-            help="NAME or NAME:{JSON of options}; 'full' is training on all labels, 'all' every strategy. May be "
-            "repeated."
+            help="NAME or NAME:{JSON of options}, or 'all' for every strategy. May be repeated. Training on all "
+            "labels, 'full', is always run beside them."
         ),
     ] = None
     seeds: Annotated[
@@ -55,9 +55,17 @@ class Simulate:
     start: Annotated[
         str | None, _labelling(help="Images that are labelled at first: a number, or a share such as 10%.")
     ] = None
-    step: Annotated[str | None, _labelling(help="What a round adds, in --unit: a number, or a share of all.")] = None
+    step: Annotated[
+        str | None, _labelling(help="What a round adds: a number, counted in --unit, or a share of all.")
+    ] = None
     rounds: Annotated[int | None, _labelling(min=0, help="Rounds after the first training.")] = None
-    unit: Annotated[str | None, _labelling(help="What --step counts: images, pixels or clicks.")] = None
+    unit: Annotated[
+        str | None,
+        _labelling(
+            help="What --step counts: images, pixels or clicks. Without it images; clicks in the preset quick, pixels "
+            "in cereals."
+        ),
+    ] = None
     architecture: Annotated[str | None, _training(help="As NEXTMASK_ARCHITECTURE.")] = None
     encoder: Annotated[str | None, _training(help="As NEXTMASK_ENCODER.")] = None
     encoder_weights: Annotated[str | None, _training(help="As NEXTMASK_ENCODER_WEIGHTS.")] = None

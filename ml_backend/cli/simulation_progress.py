@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ml_backend.cli.console import errors
 from ml_backend.datasets import Dataset
 from ml_backend.simulation.checks import splits
 from ml_backend.simulation.plan import Plan
@@ -18,6 +15,7 @@ from ml_backend.simulation.processes import Run
 from ml_backend.simulation.report.analysis import Analysis, Standing
 from ml_backend.simulation.report.findings import UNKNOWN, amount, miou, percent, ratio
 from ml_backend.simulation.results import FULL, Row
+from ml_backend.system.progress import Clock, Step, duration
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -25,79 +23,48 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 class Display:
     """Shows a bar where standard error is a terminal; rows, and what is going on, come as lines in any case."""
 
-    def __init__(self) -> None:
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=errors,
-            transient=True,
-            disable=not errors.is_terminal,
-        )
-        self._line = self._bar.add_task("checking the data set", total=None, left="")
-        self._done, self._total = 0, 0
-        self._started = time.monotonic()
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def checking(self, done: int, total: int) -> None:
-        """Show how many files of the data set were checked."""
-        self._bar.update(self._line, completed=done, total=total)
+    def __init__(self, shown: Step, clock: Clock = time.monotonic) -> None:
+        self._shown, self._clock = shown, clock
+        self._done, self._total, self._budget = 0, 0, ""
+        self._started = clock()
 
     def expect(self, plan: Plan, dataset: Dataset, runs: Sequence[Run], jobs: int) -> None:
         """Say what is going to be trained."""
         self._total = sum(1 if run.contender.name == FULL else plan.rounds + 1 - run.done for run in runs)
         pool, measured = splits(plan, dataset)
-        self._say(
+        self._shown.say(
             f"{dataset.name}: {len(pool)} images can be labelled, {len(measured)} measure. {self._total} networks are "
             f"to be trained in {len(runs)} runs, {min(jobs, len(runs))} at a time."
         )
-        self._started = time.monotonic()
+        if any(run.contender.name == FULL for run in runs):
+            self._shown.say(f"{FULL!r} is training on all labels, once with each seed: strategies are measured by it.")
+
+    def budget(self, text: str) -> None:
+        """Say what a round adds; the first process that has read the data knows it."""
+        if not self._budget:
+            self._budget = text
+            self._shown.say(text)
 
     def reading(self, what: str, done: int, total: int) -> None:
         """Show how many images were read; the training starts after the last image."""
         if self._done:
             return  # a second process that is still reading
-        self._bar.update(self._line, description=what, completed=done, total=total)
+        self._shown.update(done, total, what)
         if done == total:
-            self._started = time.monotonic()
-            self._bar.reset(self._line, description="training networks", completed=0, total=self._total, left="")
+            self._started = self._clock()
+            self._shown.update(0, self._total, "training networks")
 
     def row(self, row: Row) -> None:
         """Show a row that was measured."""
         self._done += 1
-        spent = time.monotonic() - self._started
+        spent = self._clock() - self._started
         left = spent / self._done * (self._total - self._done)
         about = f"about {duration(left)} left" if self._done < self._total else "done"
-        self._bar.update(self._line, completed=self._done, left=about)
-        self._say(
+        self._shown.say(
             f"{row.strategy}, seed {row.seed}, round {row.round}: {row.images:,} images, {row.clicks:,.0f} clicks, "
             f"mIoU {row.miou:.3f} ({self._done} of {self._total}, {duration(spent)}, {about})"
         )
-
-    def _say(self, text: str) -> None:
-        errors.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as text.
-
-    >>> duration(42.4), duration(125), duration(7260)
-    ('42 s', '2:05 min', '2:01 h')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+        self._shown.update(self._done)
 
 
 def summary(analysis: Analysis) -> Table:

@@ -77,7 +77,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
         efforts = answered_efforts(store, project_id)
         state = project_state(settings, store, project_id)
         status = in_full(settings, store, state, records=records, labels=labels, efforts=efforts)
-        errors = {where: error for where, error in status.errors.items() if where != "project"}
+        errors = {where: error for where, error in status.errors.items() if where not in {"project", "worker"}}
         now, curve = live(project, status), learning_curve(records, labels)
         return render(
             request,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.serving import serving_record
+from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.status import gone_text, shown_state
 from ml_backend.settings import Settings
 from ml_backend.store import Event, Project, Store
@@ -40,7 +41,13 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     def projects(request: Request) -> Response:
         summaries = [summarise(settings, store, project) for project in store.projects()]
         gone = [gone_text(settings, project) for project in store.gone_projects()]
-        return render(request, "projects.html", summaries=sorted(summaries, key=_by_urgency), gone=gone)
+        return render(
+            request,
+            "projects.html",
+            summaries=sorted(summaries, key=_by_urgency),
+            gone=gone,
+            worker_failure=worker_failure(store),
+        )
 
 
 def summarise(settings: Settings, store: Store, project: Project) -> Summary:

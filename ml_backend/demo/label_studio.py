@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -85,11 +85,10 @@ class LabelStudioHost:
         self.log = self.folder / LOG_NAME
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, progress: Callable[[float], None] | None = None, *, timeout: float = 300.0) -> None:
+    def start(self, *, timeout: float = 300.0) -> None:
         """Starts Label Studio and returns when it answers: after 10 to 40 s, longer at the first start.
 
         Args:
-            progress: called about four times a second with the seconds that have passed.
             timeout: seconds after which to give up.
 
         Raises:
@@ -106,7 +105,7 @@ class LabelStudioHost:
             log.truncate(0)
             self._process = self._launch(log)
         try:
-            self._wait_until_healthy(self._process, progress, timeout)
+            self._wait_until_healthy(self._process, timeout)
         except BaseException:
             self.stop()
             raise
@@ -126,9 +125,7 @@ class LabelStudioHost:
             process.wait()
 
     @contextlib.contextmanager
-    def running(
-        self, progress: Callable[[float], None] | None = None, *, timeout: float = 300.0
-    ) -> Iterator[LabelStudioHost]:
+    def running(self, *, timeout: float = 300.0) -> Iterator[LabelStudioHost]:
         """Starts it for the length of a block, and stops it however the block ends, SIGTERM included.
 
         Raises:
@@ -136,7 +133,7 @@ class LabelStudioHost:
             LabelStudioUnavailable: as `start`.
         """
         with sigterm_as_exit():
-            self.start(progress, timeout=timeout)
+            self.start(timeout=timeout)
             try:
                 yield self
             finally:
@@ -212,12 +209,11 @@ class LabelStudioHost:
             "SENTRY_DSN": "",
             "FRONTEND_SENTRY_DSN": "",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",  # nothing is imported from the folder of its data
             **self._changes,
         }
 
-    def _wait_until_healthy(
-        self, process: subprocess.Popen[bytes], progress: Callable[[float], None] | None, timeout: float
-    ) -> None:
+    def _wait_until_healthy(self, process: subprocess.Popen[bytes], timeout: float) -> None:
         begin = time.monotonic()
         while not _healthy(self.port):
             seconds = time.monotonic() - begin
@@ -225,8 +221,6 @@ class LabelStudioHost:
                 raise LabelStudioUnavailable(self._failure(f"ended with exit code {process.returncode}"))
             if seconds > timeout:
                 raise LabelStudioUnavailable(self._failure(f"did not answer at {self.url} within {timeout:.0f} s"))
-            if progress is not None:
-                progress(seconds)
             time.sleep(_POLL_SECONDS)
 
     def _failure(self, what: str) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
@@ -15,6 +14,7 @@ from ml_backend.errors import NextmaskError
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.system.progress import step
 
 _POLL_SECONDS = 0.3
 
@@ -79,29 +79,29 @@ class Rounds:
             submitted = self._annotate(number, per_round)
             if not submitted:
                 break
-            self._wait_until_settled(f"round {number}")
+            self._wait_until_settled(f"round {number}, learning")
             rows.append(self._row(number, submitted, time.monotonic() - begin))
         return rows
 
     def _annotate(self, number: int, count: int) -> list[Submission]:
         """Label tasks; return those that were submitted."""
-        with progress_bar(self._console) as bar:
-            line = bar.add_task(f"round {number}: labelling", total=count)
-            done = self._annotator.annotate(count, progress=lambda _: bar.advance(line))
+        with step(self._console, f"round {number}, labelling", count) as shown:
+            done = self._annotator.annotate(count, progress=lambda _: shown.advance())
         for submission in done:
             if submission.error:
-                self._console.print(f"task {submission.task} was not labelled: {submission.error}")
+                self._say(f"task {submission.task} was not labelled: {submission.error}")
         return [submission for submission in done if not submission.error]
 
     def _wait_until_settled(self, name: str) -> None:
-        with progress_bar(self._console) as bar:
-            line = bar.add_task(name, total=None)
+        with step(self._console, name) as shown:
             while not self._is_settled():
                 project = self._store.project(self._id)
-                if project is not None:
-                    stage, total = project.stage or project.state, project.stage_total or None
-                    bar.update(line, description=f"{name}: {stage}", completed=project.stage_done, total=total)
+                if project is not None and project.stage:
+                    shown.update(project.stage_done, project.stage_total, project.stage)
                 time.sleep(_POLL_SECONDS)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _is_settled(self) -> bool:
         """Whether the worker has seen all labels, trained on them, and published the new order."""
@@ -132,9 +132,3 @@ def rounds_table(rounds: list[Round]) -> Table:
         measures = ["" if value is None else f"{value:.3f}" for value in (row.held_out_miou, row.agreement)]
         table.add_row(str(row.number), str(row.labelled), row.version, *measures, f"{row.seconds:.0f}")
     return table
-
-
-def progress_bar(console: Console) -> Progress:
-    """Return a progress display: name, bar, count and time; it vanishes when done."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)

@@ -23,15 +23,17 @@ from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.datasets import Dataset, label_config
 from ml_backend.demo import leash
 from ml_backend.demo.annotator import SimulatedAnnotator
+from ml_backend.demo.installation import command_line, demo_settings, write_environment
 from ml_backend.demo.label_studio import LabelStudioHost
-from ml_backend.demo.rounds import Round, Rounds, progress_bar, rounds_table
+from ml_backend.demo.rounds import Round, Rounds, rounds_table
 from ml_backend.demo.state import recall, remember
 from ml_backend.errors import LabelStudioNotFound, NextmaskError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.services import label_studio_of
-from ml_backend.settings import Settings, load_settings
+from ml_backend.settings import Settings, environment_name
 from ml_backend.store import Store
+from ml_backend.system.progress import step
 
 USERNAME = "demo@nextmask.local"
 _UPLOAD_BATCH = 40
@@ -80,25 +82,38 @@ class Demo:
         Raises:
             NextmaskError: something could not be started, or the worker failed; the logs are named.
         """
+        self._say(f"The demo keeps its state and its logs in {self._folder}.")
         if self._dataset.remark:
-            self._console.print(self._dataset.remark)
+            self._say(self._dataset.remark)
         with ExitStack() as running:
-            host = self._host()
-            with progress_bar(self._console) as bar:
-                line = bar.add_task("starting Label Studio (the first start takes up to a minute)", total=None)
-                running.enter_context(host.running(lambda _: bar.advance(line, 0)))
-            settings = self._settings(host)
-            running.enter_context(self._server(settings))
-            client, store = label_studio_of(settings), Store(settings.effective_database_url)
-            running.callback(store.close)
-            label_map = self._connect(settings, store, client)
-            try_training_again(store, self._remembered.project)
-            rounds = self._label(settings, store, client, label_map)
-            if rounds:
-                self._console.print(rounds_table(rounds))
-            self._say_where(host, settings)
-            if not self._options.leave:
-                self._wait_for_interrupt(host)
+            try:
+                return self._run(running)
+            except KeyboardInterrupt:
+                self._say("Stopping … The next start goes on from here.")
+                raise
+
+    def _run(self, running: ExitStack) -> list[Round]:
+        host = self._host()
+        first = "" if host.folder.exists() else " for the first time: it makes its database"
+        with step(self._console, f"starting Label Studio{first}"):
+            running.enter_context(host.running())
+        settings = demo_settings(self._remembered, self._folder, host.url)
+        environment = write_environment(self._remembered, self._folder, host.url)
+        running.enter_context(self._server(settings))
+        client, store = label_studio_of(settings), Store(settings.effective_database_url)
+        running.callback(store.close)
+        label_map = self._connect(settings, store, client)
+        try_training_again(store, self._remembered.project)
+        if not self._options.leave:
+            self._say_where(host, settings, environment)
+        rounds = self._label(settings, store, client, label_map)
+        if rounds:
+            self._console.print(rounds_table(rounds))
+        if self._options.leave:
+            self._say(f"Label Studio and nextmask stop; their state stays: {command_line(environment, 'status')}")
+        else:
+            self._say_where(host, settings, environment)
+            self._wait_for_interrupt(host)
         return rounds
 
     # -- processes ----------------------------------------------------------------------------------------------------
@@ -115,18 +130,6 @@ class Demo:
             token=self._remembered.token,
         )
 
-    def _settings(self, host: LabelStudioHost) -> Settings:
-        return load_settings(
-            label_studio_url=host.url,
-            label_studio_api_key=self._remembered.token,
-            basic_auth_user="nextmask",
-            basic_auth_pass=self._remembered.backend_password,
-            model_dir=self._folder / "nextmask",
-            host="127.0.0.1",
-            port=self._remembered.port,
-            backend_url=f"http://127.0.0.1:{self._remembered.port}",
-        )
-
     @contextmanager
     def _server(self, settings: Settings) -> Iterator[None]:
         """Run `nextmask serve` until the block ends."""
@@ -135,7 +138,12 @@ class Demo:
         with self._log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 (an argument list; our own interpreter)
                 command,
-                env={**os.environ, **settings.environment()},
+                # An empty setting would be read from a person's .env: this one must not be.
+                env={
+                    **os.environ,
+                    **settings.environment(),
+                    environment_name("database_url"): settings.effective_database_url,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -153,16 +161,15 @@ class Demo:
 
     def _wait_for_server(self, process: subprocess.Popen[bytes], settings: Settings) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        with progress_bar(self._console) as bar:
-            bar.add_task("starting nextmask", total=None)
+        with step(self._console, "starting nextmask"):
             while time.monotonic() < deadline and process.poll() is None:
                 try:
                     if requests.get(f"{settings.effective_backend_url}/health", timeout=2).ok:
                         return
                 except requests.ConnectionError:
                     time.sleep(_POLL_SECONDS)
-        tail = self._log.read_text(errors="replace")[-2000:]
-        raise NextmaskError(f"nextmask did not start; {self._log} ends with:\n{tail}")
+            tail = self._log.read_text(errors="replace")[-2000:]
+            raise NextmaskError(f"nextmask did not start; {self._log} ends with:\n{tail}")
 
     # -- the project --------------------------------------------------------------------------------------------------
     def _connect(self, settings: Settings, store: Store, client: LabelStudio) -> LabelMap:
@@ -193,12 +200,11 @@ class Demo:
         project_id = int(client.create_project(title=title, label_config=xml)["id"])
         split = "train" if "train" in self._dataset.splits else next(iter(self._dataset.splits))
         paths = [sample.image for sample in self._dataset.splits[split]]
-        with progress_bar(self._console) as bar:
-            line = bar.add_task("uploading images", total=len(paths))
+        with step(self._console, f"uploading {len(paths)} images", len(paths)) as shown:
             for start in range(0, len(paths), _UPLOAD_BATCH):
                 batch = paths[start : start + _UPLOAD_BATCH]
                 client.upload_images(project_id, batch)
-                bar.advance(line, len(batch))
+                shown.update(start + len(batch))
         self._remembered = replace(self._remembered, project=project_id, dataset=self._dataset.name)
         remember(self._folder, self._remembered)
         return xml
@@ -210,20 +216,25 @@ class Demo:
         return rounds.run(self._options.rounds, self._options.per_round)
 
     # -- the terminal -------------------------------------------------------------------------------------------------
-    def _say_where(self, host: LabelStudioHost, settings: Settings) -> None:
-        self._console.print(f"Label on: {host.url}/projects/{self._remembered.project}/data", highlight=False)
-        self._console.print(f"User: {USERNAME}   Password: {self._remembered.password}", highlight=False)
-        password = self._remembered.backend_password
-        self._console.print(f"Dashboard: {settings.effective_backend_url}", highlight=False)
-        self._console.print(f"User: {settings.basic_auth_user}   Password: {password}", highlight=False)
+    def _say(self, text: str) -> None:
+        """Print a line as it is: addresses and commands are copied from it."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _say_where(self, host: LabelStudioHost, settings: Settings, environment: Path) -> None:
+        kept = self._remembered
+        self._say(f"Label on:  {host.url}/projects/{kept.project}/data")
+        self._say(f"           User: {USERNAME}   Password: {kept.password}")
+        self._say(f"Dashboard: {settings.effective_backend_url}")
+        self._say(f"           User: {settings.basic_auth_user}   Password: {kept.backend_password}")
+        self._say(f"Commands:  {command_line(environment, 'status')}")
 
     def _wait_for_interrupt(self, host: LabelStudioHost) -> None:
-        self._console.print("Ctrl-C stops both; the next start finds everything again.")
+        self._say("Ctrl-C stops both; the next start finds everything again.")
         try:
             while host.alive:
                 time.sleep(1)
         except KeyboardInterrupt:
-            self._console.print("Stopping …")
+            self._say("Stopping …")
             return
         raise NextmaskError(f"Label Studio ended; {host.log} ends with:\n{host.log_tail()}")
 

@@ -16,6 +16,7 @@ from ml_backend.projects.folders import checkpoints_of, project_folder
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
+from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
@@ -39,7 +40,8 @@ class Status:
         hints: what would make more of the settings.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
-            under "disk" that MODEL_DIR has no room, under "model" that another version serves than should.
+            under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
+            "worker" why no worker stays alive.
     """
 
     project: int
@@ -157,7 +159,8 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         effort=None,
         hints=_hints(project, own),
         notice=project.notice,
-        errors=_installation_errors(settings, project_id) | ({"project": project.error} if project.error else {}),
+        errors=_installation_errors(settings, store, project_id)
+        | ({"project": project.error} if project.error else {}),
     )
 
 
@@ -192,10 +195,11 @@ def gone_text(settings: Settings, project: Project) -> str:
     return f"Project {project.id}{name} is gone from Label Studio; its masks and model versions stay in {folder}."
 
 
-def _installation_errors(settings: Settings, project_id: int) -> dict[str, str]:
+def _installation_errors(settings: Settings, store: Store, project_id: int) -> dict[str, str]:
     """Look at disk and model versions themselves: where the disk is full, the state that would tell is not written."""
     full, stand_in = shortage(settings.model_dir), checkpoints_of(settings, project_id).stand_in()
-    return ({"disk": str(full)} if full else {}) | ({"model": stand_in} if stand_in else {})
+    errors = {"worker": worker_failure(store), "disk": str(full or ""), "model": stand_in}
+    return {where: error for where, error in errors.items() if error}
 
 
 def _hints(project: Project, settings: Settings) -> list[str]:

@@ -23,7 +23,7 @@ from ml_backend import __version__
 from ml_backend.errors import NextmaskError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.folders import checkpoints_of
-from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.projects.signs_of_life import last_sign, worker_failure
 from ml_backend.server.model import NextmaskModel
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -124,8 +124,10 @@ class _Probe:
         if self.worker_pid is None:
             return ""
         if self.worker_pid() is None:
-            return "The worker process does not run; it is started again within 30 s. The log says why it ended."
+            return "The worker process does not run; it is started again by itself. The log says why it ended."
         try:
+            if worker_failure(self.store):
+                return "The worker ends soon after each start; nextmask status says why."
             seen = last_sign(self.store)
         except sa.exc.SQLAlchemyError:
             return ""  # which is a reason of its own

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, Sample
 from ml_backend.errors import ConfigurationError
 from ml_backend.learning.networks import build, resolve_device
-from ml_backend.simulation.material import Material, background_of, load
-from ml_backend.simulation.plan import Contender, Plan
+from ml_backend.simulation.material import Material, Picture, background_of, load
+from ml_backend.simulation.plan import Contender, Plan, Unit
 from ml_backend.simulation.results import FULL
 from strategies import catalogue
 
 _VALIDATION_SHARE = 5
 """Without a split for validation, every fifth training image, chosen by its name, measures."""
+
+_FEW_IMAGES = 2
+"""A round that adds fewer is warned of."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,8 +39,8 @@ def check(plan: Plan, dataset: Dataset) -> None:
         )
     if plan.unit == "images" and not plan.step.is_share and plan.step.of(len(pool)) > len(pool) - start:
         raise ConfigurationError(
-            f"--step {plan.step} is more than the {len(pool) - start} images that are left after the first {start}. "
-            "Give a smaller value."
+            f"--step {plan.step} (images) is more than the {len(pool) - start} images that are left after the first "
+            f"{start}. Give a smaller value."
         )
     if plan.object_class is not None and plan.object_class not in dataset.classes:
         raise ConfigurationError(
@@ -170,15 +174,51 @@ def _check_step(plan: Plan, material: Material) -> None:
     """Refuse a step that no image fits into."""
     if plan.unit == "images":
         return
-    pictures = material.pool.values()
-    sizes = [picture.area if plan.unit == "pixels" else picture.outlines.clicks for picture in pictures]
+    sizes = _sizes(plan, material)
     step, smallest = plan.step.of(sum(sizes)), min(sizes)
     if step < smallest:
         raise ConfigurationError(
-            f"--step {plan.step} is {step} {plan.unit}, less than the {smallest} of the smallest image. Give at least "
-            f"{_median(sizes)}, what an image of {material.dataset!r} takes."
+            f"--step {plan.step} is {step:,} {plan.unit} a round, less than the {smallest:,} of the smallest image. "
+            f"Give --step {math.ceil(_mean(sizes))} or more, what an image of {material.dataset!r} takes, or --unit "
+            "images."
         )
 
 
-def _median(values: Sequence[int]) -> int:
-    return sorted(values)[len(values) // 2]
+def budget_text(plan: Plan, material: Material) -> str:
+    """Return what a round adds, in the unit of the plan and in images, and a warning where that is little."""
+    sizes = _sizes(plan, material)
+    step, mean = plan.step.of(sum(sizes)), _mean(sizes)
+    share = f" ({plan.step} of all {sum(sizes):,})" if plan.step.is_share else ""
+    images = max(1.0, step / mean) if mean else len(sizes)
+    if plan.unit == "images":
+        text = f"A round adds {_counted(step, 'image')}{share}."
+    else:
+        text = (
+            f"A round adds {step:,} {plan.unit}{share}: about {_counted(round(images), 'image')}, as an image takes "
+            f"{mean:,.0f} on average."
+        )
+    if images >= _FEW_IMAGES:
+        return text
+    other = "" if plan.unit == "images" else ", or --unit images"
+    return (
+        f"{text} Warning: every round trains a network, and fewer than {_FEW_IMAGES} new images change it little. "
+        f"Give --step {math.ceil(_FEW_IMAGES * mean)} or more{other}."
+    )
+
+
+def _sizes(plan: Plan, material: Material) -> list[int]:
+    """Return what each image of the pool takes, in the unit of the plan."""
+    takes: dict[Unit, Callable[[Picture], int]] = {
+        "images": lambda _: 1,
+        "pixels": lambda picture: picture.area,
+        "clicks": lambda picture: picture.outlines.clicks,
+    }
+    return [takes[plan.unit](picture) for picture in material.pool.values()]
+
+
+def _mean(sizes: Sequence[int]) -> float:
+    return sum(sizes) / len(sizes)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.plan import Amount, Contender, MeasureAt, MeasureOn, Plan, Recipe, Unit
-from ml_backend.simulation.presets import plan_of
+from ml_backend.simulation.presets import plan_of, unit_of
 from ml_backend.simulation.results import FULL
 from strategies.catalogue import importable
 
@@ -64,13 +64,14 @@ class Options:
         Raises:
             ConfigurationError: an option cannot be read; the message begins with its name.
         """
+        unit = _choice("--unit", self.unit, get_args(Unit))
         values = {
             "strategies": _contenders(self.strategy),
             "seeds": None if self.seeds is None else tuple(range(self.seeds)),
-            "start": _amount("--start", self.start),
-            "step": _amount("--step", self.step),
+            "start": _amount("--start", self.start, "images"),
+            "step": _amount("--step", self.step, unit or unit_of(self.preset)),
             "rounds": self.rounds,
-            "unit": _choice("--unit", self.unit, get_args(Unit)),
+            "unit": unit,
             "measure_on": _choice("--measure-on", self.measure_on, get_args(MeasureOn)),
             "measure_at": _choice("--measure-at", self.measure_at, get_args(MeasureAt)),
             "object_class": self.object_class,
@@ -84,16 +85,16 @@ class Options:
 
 
 def _contenders(texts: Sequence[str] | None) -> tuple[Contender, ...] | None:
-    """Read strategies, each once; None where none is given."""
+    """Read strategies, each once, after the reference that they are measured by; None where none is given."""
     if not texts:
         return None
-    names = [name for text in texts for name in ((FULL, *importable()) if text == _ALL else (text,))]
+    names = [FULL, *(name for text in texts for name in (importable() if text == _ALL else (text,)))]
     return tuple({contender.label: contender for contender in map(Contender.parse, names)}.values())
 
 
-def _amount(option: str, text: str | None) -> Amount | None:
+def _amount(option: str, text: str | None, unit: str) -> Amount | None:
     try:
-        return None if text is None else Amount.parse(text)
+        return None if text is None else Amount.parse(text, unit)
     except ConfigurationError as error:
         raise ConfigurationError(f"{option} {error}") from None
 

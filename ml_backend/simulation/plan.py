@@ -86,7 +86,7 @@ class Recipe:
 class Amount:
     """A number of images, pixels or clicks, or a share of all, in (0, 1].
 
-    >>> Amount.parse("5%").of(2000), Amount.parse("12").of(2000)
+    >>> Amount.parse("5%", "images").of(2000), Amount.parse("12", "images").of(2000)
     (100, 12)
     """
 
@@ -98,8 +98,8 @@ class Amount:
         return max(1, round(total * self.value)) if self.is_share else int(self.value)
 
     @classmethod
-    def parse(cls, text: str) -> Amount:
-        """Read "12" or "5%".
+    def parse(cls, text: str, unit: str) -> Amount:
+        """Read "12" or "5%", of a unit that errors name.
 
         Raises:
             ConfigurationError: the text is neither, or not positive.
@@ -113,7 +113,8 @@ class Amount:
         valid = 0 < value <= 100 if is_share else 1 <= value < math.inf and value == int(value)
         if not valid:
             raise ConfigurationError(
-                f"{text!r} is no amount: give a whole number from 1, such as 20, or a share up to 100%, such as 5%."
+                f"{text!r} is no amount of {unit}: give a whole number from 1, such as 20, or a share up to 100%, such "
+                "as 5%."
             )
         return cls(value / 100 if is_share else value, is_share)
 

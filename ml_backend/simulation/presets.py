@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_backend.errors import ConfigurationError
 from ml_backend.settings import Settings, load_settings
-from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe
+from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe, Unit
 
 _QUICK = Recipe(
     architecture="segformer",
@@ -113,6 +113,11 @@ def plan_of(preset: str | None, values: Mapping[str, Any], recipe: Mapping[str, 
         given.setdefault("network_options", {})  # those of the preset belong to its architecture
     changed = dataclasses.replace(plan.recipe, **given)
     return dataclasses.replace(plan, **_given(values), recipe=changed)
+
+
+def unit_of(preset: str | None) -> Unit:
+    """Return what the steps of a preset count; of one that is unknown, and of production, images."""
+    return PRESETS[preset].unit if preset in PRESETS else "images"
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ml_backend.datasets import Dataset
 from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
@@ -32,8 +32,18 @@ RESULTS = "results.csv"
 WAIT_SECONDS = 1.0
 """Time between two looks at whether a process has died."""
 
-OnReading = Callable[[str, int, int], None]
-"""Called with (activity, images done, images in total) while the data are read."""
+
+class Audience(Protocol):
+    """Who is told how a simulation goes on."""
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Be told how many images were read; each process reads them."""
+
+    def budget(self, text: str) -> None:
+        """Be told what a round adds, in a sentence, by each process that has read the data."""
+
+    def row(self, row: Row) -> None:
+        """Be told of a row that was written."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +73,12 @@ def missing(plan: Plan, dataset: str, rows: Sequence[Row]) -> list[Run]:
     return runs
 
 
-def run(
-    plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, on_row: Callable[[Row], None], on_reading: OnReading
-) -> None:
+def run(plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, audience: Audience) -> None:
     """Make the missing rows of a simulation.
 
     Args:
         folder: of the results, and of what a stopped simulation continues from.
         jobs: number of processes; each holds the data in memory, and has a single thread where there are several.
-        on_row: called with each row when it is written.
-        on_reading: called while the data are read.
 
     Raises:
         ConfigurationError: the plan does not fit the data, or the rows that are there.
@@ -82,7 +88,7 @@ def run(
         file = folder / RESULTS
         runs = missing(plan, dataset.name, results.read(file))
         if runs:
-            _make(runs, plan, dataset, folder, jobs=jobs, on_row=on_row, on_reading=on_reading)
+            _make(runs, plan, dataset, folder, jobs=jobs, audience=audience)
 
 
 @contextmanager
@@ -100,16 +106,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(
-    runs: Sequence[Run],
-    plan: Plan,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    jobs: int,
-    on_row: Callable[[Row], None],
-    on_reading: OnReading,
-) -> None:
+def _make(runs: Sequence[Run], plan: Plan, dataset: Dataset, folder: Path, *, jobs: int, audience: Audience) -> None:
     file = folder / RESULTS
     context = multiprocessing.get_context("spawn")
     waiting, answers = context.Queue(), context.Queue()
@@ -123,7 +120,7 @@ def _make(
     ]
     try:
         _start(workers, waiting)
-        problems = collect(workers, answers, file, on_row, on_reading)
+        problems = collect(workers, answers, file, audience)
     finally:
         waiting.cancel_join_thread()  # runs that nobody takes any more must not block the end
         for worker in workers:
@@ -147,9 +144,7 @@ def _start(workers: Sequence[Any], waiting: Any) -> None:
             signal.signal(signal.SIGINT, before)
 
 
-def collect(
-    workers: Sequence[Any], answers: Any, file: Path, on_row: Callable[[Row], None], on_reading: OnReading
-) -> list[str]:
+def collect(workers: Sequence[Any], answers: Any, file: Path, audience: Audience) -> list[str]:
     """Write the rows that workers send until all are done; return what went wrong in runs, a line each.
 
     Args:
@@ -176,9 +171,11 @@ def collect(
             continue
         if kind == "row":
             results.append(file, value)
-            on_row(value)
+            audience.row(value)
         elif kind == "reading":
-            on_reading(*value)
+            audience.reading(*value)
+        elif kind == "budget":
+            audience.budget(value)
         elif kind == "problem":
             problems.append(value)
         elif kind == "refused":
@@ -192,7 +189,7 @@ def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, a
     """Take runs until there are no more: the work of a process, with a single thread or as many as there are cores."""
     import torch
 
-    from ml_backend.simulation.checks import read
+    from ml_backend.simulation.checks import budget_text, read
     from ml_backend.simulation.experiment import Experiment
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it, too, and ends this process
@@ -201,6 +198,7 @@ def _work(plan: Plan, dataset: Dataset, folder: Path, code: str, waiting: Any, a
         torch.set_num_threads(1)
     try:
         material = read(plan, dataset, lambda *at: answers.put(("reading", at)))
+        answers.put(("budget", budget_text(plan, material)))
         experiment = Experiment(plan, material, folder, code)
     except NextmaskError as error:
         answers.put(("refused", str(error)))

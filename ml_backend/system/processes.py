@@ -1,4 +1,4 @@
-"""Child processes that end when their parent ends."""
+"""Child processes: what they import, and that they end when their parent ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,30 @@ import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def guard_imports() -> None:
+    """Let Python in child processes import what it imports here, and nothing from the working directory.
+
+    `python -m`, `python -c` and multiprocessing look there first: a folder `strategies` or a file `json.py` that
+    somebody has there would be run. Where nextmask itself lies there (`python -m ml_backend` in a clone), children are
+    told so.
+    """
+    home = str(Path(__file__).parents[2])
+    if not sys.flags.safe_path and sys.path[0] == home and home not in sys.path[1:]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), home]))
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def ended(code: int) -> str:
+    """Say how a process ended.
+
+    >>> ended(1), ended(-9), ended(-99)
+    ('ended with exit code 1', 'was ended by SIGKILL', 'was ended by signal 99')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was ended by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
 
 
 def die_with(parent: int) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import give_sign
+from ml_backend.projects.signs_of_life import SETTLED_SECONDS, forget_failure, give_sign
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.logs import begin, belonging_to
@@ -74,9 +74,13 @@ class Worker:
 
     def _show(self) -> None:
         """Give signs of life."""
+        started, settled = time.monotonic(), False
         while not self._stop.is_set():
             try:
                 give_sign(self._services.store)
+                if not settled and time.monotonic() - started > SETTLED_SECONDS:
+                    forget_failure(self._services.store)
+                    settled = True
             except DiskFull as error:
                 self._complain(error)
             except Exception:  # a locked database, say: the next one may succeed

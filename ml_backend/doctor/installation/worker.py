@@ -12,14 +12,20 @@ _LIFE_SECONDS = 30.0
 """A worker whose last sign of life is older than this is taken for dead."""
 
 
-def check_worker(projects: Sequence[Project], seen: float | None, now: float | None = None) -> Finding:
+def check_worker(
+    projects: Sequence[Project], seen: float | None, now: float | None = None, *, failure: str = ""
+) -> Finding:
     """Say whether a worker runs, from the signs of life that it leaves in the state every few seconds.
 
     Args:
         projects: the connected ones.
         seen: when the last sign was given, in seconds since the epoch; None where none ever was.
         now: in seconds since the epoch.
+        failure: why workers end soon after their start, as a sentence; "" where none does.
     """
+    why = "Without a worker, nothing is read, trained, ranked or published."
+    if failure:
+        return problem("worker", failure.rstrip("."), why, "Mend the cause. The log of nextmask serve has all it said")
     moment = time.time() if now is None else now
     if seen is None and not projects:
         return skipped("worker", "no project is connected, and no worker has run yet")
@@ -33,7 +39,6 @@ def check_worker(projects: Sequence[Project], seen: float | None, now: float | N
         message = f"The last sign of life of a worker is {_duration(seen - moment)} ahead of this machine's clock"
     if held:
         message += f"; the last one ({held[0].lease_owner}) ended while it worked on project {held[0].id}"
-    why = "Without a worker, nothing is read, trained, ranked or published."
     remedy = "Start nextmask serve without --no-worker, or beside it: nextmask worker. Its log says why it ended"
     return problem("worker", message, why, remedy)
 

@@ -23,7 +23,7 @@ from ml_backend.errors import NextmaskError, TrainingError
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.system import logs
 from ml_backend.system.disk import disk_full, is_full
-from ml_backend.system.processes import die_with
+from ml_backend.system.processes import die_with, ended
 
 logger = logging.getLogger(__name__)
 
@@ -137,10 +137,9 @@ def _result(message: dict[str, Any]) -> int:
 
 def _cause(code: int) -> str:
     if code >= 0:
-        return f"ended with exit code {code} and no result; the log has its last words"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    hint = f", most likely by the system for want of memory: {_MEMORY_REMEDY}" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"
+        return f"{ended(code)} and no result; the log has its last words"
+    hint = f", most likely by the system for want of memory: {_MEMORY_REMEDY}" if -code == signal.SIGKILL else ""
+    return f"{ended(code)}{hint}"
 
 
 # -- the child's side ------------------------------------------------------------------------------------------------

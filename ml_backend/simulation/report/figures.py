@@ -1,4 +1,7 @@
-"""The curves as pictures: a few strategies in colour with their bands, the others thin and grey.
+"""The curves as pictures: the means of all strategies, a few of them in colour, the others thin and grey.
+
+Intervals of many curves that cross hide each other. Here each coloured curve has its own as a bar where it ends;
+`panels` draws those of the whole curves, strategy by strategy.
 
 matplotlib is imported where it is used, and only through its objects: nothing here changes its state for others.
 """
@@ -51,6 +54,8 @@ class Theme:
 LIGHT = Theme("#1b1b1b", "#b4b4b4", "#ffffff", ("#0072b2", "#d55e00", "#00805f", "#b0568c"), (8.2, 4.4))
 DARK = Theme("#ececec", "#5f6670", "#16181c", ("#56b4e9", "#e69f00", "#2fc79c", "#e08fbd"), (8.2, 4.4))
 _DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+_NEAR, _BAR_INCHES = 0.03, 0.055
+"""Curves that end within this share of the axis end together; their intervals stand so far apart."""
 _GAP = 0.28
 """Inches between curves and labels."""
 
@@ -76,18 +81,18 @@ def curve_files(analysis: Analysis) -> dict[str, bytes]:
     for axis in AXES:
         stem = f"curves-{file_name(analysis.dataset)}-{axis}"
         figure = curve_figure(analysis, axis, LIGHT)
-        files[f"{stem}.png"] = _bytes(figure, "png")
-        files[f"{stem}.svg"] = _bytes(figure, "svg")
+        files[f"{stem}.png"] = picture(figure, "png")
+        files[f"{stem}.svg"] = picture(figure, "svg")
     return files
 
 
 def curve_svg(analysis: Analysis, axis: Axis, theme: Theme) -> bytes:
     """Draw the curves for a page."""
-    return _bytes(curve_figure(analysis, axis, theme), "svg")
+    return picture(curve_figure(analysis, axis, theme), "svg")
 
 
 def curve_figure(analysis: Analysis, axis: Axis, theme: Theme) -> Figure:
-    """Draw mIoU against what was labelled: the mean of each strategy, and the band of its 95 % interval."""
+    """Draw mIoU against what was labelled: the mean of each strategy, and 95 % intervals where coloured ones end."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,8 +103,9 @@ def curve_figure(analysis: Analysis, axis: Axis, theme: Theme) -> Figure:
     bands = {name: mean_curve(curves, axis) for name, curves in analysis.curves.items()}
     known = {name: band for name, band in bands.items() if band is not None}
     _draw_curves(axes, known, highlighted(analysis), theme)
-    _set_limits(axes, list(known.values()), analysis)
+    axes.set_ylim(*limits(list(known.values()), analysis))
     _dress(axes, analysis, axis, theme)
+    _draw_intervals(axes, known, highlighted(analysis), theme)
     _place_labels(axes, [*_curve_labels(known, highlighted(analysis), theme), *_lines(axes, analysis, theme)], theme)
     return figure
 
@@ -115,18 +121,42 @@ def highlighted(analysis: Analysis) -> list[str]:
 def _draw_curves(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[str], theme: Theme) -> None:
     for name, band in bands.items():
         if name not in coloured and name != RANDOM:
-            axes.plot(band.effort, band.mean, color=theme.faint, linewidth=0.8, zorder=1, **_marker(band))
+            axes.plot(band.effort, band.mean, color=theme.faint, linewidth=0.8, zorder=1, **marker(band))
     for name in [RANDOM, *reversed(coloured)]:
         band_ = bands.get(name)
         if band_ is None:
             continue
         colour, dash = _style(name, coloured, theme)
-        if band_.low is not None and band_.high is not None:
-            axes.fill_between(band_.effort, band_.low, band_.high, color=colour, alpha=0.13, linewidth=0, zorder=2)
-        axes.plot(band_.effort, band_.mean, color=colour, linestyle=dash, linewidth=1.9, zorder=3, **_marker(band_))
+        axes.plot(band_.effort, band_.mean, color=colour, linestyle=dash, linewidth=1.9, zorder=3, **marker(band_))
 
 
-def _marker(band: Band) -> dict[str, Any]:
+def _draw_intervals(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[str], theme: Theme) -> None:
+    """Draw the interval at the end of each coloured curve as a bar; bars of curves that end together stand apart."""
+    from matplotlib.transforms import ScaledTranslation
+
+    ends = sorted((float(bands[name].effort[-1]), name) for name in [*coloured, RANDOM] if name in bands)
+    near = _NEAR * (axes.get_xlim()[1] - axes.get_xlim()[0])
+    place, before = 0, -np.inf
+    for end, name in ends:
+        band = bands[name]
+        place = place + 1 if end - before < near else 0
+        before = end
+        if band.low is None or band.high is None:
+            continue
+        axes.plot(
+            [end, end],
+            [band.low[-1], band.high[-1]],
+            color=_style(name, coloured, theme)[0],
+            linewidth=1.4,
+            solid_capstyle="butt",
+            marker="_",
+            markersize=5,
+            zorder=4,
+            transform=axes.transData + ScaledTranslation(_BAR_INCHES * (place + 1), 0, axes.figure.dpi_scale_trans),
+        )
+
+
+def marker(band: Band) -> dict[str, Any]:
     """A point where there is no line to draw."""
     return {"marker": "o", "markersize": 4} if len(band.effort) == 1 else {}
 
@@ -138,15 +168,22 @@ def _style(name: str, coloured: Sequence[str], theme: Theme) -> tuple[str, Any]:
     return theme.colours[rank], _DASHES[rank]
 
 
-def _set_limits(axes: Axes, bands: Sequence[Band], analysis: Analysis) -> None:
-    """Leave wide bands, as two seeds have them, out of account: they would flatten the curves."""
+def limits(bands: Sequence[Band], analysis: Analysis) -> tuple[float, float]:
+    """Return the range of mIoU to draw: all means, and half as much again for intervals where they need it.
+
+    Wider ones, as two seeds have them, are cut off: they would flatten the curves.
+    """
     values = [float(value) for band in bands for value in (band.mean.min(), band.mean.max())]
     if analysis.reference is not None and analysis.target_miou is not None:
         values += [analysis.reference.miou.mean, analysis.target_miou]
     if not values:
-        return
-    margin = 0.06 * (max(values) - min(values)) or 0.02
-    axes.set_ylim(min(values) - margin, max(values) + margin)
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    room = 0.5 * (high - low)
+    ends = [float(end[-1]) for band in bands for end in (band.low, band.high) if end is not None]
+    lowest, highest = min([low, *ends]), max([high, *ends])
+    margin = 0.06 * (high - low) or 0.02
+    return max(0.0, max(lowest, low - room) - margin), min(1.0, min(highest, high + room) + margin)
 
 
 def _dress(axes: Axes, analysis: Analysis, axis: Axis, theme: Theme) -> None:
@@ -219,6 +256,7 @@ def _place_labels(axes: Axes, labels: Sequence[_Label], theme: Theme) -> None:
                 "arrowstyle": "-",
                 "color": label.colour,
                 "linewidth": 0.6,
+                "linestyle": ":",  # a full line would look like a curve that goes on
                 "alpha": 0.6,
                 "relpos": (0, 0.5),  # from the text's left edge, not across it
                 "shrinkA": 1,
@@ -258,7 +296,7 @@ def _top(group: Sequence[int], wanted: Sequence[float], gap: float) -> float:
     return _bottom(group, wanted, gap) + gap * (len(group) - 1)
 
 
-def _bytes(figure: Figure, kind: str) -> bytes:
+def picture(figure: Figure, kind: str) -> bytes:
     """Write a picture that is the same for the same numbers."""
     import matplotlib as mpl
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from ml_backend.simulation.report import findings as texts
 from ml_backend.simulation.report.analysis import Analysis
 from ml_backend.simulation.report.comparison import RANDOM
 from ml_backend.simulation.report.curves import AXES, Axis
-from ml_backend.simulation.report.figures import DARK, HIGHLIGHTED, LIGHT, curve_svg, description, narrow
+from ml_backend.simulation.report.figures import DARK, HIGHLIGHTED, LIGHT, Theme, curve_svg, description, narrow
+from ml_backend.simulation.report.panels import panels_svg, shown
 from ml_backend.simulation.report.pictures import Picture, data_address, first_choices
 
 
 @dataclass(frozen=True)
-class Curves:
+class Drawn:
     """A picture in four forms, for light and dark, wide and narrow screens."""
 
-    axis: Axis
     light: str
     dark: str
     light_narrow: str
@@ -44,7 +44,8 @@ class Section:
 
     analysis: Analysis
     findings: Sequence[str]
-    curves: Sequence[Curves]
+    curves: Sequence[Drawn]
+    panels: Drawn | None
     matrix: Sequence[tuple[str, Sequence[Cell]]]
     tested: int
     pictures: Sequence[tuple[str, Sequence[Picture]]]
@@ -76,22 +77,29 @@ def _section(analysis: Analysis, pictures: Path) -> Section:
     return Section(
         analysis=analysis,
         findings=texts.findings(analysis),
-        curves=[_curves(analysis, axis) for axis in first] if strategies else [],
+        curves=[_drawn(analysis, axis, curve_svg, description(analysis, axis)) for axis in first] if strategies else [],
+        panels=_panels(analysis),
         matrix=[(strategy, [_cell(analysis, strategy, other) for other in strategies]) for strategy in strategies],
         tested=sum(pair.p_holm is not None for pair in analysis.pairs),
         pictures=first_choices(pictures, analysis.dataset, strategies),
     )
 
 
-def _curves(analysis: Analysis, axis: Axis) -> Curves:
+def _panels(analysis: Analysis) -> Drawn | None:
+    names = shown(analysis)
+    text = f"Mean IoU against {analysis.axis} labelled, each strategy beside random: {', '.join(names)}."
+    return _drawn(analysis, analysis.axis, panels_svg, text) if names else None
+
+
+def _drawn(analysis: Analysis, axis: Axis, draw: Callable[[Analysis, Axis, Theme], bytes], text: str) -> Drawn:
     themes = {
         "light": LIGHT,
         "dark": DARK,
         "light_narrow": narrow(LIGHT),
         "dark_narrow": narrow(DARK),
     }
-    drawn = {name: data_address(curve_svg(analysis, axis, theme), "image/svg+xml") for name, theme in themes.items()}
-    return Curves(axis=axis, description=description(analysis, axis), **drawn)
+    drawn = {name: data_address(draw(analysis, axis, theme), "image/svg+xml") for name, theme in themes.items()}
+    return Drawn(description=text, **drawn)
 
 
 def _cell(analysis: Analysis, strategy: str, other: str) -> Cell:

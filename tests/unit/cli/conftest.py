@@ -27,6 +27,7 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def nextmask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the program with arguments."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as it sets it, and the next tests must not have it
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["nextmask", *map(str, arguments)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -15,12 +16,14 @@ import numpy as np
 import pytest
 import tiny_datasets
 from command_line import Command, Ended
+from rich.console import Console
 from simulated_rows import row, simulated
 from typer.testing import CliRunner
+from wiring import Clock
 
 from ml_backend.cli.app import app
 from ml_backend.cli.simulation_options import Simulate
-from ml_backend.cli.simulation_progress import Display, duration, summary
+from ml_backend.cli.simulation_progress import Display, summary
 from ml_backend.datasets import open_dataset
 from ml_backend.simulation import results
 from ml_backend.simulation.options import Options
@@ -28,6 +31,7 @@ from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.processes import RESULTS, Run
 from ml_backend.simulation.report.analysis import analyse
 from ml_backend.simulation.report.findings import UNKNOWN
+from ml_backend.system.progress import step
 
 QUICK = ("--preset", "quick", "--device", "cpu")
 SHORT = (*QUICK, "--iterations", "4", "--members", "2", "--rounds", "1", "--input-size", "64")
@@ -74,10 +78,13 @@ def test_the_help_has_its_options_in_groups(monkeypatch: pytest.MonkeyPatch) -> 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "start too large": (("--start", "10"), r"--start 10 labels 10 of 10 training images of 'cells' at once.* smaller"),
     "start of everything": (("--start", "100%"), r"--start 100% labels 10 of 10"),
-    "start is no amount": (("--start", "some"), r"--start 'some' is no amount: give a whole number from 1"),
-    "step of half an image": (("--step", "0.5"), r"--step '0.5' is no amount: give a whole number from 1"),
+    "start is no amount": (("--start", "some"), r"--start 'some' is no amount of images: give a whole number from 1"),
+    "step of half an image": (("--step", "0.5"), r"--step '0.5' is no amount of clicks: give a whole number from 1"),
     "step of nothing": (("--step", "0%"), r"--step '0%' is no amount"),
-    "step too large": (("--unit", "images", "--step", "20"), r"--step 20 is more than the 9 images that are left"),
+    "step too large": (
+        ("--unit", "images", "--step", "20"),
+        r"--step 20 \(images\) is more than the 9 images that are left",
+    ),
     "unknown unit": (("--unit", "hours"), r"--unit 'hours' is unknown: use images, pixels, clicks\."),
     "unknown preset": (("--preset", "fast"), r"--preset 'fast' is unknown: use quick, cereals, "),
     "unknown strategy": (
@@ -170,7 +177,9 @@ def test_a_step_that_no_image_fits_into(simulate: Command, cells: Path) -> None:
     ended = simulate(cells, "--out", "out", *SHORT, "--unit", "pixels", "--step", "2303")
     assert ended.code == 2
     assert match(
-        r"--step 2303 is 2303 pixels, less than the 2304 of the smallest image\. Give at least 2304", ended.message
+        r"--step 2303 is 2,303 pixels a round, less than the 2,304 of the smallest image\. Give --step 2304 or more, "
+        r"what an image of 'cells' takes, or --unit images\.",
+        ended.message,
     )
     assert not Path("out", RESULTS).exists()
 
@@ -298,33 +307,33 @@ def test_nothing_to_do(simulate: Command, given: tuple[str, ...], message: str) 
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
-def test_rows_come_as_lines_with_the_time_that_is_left(
-    cells: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter([0.0, 10.0, 100.0, 130.0, 190.0])
-    monkeypatch.setattr("ml_backend.cli.simulation_progress.time.monotonic", lambda: next(clock))
+def test_rows_come_as_lines_with_the_time_that_is_left(cells: Path) -> None:
+    clock, shown_on = Clock(), io.StringIO()
+    clock.now = 0.0
     plan = Plan(strategies=(Contender("full"), Contender("random")), seeds=(0,), rounds=2)
-    with Display() as display:  # 0 s
+    with step(Console(file=shown_on), "simulation", clock=clock) as shown:
+        display = Display(shown, clock)
         display.expect(plan, open_dataset(cells), [Run(Contender("full"), 0, 0), Run(Contender("random"), 0, 2)], 4)
         display.reading("reading images and masks", 1, 2)
-        display.reading("reading images and masks", 2, 2)  # 100 s
+        clock.now = 100.0
+        display.reading("reading images and masks", 2, 2)
+        for _ in range(2):  # processes
+            display.budget("A round adds 8 clicks: about 1 image.")
+        clock.now = 130.0
         display.row(row("full", 0, 0, 0.9, clicks=12345.0))
+        clock.now = 190.0
         display.row(row("random", 0, 2, 0.8))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
+    assert shown_on.getvalue().splitlines() == [
+        "simulation …",
         "cells: 10 images can be labelled, 3 measure. 2 networks are to be trained in 2 runs, 2 at a time.",
+        "'full' is training on all labels, once with each seed: strategies are measured by it.",
+        "simulation: reading images and masks …",
+        "simulation: reading images and masks: 2 of 2, 1:40 min so far",
+        "simulation: training networks …",
+        "A round adds 8 clicks: about 1 image.",
         "full, seed 0, round 0: 10 images, 12,345 clicks, mIoU 0.900 (1 of 2, 30 s, about 30 s left)",
         "random, seed 0, round 2: 30 images, 300 clicks, mIoU 0.800 (2 of 2, 1:30 min, done)",
-    ]
-
-
-def test_times_as_text() -> None:
-    assert [duration(seconds) for seconds in (0, 59.4, 59.6, 3599, 3600)] == [
-        "0 s",
-        "59 s",
-        "1:00 min",
-        "59:59 min",
-        "1:00 h",
+        "simulation: done in 3:10 min",
     ]
 
 
@@ -402,14 +411,14 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(cells: Path) -> None:
     assert "the same command goes on" in rest  # not always at the end: multiprocessing warns when its tracker is late
     assert "Traceback" not in rest
     before = results.read(Path("out", RESULTS))
-    assert 1 <= len(before) < 16
+    assert 1 <= len(before) < 20
 
     second = called(*given)
     assert second.code == 0, second.err
     rows = results.read(Path("out", RESULTS))
     assert rows[: len(before)] == before
-    assert len(rows) == 16
-    assert second.err.count("mIoU") == 16 - len(before)
+    assert len(rows) == 20  # four of them the reference, which nobody has to ask for
+    assert second.err.count("mIoU") == 20 - len(before)
 
 
 def test_every_option_of_a_plan_can_be_given() -> None:

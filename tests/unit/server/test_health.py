@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from wiring import PROJECT, change_database, make_services
 
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import give_sign
+from ml_backend.projects.signs_of_life import give_sign, note_failure
 from ml_backend.server import health
 from ml_backend.store import Store
 
@@ -66,6 +66,8 @@ def test_a_worker_that_starts_is_stuck_or_dead(services: Services, monkeypatch: 
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda jump=jump: now + jump)
             assert "gave no sign of life for 3" in reasons(asked)["worker"]
+    note_failure(services.store, "The worker ended.")
+    assert "ends soon after each start; nextmask status says why" in reasons(asked)["worker"]
     worker.runs = False
     assert "does not run" in reasons(asked)["worker"]
 

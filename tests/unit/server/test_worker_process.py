@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from processes import exists, wait_for
-from wiring import make_settings
+from wiring import PROJECT, make_settings
 
+from ml_backend.doctor import examine
+from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import worker_failure
+from ml_backend.projects.status import project_status
 from ml_backend.server import worker_process as supervisor
+from ml_backend.server.app import create_app
 from ml_backend.server.worker_process import WorkerProcess
 
 
@@ -31,19 +38,55 @@ def test_a_worker_that_dies_is_replaced_after_a_pause(tmp_path: Path, caplog: py
     assert len(set(seen)) == 3
     assert not any(exists(pid) for pid in seen)
     assert [record.getMessage() for record in caplog.records] == [
-        "worker ended with code -9; the next one starts in 0.5 s",
-        "worker ended with code -9; the next one starts in 1.0 s",
+        "worker was ended by SIGKILL; the next one starts in 0.5 s",
+        "worker was ended by SIGKILL; the next one starts in 1.0 s",
     ]
 
 
 def test_a_worker_that_ran_well_for_long_is_replaced_soon(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "GOOD_SECONDS", -1.0)
+    monkeypatch.setattr(supervisor, "SETTLED_SECONDS", -1.0)
     monkeypatch.setattr("sys.executable", "/bin/false")
     with caplog.at_level(logging.ERROR), WorkerProcess(make_settings(tmp_path)):
         wait_for(lambda: len(caplog.records) > 2)
     assert {record.getMessage().rpartition("starts in ")[2] for record in caplog.records} == {"0.5 s"}
+
+
+def test_why_no_worker_starts_is_told_by_status_dashboard_and_doctor(
+    tmp_path: Path, services: Services, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "first on the path" / "ml_backend"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("import no_such_module\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    services.store.wake(PROJECT)
+    cause = "ModuleNotFoundError: No module named 'no_such_module'"
+    application = create_app(services.settings, worker=WorkerProcess(services.settings))
+    with caplog.at_level(logging.ERROR), TestClient(application) as client:
+        told = wait_for(lambda: worker_failure(services.store))
+        assert cause in told
+        assert " times in a row, each time soon after its start." in told
+        assert all(cause in record.getMessage() for record in caplog.records)
+        assert project_status(services.settings, services.store, PROJECT).errors["worker"]
+        shown = html.escape(cause, quote=True).replace("&#x27;", "&#39;")
+        assert shown in client.get("/").text
+        assert shown in client.get(f"/projects/{PROJECT}").text
+        assert cause not in client.get("/ready").json()["reasons"]["worker"]  # which anybody may read
+        report = examine(services.settings, (), seconds=30.0)
+        (finding,) = [found for part in report.sections for found in part.findings if found.check == "worker"]
+        assert (finding.level, cause in finding.message) == ("problem", True)
+
+
+def test_a_worker_that_is_killed_once_is_no_failure(tmp_path: Path, services: Services) -> None:
+    with WorkerProcess(services.settings) as worker:
+        os.kill(running(worker), signal.SIGKILL)
+        wait_for(lambda: worker.pid is None)
+        wait_for(lambda: worker.pid is not None)
+    assert worker_failure(services.store) == ""
 
 
 def test_pauses_do_not_grow_beyond_a_bound(

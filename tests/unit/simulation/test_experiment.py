@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -338,8 +338,22 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def ignored(*_: object) -> None:
-    pass
+@dataclass
+class Audience:
+    """Keeps what it is told."""
+
+    rows: list[Row] = field(default_factory=list)
+    read: list[tuple[str, int, int]] = field(default_factory=list)
+    budgets: list[str] = field(default_factory=list)
+
+    def row(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        self.read.append((what, done, total))
+
+    def budget(self, text: str) -> None:
+        self.budgets.append(text)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -349,18 +363,18 @@ def test_a_run_that_fails_does_not_stop_the_others(
     """A bald of networks without dropout: `check` refuses it, a plan that was not checked fails at its first choice."""
     made = plan("bald", "random", dropout=0.0, rounds=1)
     monkeypatch.setattr(running, "commit", lambda: "0123456789+")
-    seen: list[Row] = []
-    told: list[tuple[str, int, int]] = []
+    told = Audience()
     with pytest.raises(
         TrainingError, match=r"1 of 2 runs failed; the first: bald, seed 0: ConfigurationError: .*DROPOUT"
     ):
-        run(made, opened, tmp_path, jobs=1, on_row=seen.append, on_reading=lambda *at: told.append(at))
+        run(made, opened, tmp_path, jobs=1, audience=told)
     rows = results.read(tmp_path / RESULTS)
     assert [(one.strategy, one.round) for one in rows] == [("bald", 0), ("random", 0), ("random", 1)]
-    assert without_seconds([replace(one, miou=0, dice=0) for one in seen]) == without_seconds(
+    assert without_seconds([replace(one, miou=0, dice=0) for one in told.rows]) == without_seconds(
         [replace(one, miou=0, dice=0) for one in rows]
     )
-    assert told[-1] == ("reading images and masks", 8, 8)
+    assert told.read[-1] == ("reading images and masks", 8, 8)
+    assert [*told.budgets] == ["A round adds 2 images."]
     assert {one.commit for one in rows} == {"0123456789+"}
 
 
@@ -376,7 +390,7 @@ def test_the_death_of_a_worker_is_reported(tmp_path: Path, monkeypatch: pytest.M
     found: queue.Queue[Any] = queue.Queue()
     found.put(("row", row("random", 0, 0, 0.5)))
     with pytest.raises(TrainingError, match=r"exit code -9.*memory.*--jobs.*Run the same command again"):
-        running.collect([Gone()], found, tmp_path / "x", ignored, ignored)
+        running.collect([Gone()], found, tmp_path / "x", Audience())
     assert len(results.read(tmp_path / "x")) == 1
 
 
@@ -384,7 +398,7 @@ def test_what_a_worker_cannot_use_is_refused(tmp_path: Path) -> None:
     found: queue.Queue[Any] = queue.Queue()
     found.put(("refused", "--step 3 is too small"))
     with pytest.raises(ConfigurationError, match="--step 3 is too small"):
-        running.collect([Gone()], found, tmp_path / "x", ignored, ignored)
+        running.collect([Gone()], found, tmp_path / "x", Audience())
     assert not (tmp_path / "x").exists()
 
 
@@ -392,7 +406,7 @@ def test_with_all_rows_there_is_nothing_to_run(opened: Dataset, tmp_path: Path) 
     made = plan("full")
     results.append(tmp_path / RESULTS, row("full", 0, 0, 0.5, dataset="shapes", settings=made.settings_text()))
     before = (tmp_path / RESULTS).read_bytes()
-    run(made, opened, tmp_path, jobs=1, on_row=ignored, on_reading=ignored)
+    run(made, opened, tmp_path, jobs=1, audience=Audience())
     assert (tmp_path / RESULTS).read_bytes() == before
 
 
@@ -402,6 +416,8 @@ COMMAND = [
     "--architecture fcn8s --freeze-encoder --input-size 32 --iterations 8 --batch-size 2 --learning-rate 0.03",
     "--measure-at network --device cpu --no-report --out",
 ]
+STRATEGIES = ("full", "random", "entropy")
+"""What it runs: all labels are trained on as well."""
 COMMAND_RECIPE = {
     "architecture": "fcn8s",
     "train_encoder": False,
@@ -432,15 +448,15 @@ def test_the_command_goes_on_after_it_was_killed(tmp_path: Path) -> None:
     assert workers
     wait_for(lambda: not any(map(is_running, workers)), seconds=10)
     before = results.read(file)
-    assert 2 <= len(before) < 6
+    assert 2 <= len(before) < 7
     again = simulate(file.parent)
-    values = {"strategies": tuple(map(Contender, ("random", "entropy"))), "seeds": (0,), "rounds": 2, "unit": "images"}
+    values = {"strategies": tuple(map(Contender, STRATEGIES)), "seeds": (0,), "rounds": 2, "unit": "images"}
     values |= {"start": Amount(3), "step": Amount(3), "measure_at": "network", "device": "cpu"}
     made = plan_of(None, values, COMMAND_RECIPE)
     whole = [
         one
-        for strategy in ("random", "entropy")
-        for one in rows_of(made, read(made, sample_dataset(), ignored), tmp_path / "whole", strategy)
+        for strategy in STRATEGIES
+        for one in rows_of(made, read(made, sample_dataset(), Audience().reading), tmp_path / "whole", strategy)
     ]
     assert again.wait() == 0
     rows = results.read(file)

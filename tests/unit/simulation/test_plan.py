@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from simulated_data import TINY, plan, shapes, write_dataset
+from simulated_data import TINY, material, plan, shapes, write_dataset
 
 from ml_backend.datasets import Dataset, open_dataset
 from ml_backend.errors import ConfigurationError
-from ml_backend.simulation.checks import check, read, splits
-from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe
+from ml_backend.simulation.checks import budget_text, check, read, splits
+from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe, Unit
+from ml_backend.simulation.polygons import polygons
 from ml_backend.simulation.presets import plan_of
 
 
@@ -37,21 +38,23 @@ from ml_backend.simulation.presets import plan_of
     ],
 )
 def test_amounts(text: str, total: int, expected: int) -> None:
-    assert Amount.parse(text).of(total) == expected
+    assert Amount.parse(text, "images").of(total) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["0", "-1", "1.5", "", "%", "0%", "101%", "-5%", "many", "nan", "inf", "inf%", "nan%", "1e999"]
 )
 def test_no_amounts(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no amount: give a whole number from 1, such as 20, or a share"):
-        Amount.parse(text)
+    with pytest.raises(
+        ConfigurationError, match="is no amount of images: give a whole number from 1, such as 20, or a share"
+    ):
+        Amount.parse(text, "images")
 
 
 @pytest.mark.parametrize("text", ["12", "5%", "12.5%", "1"])
 def test_an_amount_is_written_as_it_is_read(text: str) -> None:
-    assert str(Amount.parse(text)) == text
-    assert Amount.parse(str(Amount.parse(text))) == Amount.parse(text)
+    assert str(Amount.parse(text, "images")) == text
+    assert Amount.parse(str(Amount.parse(text, "images")), "images") == Amount.parse(text, "images")
 
 
 # -- strategies --------------------------------------------------------------------------------------------------------
@@ -334,10 +337,10 @@ def test_data_in_memory_are_those_of_the_files(opened: Dataset) -> None:
         (
             "pixels",
             Amount(1919),
-            ("--step 1919", "1919 pixels", "1920 of the smallest", "Give at least 1920", "'shapes'"),
+            ("--step 1919", "1,919 pixels", "1,920 of the smallest", "Give --step 1920 or more", "'shapes'"),
         ),
         ("pixels", Amount(0.01, True), ("--step 1%", "384 pixels")),
-        ("clicks", Amount(3), ("--step 3", "3 clicks", "smallest image", "Give at least")),
+        ("clicks", Amount(3), ("--step 3", "3 clicks", "smallest image", "Give --step")),
     ],
 )
 def test_a_step_that_no_image_fits_into(opened: Dataset, unit: Any, step: Amount, parts: tuple[str, ...]) -> None:
@@ -354,3 +357,54 @@ def test_a_step_that_no_image_fits_into(opened: Dataset, unit: Any, step: Amount
 )
 def test_a_step_that_an_image_fits_into(opened: Dataset, unit: Any, step: Amount) -> None:
     read(plan(unit=unit, step=step), opened, lambda *_: None)
+
+
+# -- what a round adds -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("unit", "step", "said"),
+    [
+        ("images", "3", "A round adds 3 images."),
+        ("images", "25%", "A round adds 2 images (25% of all 8)."),
+        (
+            "images",
+            "1",
+            "A round adds 1 image. Warning: every round trains a network, and fewer than 2 new images change it "
+            "little. Give --step 2 or more.",
+        ),
+        ("pixels", "7680", "A round adds 7,680 pixels: about 4 images, as an image takes {pixels} on average."),
+        (
+            "clicks",
+            "50%",
+            "A round adds {half} clicks (50% of all {clicks}): about 4 images, as an image takes {mean} on average.",
+        ),
+        (
+            "clicks",
+            "{mean}",
+            "A round adds {mean} clicks: about 1 image, as an image takes {mean} on average. Warning: every round "
+            "trains a network, and fewer than 2 new images change it little. Give --step {two} or more, or --unit "
+            "images.",
+        ),
+    ],
+)
+def test_what_a_round_adds_is_said_in_its_unit_and_in_images(unit: Unit, step: str, said: str) -> None:
+    made = material(8, 2)
+    clicks = sum(picture.outlines.clicks for picture in made.pool.values())
+    known = {
+        "clicks": f"{clicks:,}",
+        "half": f"{round(clicks / 2):,}",
+        "mean": f"{clicks // 8:,}",
+        "two": f"{-(-2 * clicks // 8)}",
+        "pixels": f"{made.pool[0].area:,}",
+    }
+    amount = Amount.parse(step.format(**known), unit)
+    assert budget_text(plan("random", unit=unit, step=amount), made) == said.format(**known)
+
+
+def test_what_a_round_adds_where_nothing_takes_clicks() -> None:
+    made = material(8, 2)
+    empty = {
+        number: dataclasses.replace(one, outlines=polygons(np.zeros((9, 9), np.uint8), background=0))
+        for number, one in made.pool.items()
+    }
+    said = budget_text(plan("random", unit="clicks", step=Amount(8)), dataclasses.replace(made, pool=empty))
+    assert said == "A round adds 8 clicks: about 8 images, as an image takes 0 on average."

@@ -6,11 +6,12 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import tiny_datasets
 
+from ml_backend.cli.simulation_options import Simulate
 from ml_backend.datasets import open_dataset
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.checks import check, read
@@ -18,7 +19,7 @@ from ml_backend.simulation.choices import Choices
 from ml_backend.simulation.experiment import Experiment
 from ml_backend.simulation.options import Options
 from ml_backend.simulation.plan import Amount, Contender, Plan
-from ml_backend.simulation.presets import PRESETS, plan_of
+from ml_backend.simulation.presets import PRESETS, plan_of, unit_of
 from ml_backend.simulation.results import FULL, Row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -141,13 +142,31 @@ def test_options_are_read() -> None:
     quick = PRESETS["quick"]
     assert plan == dataclasses.replace(
         quick,
-        strategies=(Contender("entropy"), Contender("random")),
+        strategies=(Contender("full"), Contender("entropy"), Contender("random")),
         seeds=(0, 1),
         start=Amount(12),
         step=Amount(0.05, True),
         object_class="disc",
         recipe=dataclasses.replace(quick.recipe, network_options={"decoder_segmentation_channels": 64}),
     )
+
+
+@pytest.mark.parametrize("given", [["random"], ["full", "random"], ["random", "full"], ["all"]])
+def test_training_on_all_labels_is_always_run(given: list[str]) -> None:
+    """Efforts are measured by it."""
+    names = [contender.name for contender in Options(strategy=given).plan().strategies]
+    assert names[0] == FULL
+    assert names.count(FULL) == 1
+    assert "random" in names
+
+
+def test_the_help_names_the_units_of_presets() -> None:
+    helped = next(one for one in get_type_hints(Simulate, include_extras=True)["unit"].__metadata__).help
+    others = {name: plan.unit for name, plan in PRESETS.items() if plan.unit != unit_of(None)}
+    assert others == {"quick": "clicks", "cereals": "pixels"}
+    assert f"Without it {unit_of(None)}; " + ", ".join(
+        f"{unit} in {'the preset ' if name == 'quick' else ''}{name}" for name, unit in others.items()
+    ) in str(helped)
 
 
 def test_without_options_the_preset_stays() -> None:
@@ -162,8 +181,10 @@ def test_no_class_takes_back_that_of_a_preset() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(start="0"), "--start '0' is no amount"),
-        (Options(step="few"), "--step 'few' is no amount"),
+        (Options(start="0"), "--start '0' is no amount of images: "),
+        (Options(step="few", preset="quick"), "--step 'few' is no amount of clicks: "),
+        (Options(step="few", preset="quick", unit="pixels"), "--step 'few' is no amount of pixels: "),
+        (Options(step="few"), "--step 'few' is no amount of images: "),
         (Options(unit="minutes"), "--unit 'minutes' is unknown: use images, pixels, clicks"),
         (Options(measure_on="train"), "--measure-on 'train' is unknown: use test, validation"),
         (Options(measure_at="half"), "--measure-at 'half' is unknown: use original, network"),

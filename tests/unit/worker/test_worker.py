@@ -14,7 +14,7 @@ from wiring import PROJECT, project_of
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.projects.signs_of_life import last_sign, note_failure, worker_failure
 from ml_backend.worker.worker import Worker
 
 pytestmark = [
@@ -230,6 +230,18 @@ def test_it_works_until_it_is_stopped(services: Services, studio: Studio, run: C
     services.store.wake(PROJECT)
     wait_for(lambda: project_of(services).wakes_handled == 2)
     assert studio.looks >= 2  # the timer may have come, too
+
+
+def test_failures_of_earlier_workers_are_forgotten_once_one_has_settled(
+    services: Services, run: Callable[[Worker], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.worker.worker.SHOW_SECONDS", 0.01)
+    note_failure(services.store, "The worker ended.")
+    run(Worker(services))
+    wait_for(lambda: last_sign(services.store) is not None)
+    assert worker_failure(services.store) == "The worker ended."  # it may have the same fate
+    monkeypatch.setattr("ml_backend.worker.worker.SETTLED_SECONDS", 0.0)
+    wait_for(lambda: worker_failure(services.store) == "")
 
 
 def test_nothing_ends_the_loop(

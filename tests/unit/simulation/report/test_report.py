@@ -20,8 +20,10 @@ from simulated_rows import SETTINGS, row, simulated
 from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.report import figures, write_report
 from ml_backend.simulation.report.analysis import Analysis, Seconds, analyse
+from ml_backend.simulation.report.curves import mean_curve
 from ml_backend.simulation.report.findings import findings
-from ml_backend.simulation.report.names import file_name
+from ml_backend.simulation.report.names import file_name, short
+from ml_backend.simulation.report.panels import panels_figure
 from ml_backend.simulation.results import FULL, Row
 
 EFFECTS = {"random": 0.0, "cereals": 1.0, "entropy": 0.0}
@@ -65,7 +67,8 @@ class Page(HTMLParser):
 def _small_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Leave the drawing out, which takes the time, where a test does not ask for it."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("ml_backend.simulation.report.page.curve_svg", lambda *_: b"<svg/>")
+        for name in ("curve_svg", "panels_svg"):
+            monkeypatch.setattr(f"ml_backend.simulation.report.page.{name}", lambda *_: b"<svg/>")
         monkeypatch.setattr("ml_backend.simulation.report.curve_files", lambda _: {})
 
 
@@ -110,8 +113,9 @@ def test_all_files_are_written_and_the_pictures_are_valid(tmp_path: Path, drawn:
         root = ElementTree.parse(tmp_path / f"{stem}.svg").getroot()
         assert root.tag.endswith("svg")
     # each picture in a light and a dark form, for wide and for narrow screens
-    assert len(found.all("img")) == 6
-    assert len(found.all("source")) == 18
+    # each data set's three curves, and its panels
+    assert len(found.all("img")) == 8
+    assert len(found.all("source")) == 24
     assert all(source["srcset"].startswith("data:image/svg+xml;base64,") for source in found.all("source"))
     assert all(image["alt"].startswith("Mean IoU against") for image in found.all("img"))
 
@@ -334,6 +338,57 @@ def test_rows_without_numbers_are_counted(tmp_path: Path) -> None:
     rows = [*simulated(EFFECTS), row("entropy", 9, 0, math.nan)]
     assert f"1 of {len(rows)} rows hold no number as mIoU or clicks, and are left out." in page(rows, tmp_path).text
     assert "No strategy has a row yet" in page([row("entropy", 9, 0, math.nan)], tmp_path).text
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
+DOZEN = {"random": 0.0, **{f"method_{number:02}": 0.05 * number for number in range(12)}}
+
+
+def test_intervals_of_a_dozen_strategies_do_not_flood_the_curves(drawn: None) -> None:
+    """Bands of many curves hide each other: the overview has a bar where each coloured curve ends, and nothing else."""
+    analysis = one(simulated(DOZEN, seeds=range(3), noise=0.02))
+    (axes, *_) = figures.curve_figure(analysis, "clicks", figures.LIGHT).axes
+    assert not axes.collections
+    bars = [line for line in axes.lines if line.get_marker() == "_"]
+    coloured = ["random", *figures.highlighted(analysis)]
+    assert {line.get_color() for line in bars} == {figures.LIGHT.ink, *figures.LIGHT.colours}
+    assert len(bars) == len(coloured) == 5
+    ends = {name: mean_curve(analysis.curves[name], "clicks") for name in coloured}
+    expected = {(round(float(band.low[-1]), 9), round(float(band.high[-1]), 9)) for band in ends.values()}
+    assert {tuple(round(float(end), 9) for end in line.get_ydata()) for line in bars} == expected
+    low, high = axes.get_ylim()
+    means = [value for band in ends.values() for value in band.mean]
+    assert low < min(means) <= max(means) < high
+    drawn_at = {round(line.get_transform().transform((line.get_xdata()[0], 0))[0]) for line in bars}
+    assert len(drawn_at) == len(bars)  # side by side, although all curves end together
+
+
+def test_each_strategy_has_a_panel_with_its_band_beside_random(drawn: None) -> None:
+    analysis = one(simulated(DOZEN, seeds=range(3)))
+    for theme in (figures.LIGHT, figures.narrow(figures.DARK)):
+        used = [axes for axes in panels_figure(analysis, "clicks", theme).axes if axes.get_visible()]
+        names = [standing.strategy for standing in analysis.standings if standing.strategy != "random"]
+        assert [axes.get_title() for axes in used] == [short(name, theme.letters) for name in names]
+        assert all(len(axes.collections) == len(axes.lines) == 2 for axes in used)
+        assert len({axes.get_ylim() for axes in used}) == len({axes.get_xlim() for axes in used}) == 1
+
+
+def test_a_single_seed_has_no_interval(drawn: None) -> None:
+    analysis = one(simulated(DOZEN, seeds=range(1)))
+    (axes, *_) = figures.curve_figure(analysis, "clicks", figures.LIGHT).axes
+    assert not [line for line in axes.lines if line.get_marker() == "_"]
+    assert not any(axes.collections for axes in panels_figure(analysis, "clicks", figures.LIGHT).axes)
+
+
+def test_wide_intervals_do_not_flatten_the_curves(drawn: None) -> None:
+    """Two seeds have intervals of twelve times their deviation."""
+    analysis = one(simulated(EFFECTS, seeds=range(2), noise=0.2))
+    bands = [mean_curve(curves, "clicks") for curves in analysis.curves.values()]
+    assert max(float((band.high - band.low)[-1]) for band in bands) > 0.3
+    low, high = figures.limits(bands, analysis)
+    values = [float(value) for band in bands for value in band.mean] + [analysis.reference.miou.mean]
+    assert high - low < 2.3 * (max(values) - min(values))
+    assert 0 <= low < high <= 1
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
