@@ -8,7 +8,8 @@ a secret.
     │   └── OutOfMemory         a single image needs more memory than there is (also an ImageError)
     ├── LabelConfigError        the project's labelling configuration cannot serve segmentation
     ├── MaskError               an annotation's result, or a mask, cannot be read
-    │   └── BrushError          brush RLE is malformed
+    │   ├── BrushError          brush RLE is malformed
+    │   └── MaskWithoutArea     a region is a line or a point, and covers no pixel
     ├── ImageError              an image cannot be fetched or decoded
     ├── LabelStudioError        Label Studio answered with an error
     │   ├── LabelStudioUnavailable   no answer, 5xx or 429: the same call may succeed later
@@ -28,7 +29,7 @@ a secret.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _SHOWN_CHARACTERS = 100
 _SHOWN_PROBLEMS = 5
@@ -60,6 +61,10 @@ class MaskError(NextmaskError, ValueError):
 
 class BrushError(MaskError):
     """Brush RLE is truncated, too long, or of another image size."""
+
+
+class MaskWithoutArea(MaskError):
+    """A region is a line or a point: whatever was meant, it covers no pixel."""
 
 
 class ImageError(NextmaskError):
@@ -112,7 +117,15 @@ class CheckpointError(NextmaskError):
 
 
 class TrainingError(NextmaskError):
-    """Training could not start, or ended without a model."""
+    """Training could not start, or ended without a model.
+
+    Args:
+        skipped: why labels could not be used, by task id.
+    """
+
+    def __init__(self, message: str, skipped: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.skipped = skipped or {}
 
 
 class TrainingWaits(NextmaskError):

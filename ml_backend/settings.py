@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         "", description="Address of nextmask as Label Studio reaches it. Empty: http://HOST:PORT (a dotted host)."
     )
     label_studio_public_url: str = Field(
-        "", description="Address of Label Studio in people's browsers, for links. Empty: LABEL_STUDIO_URL."
+        "", description="Address of Label Studio in browsers, which links and tasks use. Empty: LABEL_STUDIO_URL."
     )
     webhook_secret: SecretStr = Field(
         SecretStr(""),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -50,7 +51,7 @@ class Host:
         return [request for request in self.requests if request.path == path]
 
     @contextmanager
-    def serving(self) -> Iterator[Host]:
+    def serving(self, certificate: Path | None = None) -> Iterator[Host]:
         host = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,5 +78,5 @@ class Host:
 
         for method in ("GET", "POST", "PATCH", "DELETE"):
             setattr(Handler, f"do_{method}", Handler.handle_any)
-        with answering(Handler) as self.url:
+        with answering(Handler, certificate) as self.url:
             yield self

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -32,13 +34,18 @@ def serving(app: FastAPI, **options: Any) -> Iterator[str]:
 
 
 @contextmanager
-def answering(handler: type[BaseHTTPRequestHandler] | Any) -> Iterator[str]:
-    """Let a handler of the standard library answer; yields the address."""
+def answering(handler: type[BaseHTTPRequestHandler] | Any, certificate: Path | None = None) -> Iterator[str]:
+    """Let a handler of the standard library answer, by TLS where there is a certificate; yields the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that do not trust it are no news
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if certificate is None else 'https'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -25,6 +25,7 @@ from ml_backend.annotations.effort import Points, as_points, spread
 from ml_backend.annotations.fields import lead_time_of, number_in, regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import Mask
+from ml_backend.annotations.regions import mask_regions
 from ml_backend.errors import MaskError
 
 PIXELS_PER_CLICK: Final = 10.0
@@ -53,7 +54,7 @@ def clicks(
         MaskError: `before` is no mask of the label map.
     """
     shown = _Shown(before, label_map, minimum_area, tolerance)
-    regions = [region for region in masks.mask_regions(result, label_map) if label_map.class_of(region) is not None]
+    regions = [region for region in mask_regions(result, label_map) if label_map.class_of(region) is not None]
     rows: _Rows = []
     for region in regions:
         if region.get("origin") != _UNTOUCHED:

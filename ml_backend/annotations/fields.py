@@ -34,13 +34,33 @@ def lead_time_of(annotation: Mapping[str, Any]) -> float | None:
     return float(seconds)
 
 
+def stated_size(region: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the (height, width) that a region states as those of its image; None where it states none.
+
+    Importers write null, 0 or nothing where they do not know it.
+    """
+    sides = [_number(region.get(f"original_{side}")) for side in ("height", "width")]
+    height, width = (side if side is not None and side >= 1 else 0.0 for side in sides)
+    return (height, width) if height and width else None
+
+
 def number_in(value: Mapping[str, Any], key: str, low: float, high: float) -> float:
-    """Return a number of a region's value.
+    """Return a number of a region's value, written as a number or as text.
 
     Raises:
         MaskError: it is missing, no number, or outside [low, high].
     """
-    number = value.get(key)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
-        raise MaskError(f"its {key} is {shown(number)}, expected a number from {low} to {high}")
+    number = _number(value.get(key))
+    if number is None or not low <= number <= high:
+        raise MaskError(f"its {key} is {shown(value.get(key))}, expected a number from {low} to {high}")
     return number
+
+
+def _number(value: object) -> float | None:
+    """Return a number, or the number that a text says; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return None

@@ -27,6 +27,12 @@ GEOMETRIES: Final = ("Brush", "Bitmask", "Polygon", "Ellipse", "Rectangle", "Vec
 _READABLE = {f"{geometry}Labels".lower(): f"{geometry}Labels" for geometry in GEOMETRIES} | {"labels": "Labels"}
 _WRITABLE = ("BrushLabels", "BitmaskLabels", "PolygonLabels")
 _QUERY_TAGS = ("rectanglelabels", "rectangle")
+_KEY_POINTS = ("keypoint", "keypointlabels")
+_BOXES = ("rectangle", "rectanglelabels", "ellipse", "ellipselabels")
+_OUTLINING = tuple(
+    f"{tool}{labels}" for tool in ("brush", "bitmask", "polygon", "vector", "magicwand") for labels in ("", "labels")
+)
+"""Tags with which the outline of a thing is drawn, or its pixels are painted."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,21 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """A tag of the configuration that is none of its mask controls.
+
+    Attributes:
+        name: its name.
+        kind: in lower case: "image", "keypointlabels", "choices", …
+        is_prompt: whether what is drawn with it tells a smart tool where to look, and is no mask.
+    """
+
+    name: str
+    kind: str
+    is_prompt: bool = False
+
+
+@dataclass(frozen=True)
 class LabelMap:
     """Translates between Label Studio results of a project and masks of class indices.
 
@@ -60,6 +81,7 @@ class LabelMap:
         query_control: name of the control for query rectangles, which are never read as masks; None without.
         query_label: label of query rectangles; empty for rectangles without labels, and without such a control.
         names: every spelling of a class, in lower case (values, aliases, `predicted_values`), with its index.
+        tags: all other tags that have a name.
     """
 
     classes: tuple[str, ...]
@@ -70,11 +92,13 @@ class LabelMap:
     query_control: str | None
     names: tuple[tuple[str, int], ...]
     query_label: str = ""
+    tags: tuple[Tag, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """Hexadecimal digest that changes with anything that alters how masks are read or written."""
         fields = asdict(self)
+        del fields["tags"]  # they say which regions are no masks, and nothing about those that are
         if not self.query_label:
             del fields["query_label"]  # digests of models that were trained before there were such labels stay
         text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
@@ -88,6 +112,10 @@ class LabelMap:
     @cached_property
     def _index(self) -> Mapping[str, int]:
         return dict(self.names)
+
+    def tag(self, name: object) -> Tag | None:
+        """Return the tag of a name; None for mask controls, and where there is none of that name."""
+        return next((tag for tag in self.tags if tag.name == name), None)
 
     def index_of(self, label: str) -> int | None:
         """Return the class index of a label in any spelling and case; None when there is no such class."""
@@ -157,13 +185,16 @@ def parse_label_config(
         LabelConfigError: malformed or hostile XML, no control that holds a mask, no image, or over 255 classes.
     """
     elements = read_elements(xml)
-    candidates = [element for element in elements if element.is_control and element.name != query_control]
+    controls = [element for element in elements if element.is_control and element.name != query_control]
+    prompts = _prompts(controls)
+    candidates = [element for element in controls if element.name not in prompts]
     images = {element.name: element for element in elements if element.tag == "image" and element.name}
     chosen, image_name = _chosen(candidates, images)
     if image_name is None:
         raise LabelConfigError(_no_control(elements, query_control))
-    controls = tuple(_control(element, image_name) for element in chosen)
-    classes, unpainted_index = _classes(controls, unpainted)
+    masking = tuple(_control(element, image_name) for element in chosen)
+    classes, unpainted_index = _classes(masking, unpainted)
+    used = {control.name for control in masking}
     query = next(
         (
             element
@@ -175,17 +206,41 @@ def parse_label_config(
     return LabelMap(
         classes=classes,
         unpainted_index=unpainted_index,
-        controls=controls,
+        controls=masking,
         image_name=image_name,
         image_variable=_variable(images[image_name]),
         query_control=query_control if query else None,
         names=_names(classes, chosen),
         query_label=_first_label(query) if query else "",
+        tags=tuple(
+            Tag(element.name, element.tag, element.name in prompts)
+            for element in elements
+            if element.name and element.name not in used
+        ),
     )
 
 
 def _first_label(control: Element) -> str:
     return control.labels[0].result_name if control.labels else ""
+
+
+def _prompts(controls: list[Element]) -> set[str]:
+    """The names of controls whose regions are prompts of smart tools.
+
+    Key points are no masks anyway. A box with `smart="true"` is a prompt where its image has a control that can hold
+    the outline that the smart tool answers with; alone it is a mask, which is as much as can be drawn there.
+    """
+    outlined = {target for element in controls if element.tag in _OUTLINING for target in element.targets}
+    return {
+        element.name
+        for element in controls
+        if element.tag in _KEY_POINTS
+        or (element.tag in _BOXES and _is_smart(element) and not outlined.isdisjoint(element.targets))
+    }
+
+
+def _is_smart(element: Element) -> bool:
+    return any(key.lower() == "smart" and value.strip().lower() == "true" for key, value in element.attributes.items())
 
 
 def _chosen(candidates: list[Element], images: Mapping[str, Element]) -> tuple[list[Element], str | None]:

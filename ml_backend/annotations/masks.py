@@ -12,27 +12,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations import brush, outlines, shapes
-from ml_backend.annotations.fields import labels_of, number_in
 from ml_backend.annotations.label_map import IGNORE_INDEX, Control, LabelMap
-from ml_backend.errors import MaskError, first_few, shown
-
-MAXIMUM_PIXELS: Final = 100_000_000
-"""Pixels of the largest mask that is read."""
-
-_READ_TYPES = frozenset(
-    ("brushlabels", "bitmasklabels", "polygonlabels", "ellipselabels", "rectanglelabels", "vectorlabels", "labels")
-)
+from ml_backend.annotations.regions import Region, sort_out
+from ml_backend.annotations.sizes import MAXIMUM_PIXELS, check_size, checked_size, common_size
+from ml_backend.errors import MaskError, MaskWithoutArea
 
 Mask = NDArray[np.uint8]
-_Value = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,23 +37,25 @@ class Reading:
         mask: (H,W) uint8, class indices and IGNORE_INDEX.
         regions: number of painted regions.
         vertices: number of points of the polygons and vectors among them.
-        problems: why regions were skipped, a sentence each.
+        problems: why regions were not painted that ought to be, a sentence each.
+        others: what else is drawn, and is no mask.
     """
 
     mask: Mask
     regions: int
     vertices: int
     problems: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def read_result(
     result: Sequence[Mapping[str, Any]], label_map: LabelMap, *, size: tuple[int, int] | None = None
 ) -> Reading:
-    """Paint the regions of an annotation or a prediction.
+    """Paint the regions of an annotation or a prediction; `regions` says which of them are masks.
 
-    Other results (choices, relations, key points, query rectangles, regions of other images) are left out. A region
-    that cannot be read is skipped and listed in `problems`. Pixels outside all regions get
-    `label_map.unpainted_index`.
+    Pixels outside all regions get `label_map.unpainted_index`. What cannot be understood is listed in `problems`, and
+    its pixels become IGNORE_INDEX: they are something, and not known to be background. Where even its place is unknown,
+    that is so of all pixels outside the painted regions.
 
     Args:
         result: the `result` of an annotation or prediction.
@@ -69,23 +65,17 @@ def read_result(
     Raises:
         MaskError: the size is unknown, sizes disagree, or the image is larger than MAXIMUM_PIXELS.
     """
-    regions = mask_regions(result, label_map)
-    height, width = _size(regions, size)
-    mask = np.full((height, width), label_map.unpainted_index, np.uint8)
-    painted = vertices = 0
-    problems: list[str] = []
-    for region in regions:
-        drawn, problem = _painted(mask, region, label_map)
-        if problem is None:
-            painted, vertices = painted + 1, vertices + drawn
-        else:
-            problems.append(problem)
-    return Reading(mask, painted, vertices, tuple(problems))
-
-
-def mask_regions(result: Sequence[object], label_map: LabelMap) -> list[_Value]:
-    """Return the regions of a result that are masks of the project's image by their type and names, in order."""
-    return [region for region in result if isinstance(region, Mapping) and _is_region(region, label_map)]
+    found = sort_out(result, label_map)
+    height, width = common_size(region.entry for region in found.drawn) if size is None else checked_size(*size)
+    painting = _Painting(np.full((height, width), label_map.unpainted_index, np.uint8))
+    painting.paint(found.drawn)
+    if painting.has_lost_region:
+        mask = np.full((height, width), IGNORE_INDEX, np.uint8)
+        painting = _Painting(mask)
+        painting.paint(found.drawn)
+    if painting.regions and not (painting.mask != label_map.unpainted_index).any():
+        painting.check_coverage(found.drawn)
+    return Reading(painting.mask, painting.regions, painting.vertices, tuple(painting.problems), found.others)
 
 
 def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float = 1.0) -> list[dict[str, Any]]:
@@ -123,6 +113,28 @@ def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, toleranc
                 }
             )
     return regions
+
+
+def as_written(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float = 1.0) -> Mask:
+    """Return what `read_result` makes of the regions that `write_result` writes for a mask: what annotators are shown.
+
+    Args:
+        mask, minimum_area, tolerance: as of `write_result`.
+    """
+    _check(mask, len(label_map.classes))
+    written = np.full_like(mask, label_map.unpainted_index)
+    for index in _values_of(mask):
+        control = label_map.writer_of(index)
+        if control is None:
+            continue
+        if control.tag == "PolygonLabels":
+            for value in _values(mask == index, control, minimum_area, tolerance):
+                with suppress(MaskError):  # one too long to be read
+                    shapes.paint(written, value, index)
+        else:
+            components, kept, _ = _components(mask == index, minimum_area)
+            written[kept[components]] = index
+    return written
 
 
 def agreement(a: Mask, b: Mask, classes: int) -> float | None:
@@ -225,53 +237,49 @@ def _values_of(mask: Mask) -> list[int]:
 # Reading
 
 
-def _is_region(region: _Value, label_map: LabelMap) -> bool:
-    """Whether type and names of a result say that it is a mask of the project's image."""
-    if str(region.get("type")) not in _READ_TYPES:
-        return False
-    queried = label_map.query_control is not None and region.get("from_name") == label_map.query_control
-    return region.get("to_name") == label_map.image_name and not queried
+class _Painting:
+    """A mask, and what became of the regions that were painted into it.
+
+    Attributes:
+        regions, vertices, problems: as in a Reading.
+        has_lost_region: whether there is a region of which nobody knows where it lies.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask, self.regions, self.vertices, self.has_lost_region = mask, 0, 0, False
+        self.problems: list[str] = []
+
+    def paint(self, regions: Sequence[Region]) -> None:
+        """Paint regions over each other; what cannot be used becomes IGNORE_INDEX where it lies."""
+        for region in regions:
+            problem = region.problem
+            try:
+                check_size(region.entry, self.mask.shape)
+                index = IGNORE_INDEX if problem or region.index is None else region.index
+                vertices = shapes.paint(self.mask, region.value, index)
+            except MaskError as error:
+                problem = problem or str(error)
+                self.has_lost_region |= not isinstance(error, MaskWithoutArea)
+            else:
+                painted = not problem
+                self.regions, self.vertices = self.regions + painted, self.vertices + vertices * painted
+            if problem:
+                self.problems.append(region.described(problem))
+
+    def check_coverage(self, regions: Sequence[Region]) -> None:
+        """Take regions for a problem if none of them covers a pixel; asked where nothing but background is left."""
+        used = [region for region in regions if not region.problem]
+        if any(_covers(region, self.mask.shape) for region in used):
+            return
+        self.regions = self.vertices = 0
+        self.problems += [region.described("it covers no pixel of the image") for region in used]
 
 
-def _size(regions: Sequence[_Value], size: tuple[int, int] | None) -> tuple[int, int]:
-    sizes = {} if size is None else {size: "the image"}
-    for region in regions:
-        if region.get("original_height") is not None and region.get("original_width") is not None:
-            height, width = (number_in(region, f"original_{side}", 1, MAXIMUM_PIXELS) for side in ("height", "width"))
-            sizes.setdefault((int(height), int(width)), f"region {shown(region.get('id'))}")
-    if not sizes:
-        raise MaskError("nothing says the size of the image: no region has original_width and original_height")
-    described = ", ".join(first_few([f"{width} x {height} ({source})" for (height, width), source in sizes.items()]))
-    if len(sizes) > 1:
-        raise MaskError(f"sizes disagree: {described}; was the image replaced after it was labelled?")
-    (height, width) = next(iter(sizes))
-    if height * width > MAXIMUM_PIXELS:
-        raise MaskError(f"an image of {described} pixels is over {MAXIMUM_PIXELS}")
-    return height, width
-
-
-def _painted(mask: Mask, region: _Value, label_map: LabelMap) -> tuple[int, str | None]:
-    """Paint a region; return the number of its vertices, and what was wrong with it (None: nothing)."""
-    try:
-        return _paint(mask, region, label_map), None
-    except MaskError as error:
-        return 0, f"region {shown(region.get('id'))} of {shown(region.get('from_name'))}: {error}"
-
-
-def _paint(mask: Mask, region: _Value, label_map: LabelMap) -> int:
-    """Paint a region; return the number of its vertices."""
-    value = region.get("value")
-    if not isinstance(value, Mapping):
-        raise MaskError("it has no value")
-    if not any(region.get("from_name") == control.name for control in label_map.controls):
-        raise MaskError("the labelling configuration has no such control that is read as masks")
-    index = label_map.class_of(region)
-    if index is None:
-        labels = labels_of(region)
-        raise MaskError(
-            f"its label {shown(labels[0])} is not in the labelling configuration" if labels else "it has no label"
-        )
-    return shapes.paint(mask, value, index)
+def _covers(region: Region, size: tuple[int, ...]) -> bool:
+    canvas = np.zeros(size, np.uint8)
+    with suppress(MaskError):
+        shapes.paint(canvas, region.value, 1)
+    return bool(canvas.any())
 
 
 # Writing
@@ -281,15 +289,21 @@ def _values(
     pixels: NDArray[np.bool_], control: Control, minimum_area: int, tolerance: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the values, without labels, of the regions of a class."""
-    _, components, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
-    kept = statistics[:, cv2.CC_STAT_AREA] >= minimum_area
-    kept[0] = False  # the component outside all others
+    components, kept, statistics = _components(pixels, minimum_area)
     if control.tag == "PolygonLabels":
         for component in np.flatnonzero(kept).tolist():
             yield _polygon(components, component, statistics[component], minimum_area, tolerance)
     elif kept.any():
         painted = kept[components].astype(np.uint8) * 255
         yield _brush(painted) if control.tag == "BrushLabels" else _bitmask(painted)
+
+
+def _components(pixels: NDArray[np.bool_], minimum_area: int) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any]]:
+    """Return the number of each pixel's component (H,W), which of them are written, and their statistics."""
+    _, components, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
+    kept: NDArray[np.bool_] = statistics[:, cv2.CC_STAT_AREA] >= minimum_area
+    kept[0] = False  # the component outside all others
+    return components, kept, statistics
 
 
 def _polygon(

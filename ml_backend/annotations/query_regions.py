@@ -14,6 +14,7 @@ from typing import Any, Final
 from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.fields import number_in
 from ml_backend.annotations.label_map import LabelMap
+from ml_backend.annotations.sizes import check_size
 from ml_backend.errors import MaskError, shown
 
 TYPES: Final = ("rectanglelabels", "rectangle")
@@ -135,18 +136,6 @@ def write_rectangles(boxes: Iterable[Box], label_map: LabelMap, size: tuple[int,
     ]
 
 
-def stated_size(result: Sequence[object], label_map: LabelMap) -> tuple[int, int] | None:
-    """Return the (height, width) of the image that the query rectangles of a result state; None without any."""
-    for region in result:
-        if isinstance(region, Mapping) and is_query(region, label_map):
-            try:
-                height, width = (number_in(region, f"original_{side}", 1, _LARGEST) for side in ("height", "width"))
-            except MaskError:
-                continue
-            return int(height), int(width)
-    return None
-
-
 def overlap(boxes: Iterable[Box], others: Iterable[Box]) -> bool:
     """Whether any of the boxes shares a pixel with any of the others."""
     others = list(others)
@@ -164,7 +153,7 @@ def _box(region: _Region, size: tuple[int, int]) -> Box:
     value = region.get("value")
     if not isinstance(value, Mapping):
         raise MaskError("it has no value")
-    _check_size(region, size)
+    check_size(region, size)
     height, width = size
     x, y = number_in(value, "x", -_LARGEST, _LARGEST), number_in(value, "y", -_LARGEST, _LARGEST)
     across, down = number_in(value, "width", 0, _LARGEST), number_in(value, "height", 0, _LARGEST)
@@ -176,15 +165,6 @@ def _box(region: _Region, size: tuple[int, int]) -> Box:
     if left >= right or top >= bottom:
         raise MaskError("it covers no pixel of the image")
     return Box(left, top, right - left, bottom - top)
-
-
-def _check_size(region: _Region, size: tuple[int, int]) -> None:
-    stated = tuple(region.get(f"original_{side}", known) for side, known in zip(("height", "width"), size, strict=True))
-    if stated != size:
-        raise MaskError(
-            f"it was drawn on an image of {shown(stated[1])} x {shown(stated[0])} pixels, "
-            f"this one is {size[1]} x {size[0]}"
-        )
 
 
 def _pixels(first: float, last: float, length: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,26 +14,55 @@ from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.fields import regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
+from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation
 
 
-def agreement_with(before: bytes | None, mask: masks.Mask, label_map: LabelMap) -> float | None:
+def agreement_with(
+    before: bytes | None, mask: masks.Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float
+) -> float | None:
     """Return the agreement of a label with the mask that was shown.
 
+    Annotators see what the regions of a prediction paint: without specks, and with simplified polygons. That is what
+    the label is compared with, so that a mask that was kept agrees in full.
+
     Args:
-        before: the mask that was shown, a PNG of class indices; None when it is unknown.
+        before: the mask that was predicted, a PNG of class indices; None when it is unknown.
         mask: (H,W) uint8, the label.
+        minimum_area, tolerance: as of `masks.write_result`.
 
     Returns:
-        Mean IoU in [0, 1]; None when no mask is known, its size differs, or no pixel is known in both.
+        Mean IoU in [0, 1]; None when no mask is known, its size or classes differ, or no pixel is known in both.
 
     Raises:
-        MaskError: `before` is no PNG of class indices of the label map.
+        MaskError: `before` is no PNG of a mask.
     """
-    if before is None:
+    predicted = None if before is None else _fitting(masks.mask_from_png(before), mask.shape, label_map)
+    if predicted is None:
         return None
-    shown = masks.mask_from_png(before)
-    return masks.agreement(shown, mask, len(label_map.classes)) if shown.shape == mask.shape else None
+    shown = masks.as_written(predicted, label_map, minimum_area=minimum_area, tolerance=tolerance)
+    return masks.agreement(shown, mask, len(label_map.classes))
+
+
+def is_untouched(result: Sequence[object], predicted: Sequence[object], label_map: LabelMap) -> bool:
+    """Whether an annotation consists of the masks of a prediction, as they were, by what Label Studio says of each.
+
+    Args:
+        result: of the annotation.
+        predicted: of the prediction that it started from.
+    """
+    kept, given = mask_regions(result, label_map), mask_regions(predicted, label_map)
+    all_kept = all(region.get("origin") == "prediction" for region in kept)
+    return (
+        all_kept and bool(given) and Counter(map(label_map.class_of, kept)) == Counter(map(label_map.class_of, given))
+    )
+
+
+def _fitting(mask: masks.Mask, size: tuple[int, ...], label_map: LabelMap) -> masks.Mask | None:
+    """Return a mask that was shown, if it has the image's size and the classes of the label map."""
+    known = mask[mask != IGNORE_INDEX]
+    fits = mask.shape == size and not (known >= len(label_map.classes)).any()
+    return mask if fits else None
 
 
 def inside_boxes(mask: masks.Mask, boxes: Sequence[Box]) -> masks.Mask:
@@ -64,10 +94,7 @@ def starting_mask(
         MaskError: `before` is no PNG of a mask.
     """
     if before is not None:
-        mask = masks.mask_from_png(before)
-        known = mask[mask != IGNORE_INDEX]
-        fits = mask.shape == size and not (known >= len(label_map.classes)).any()
-        return mask if fits else None
+        return _fitting(masks.mask_from_png(before), size, label_map)
     origins = {str(region.get("origin")) for region in regions_of(annotation) if isinstance(region, Mapping)}
     from_prediction = annotation.get("parent_prediction") or origins & {"prediction", "prediction-changed"}
     from_nothing = not from_prediction if was_masked is None else not was_masked

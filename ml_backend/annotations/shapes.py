@@ -17,7 +17,7 @@ from PIL import Image
 
 from ml_backend.annotations import brush, outlines
 from ml_backend.annotations.fields import number_in
-from ml_backend.errors import MaskError, shown
+from ml_backend.errors import MaskError, MaskWithoutArea, shown
 
 MAXIMUM_VERTICES: Final = 100_000
 """Points of the longest polygon that is read."""
@@ -43,12 +43,23 @@ def paint(mask: Mask, value: Value, index: int) -> int:
         Number of vertices of a polygon or vector; 0 for other shapes.
 
     Raises:
-        MaskError: the shape is unknown, damaged or without area, or the size of a bitmask differs.
+        MaskWithoutArea: the shape is a line or a point.
+        MaskError: the shape is unknown or damaged, or the size of a bitmask differs.
     """
     painter = next((painter for key, painter in _PAINTERS if key in value), None)
     if painter is None:
         raise MaskError(f"its value has no shape that is read as a mask, only {shown(sorted(map(str, value)))}")
     return painter(mask, value, index)
+
+
+def has_shape(value: Value) -> bool:
+    """Whether a value has a shape that could be painted."""
+    return any(key in value for key, _ in _PAINTERS)
+
+
+def is_raster(value: Value) -> bool:
+    """Whether a value holds pixels, which fit one size of the image only; all other shapes are in percent of it."""
+    return "rle" in value or "imageDataURL" in value
 
 
 def vertices(value: Value) -> outlines.Points | None:
@@ -124,7 +135,7 @@ def _paint_polygon(mask: Mask, value: Value, index: int) -> int:
 def _paint_vector(mask: Mask, value: Value, index: int) -> int:
     vertices = _vertices(value)
     if not value.get("closed"):
-        raise MaskError("it is an open path, which has no area")
+        raise MaskWithoutArea("it is an open path, which has no area")
     vertices = _chained(vertices)
     _fill(mask, np.concatenate(list(_segments(vertices, _positions(vertices)))), index)
     return len(vertices)
@@ -134,7 +145,7 @@ def _paint_ellipse(mask: Mask, value: Value, index: int) -> int:
     height, width = mask.shape
     radii = _percent(value, "radiusX") * width, _percent(value, "radiusY") * height
     if min(radii) <= 0:
-        raise MaskError(f"it has no area: its radii are {radii[0]:g} and {radii[1]:g} pixels")
+        raise MaskWithoutArea(f"it has no area: its radii are {radii[0]:g} and {radii[1]:g} pixels")
     centre = _percent(value, "x") * width, _percent(value, "y") * height
     outlines.fill(mask, outlines.ellipse(*centre, *radii, _degrees(value)), index)
     return 0
@@ -144,7 +155,7 @@ def _paint_rectangle(mask: Mask, value: Value, index: int) -> int:
     height, width = mask.shape
     sides = _percent(value, "width") * width, _percent(value, "height") * height
     if 0 in sides:
-        raise MaskError(f"it has no area: its sides are {sides[0]:g} and {sides[1]:g} pixels")
+        raise MaskWithoutArea(f"it has no area: its sides are {sides[0]:g} and {sides[1]:g} pixels")
     corner = _percent(value, "x") * width, _percent(value, "y") * height
     outlines.fill(mask, outlines.rectangle(*corner, *sides, _degrees(value)), index)
     return 0
@@ -162,7 +173,7 @@ _PAINTERS: tuple[tuple[str, Callable[[Mask, Value, int], int]], ...] = (
 
 def _fill(mask: Mask, percent: outlines.Points, index: int) -> None:
     if len(np.unique(percent, axis=0)) < 3:
-        raise MaskError(f"it has no area: only {len(np.unique(percent, axis=0))} different points")
+        raise MaskWithoutArea(f"it has no area: only {len(np.unique(percent, axis=0))} different points")
     outlines.fill(mask, percent / 100 * mask.shape[::-1], index)
 
 

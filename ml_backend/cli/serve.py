@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 commands = typer.Typer()
 _GRACE_SECONDS = 5
 _INTERRUPTED, _NOT_STARTED = 130, 3
+_METHODS = ("strategy", "strategy_options", "architecture", "encoder", "network_options")
+_METHODS_SECONDS = 60.0
+"""What takes longer, on a slow machine, is met by the worker instead."""
 
 
 @commands.command()
@@ -52,15 +55,28 @@ def _check(settings: Settings) -> None:
     Raises:
         ConfigurationError: what is wrong, and what to do.
     """
-    from ml_backend.learning.networks import check_network
-    from ml_backend.learning.ranking import make_strategy
     from ml_backend.projects.services import label_studio_of
 
     settings.check_serving()
     label_studio_of(settings)
-    make_strategy(settings.strategy, settings.strategy_options)
-    check_network(settings.architecture, settings.encoder, settings.network_options)
+    _check_methods(settings)
     _check_port(settings)
+
+
+def _check_methods(settings: Settings) -> None:
+    """Refuse a strategy or a network that cannot be made; the defaults can.
+
+    A process of its own looks, which takes PyTorch along: a server that predicts nothing yet does without.
+    """
+    from ml_backend.doctor.torch_setup import probe
+
+    fields = Settings.model_fields
+    if all(getattr(settings, name) == fields[name].get_default(call_default_factory=True) for name in _METHODS):
+        return
+    answers = probe(settings, _METHODS_SECONDS)
+    for part in ("strategy", "network"):
+        if error := answers.get(part, {}).get("error"):
+            raise ConfigurationError(error)
 
 
 def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:

@@ -21,6 +21,7 @@ from ml_backend.doctor.label_studio.release import LARGE_PROJECT, check_release,
 from ml_backend.doctor.label_studio.token import Login, check_rights, log_in
 from ml_backend.doctor.project.facts import Facts, read_facts
 from ml_backend.doctor.project.images import check_images
+from ml_backend.doctor.project.labels import check_left_out
 from ml_backend.doctor.project.summary import check_project, deleted_project, in_short, missing_project
 from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
@@ -154,7 +155,7 @@ class _Examination:
 
     def _log_in(self) -> tuple[Login | None, Finding]:
         self._host()
-        return log_in(self._settings, patience=self._patience)
+        return log_in(self._settings, self._store_if_any(), patience=self._patience)
 
     def _logged_in(self) -> Login:
         login, _ = self._login.get()
@@ -189,7 +190,10 @@ class _Examination:
     def _check_facts(self, facts: Facts) -> Iterator[Finding]:
         large = int(facts.project.get("task_number") or 0) >= LARGE_PROJECT
         fast = fast_import(self._logged_in().client) if large else None
-        return check_project(facts, self._here(), self._secret(), fast_import=fast)
+        yield from check_project(facts, self._here(), self._secret(), fast_import=fast)
+        store = self._store_if_any()
+        if store is not None and facts.known is not None and facts.known.managed:
+            yield from check_left_out(store, facts)
 
     def _check_images(self, shared: Shared[Facts | None]) -> Iterator[Finding]:
         facts = shared.get()

@@ -43,7 +43,7 @@ def main(wanted: Json) -> None:
         try:
             answer = {"part": name, "value": part()}
         except Exception as error:  # noqa: BLE001 (whatever a package raises when it does not fit is the answer)
-            answer = {"part": name, "error": str(error)[:500], "kind": type(error).__name__}
+            answer = {"part": name, "error": str(error)[:2000], "kind": type(error).__name__}
         print(json.dumps(answer), flush=True)  # noqa: T201 (this is a program, and its output an answer)
     os._exit(0)  # what torch does at the end of a process is of no use here, and may take long
 

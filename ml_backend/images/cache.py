@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import io
@@ -18,12 +16,13 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote_to_bytes
 
 from ml_backend.errors import DiskFull, ImageError
 from ml_backend.images import headers as image_headers
-from ml_backend.images.decoding import DECODING_ERRORS, Array, check_header, decoded, load_image, open_image, reason_of
-from ml_backend.images.references import in_project, shown_reference
+from ml_backend.images.data_uris import data_bytes
+from ml_backend.images.decoding import Array, check_header, decoded, load_image, reason_of
+from ml_backend.images.formats import DECODING_ERRORS, open_image
+from ml_backend.images.references import in_project, is_data, shown_reference
 from ml_backend.system.bounded_folder import BoundedFolder, touch
 from ml_backend.system.disk import disk_full, is_full
 
@@ -103,6 +102,18 @@ class ImageCache:
             return self._load_without_file(reference)
         finally:
             self._release(_name(reference))
+
+    def is_in_part(self, reference: str) -> bool | None:
+        """Whether an image in the cache was cut short, and is therefore read in part; None where it is not there."""
+        try:
+            with self._folder.file(_digest(reference)).open("rb") as file:
+                return image_headers.is_cut_short(file)
+        except (OSError, ValueError):
+            return None
+
+    def forget(self, reference: str) -> None:
+        """Remove an image from the cache."""
+        self._folder.file(_digest(reference)).unlink(missing_ok=True)
 
     def _load_without_file(self, reference: str) -> Array:
         """Fetch and decode an image in memory."""
@@ -190,10 +201,10 @@ class ImageCache:
         )
 
     def _open_reference(self, reference: str) -> AbstractContextManager[Iterable[bytes]]:
-        if reference[:5].lower() == "data:":
+        if is_data(reference):
             if len(reference) > 4 * self._max_image_bytes:  # longer than the limit in any encoding
                 raise self._too_large(reference)
-            return contextlib.nullcontext([_data_bytes(reference)])
+            return contextlib.nullcontext([data_bytes(reference)])
         return self._fetch(reference)
 
     def _verify(self, reference: str, file: Path) -> None:
@@ -256,6 +267,14 @@ class ProjectImages:
         """Return the file of an image; see `ImageCache.path`."""
         return self._cache.path(in_project(reference, self._project_id))
 
+    def is_in_part(self, reference: str) -> bool | None:
+        """Whether the file of an image is cut short; None where it is not in the cache. See `decoding`."""
+        return self._cache.is_in_part(in_project(reference, self._project_id))
+
+    def forget(self, reference: str) -> None:
+        """Remove an image from the cache: the next use fetches it anew."""
+        self._cache.forget(in_project(reference, self._project_id))
+
     def load(self, reference: str) -> Array:
         """Return an image as (H,W,3) uint8 RGB; see `ImageCache.load`."""
         return self._cache.load(in_project(reference, self._project_id))
@@ -285,16 +304,3 @@ def _outcome(future: Future[Path]) -> Path | ImageError | DiskFull:
         return future.result()
     except (ImageError, DiskFull) as error:
         return error
-
-
-def _data_bytes(reference: str) -> bytes:
-    header, comma, body = reference.partition(",")
-    if not comma:
-        raise ImageError(f"Image {shown_reference(reference)} is a data: URI without a comma, hence without data.")
-    data = unquote_to_bytes(body)
-    if not header.lower().endswith(";base64"):
-        return data
-    try:
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise ImageError(f"Image {shown_reference(reference)} is a data: URI with invalid base64: {error}.") from error

@@ -6,11 +6,13 @@ in the tags of a TIFF, and the size of its tiles.
 
 from __future__ import annotations
 
+import io
 import mmap
 import re
 import struct
 from collections.abc import Iterator
-from typing import IO
+from contextlib import AbstractContextManager
+from typing import IO, Any
 
 MAXIMUM_SIDE = 1 << 20
 """Pixels of the longest side: decoders need memory for each row, however short. JPEG and WebP allow far fewer."""
@@ -19,25 +21,54 @@ _MAXIMUM_SCANS = 50  # progressive files have about ten; each costs a pass over 
 _MAXIMUM_VALUES = 1 << 22  # of a TIFF tag: offsets of 16 x 16 tiles of a very large image are fewer
 _MAXIMUM_TILE = 1 << 24  # pixels of a tile in an image that is smaller
 _SOS, _EOI = 0xDA, 0xD9
+_JPEG_TAIL = b"\xff\xd9"
+_PNG = b"\x89PNG\r\n\x1a\n"
 # In the data of a scan, 0xFF is followed by 0 or by a restart marker only.
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _BYTES = (1, 2, 6, 7)  # TIFF types of which decoders keep the bytes as they are
 _WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH = 256, 257, 322, 323
 
 
-def check_jpeg(file: IO[bytes]) -> None:
+def is_cut_short(file: IO[bytes]) -> bool:
+    """Whether the end of a JPEG or PNG is missing; False for other files.
+
+    Args:
+        file: at its beginning.
+    """
+    head = file.read(8)
+    file.seek(-min(8, len(head)), io.SEEK_END)
+    tail = file.read()
+    file.seek(8)
+    if head.startswith(b"\xff\xd8"):
+        return not tail.endswith(_JPEG_TAIL) and not check_jpeg(file)
+    return head == _PNG and not tail.startswith(b"IEND") and not _has_end_of_png(file)
+
+
+def _has_end_of_png(file: IO[bytes]) -> bool:
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if kind == b"IEND":
+            return True
+        file.seek(length + 4, io.SEEK_CUR)  # 4 bytes of checksum follow
+    return False
+
+
+def check_jpeg(file: IO[bytes]) -> bool:
     """Refuse a JPEG of very many scans; what follows its end (a film, more images) is not checked.
+
+    Returns:
+        Whether it has an end.
 
     Raises:
         ValueError: it has more than 50 scans.
     """
     scans = 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with _whole(file) as data:
         position = 2
         while match := _MARKER.search(data, position):
             marker = match.group(1)[0]
             if marker == _EOI:
-                return
+                return True
             if marker == _SOS:
                 scans += 1
                 if scans > _MAXIMUM_SCANS:
@@ -45,6 +76,14 @@ def check_jpeg(file: IO[bytes]) -> None:
             # Segments are skipped as a whole: a thumbnail inside has markers of its own.
             length = int.from_bytes(data[match.end() : match.end() + 2], "big")
             position = match.end() + length
+    return False
+
+
+def _whole(file: IO[bytes]) -> AbstractContextManager[Any]:
+    """Return the bytes of a file, without reading them where the system can show them."""
+    if isinstance(file, io.BytesIO):
+        return file.getbuffer()
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def check_tiff(file: IO[bytes]) -> None:

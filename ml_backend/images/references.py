@@ -20,6 +20,7 @@ _LOCAL = re.compile(r"/data/local-files/?\?(?:[^#]*&)?d=([^&#]*)")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the names of uploaded files."""
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
+_BREAKS = re.compile(r"[\t\n\r]")
 _USER = re.compile(r"(//)[^/?#]*@")
 # Label Studio puts such an address in place of a cloud URI when it shows a task; `presign` is the older name.
 _RESOLVED = re.compile(
@@ -31,6 +32,19 @@ def scheme_of(reference: str) -> str | None:
     """Return the scheme in lower case; None for a path."""
     match = _SCHEME.match(reference)
     return match.group(1).lower() if match else None
+
+
+def is_data(reference: str) -> bool:
+    """Whether a reference is the image itself: a data: URI."""
+    return reference.lstrip()[:5].lower() == "data:"
+
+
+def without_breaks(reference: str) -> str:
+    """Return a reference without what browsers leave out of addresses: white space around them, tabs and line breaks.
+
+    Names in cloud storage, which browsers never see, stay as they are.
+    """
+    return reference if is_cloud(reference) else _BREAKS.sub("", reference.strip())
 
 
 def is_cloud(reference: str) -> bool:
@@ -54,7 +68,7 @@ def in_project(reference: str, project_id: int) -> str:
     """Return the address that a reference of a project's task is fetched from: for cloud files, Label Studio's path."""
     uri = as_imported(reference)
     if not is_cloud(uri):
-        return reference
+        return without_breaks(reference)
     return f"/projects/{project_id}/resolve/?fileuri={base64.urlsafe_b64encode(uri.encode()).decode()}"
 
 
@@ -78,8 +92,8 @@ def file_name(reference: str) -> str:
 def shown_reference(reference: str) -> str:
     """Return a reference as messages may show it: shortened, without data, password, or a query (it may be signed)."""
     reference = as_imported(reference)
-    if reference[:5].lower() == "data:":
-        return f"{reference[:30]}…"
+    if is_data(reference):
+        return f"{reference.strip()[:30]}…"
     text = reference
     if scheme_of(reference) or reference.startswith("//"):
         text = _USER.sub(r"\1", reference if is_cloud(reference) else re.split(r"[?#]", reference)[0])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from itertools import islice
@@ -46,6 +46,7 @@ class LabelStudio:
         timeout: seconds to wait for an answer; calls whose length grows with the project may take longer.
         image_hosts: hosts besides Label Studio that images may be fetched from.
         image_seconds: longest time that an image may take.
+        public_urls: returns the addresses of Label Studio in people's browsers, which tasks may name.
 
     Raises:
         ConfigurationError: the address or the token is unusable.
@@ -59,8 +60,16 @@ class LabelStudio:
         timeout: float = 30.0,
         image_hosts: ImageHosts = _PUBLIC_HOSTS,
         image_seconds: float = 120.0,
+        public_urls: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        self.transport = Transport(url, token, timeout=timeout, image_hosts=image_hosts, image_seconds=image_seconds)
+        self.transport = Transport(
+            url,
+            token,
+            timeout=timeout,
+            image_hosts=image_hosts,
+            image_seconds=image_seconds,
+            public_urls=public_urls,
+        )
 
     def __repr__(self) -> str:
         return f"LabelStudio({self.transport.url!r})"

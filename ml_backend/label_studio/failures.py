@@ -7,6 +7,8 @@ import re
 import requests
 from urllib3.exceptions import HTTPError
 
+from ml_backend.system.trust import why_refused
+
 _SIGNS = {
     "ProxyError": "the proxy that HTTP_PROXY or HTTPS_PROXY names does not let it through",
     "NameResolution": "its host name is not known",
@@ -59,7 +61,7 @@ def reason(error: Exception, timeout: float) -> str:
     if isinstance(error, requests.Timeout) or "Read timed out" in text:
         return f"no answer within {timeout:g} s"
     if isinstance(error, requests.exceptions.SSLError):
-        return "its TLS certificate is not accepted" if "CERTIFICATE" in text else "it does not speak https"
+        return why_refused(error)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return "the address, or one it redirects to, is not valid"
     if isinstance(error, requests.exceptions.ContentDecodingError):

@@ -21,6 +21,7 @@ from ml_backend.images.hosts import ImageHosts, entry_for
 from ml_backend.images.references import CLOUD_SCHEMES, as_imported, is_cloud, scheme_of, shown_reference
 from ml_backend.label_studio.failures import FAILURES, LACKS_RIGHT, reason
 from ml_backend.label_studio.guard import FileFetch, NotAllowed, TooLate
+from ml_backend.label_studio.own_files import OwnFiles, is_own_path
 from ml_backend.label_studio.tokens import OnlyTo, Token, origin_of
 
 _CONNECT_SECONDS = 10.0
@@ -29,7 +30,6 @@ _REDIRECTS = 5
 WAITS = (0.5, 1.0)
 """Seconds before a request is sent again, once for each."""
 _REASONS = {401: "refused", 403: "refused", 404: "not found", 410: "gone"}
-_OWN_PATHS = ("/data/upload/", "/data/local-files/")
 _STORAGE = {
     404: "Label Studio finds no storage for it (404). Connect its bucket or container to the project as a source "
     "storage (Settings > Cloud Storage)",
@@ -45,7 +45,7 @@ class Files:
     """Fetches files. Safe to use from many threads.
 
     Args:
-        url: address of Label Studio.
+        own: addresses of Label Studio's files.
         token: for Label Studio.
         session: with the adapters of `guard`.
         hosts: allowed hosts besides Label Studio.
@@ -56,6 +56,7 @@ class Files:
     def __init__(
         self,
         url: str,
+        own: OwnFiles,
         token: Token,
         session: requests.Session,
         *,
@@ -63,7 +64,7 @@ class Files:
         timeout: float,
         seconds: float,
     ) -> None:
-        self._url, self._token, self._session = url, token, session
+        self._own, self._token, self._session = own, token, session
         self._home = origin_of(url)
         self._hosts, self._timeout, self._seconds = hosts, timeout, seconds
 
@@ -108,7 +109,7 @@ class Files:
         """Send a request, and follow its redirects."""
         at_home = True
         for _ in range(_REDIRECTS + 1):
-            at_home = at_home and origin_of(url) == self._home
+            at_home = at_home and self._own.may_sign(url)
             response = self._answer(url, fetch, signed=at_home)
             target = self._session.get_redirect_target(response)
             if target is None:
@@ -179,40 +180,43 @@ class Files:
     # -- words --------------------------------------------------------------------------------------------------------
     def _address(self, reference: str) -> str:
         scheme, name = scheme_of(reference), shown_reference(reference)
-        if scheme is None and not reference.startswith("//"):
-            prefix = parse_url(self._url).path or ""
-            root = self._url.removesuffix(prefix) if prefix and reference.startswith(f"{prefix}/") else self._url
-            return f"{root}/{reference.lstrip('/')}"
         if is_cloud(reference):
             raise ImageError(f"Image {name} is in cloud storage; which one is not known without its project.")
-        if scheme not in ("http", "https"):
+        if scheme not in ("http", "https") and (scheme or reference.startswith("//")):
             raise ImageError(
                 f"Image {name} has the scheme {scheme or 'none'!r}; only http, https, {', '.join(CLOUD_SCHEMES)} and "
                 "paths on Label Studio can be fetched."
             )
         try:
-            _check_user(reference)
+            if scheme:
+                _check_user(reference)
         except _Refused as error:
             raise ImageError(f"Image {name} cannot be fetched: {error}") from None
-        return reference
+        return self._own.address(reference) or reference
 
     def _advice(self, url: str, error: NotAllowed) -> str:
         """Return which host is not allowed, and how to allow it."""
         asked = entry_for(_host(url), origin_of(url)[2] or 0)
         led = "" if asked == error.entry else f"it is redirected to {error.host}; "
-        other = origin_of(url) != self._home and (parse_url(url).path or "").startswith(_OWN_PATHS)
-        perhaps = " If this is Label Studio by another name, set LABEL_STUDIO_URL to that one." if other else ""
+        perhaps = self._other_name(url)
         return (
             f"{led}{error.host} may not be asked: it has no public address, or NEXTMASK_IMAGE_HOSTS leaves it out. "
-            f"To allow it, add {error.entry} to NEXTMASK_IMAGE_HOSTS.{perhaps}"
+            f"To allow it, add {error.entry} to NEXTMASK_IMAGE_HOSTS.{f' {perhaps}.' if perhaps else ''}"
         )
+
+    def _other_name(self, url: str) -> str:
+        """Return what to do if an address is Label Studio's by another name; "" where it does not look so."""
+        if origin_of(url) == self._home or not is_own_path(parse_url(url).path or ""):
+            return ""
+        return "If this is Label Studio by another name, set NEXTMASK_LABEL_STUDIO_PUBLIC_URL to its address there"
 
     def _refusal(self, response: requests.Response, reference: str) -> str:
         """Return why a file was refused."""
         status = response.status_code
         if origin_of(response.url) != self._home:
             by = f"{_host(response.url)}: " if _host(response.url) != _host(reference) else ""
-            return f"{by}{_REASONS.get(status, 'no success')} ({status})"
+            perhaps = self._other_name(response.url)
+            return f"{by}{_REASONS.get(status, 'no success')} ({status}){f'. {perhaps}' if perhaps else ''}"
         if status in (401, 403):
             why = " ".join(self._token.refusal("")) if status == 401 else LACKS_RIGHT
             return f"Label Studio refused it ({status}). {why}"

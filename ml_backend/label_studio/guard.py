@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
@@ -26,6 +25,7 @@ from urllib3.util import connection
 
 from ml_backend.images.hosts import ImageHosts, entry_for
 from ml_backend.label_studio.tokens import Origin
+from ml_backend.system.trust import TrustingAdapter
 
 _ADDRESSES = 4  # of a name that are tried: each may cost a time-out
 
@@ -186,7 +186,7 @@ class _TlsPool(HTTPSConnectionPool):
 _POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _TlsPool}
 
 
-class GuardedAdapter(HTTPAdapter):
+class GuardedAdapter(TrustingAdapter):
     """Sends requests that belong to a fetch, and no others."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:

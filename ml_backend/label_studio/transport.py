@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -30,7 +30,9 @@ from ml_backend.images.references import shown_reference
 from ml_backend.label_studio.failures import FAILURES, forbidden, reason, without_dump
 from ml_backend.label_studio.files import Files
 from ml_backend.label_studio.guard import GuardedAdapter
+from ml_backend.label_studio.own_files import OwnFiles
 from ml_backend.label_studio.tokens import EXCHANGE, OnlyTo, make_token, origin_of
+from ml_backend.system.trust import TrustingAdapter
 
 SLOW_SECONDS = 900.0
 """Timeout of calls whose length grows with the project: imports, deletions of a model version."""
@@ -66,20 +68,31 @@ class Transport:
         timeout: longest pause of an answer, in seconds.
         image_hosts: hosts besides Label Studio that files may be fetched from.
         image_seconds: longest time that a file may take.
+        public_urls: returns the addresses of Label Studio in people's browsers, which tasks may name.
 
     Raises:
         ConfigurationError: the address or the token is unusable.
     """
 
-    def __init__(self, url: str, token: str, *, timeout: float, image_hosts: ImageHosts, image_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout: float,
+        image_hosts: ImageHosts,
+        image_seconds: float,
+        public_urls: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self.url = _checked(url)
         self._origin = origin_of(self.url)
         self._timeout = timeout
-        self._session = _make_session(HTTPAdapter(max_retries=_RETRY, pool_maxsize=_CONNECTIONS))
+        self._session = _make_session(TrustingAdapter(max_retries=_RETRY, pool_maxsize=_CONNECTIONS))
         self._given = token.strip()
-        self._token = make_token(token, self.url, self._exchange)
+        self._token = make_token(token, next(iter(public_urls()), self.url), self._exchange)
         self._files = Files(
             self.url,
+            OwnFiles(self.url, public_urls),
             self._token,
             _make_session(GuardedAdapter(pool_maxsize=_CONNECTIONS)),
             hosts=image_hosts,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ml_backend.annotations.boxes import Box, boxes_from_text
 from ml_backend.projects.parts import parts_of
-from ml_backend.store import Task
+from ml_backend.store import NO_LABEL, Task
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,4 @@ def candidates(tasks: Iterable[Task], *, in_parts: bool) -> list[Candidate]:
 def _is_done(tasks: Iterable[Task]) -> bool:
     """Whether no more of an image is to be asked for: a person labelled it as a whole, or skipped it, or a label of it
     cannot be read."""
-    return any(task.status in ("skipped", "broken") or (task.status == "labelled" and not task.boxes) for task in tasks)
+    return any(task.status in NO_LABEL or (task.status == "labelled" and not task.boxes) for task in tasks)

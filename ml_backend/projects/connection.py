@@ -107,10 +107,17 @@ class Connection:
         if add_query_control and label_map_of(xml, settings).query_control is None:
             changed = with_query_control(changed, query_control=settings.query_control)
             changes.append(f"added the control {settings.query_control!r} for the regions that are asked for")
-        if changes:
-            self._undo.remember_config(xml, changed)
+        if not changes:
+            return
+        self._undo.remember_config(xml, changed)
+        try:
             self._client.update_project(self._id, label_config=changed)
-            self._changes += changes
+        except LabelStudioError as error:
+            if error.status != _BAD_REQUEST:
+                raise
+            # It does so where annotations name a control or an image that the configuration does not have.
+            changes = [f"the labelling configuration stays as it is: Label Studio refuses to change it ({error})"]
+        self._changes += changes
 
     def _set_project_fields(self, project: Mapping[str, Any]) -> list[str]:
         """Let the order be the queue's, and predictions be shown; return what was changed."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ml_backend.images.cache import ImageCache, ProjectImages
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
+from ml_backend.label_studio.own_files import is_public_url
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.learning.prediction.predictor_cache import PredictorCache
 from ml_backend.learning.training.turns import TrainingTurns
@@ -19,6 +20,10 @@ from ml_backend.store import Store
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictor import Predictor
+
+TOLD_HOSTNAME: Final = "label_studio_hostname"
+"""Under which the store keeps the address that Label Studio told of itself."""
+_UNSET_HOSTNAME: Final = "http://localhost:8080"  # which need not be Label Studio, seen from here
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ def open_services(settings: Settings) -> Services:
         ConfigurationError: no usable address or token of Label Studio.
         StoreError: the state database cannot be opened.
     """
-    client = label_studio_of(settings)
+    store = Store(settings.effective_database_url)
+    client = label_studio_of(settings, store)
     images = ImageCache(
         settings.model_dir / "images",
         client.fetch,
@@ -77,12 +83,14 @@ def open_services(settings: Settings) -> Services:
         max_image_bytes=settings.max_image_bytes,
         max_pixels=settings.max_pixels,
     )
-    store = Store(settings.effective_database_url)
     return Services(settings, store, client, images, PredictorCache(capacity=4, one_each=True), TrainingTurns())
 
 
-def label_studio_of(settings: Settings) -> LabelStudio:
+def label_studio_of(settings: Settings, store: Store | None = None) -> LabelStudio:
     """Return the Label Studio of these settings; nothing is sent yet.
+
+    Args:
+        store: where the address that Label Studio has told of itself is kept.
 
     Raises:
         ConfigurationError: no usable address or token.
@@ -93,4 +101,19 @@ def label_studio_of(settings: Settings) -> LabelStudio:
         timeout=settings.request_timeout,
         image_hosts=ImageHosts.parse(settings.image_hosts),
         image_seconds=settings.image_seconds,
+        public_urls=lambda: public_urls(settings, store),
     )
+
+
+def public_urls(settings: Settings, store: Store | None) -> list[str]:
+    """Return the addresses that Label Studio has in people's browsers: as set, and as it told of itself."""
+    told = store.value(TOLD_HOSTNAME) if store is not None else ""
+    return [url for url in (settings.label_studio_public_url, told) if url]
+
+
+def keep_hostname(store: Store, hostname: object) -> None:
+    """Keep the address that Label Studio tells of itself, but not the one that it tells where none is set there."""
+    url = hostname.strip().rstrip("/") if isinstance(hostname, str) else ""
+    known = url if is_public_url(url) and url != _UNSET_HOSTNAME else ""
+    if known != (store.value(TOLD_HOSTNAME) or ""):
+        store.set_value(TOLD_HOSTNAME, known)

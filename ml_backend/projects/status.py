@@ -13,6 +13,7 @@ from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
 from ml_backend.projects.folders import checkpoints_of, project_folder
+from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
@@ -37,7 +38,7 @@ class Status:
         stream: what stream mode kept, passed over and got back; None where it never ran.
         advice: what labelling brings, from the versions' measures; None before the first version.
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
-        hints: what would make more of the settings.
+        hints: what would make more of the settings, and which images are used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
             under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
@@ -157,7 +158,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
-        hints=_hints(project, own),
+        hints=[*_hints(project, own), *_image_hints(store, project_id)],
         notice=project.notice,
         errors=_installation_errors(settings, store, project_id)
         | ({"project": project.error} if project.error else {}),
@@ -200,6 +201,11 @@ def _installation_errors(settings: Settings, store: Store, project_id: int) -> d
     full, stand_in = shortage(settings.model_dir), checkpoints_of(settings, project_id).stand_in()
     errors = {"worker": worker_failure(store), "disk": str(full or ""), "model": stand_in}
     return {where: error for where, error in errors.items() if error}
+
+
+def _image_hints(store: Store, project_id: int) -> list[str]:
+    ids = images_in_part(store, project_id)
+    return [in_part_text(ids)] if ids else []
 
 
 def _hints(project: Project, settings: Settings) -> list[str]:

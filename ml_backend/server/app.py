@@ -1,6 +1,7 @@
 """The HTTP server: what Label Studio calls, and the dashboard. Wiring only; predictions are made in `model`.
 
-`create_app(settings)` opens the store and nothing heavy: networks are loaded by the first prediction that needs them.
+`create_app(settings)` opens the store and nothing heavy: models are loaded by the predictions that need them, and one
+beforehand, once the server runs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ml_backend.server.metrics import Metrics, add_metrics
 from ml_backend.server.protocol import add_protocol
 from ml_backend.server.request_bodies import RequestBodies
 from ml_backend.server.request_log import REQUEST_ID, RequestLog
+from ml_backend.server.warm_up import warming_up
 from ml_backend.settings import Settings
 from ml_backend.system import logs
 
@@ -80,7 +82,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with worker or nullcontext():
+        with worker or nullcontext(), warming_up(services):
             yield
         store.close()
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI, HTTPException, Request, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_backend.errors import DiskFull
-from ml_backend.projects.services import Services
+from ml_backend.projects.services import Services, keep_hostname
 from ml_backend.projects.settings import is_news
 from ml_backend.server.metrics import Metrics
 from ml_backend.server.model import NextmaskModel, payload_project, served_version, wake
@@ -39,6 +39,7 @@ class SetupRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
     project: str | int = Field(description='Project id and creation time, "3.1700000000".')
     schema_: str = Field("", alias="schema", description="Labelling configuration (XML).")
+    hostname: Any = Field(None, description="Label Studio's own address, as it knows it.")
     extra_params: Any = Field(None, description="Settings of this project.")
 
 
@@ -114,7 +115,7 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
         project_id = payload_project({"project": body.project})
         logs.add_fields(project=project_id)
         if project_id is not None:
-            _take_setup(store, project_id, body.extra_params)
+            _take_setup(store, project_id, body)
         return {"model_version": _version(store, body.project)}
 
     @app.post("/predict", tags=["protocol"])
@@ -155,18 +156,19 @@ def _version(store: Store, project: str | int | None) -> str:
     return served_version(None if project_id is None else store.project(project_id))
 
 
-def _take_setup(store: Store, project_id: int, extra_params: object) -> None:
+def _take_setup(store: Store, project_id: int, body: SetupRequest) -> None:
     """Wake the worker for a new project or other settings, and only then.
 
     Label Studio calls /setup at every listing of backends, the worker's own included: to wake it each time would
     never end.
     """
-    project, text = store.project(project_id), params_text(extra_params)
-    if project is not None and project.state == DISCONNECTING:
-        return
-    if project is not None and project.managed and not is_news(store, project, text):
-        return
+    project, text = store.project(project_id), params_text(body.extra_params)
     try:
+        keep_hostname(store, body.hostname)
+        if project is not None and project.state == DISCONNECTING:
+            return
+        if project is not None and project.managed and not is_news(store, project, text):
+            return
         store.wake(project_id, manage=True, extra_params=text)
     except DiskFull as error:  # Label Studio calls again at the next listing, and the version can be told
         logger.error("project=%s its settings are not kept: %s", project_id, error)

@@ -15,6 +15,18 @@ SQLAlchemy Core on SQLite in WAL mode, or PostgreSQL. Rows leave this package as
 """
 
 from ml_backend.store.store import Store, file_name
-from ml_backend.store.tables import GONE, Decision, Event, Label, Lease, Project, QueueEntry, Task
+from ml_backend.store.tables import GONE, NO_LABEL, Decision, Event, Label, Lease, Project, QueueEntry, Task
 
-__all__ = ["GONE", "Decision", "Event", "Label", "Lease", "Project", "QueueEntry", "Store", "Task", "file_name"]
+__all__ = [
+    "GONE",
+    "NO_LABEL",
+    "Decision",
+    "Event",
+    "Label",
+    "Lease",
+    "Project",
+    "QueueEntry",
+    "Store",
+    "Task",
+    "file_name",
+]

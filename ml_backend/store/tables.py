@@ -152,6 +152,8 @@ EVENTS = sa.Table(
     sa.Index("events_by_project", "project_id", "id"),
 )
 
+NO_LABEL: Final = frozenset(("skipped", "broken", "unavailable"))
+"""Statuses of tasks that people worked on, and that have no label to be used."""
 GONE: Final = "gone"
 """State of a project that was deleted in Label Studio."""
 DISCONNECTING: Final = "disconnecting"
@@ -230,7 +232,8 @@ class Task:
         image: reference of its image, as imported.
         group_key: tasks of the same key are held out together.
         updated_at: time of its last change, as Label Studio has it.
-        status: unlabelled, labelled, skipped, broken (its annotation cannot be read) or passed (by a stream).
+        status: unlabelled, labelled, skipped, broken (its annotation cannot be read), unavailable (it is labelled, and
+            its image or the file of its mask cannot be read) or passed (by a stream).
         error: why it cannot be used, or not in full; empty when it can.
         annotation_id: of the annotation that makes the label.
         label_digest: digest of the mask of the label.
@@ -323,7 +326,8 @@ class Event:
         id: larger than that of all earlier events.
         at: seconds since the epoch.
         kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
-            recovered, rolled_back, task_failed, pruned, version_deleted or registered_twice.
+            recovered, rolled_back, task_failed, pruned, version_deleted, registered_twice
+            or image_in_part.
         level: info, warning or error.
         text: a sentence or two, as plain text.
     """

@@ -13,8 +13,8 @@ from ml_backend.store.tables import DECISIONS, PUBLISHED, QUERIES, RANKING, TASK
 from ml_backend.store.transactions import Connections, chunks
 
 _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
-    "all": sa.or_(TASKS.c.status.in_(("broken", "skipped", "passed")), TASKS.c.error != ""),
-    "failed": sa.or_(TASKS.c.status == "broken", TASKS.c.error != ""),
+    "all": sa.or_(TASKS.c.status.in_(("broken", "unavailable", "skipped", "passed")), TASKS.c.error != ""),
+    "failed": sa.or_(TASKS.c.status.in_(("broken", "unavailable")), TASKS.c.error != ""),
     "skipped": TASKS.c.status == "skipped",
     "passed": TASKS.c.status == "passed",
 }
@@ -117,6 +117,21 @@ class Tasks(Connections):
         with self._write() as connection:
             here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id == task_id)
             connection.execute(sa.update(TASKS).where(here).values(error=error))
+
+    def leave_out(self, tasks: Iterable[Task], errors: Mapping[int, str]) -> None:
+        """Count labels no longer, because their images or masks cannot be read.
+
+        Args:
+            tasks: as they were read; where the label was replaced since, its task stays as it is.
+            errors: by task id, why; tasks without one stay as they are.
+        """
+        with self._write() as connection:
+            for task in tasks:
+                if task.task_id in errors:
+                    here = sa.and_(TASKS.c.project_id == task.project_id, TASKS.c.task_id == task.task_id)
+                    same = sa.and_(here, TASKS.c.status == "labelled", TASKS.c.label_digest == task.label_digest)
+                    values = {"status": "unavailable", "error": errors[task.task_id]}
+                    connection.execute(sa.update(TASKS).where(same).values(**values))
 
     def delete_tasks(self, project_id: int, task_ids: Iterable[int]) -> None:
         """Delete tasks that Label Studio no longer has, with all that belongs to them."""

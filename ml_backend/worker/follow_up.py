@@ -18,7 +18,7 @@ from ml_backend.annotations.query_regions import overlap
 from ml_backend.errors import LabelStudioError, TaskRefused
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.parts import parts_of
-from ml_backend.store import Store, Task
+from ml_backend.store import NO_LABEL, Store, Task
 from ml_backend.worker.look import Look
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _is_open(same: Sequence[Task], query: Query, asked: Mapping[int, Query]) -> 
     """Whether a query of an image with these tasks is neither answered, nor in vain, nor asked in another task."""
     parts = parts_of(same)
     is_whole = any(task.status == "labelled" and not task.boxes for task in same)
-    if not parts or is_whole or any(task.status in ("skipped", "broken") for task in same):
+    if not parts or is_whole or any(task.status in NO_LABEL for task in same):
         return False
     if any(task.status == "unlabelled" and task.task_id in asked for task in same):
         return False

@@ -13,6 +13,7 @@ from ml_backend.learning.checkpoints import Version
 from ml_backend.store import Task
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.follow_up import follow_ups_of
+from ml_backend.worker.images_in_part import tell_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import proposal_text
 from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer
@@ -38,6 +39,7 @@ def rank(look: Look) -> None:
         return
     look.stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
     _put_ranking(look, model, tasks, key)
+    tell_images_in_part(look, tasks)
     # Afterwards: a run that is killed in between ranks once more, and none waits for a change in vain.
     look.store.set_value(_answers_key(look), _answers(tasks))
 

@@ -16,8 +16,8 @@ from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
 from ml_backend.annotations.fields import lead_time_of, regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
-from ml_backend.annotations.query_regions import is_query, labelled_boxes, stated_size
-from ml_backend.annotations.reading import agreement_with, inside_boxes, starting_mask
+from ml_backend.annotations.query_regions import is_query, labelled_boxes
+from ml_backend.annotations.reading import agreement_with, inside_boxes, is_untouched, starting_mask
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, shows_masks
@@ -49,7 +49,7 @@ class TaskReader:
     """Reads tasks of one project under one labelling configuration.
 
     Args:
-        size_of: (height, width) of an image reference; asked only for annotations that have no region to tell.
+        size_of: (height, width) of an image reference, as it is decoded; raises ImageError where it cannot be had.
         folder: where masks are kept; file names carry the content's digest, so a file never changes.
         config_change: what a changed configuration means for labels; it counts those that are read.
     """
@@ -88,7 +88,8 @@ class TaskReader:
         try:
             return self._read_annotations(task, counting, _predictions_of(item))
         except (MaskError, ImageError) as error:
-            return replace(task, status="broken", annotation_id=int(counting[0]["id"]), error=str(error))
+            status = "unavailable" if isinstance(error, ImageError) else "broken"
+            return replace(task, status=status, annotation_id=int(counting[0]["id"]), error=str(error))
 
     def _passed_over(self, project_id: int) -> Collection[int]:
         """Return what a stream passed over; read once, since nothing is decided while a sync runs."""
@@ -98,13 +99,14 @@ class TaskReader:
 
     def _read_annotations(self, task: Task, counting: Sequence[Annotation], predictions: _Predictions) -> Task:
         """Read the newest annotation, with the vote of all as its mask; those that cannot be read do not vote."""
+        size = self._size_of(task.image)
         if len(counting) == 1:
-            return self._read_annotation(task, counting[0], predictions)
+            return self._read_annotation(task, counting[0], predictions, size)
         read, problems = [], []
         for annotation in counting:
             try:
-                read.append(self._read_annotation(task, annotation, predictions))
-            except (MaskError, ImageError) as error:
+                read.append(self._read_annotation(task, annotation, predictions, size))
+            except MaskError as error:
                 problems.append(str(error))
         if not read:
             raise MaskError("; ".join(problems))
@@ -112,17 +114,16 @@ class TaskReader:
         problems = [read[0].error, *problems]
         return replace(read[0], **self._keep(task, png), boxes=boxes, error="; ".join(filter(None, problems)))
 
-    def _read_annotation(self, task: Task, annotation: Mapping[str, Any], predictions: _Predictions) -> Task:
+    def _read_annotation(
+        self, task: Task, annotation: Annotation, predictions: _Predictions, size: tuple[int, int]
+    ) -> Task:
         result = regions_of(annotation)
-        reading = masks.read_result(result, self._label_map, size=self._size(result, task.image))
-        ignores_unpainted = self._label_map.unpainted_index >= len(self._label_map.classes)
-        if reading.regions == 0 and (reading.problems or ignores_unpainted):
-            why = "; ".join(first_few(reading.problems)) or "it has no region, and unpainted pixels are ignored"
+        reading = masks.read_result(result, self._label_map, size=size)
+        if why := self._why_nothing(reading):
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
-        shown = self._shown(task, annotation, predictions)
-        size = (reading.mask.shape[0], reading.mask.shape[1])
+        before = self._shown(task, annotation, predictions)
         try:
-            asked = partial(self._was_asked, task, shown)
+            asked = partial(self._was_asked, task, before)
             rectangles = labelled_boxes(result, self._label_map, size, was_asked=asked)
         except MaskError as error:
             raise MaskError(f"Annotation {annotation['id']} is not used: {error}") from error
@@ -130,7 +131,7 @@ class TaskReader:
         if rectangles.boxes and (mask == IGNORE_INDEX).all():
             raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
         task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
-        task = self._with_effort(task, annotation, shown, rectangles.boxes, size)
+        task = self._with_effort(task, annotation, before, rectangles.boxes, size)
         return replace(
             task,
             status="labelled",
@@ -141,21 +142,37 @@ class TaskReader:
             lead_time=lead_time_of(annotation),
             regions=reading.regions,
             vertices=reading.vertices,
-            shown_version=shown.version,
-            agreement=agreement_with(shown.mask, mask, self._label_map),
+            shown_version=before.version,
+            agreement=self._agreement(before, result, mask),
         )
+
+    def _why_nothing(self, reading: masks.Reading) -> str:
+        """Say why a result labels nothing; empty where it does, be it that all of the image is background."""
+        if reading.regions and (reading.mask != IGNORE_INDEX).any():
+            return ""
+        if reading.problems:
+            return "; ".join(first_few(reading.problems))
+        control = self._label_map.controls[0]
+        if reading.others:
+            return (
+                f"what is drawn is no mask ({'; '.join(first_few(reading.others))}). Draw the mask with {control.tag} "
+                f"{shown(control.name)}, or submit without any region where there is nothing to label"
+            )
+        ignores_unpainted = self._label_map.unpainted_index >= len(self._label_map.classes)
+        return "it has no region, and unpainted pixels are ignored" if ignores_unpainted else ""
+
+    def _agreement(self, before: _Shown, result: Sequence[Any], mask: masks.Mask) -> float | None:
+        s, predicted = self._settings, [] if before.prediction is None else regions_of(before.prediction)
+        found = agreement_with(
+            before.mask, mask, self._label_map, minimum_area=s.minimum_area, tolerance=s.polygon_tolerance
+        )
+        return 1.0 if found is not None and is_untouched(result, predicted, self._label_map) else found
 
     def _keep(self, task: Task, png: bytes) -> dict[str, Any]:
         """Write a mask to its file; return the columns of the task that name it."""
         digest = hashlib.sha256(png).hexdigest()
         file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
         return {"label_digest": digest, "mask_file": file}
-
-    def _size(self, result: Sequence[Any], image: str) -> tuple[int, int] | None:
-        """Return (height, width) of an annotation's image; None where the regions of its mask tell."""
-        if any("original_width" in region for region in masks.mask_regions(result, self._label_map)):
-            return None
-        return stated_size(result, self._label_map) or self._size_of(image)
 
     def _shown(self, task: Task, annotation: Annotation, predictions: _Predictions) -> _Shown:
         prediction = predictions.get(int(annotation.get("parent_prediction") or 0))
@@ -209,6 +226,11 @@ class TaskReader:
         return replace(task, effort_file=file, effort=round(float(points[:, 2].sum()), 3))
 
 
+def is_annotated(item: Mapping[str, Any]) -> bool:
+    """Whether anybody submitted an annotation of a task of the host."""
+    return any(not annotation.get("was_cancelled") for annotation in item.get("annotations") or [])
+
+
 def printable(value: object) -> str:
     """Return what people entered as a database can keep it: JSON may hold halves of surrogate pairs, and zeros."""
     text = value if isinstance(value, str) else shown(value)
@@ -236,4 +258,7 @@ def _vote(read: Sequence[Task]) -> tuple[bytes, str]:
     sizes = [(mask.shape[0], mask.shape[1]) for mask in drawn]
     votes = [covered_pixels(boxes, size) if boxes else None for boxes, size in zip(asked, sizes, strict=True)]
     together = dict.fromkeys(box for boxes in asked for box in boxes)
-    return masks.png_bytes(majority(drawn, votes)), boxes_to_text(together) if all(asked) else WHOLE_IMAGE
+    voted = majority(drawn, votes)
+    if (voted == IGNORE_INDEX).all():
+        raise MaskError("The annotators' labels leave no pixel labelled: most of them could not be read there.")
+    return masks.png_bytes(voted), boxes_to_text(together) if all(asked) else WHOLE_IMAGE

@@ -11,28 +11,31 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations.config_changes import ConfigChange, config_change
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import ImageError
-from ml_backend.images.cache import ProjectImages
 from ml_backend.label_studio.queries import BEGINNING, host_time
 from ml_backend.store import Project, Task
 from ml_backend.system.clock import boot_id, boot_seconds
+from ml_backend.worker.images_in_part import forget_images_in_part
 from ml_backend.worker.look import Look
-from ml_backend.worker.read_task import TaskReader, printable
+from ml_backend.worker.read_task import TaskReader, is_annotated, printable
 
 logger = logging.getLogger(__name__)
 
 RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
 _BATCH = 50
+_RULES = 2
+"""Number of the rules by which annotations are read: all labels are read again when it changes."""
 _STEP_SECONDS = 5.0
 """Clocks drift, and answers take their time: a clock that was set moved by more than that."""
 _Read = Callable[[int, Mapping[str, Any]], Task]
@@ -61,24 +64,28 @@ def sync(look: Look) -> None:
 
 
 def retry_images(look: Look) -> None:
-    """Ask again for images that failed: their host may be back, their link mended."""
-    failed = [task for task in look.store.tasks(look.project_id, status="unlabelled") if task.error]
+    """Ask again for images that failed: their host may be back, their link mended; and read labels on them again."""
+    tasks = look.store.tasks(look.project_id)
+    failed = [task for task in tasks if task.status == "unavailable" or (task.status == "unlabelled" and task.error)]
     key = f"images_retried_{look.project_id}"
     last = float(look.store.value(key) or 0)
-    if not failed or 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
+    if 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
+        return
+    were_in_part = forget_images_in_part(look)
+    if not failed and not were_in_part:
         return
     images = look.images.prefetch([task.image for task in failed])
+    labelled: list[Task] = []
     for task, (_, path) in zip(failed, images, strict=True):
         look.check()
-        if not isinstance(path, ImageError):
+        if isinstance(path, ImageError):
+            continue
+        if task.status == "unavailable":
+            labelled.append(task)
+        else:
             look.store.set_task_error(look.project_id, task.task_id, "")
+    Sync(look).read_again(labelled)
     look.store.set_value(key, str(time.time()))
-
-
-def size_of(images: ProjectImages, reference: str) -> tuple[int, int]:
-    """Return (height, width) of an image."""
-    height, width = images.load(reference).shape[:2]
-    return height, width
 
 
 class Sync:
@@ -86,16 +93,20 @@ class Sync:
 
     def __init__(self, look: Look) -> None:
         self._look, self._client, self._store, self._settings = look, look.client, look.store, look.settings
+        self._sizes: dict[str, tuple[int, int] | ImageError] = {}
 
     def run(self) -> Synced:
         """Sync the project and return what was seen; errors as of `sync`."""
         project = self._look.project
         host = self._client.project(project.id)
         label_map, total = label_map_of(str(host["label_config"]), self._settings), int(host.get("task_number") or 0)
-        digest = self._reading_digest(label_map)
+        self._look.label_map = label_map
+        by_first_rules, digest = self._reading_digests(label_map)
+        since = project.cursor if project.labels_digest in (by_first_rules, digest) else None
+        if project.labels_digest == by_first_rules and not self._read_doubtful(project.id):
+            digest = by_first_rules
         change = self._changed_config(project, label_map)
         read = self._reader(label_map, change).read
-        since = project.cursor if project.labels_digest == digest else None
         changed, cursor = self._read_changes(project.id, read, since, total)
         self._compare_ids(project.id, read, total)
         self._store.update_project(
@@ -114,20 +125,73 @@ class Sync:
             self._settings,
             label_map,
             folder=self._look.masks,
-            size_of=partial(size_of, self._look.images),
+            size_of=self._size_of,
             config_change=change,
         )
 
-    def _reading_digest(self, label_map: LabelMap) -> str:
+    def read_again(self, tasks: Sequence[Task]) -> None:
+        """Read labels again whose images or masks could not be read; their masks are written anew."""
+        if not tasks:
+            return
+        files = {task.task_id: task.mask_file for task in tasks if task.mask_file}
+        read = self._reader(self._look.label_map, None).read
+        for batch in _batched(self._client.tasks(self._look.project_id, [task.task_id for task in tasks]), _BATCH):
+            self._measure(batch)
+            self._look.check()
+            for file in (files.get(int(item["id"])) for item in batch):
+                if file:
+                    Path(file).unlink(missing_ok=True)  # it may be damaged, and the new one has its name
+            self._store.put_tasks(read(self._look.project_id, item) for item in batch)
+
+    # -- images of labels ---------------------------------------------------------------------------------------------
+    def _measure(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Ask for the images of annotated tasks, as a training does: a label is none without its image.
+
+        Raises:
+            LabelStudioError: Label Studio is away: then it is not the images' fault.
+        """
+        annotated = [item for item in items if is_annotated(item)]
+        named = (self._look.label_map.image_reference(item.get("data") or {}) for item in annotated)
+        references = list(dict.fromkeys(printable(reference) for reference in named if reference))
+        self._sizes = {}
+        for reference, image in zip(references, self._look.images.arrays(references), strict=True):
+            self._look.check()
+            self._sizes[reference] = image if isinstance(image, ImageError) else (image.shape[0], image.shape[1])
+        if any(isinstance(size, ImageError) for size in self._sizes.values()):
+            self._client.whoami()
+
+    def _size_of(self, reference: str) -> tuple[int, int]:
+        """Return (height, width) of an image that was measured.
+
+        Raises:
+            ImageError: it cannot be had.
+        """
+        size = self._sizes[reference]
+        if isinstance(size, ImageError):
+            raise size
+        return size
+
+    # -- what changed -------------------------------------------------------------------------------------------------
+
+    def _reading_digests(self, label_map: LabelMap) -> tuple[str, str]:
+        """Return digests of all that labels are read by, with the first rules and with those of now."""
         s = self._settings
         held_out = f"{s.held_out_share}|{s.held_out_group}|{s.seed}"
-        read = f"{s.several_annotations}|{s.cost_measure}"
-        return hashlib.sha256(f"{label_map.digest}|{held_out}|{read}".encode()).hexdigest()
+        first = f"{label_map.digest}|{held_out}|{s.several_annotations}|{s.cost_measure}"
+        by_first, by_present = (hashlib.sha256(text.encode()).hexdigest() for text in (first, f"{first}|{_RULES}"))
+        return by_first, by_present
+
+    def _read_doubtful(self, project_id: int) -> bool:
+        """Read the labels again of which the first rules may have left something out; return whether there were any."""
+        labelled = self._store.tasks(project_id, status="labelled")
+        doubtful = [task for task in labelled if task.error or (not task.regions and not task.boxes)]
+        self.read_again(doubtful)
+        return bool(doubtful)
 
     def _changed_config(self, project: Project, label_map: LabelMap) -> ConfigChange | None:
         """Return what a changed configuration means, where there are labels that it could matter to."""
         counts = self._store.count_tasks(project.id)
-        is_labelled = counts.get("labelled", 0) + counts.get("broken", 0) > 0
+        is_labelled = any(counts.get(status) for status in ("labelled", "broken", "unavailable"))
         if not is_labelled:
             return None
         return config_change(project.label_config, label_map, partial(label_map_of, settings=self._settings))
@@ -149,6 +213,7 @@ class Sync:
             self._look.check()
             # The window of the query overlaps the last sync's; what was read then is not decoded again.
             fresh = [item for item in batch if known.get(int(item["id"])) != item["updated_at"]]
+            self._measure(fresh)
             self._store.put_tasks(read(project_id, item) for item in fresh)
             changed, seen = changed + len(fresh), seen + len(batch)
             cursor = max([cursor, *(host_time(item["updated_at"]) for item in batch)])
@@ -179,9 +244,10 @@ class Sync:
         here = {task.task_id for task in self._store.tasks(project_id)}
         there = set(self._client.task_ids(project_id))
         self._store.delete_tasks(project_id, here - there)
-        for item in self._client.tasks(project_id, there - here):
+        for batch in _batched(self._client.tasks(project_id, there - here), _BATCH):
+            self._measure(batch)
             self._look.check()
-            self._store.put_tasks([read(project_id, item)])
+            self._store.put_tasks(read(project_id, item) for item in batch)
 
 
 def _moment(text: str) -> datetime:

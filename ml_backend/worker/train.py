@@ -123,18 +123,22 @@ def _trigger(look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: 
         return ""
     if latest.record.label_map_digest != label_map.training_digest:
         return f"The classes of the project changed after version {latest.number}."
-    changed = changed_labels(latest, labelled)
+    changed = changed_labels(latest, labelled, look.store.tasks(look.project_id, status="unavailable"))
     if changed < look.settings.train_after:
         return ""
     return f"{changed} labels were new, changed or gone since version {latest.number}."
 
 
-def changed_labels(latest: Version, labelled: Iterable[Task]) -> int:
-    """Count labels that are new, changed or gone since a version was trained."""
+def changed_labels(latest: Version, labelled: Iterable[Task], unavailable: Iterable[Task] = ()) -> int:
+    """Count labels that are new, changed or gone since a version was trained.
+
+    Args:
+        unavailable: tasks whose labels wait for their image: they are not gone.
+    """
     now = {str(task.task_id): task.label_digest for task in labelled}
     used: Mapping[str, str] = {**latest.record.labels, **dict.fromkeys(latest.record.skipped, "")}
     different = sum(1 for key, digest in now.items() if used.get(key) not in {digest, ""})
-    return different + len(used.keys() - now.keys())
+    return different + len(used.keys() - now.keys() - {str(task.task_id) for task in unavailable})
 
 
 def _answers(latest: Version | None, digest: str, requested_at: float) -> bool:

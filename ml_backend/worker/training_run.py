@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ml_backend.annotations.label_map import LabelMap
-from ml_backend.errors import DiskFull, ImageError, MaskError
+from ml_backend.errors import DiskFull, ImageError, MaskError, TrainingError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.parts import MergedLabel, parts_of
@@ -70,10 +70,24 @@ class TrainingRun:
             self._look.stage("training")
             items, unavailable = self.items(self._labelled)
             job = replace(self._job(items), unavailable=unavailable)
-            if all(item.held_out for item in items):
-                return self._run(job)  # it fails, and says why: a network is not trained on its own predictions alone
-            with PseudoLabels(self._look).items(self._look.checkpoints.current()) as predicted:
-                return self._run(replace(job, items=(*items, *predicted)))
+            try:
+                number = self._train(job)
+            except TrainingError as error:
+                self._leave_out(error.skipped)
+                raise
+            self._leave_out(self._look.checkpoints.get(number).record.skipped)
+            return number
+
+    def _train(self, job: Job) -> int:
+        if all(item.held_out for item in job.items):
+            return self._run(job)  # it fails, and says why: a network is not trained on its own predictions alone
+        with PseudoLabels(self._look).items(self._look.checkpoints.current()) as predicted:
+            return self._run(replace(job, items=(*job.items, *predicted)))
+
+    def _leave_out(self, skipped: Mapping[str, str]) -> None:
+        """Count the labels no longer that could not be used: what is counted is what trains."""
+        errors = {int(task): f"Training could not use it: {reason}" for task, reason in skipped.items()}
+        self._store.leave_out(self._labelled, errors)
 
     def train_committee(self, version: Version) -> None:
         """Train the ensemble that goes with a version; raises as `train_version`."""
@@ -107,8 +121,7 @@ class TrainingRun:
                     items.append(Item(label.key, image, label.mask, label.held_out, label.digest))
         if unavailable:
             self._look.client.whoami()  # raises where the host is away: then it is not the images' fault
-        for task_id, message in unavailable.items():
-            self._store.set_task_error(self._look.project_id, int(task_id), message)
+            self._leave_out(unavailable)
         return items, unavailable
 
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:

@@ -17,7 +17,8 @@ from studio_page import Picture, StudioPage, seen_mask
 from support import Nextmask
 
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
-from ml_backend.annotations.masks import agreement, read_result, write_result
+from ml_backend.annotations.masks import agreement, as_written, read_result, write_result
+from ml_backend.annotations.reading import is_untouched
 from ml_backend.datasets import Dataset
 from ml_backend.projects.tabs import TAB_TITLE, queue_tab
 
@@ -165,4 +166,10 @@ def test_predicted_masks_are_visible_with_every_control(
     studio_page.open_row(task)
     assert set(studio_page.outliner()) == set(label_map.classes[1:])
     assert_drawn(studio_page, mask, label_map, colours(label_studio, project, label_map))
+
+    studio_page.submit()
+    annotation = annotation_of(label_studio, task)
+    assert is_untouched(annotation["result"], result, label_map)
+    returned, written = read_result(annotation["result"], label_map), as_written(mask, label_map, minimum_area=16)
+    assert np.array_equal(returned.mask, written)
     assert studio_page.problems() == []

@@ -13,6 +13,7 @@ from ml_backend.label_studio.failures import FAILURES, reason
 from ml_backend.projects.registration import SECRET_HEADER, check_backend_address
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.system.trust import trusting_session
 
 
 def check_server(settings: Settings, store: Store | None, secret: str, *, patience: float = 5.0) -> Iterator[Finding]:
@@ -72,7 +73,7 @@ def _check_address(settings: Settings) -> Iterator[Finding]:
 def _health(url: str, patience: float) -> dict[str, object] | str:
     """Return what /health says, {} when it is no object, or in words why there is no answer."""
     try:
-        answer = requests.get(f"{url}/health", timeout=patience, allow_redirects=False)
+        answer = trusting_session().get(f"{url}/health", timeout=patience, allow_redirects=False)
         content = answer.json() if answer.ok else {}
     except requests.exceptions.JSONDecodeError:
         return {}
@@ -86,12 +87,12 @@ def _check_identity(settings: Settings, url: str, store: Store | None, secret: s
     pair = (user, password) if user else None
     why = "Commands and server do not work on the same projects."
     same = f"Start server and commands with the same environment or .env file (here MODEL_DIR = {settings.model_dir})"
-    versions = requests.get(f"{url}/versions", auth=pair, timeout=patience)
+    versions = trusting_session().get(f"{url}/versions", auth=pair, timeout=patience)
     if versions.status_code == 401:
         shown = "these BASIC_AUTH_USER and BASIC_AUTH_PASS" if user else "calls without BASIC_AUTH_USER"
         return problem("server", f"nextmask at {url} refuses {shown} (401)", why, same)
     if user and secret:
-        hook = requests.post(f"{url}/webhook", headers={SECRET_HEADER: secret}, timeout=patience)
+        hook = trusting_session().post(f"{url}/webhook", headers={SECRET_HEADER: secret}, timeout=patience)
         if hook.status_code == 401:  # an empty body that was let in is a 400
             message = f"nextmask at {url} does not know the webhook secret of this MODEL_DIR"
             return problem("server", message, f"{why} Webhooks are refused.", same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -15,9 +16,15 @@ from ml_backend.doctor.running import Missing
 from ml_backend.label_studio.failures import FAILURES, reason
 from ml_backend.projects.registration import same_address
 from ml_backend.settings import Settings
+from ml_backend.system import trust
+from ml_backend.system.trust import trusting_session
 
 _CLOCK_SECONDS = 60.0
 _NOT_FOUND = 404
+_TRUST = (
+    "Put the certificate of that authority (PEM) into a file, and start nextmask with SSL_CERT_FILE=FILE; or add it to "
+    "the authorities of the system"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Answer:
         status, location: HTTP status of the answer (0: none), and where it redirects to.
         clock_offset: seconds that its clock is ahead of ours; None where it did not say.
         nextmask: whether a nextmask answered.
+        authority: what is known of an authority that is not trusted; "" where the certificate is not refused for that.
     """
 
     url: str
@@ -40,6 +48,7 @@ class Answer:
     location: str = ""
     clock_offset: float | None = None
     nextmask: bool = False
+    authority: str = ""
 
 
 def ask(url: str, patience: float = 5.0) -> Answer:
@@ -51,9 +60,10 @@ def ask(url: str, patience: float = 5.0) -> Answer:
     """
     before = time.time()
     try:
-        response = requests.get(f"{url}/api/version", timeout=patience, allow_redirects=False)
+        response = trusting_session().get(f"{url}/api/version", timeout=patience, allow_redirects=False)
     except FAILURES as error:
-        return Answer(url, failure=reason(error, patience))
+        fault = trust.verification_error(error)
+        return Answer(url, failure=reason(error, patience), authority=_authority(url, fault, patience))
     after = time.time()
     answer = _object(response)
     release = str(answer.get("release", "")) if "label-studio-os-package" in answer else ""
@@ -68,6 +78,13 @@ def ask(url: str, patience: float = 5.0) -> Answer:
     )
 
 
+def _authority(url: str, fault: ssl.SSLCertVerificationError | None, patience: float) -> str:
+    if fault is None or not trust.is_of_unknown_authority(fault):
+        return ""
+    signer = trust.issuer_of(url, patience) or "an authority that it does not name"
+    return f"It is signed by {signer}; trusted are those of {trust.trusted_files(url)}"
+
+
 def _object(response: requests.Response) -> dict[str, Any]:
     try:
         content = response.json()
@@ -79,14 +96,15 @@ def _object(response: requests.Response) -> dict[str, Any]:
 def _has_api(url: str, patience: float) -> bool:
     """Whether the API is there. /api/version and /health say little: 1.23.2 answers them below any path."""
     try:
-        return requests.head(f"{url}/api/projects/", timeout=patience, allow_redirects=False).status_code != _NOT_FOUND
+        answer = trusting_session().head(f"{url}/api/projects/", timeout=patience, allow_redirects=False)
+        return answer.status_code != _NOT_FOUND
     except requests.RequestException:
         return False
 
 
 def _health(url: str, patience: float) -> dict[str, Any]:
     try:
-        return _object(requests.get(f"{url}/health", timeout=patience, allow_redirects=False))
+        return _object(trusting_session().get(f"{url}/health", timeout=patience, allow_redirects=False))
     except requests.RequestException:
         return {}
 
@@ -120,6 +138,9 @@ def check_address(settings: Settings, answer: Answer, *, patience: float = 5.0) 
         target = _redirect_target(answer)
         message = f"{shown} redirects to {answer.location.partition('?')[0]}"
         return problem("address", message, why, f"Set LABEL_STUDIO_URL to the address it is really served at: {target}")
+    if answer.authority:
+        message = f"{shown} does not answer: {answer.failure.partition(';')[0]}. {answer.authority}"
+        return problem("address", message, why, _TRUST)
     elsewhere = _address_elsewhere(url, patience)
     cure = f"Set LABEL_STUDIO_URL={elsewhere}" if elsewhere else ""
     if answer.failure:
@@ -146,7 +167,7 @@ def _address_elsewhere(url: str, patience: float) -> str:
     origin = f"{parsed.scheme}://{parsed.netloc}"
     guesses = [f"{other}{url.removeprefix(parsed.scheme or '')}", origin]
     try:
-        home = requests.get(f"{origin}/", timeout=patience, allow_redirects=False).headers.get("Location", "")
+        home = trusting_session().get(f"{origin}/", timeout=patience, allow_redirects=False).headers.get("Location", "")
     except requests.RequestException:
         home = ""
     if "/user/login" in home:

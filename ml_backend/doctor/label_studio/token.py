@@ -11,6 +11,7 @@ from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.tokens import is_personal, new_token
 from ml_backend.projects.services import label_studio_of
 from ml_backend.settings import Settings
+from ml_backend.store import Store
 
 _UNKNOWN = "(it does not say)"
 
@@ -28,10 +29,11 @@ class Login:
     user: dict[str, Any]
 
 
-def log_in(settings: Settings, *, patience: float = 5.0) -> tuple[Login | None, Finding]:
+def log_in(settings: Settings, store: Store | None = None, *, patience: float = 5.0) -> tuple[Login | None, Finding]:
     """Ask Label Studio whose token LABEL_STUDIO_API_KEY is.
 
     Args:
+        store: where the address that Label Studio told of itself is kept.
         patience: seconds to wait for the answer.
 
     Returns:
@@ -39,7 +41,9 @@ def log_in(settings: Settings, *, patience: float = 5.0) -> tuple[Login | None, 
     """
     why = "Without a token that Label Studio accepts, nothing is read or written there."
     try:
-        client = label_studio_of(settings.model_copy(update={"request_timeout": patience, "image_seconds": patience}))
+        client = label_studio_of(
+            settings.model_copy(update={"request_timeout": patience, "image_seconds": patience}), store
+        )
         user = client.whoami()
     except ConfigurationError as error:
         return None, problem("token", error.cause, why, error.remedy)

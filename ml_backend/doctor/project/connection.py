@@ -44,7 +44,7 @@ def check_backends(facts: Facts, settings: Settings) -> Iterator[Finding]:
     if facts.backends[0] not in ours:
         message = f"{facts.backends[0].get('url')} ({facts.backends[0].get('title')}) stands before nextmask"
         why = "Label Studio asks a project's first model only."
-        page = f"{settings.label_studio_url}/projects/{facts.id}/settings/ml"
+        page = f"{settings.effective_label_studio_public_url}/projects/{facts.id}/settings/ml"
         yield problem("backend", message, why, f"Disconnect the other one ({page}), then: {facts.mend}")
     if len(ours) > 1:
         message = f"nextmask is registered {len(ours)} times: {', '.join(str(row.get('url')) for row in ours)}"

@@ -10,8 +10,9 @@ from ml_backend.doctor.findings import Finding, ok, problem
 from ml_backend.doctor.project.facts import Facts
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import ImageError, LabelConfigError
-from ml_backend.images.decoding import SNIFFED_BYTES, kind_of
-from ml_backend.images.references import in_project, shown_reference
+from ml_backend.images.data_uris import data_bytes
+from ml_backend.images.formats import SNIFFED_BYTES, kind_of
+from ml_backend.images.references import in_project, is_data, shown_reference
 from ml_backend.label_studio import LabelStudio
 from ml_backend.settings import Settings
 
@@ -53,7 +54,8 @@ def check_images(client: LabelStudio, facts: Facts) -> Iterator[Finding]:
 
 
 def _fetch_beginning(client: LabelStudio, reference: str) -> None:
-    if reference.startswith("data:"):
+    if is_data(reference):
+        data_bytes(reference)
         return
     with client.fetch(reference) as chunks:
         start = b""
@@ -65,7 +67,7 @@ def _fetch_beginning(client: LabelStudio, reference: str) -> None:
 
 
 def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:
-    storage = f"{settings.label_studio_url}/projects/{project_id}/settings/storage"
+    storage = f"{settings.effective_label_studio_public_url}/projects/{project_id}/settings/storage"
     if reference.startswith("/data/local-files"):
         return f"Add a Local Files storage to this project whose path is that folder or one above it: {storage}"
     if reference.startswith("/data/upload"):

@@ -127,7 +127,8 @@ def read_data(job: Job, report: Report) -> Data:
         reasons = "; ".join(f"{task}: {reason}" for task, reason in list(skipped.items())[:3])
         raise TrainingError(
             f"There is nothing to train on: {len(data.items) + len(skipped)} labels, {len(data.held_out)} of them held "
-            f"out, {len(skipped)} not usable{f' ({reasons})' if reasons else ''}. Label more images."
+            f"out, {len(skipped)} not usable{f' ({reasons})' if reasons else ''}. Label more images.",
+            skipped,
         )
     return data
 

@@ -132,7 +132,7 @@ def _result(message: dict[str, Any]) -> int:
     """Return the version's number, or raise the error that the child reports."""
     if "version" in message:
         return int(message["version"])
-    raise TrainingError(message["error"])
+    raise TrainingError(message["error"], message.get("skipped"))
 
 
 def _cause(code: int) -> str:
@@ -169,7 +169,8 @@ def serve(text: str, send: Send) -> int:
 
         version = train(Job.from_json(text), _sender(send))
     except NextmaskError as error:
-        send({"error": str(error), "disk_full": is_full(error)})
+        skipped = error.skipped if isinstance(error, TrainingError) else {}
+        send({"error": str(error), "disk_full": is_full(error), "skipped": skipped})
         return 1
     except Exception as error:
         if is_full(error):

@@ -16,7 +16,6 @@ from ml_backend.annotations.query_regions import (
     labelled_boxes,
     overlap,
     read_rectangles,
-    stated_size,
     write_rectangles,
 )
 from ml_backend.errors import LabelConfigError, MaskError
@@ -127,14 +126,14 @@ BAD = [
     (rectangle(0, 0, 0, 10), "covers no pixel"),
     (rectangle(0, 0, 10, 0.001), "covers no pixel"),
     (rectangle(0, 0, -10, 10), "its width is -10"),
-    (rectangle("0", 0, 10, 10), "its x is '0'"),
+    (rectangle("left", 0, 10, 10), "its x is 'left'"),
     (rectangle(0, None, 10, 10), "its y is None"),
     (rectangle(0, 0, math.nan, 10), "its width is nan"),
     (rectangle(0, 0, 10, math.inf), "its height is inf"),
     (rectangle(0, 0, 10, True), "its height is True"),
     (rectangle(0, 0, 10, 10, rotation="steep"), "its rotation is 'steep'"),
     (rectangle(0, 0, 10, 10, value=None), "has no value"),
-    (rectangle(0, 0, 10, 10, original_width=81), "81 x 40 pixels, this one is 80 x 40"),
+    (rectangle(0, 0, 10, 10, original_width=40, original_height=80), "40 x 80 pixels, this one is 80 x 40"),
 ]
 
 
@@ -173,10 +172,19 @@ def test_useless_rectangles_do_not_make_a_label_of_the_whole_image() -> None:
         labelled_boxes([BAD[0][0]], LABEL_MAP, SIZE, was_asked=lambda: False)
 
 
-def test_the_size_that_rectangles_tell() -> None:
-    assert stated_size([{"type": "choices"}, rectangle(0, 0, 1, 1)], LABEL_MAP) == SIZE
-    assert stated_size([rectangle(0, 0, 1, 1, original_width="x")], LABEL_MAP) is None
-    assert stated_size([], LABEL_MAP) is None
+@pytest.mark.parametrize(
+    "stated", [{"original_width": None, "original_height": None}, {"original_width": "x"}, {"original_width": 0}]
+)
+def test_rectangles_need_no_stated_size(stated: dict[str, Any]) -> None:
+    assert read_rectangles([rectangle(0, 0, 50, 50, **stated)], LABEL_MAP, SIZE).boxes == (Box(0, 0, 40, 20),)
+
+
+def test_rectangles_of_a_larger_original_fit_and_those_of_a_turned_one_do_not() -> None:
+    larger = rectangle(0, 0, 50, 50, original_width=800, original_height=400)
+    assert read_rectangles([larger], LABEL_MAP, SIZE).boxes == (Box(0, 0, 40, 20),)
+    turned = rectangle(0, 0, 50, 50, original_width=400, original_height=800)
+    (problem,) = read_rectangles([turned], LABEL_MAP, SIZE).problems
+    assert "400 x 800 pixels, this one is 80 x 40" in problem
 
 
 def test_boxes_that_touch_do_not_overlap() -> None:

@@ -107,16 +107,16 @@ class TestCache:
     @pytest.mark.parametrize(
         ("content", "limits", "reason"),
         [
-            (b"<!DOCTYPE html><p>sign in</p>", {}, "not a PNG, JPEG, TIFF, WebP or BMP.*DOCTYPE"),
+            (b"<!DOCTYPE html><p>sign in</p>", {}, "not a PNG, JPEG, TIFF, WebP, AVIF, GIF or BMP.*DOCTYPE"),
             (b"", {}, "is empty"),
-            (png()[:-30], {}, "cannot be decoded"),
-            (encoded(Image.new("RGB", (64, 64)), "JPEG")[:-20], {}, "cannot be decoded: image file is truncated"),
+            (png()[:62], {}, "cut short before its first pixels"),
+            (encoded(Image.new("RGB", (64, 64)), "BMP")[:-20], {}, "cannot be decoded: image file is truncated"),
             (
                 tiff(np.zeros((4, 4, 5), np.uint8), photometric="minisblack", planarconfig="contig"),
                 {},
                 "not be decoded",
             ),
-            (encoded(Image.new("RGB", (4, 4)), "GIF"), {}, "not a PNG.*GIF89a|not a PNG.*GIF87a"),
+            (encoded(Image.new("RGB", (4, 4)), "PPM"), {}, "not a PNG.*P6"),
             (png(), {"max_image_bytes": 200}, "larger than 200 bytes.*NEXTMASK_MAX_IMAGE_BYTES"),
             (png(), {"max_pixels": 125}, "14 x 9 pixels, more than the 125 .*NEXTMASK_MAX_PIXELS"),
         ],

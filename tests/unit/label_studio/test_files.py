@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import logging
@@ -291,7 +292,7 @@ class TestReferences:
 
     def test_label_studio_by_another_name_is_recognised(self, host: Host, elsewhere: Host) -> None:
         message = refused(studio(host), f"{elsewhere.url}/data/upload/1/a.png")
-        assert "set LABEL_STUDIO_URL" in message
+        assert "set NEXTMASK_LABEL_STUDIO_PUBLIC_URL" in message
 
     @pytest.mark.parametrize(
         ("reference", "text"),
@@ -306,6 +307,101 @@ class TestReferences:
     )
     def test_what_messages_show(self, reference: str, text: str) -> None:
         assert shown_reference(reference) == text
+
+
+PUBLIC = "https://Labels.Example.org/label-studio"
+FILES = ["data/upload/3/a.png", "data/local-files/?d=a%20b.png", "storage-data/uploaded/?filepath=a.png"]
+
+
+class TestPublicAddress:
+    """Tasks name Label Studio's files by its public address, and nextmask reaches it by another."""
+
+    def studio(self, host: Host, path: str = "", **options: Any) -> LabelStudio:
+        client = LabelStudio(host.url + path, KEY, timeout=5.0, public_urls=lambda: [PUBLIC], **options)
+        for file in FILES:
+            host.route(f"{path}/{file.partition('?')[0]}", f"the file {file}".encode())
+        return client
+
+    @pytest.mark.parametrize("path", ["", "/inner", "/label-studio"])
+    @pytest.mark.parametrize(
+        "base",
+        [
+            "/label-studio",
+            "/another/prefix",
+            "",
+            "https://labels.example.org/label-studio",
+            "HTTPS://LABELS.EXAMPLE.ORG:443/label-studio",
+            "https://labels.example.org/other/../label-studio",
+        ],
+    )
+    @pytest.mark.parametrize("file", FILES)
+    def test_its_files_are_asked_of_the_inner_one_with_the_token(
+        self, host: Host, path: str, base: str, file: str
+    ) -> None:
+        assert read(self.studio(host, path), f"{base}/{file}") == f"the file {file}".encode()
+        (request,) = host.requests
+        assert request.headers["Authorization"] == f"Token {KEY}"
+        assert request.path == f"{path}/{file.partition('?')[0]}"
+        assert not request.query or request.query in ({"d": ["a b.png"]}, {"filepath": ["a.png"]})
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "https://labels.example.org.evil.example/label-studio/data/upload/3/a.png",
+            "https://evil.example/label-studio/data/upload/3/a.png",
+            "https://evil.example/https://labels.example.org/label-studio/data/upload/3/a.png",
+            "https://evil.example?https://labels.example.org/label-studio/data/upload/3/a.png",
+            "https://evil.example#https://labels.example.org/label-studio/data/upload/3/a.png",
+            "https://labels.example.org:8443/label-studio/data/upload/3/a.png",
+            "http://labels.example.org/label-studio/data/upload/3/a.png",
+            "https://labels.example.org/label-studio-2/data/upload/3/a.png",
+            "https://labels.example.org/label-studio/../data/upload/3/a.png",
+            "https://labels.example.org/label-studio%2Fdata/upload/3/a.png",
+            "https://labels.example.org/label-studio/images/3/a.png",
+            "https://labels.example.org/images/a.png",
+            "https://labels.example.org\\@evil.example/label-studio/data/upload/3/a.png",
+        ],
+    )
+    def test_other_addresses_are_not_mapped(self, host: Host, elsewhere: Host, names: Lookup, address: str) -> None:
+        for name in ("labels.example.org", "evil.example", "labels.example.org.evil.example"):
+            names[name] = ["10.0.0.1"]
+        client = self.studio(host)
+        assert "may not be asked" in refused(client, address) or "not valid" in refused(client, address)
+        assert host.requests == []
+
+    @pytest.mark.parametrize("user", ["user@", "user:password@", "labels.example.org@"])
+    def test_an_address_with_a_user_is_refused(self, host: Host, user: str) -> None:
+        message = refused(self.studio(host), f"https://{user}labels.example.org/label-studio/data/upload/3/a.png")
+        assert "user name or password" in message
+        assert host.requests == []
+
+    def test_an_address_without_a_scheme_is_refused(self, host: Host) -> None:
+        assert "scheme 'none'" in refused(self.studio(host), "//labels.example.org/label-studio/data/upload/3/a.png")
+        assert host.requests == []
+
+    @pytest.mark.parametrize(
+        "path", ["other/data/upload/3/a.png", "inner/data/upload/%2e%2e/%2e%2e/%2e%2e/other/a.png", "a.png"]
+    )
+    def test_another_program_beside_it_gets_no_token(self, host: Host, path: str) -> None:
+        """Below one host, Label Studio has a part of the paths; an address that names another is asked without."""
+        client = self.studio(host, "/inner")
+        host.route("/a.png", b"an image")
+        with contextlib.suppress(ImageError):
+            read(client, f"{host.url}/{path}")
+        assert host.requests
+        assert all(
+            "Authorization" not in request.headers or request.path.startswith("/inner/data/upload/3")
+            for request in host.requests
+        )
+
+    @pytest.mark.parametrize(("status", "reason"), [(401, "refused (401)"), (404, "not found (404)")])
+    def test_who_may_be_label_studio_by_another_name_is_said(
+        self, host: Host, elsewhere: Host, status: int, reason: str
+    ) -> None:
+        elsewhere.route("/data/upload/3/a.png", Answer(b"", status))
+        client = studio(host, hosts=ANYWHERE)
+        message = refused(client, f"{elsewhere.url}/data/upload/3/a.png")
+        assert f"{reason}. If this is Label Studio by another name, set NEXTMASK_LABEL_STUDIO_PUBLIC_URL" in message
 
 
 class TestLimits:

@@ -243,6 +243,26 @@ def test_labels_without_colours_get_some(studio: MemoryStudio, make_connection: 
     assert make_connection().connect() == []
 
 
+def test_labels_that_label_studio_does_not_let_go_stay_and_the_rest_is_connected(
+    studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses any change of the configuration while an annotation names a control that this does not have."""
+    studio.xml, update = XML, studio.update_project
+
+    def refuse(project_id: int, **fields: Any) -> Any:
+        if "label_config" in fields:
+            raise LabelStudioError("Created annotations are incompatible with provided labeling schema", status=400)
+        return update(project_id, **fields)
+
+    monkeypatch.setattr(studio, "update_project", refuse)
+    changes = make_connection().connect()
+    assert any("Label Studio refuses to change it (Created annotations" in change for change in changes)
+    assert studio.xml == XML
+    assert "Priority queue" in [tab["data"]["title"] for tab in studio.tabs]
+    make_connection().disconnect()
+    assert studio.xml == XML
+
+
 def test_a_project_with_tabs_of_its_own_gets_just_one_more(
     studio: MemoryStudio, make_connection: MakeConnection
 ) -> None:

@@ -102,7 +102,6 @@ def test_rectangles_that_the_annotator_added_count_and_deleted_ones_do_not(
 
 
 def test_rectangles_alone_say_that_all_in_them_is_background(services: Services, studio: MemoryStudio) -> None:
-    del studio.files[studio.items[1]["data"]["image"]]  # the rectangles tell the size
     studio.annotate(1, rectangles(BOX))
     sync(services)
     found = task(services)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from full_disks import SmallDisk
+from image_files import encoded
 from memory_studio import MemoryStudio
+from PIL import Image
 from small_training import once_under_way, small_job
 from small_training import run as run_training
 from wiring import (
@@ -86,6 +88,8 @@ def test_images_are_decoded_without_the_cache(disk: SmallDisk) -> None:
     assert (cache.load(reference) == disc(0)[0]).all()
     (found,) = cache.arrays([reference])
     assert (found == disc(0)[0]).all()
+    studio.files["/a.jpg"] = encoded(Image.new("RGB", (40, 32), "red"), "JPEG")  # whose header is looked through
+    assert cache.load("/a.jpg").shape == (32, 40, 3)
     with pytest.raises(DiskFull, match=SAYS):
         list(cache.prefetch([reference]))
     disk.free()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, look_at, nothing, regio
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
-from ml_backend.errors import ImageError, LabelConfigError, LeaseLost
+from ml_backend.errors import LabelConfigError, LeaseLost
 from ml_backend.projects.held_out import is_held_out
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.read_task import TaskReader
-from ml_backend.worker.sync import Sync, Synced, size_of
+from ml_backend.worker.sync import Sync, Synced
 from ml_backend.worker.tidy_up import remove_unused_masks
 
 UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
@@ -33,7 +32,7 @@ Read = Callable[..., Task]
 
 @pytest.fixture
 def read(tmp_path: Path, services: Services) -> Read:
-    """Read one of the host's tasks; keyword arguments are the project's settings."""
+    """Read one of the host's tasks, whose images are all of one size; keyword arguments are the project's settings."""
 
     def go(task: dict[str, Any], *, label_map: LabelMap = LABEL_MAP, **settings: Any) -> Task:
         look = look_at(services, label_map=label_map, settings=settings)
@@ -42,7 +41,7 @@ def read(tmp_path: Path, services: Services) -> Read:
             look.settings,
             label_map,
             folder=tmp_path / "masks",
-            size_of=partial(size_of, look.images),
+            size_of=lambda _: SHAPE,
             config_change=None,
         )
         return reader.read(PROJECT, task)
@@ -136,16 +135,14 @@ def test_a_task_without_an_image_is_broken_and_says_so(read: Read, data: dict[st
     assert (task.status, task.error) == ("broken", "The task's data has no image under 'image'.")
 
 
-def test_an_empty_annotation_says_that_all_is_background(read: Read, studio: MemoryStudio) -> None:
-    studio.add_task(0)
+def test_an_empty_annotation_says_that_all_is_background(read: Read) -> None:
     task = read(item(annotation([])))
     assert (task.status, task.regions) == ("labelled", 0)
-    assert mask_of(task).shape == SHAPE  # asked of the image: no region tells it
+    assert mask_of(task).shape == SHAPE
     assert not mask_of(task).any()
 
 
-def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(read: Read, studio: MemoryStudio) -> None:
-    studio.add_task(0)
+def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(read: Read) -> None:
     task = read(item(annotation([])), label_map=UNPAINTED_IGNORED, unpainted="ignore")
     assert (task.status, task.annotation_id) == ("broken", 11)
     assert "labels nothing: it has no region, and unpainted pixels are ignored" in task.error
@@ -157,19 +154,14 @@ def test_unpainted_pixels_are_ignored_by_setting(read: Read) -> None:
     assert np.array_equal(mask_of(task), np.where(disc(0)[1], 0, IGNORE_INDEX))
 
 
-def test_an_empty_annotation_of_a_missing_image_is_broken(read: Read) -> None:
-    task = read(item(annotation([])))
-    assert (task.status, task.annotation_id, task.mask_file) == ("broken", 11, "")
-    assert "/data/upload/0.png cannot be fetched" in task.error
-
-
 def test_a_bad_region_is_left_out_and_said(read: Read) -> None:
     bad = region(disc(0)[1], "cell") | {"id": "r2"}
     bad["value"] = {"format": "rle", "rle": [1, 2, 3], "brushlabels": ["cell"]}
     task = read(item(annotation([bad, region(disc(0)[1])])))
     assert (task.status, task.regions) == ("labelled", 1)
     assert "region 'r2' of 'tag'" in task.error
-    assert np.array_equal(mask_of(task), disc(0)[1])
+    # Nobody knows where the bad one lies: what is not painted may be background, and may be of it.
+    assert np.array_equal(mask_of(task), np.where(disc(0)[1], 1, IGNORE_INDEX))
 
 
 def test_an_annotation_of_bad_regions_only_is_broken(read: Read) -> None:
@@ -179,11 +171,14 @@ def test_an_annotation_of_bad_regions_only_is_broken(read: Read) -> None:
     assert "Annotation 11 labels nothing: region 'r1' of 'tag': its label 'vessel'" in task.error
 
 
-def test_regions_of_different_sizes_are_broken(read: Read) -> None:
+def test_pixels_of_another_size_are_not_used_and_said(read: Read) -> None:
     other = region(np.ones((8, 8), np.uint8))
-    task = read(item(annotation([region(disc(0)[1]), other])))
+    task = read(item(annotation([other])))
     assert (task.status, task.annotation_id) == ("broken", 11)
-    assert "sizes disagree" in task.error
+    assert "drawn on an image of 8 x 8 pixels, this one is 40 x 32" in task.error
+    task = read(item(annotation([region(disc(0)[1]), other])))
+    assert (task.status, task.regions) == ("labelled", 1)
+    assert "8 x 8 pixels, this one is 40 x 32" in task.error
 
 
 # -- what the annotator changed --------------------------------------------------------------------------------------
@@ -204,6 +199,42 @@ def test_the_agreement_with_what_was_shown(services: Services, read: Read) -> No
     assert tasks["nextmask-1.2"].agreement == pytest.approx((1 - truth.mean()) / 2)  # background IoU, and none for cell
     # without a mask, of another size, and never published by us
     assert [tasks[f"nextmask-1.{number}"].agreement for number in (3, 4, 5)] == [None, None, None]
+
+
+POLYGONS = parse_label_config(XML.replace("BrushLabels", "PolygonLabels"))
+BITMASKS = parse_label_config(XML.replace("BrushLabels", "BitmaskLabels"))
+
+
+def predicted_mask() -> Any:
+    """Two classes that touch, a hole, and a speck that is too small to be shown."""
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:28, 4:22], mask[6:30, 22:38], mask[12:18, 8:14], mask[1, 1] = 1, 2, 0, 2
+    mask[4:9, 4:9] = np.tril(np.ones((5, 5), np.uint8))
+    return mask
+
+
+@pytest.mark.parametrize("label_map", [LABEL_MAP, POLYGONS, BITMASKS], ids=["brush", "polygon", "bitmask"])
+@pytest.mark.parametrize("tolerance", [0.0, 1.0, 4.0])
+def test_a_mask_that_was_kept_agrees_in_full(
+    label_map: LabelMap, tolerance: float, services: Services, read: Read
+) -> None:
+    shown = masks.write_result(predicted_mask(), label_map, minimum_area=16, tolerance=tolerance)
+    services.store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(predicted_mask()))])
+    predictions = [{"id": 91, "model_version": "nextmask-1.1", "result": shown}]
+
+    def agreement(result: list[dict[str, Any]]) -> float | None:
+        submitted = annotation(result, parent_prediction=91)
+        settings = {"minimum_area": 16, "polygon_tolerance": tolerance}
+        return read(item(submitted, predictions=predictions), label_map=label_map, **settings).agreement
+
+    assert agreement(shown) == 1.0
+    kept = [{**one, "id": f"other-{number}", "origin": "prediction"} for number, one in enumerate(shown)]
+    assert agreement(kept[::-1]) == 1.0
+    less = agreement(kept[:1])
+    assert less is not None
+    assert less < 0.9
+    changed = agreement([{**kept[0], "origin": "prediction-changed", "value": region(disc(3)[1])["value"]}, *kept[1:]])
+    assert changed is None or changed < 1
 
 
 def test_an_annotation_from_scratch_agrees_with_nothing(services: Services, read: Read) -> None:
@@ -327,18 +358,3 @@ def test_masks_that_no_task_uses_are_removed(
     assert {str(path) for path in folder.iterdir()} == {tasks[0].mask_file, tasks[0].effort_file}
     assert remove_unused_masks(folder, used) == 0
     assert remove_unused_masks(folder / "not there", used) == 0
-
-
-def test_the_size_is_asked_of_the_image_only_when_no_region_tells(services: Services, tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    def size_of(reference: str) -> tuple[int, int]:
-        asked.append(reference)
-        raise ImageError("not now")
-
-    settings, folder = services.settings, tmp_path
-    reader = TaskReader(services.store, settings, LABEL_MAP, folder=folder, size_of=size_of, config_change=None)
-    assert reader.read(PROJECT, item(annotation())).status == "labelled"
-    assert asked == []
-    assert reader.read(PROJECT, item(annotation([]))).status == "broken"
-    assert asked == ["/data/upload/0.png"]

@@ -437,7 +437,11 @@ def labelled(**digests: str) -> list[Task]:
 )
 def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: int) -> None:
     # label 3 could not be used: it is no news that it is still there
-    assert changed_labels(version({"1": "a", "2": "b"}, {"3": "damaged"}), now) == count
+    trained = version({"1": "a", "2": "b"}, {"3": "damaged"})
+    assert changed_labels(trained, now) == count
+    there = {task.task_id for task in now}
+    waiting = [task_of(one, status="unavailable") for one in (1, 2, 3, 9) if one not in there]
+    assert changed_labels(trained, now, waiting) == count - len({1, 2, 3} - there)
 
 
 # -- how long a training takes -----------------------------------------------------------------------------------------

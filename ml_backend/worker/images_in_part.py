@@ -1,0 +1,37 @@
+"""Images whose files are cut short: they are read as browsers show them, and told once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ml_backend.projects.images_in_part import images_in_part, in_part_text, put_images_in_part
+from ml_backend.store import Task
+from ml_backend.worker.look import Look
+
+
+def tell_images_in_part(look: Look, tasks: Iterable[Task]) -> None:
+    """Keep which tasks have such an image among those in the cache, and tell of new ones.
+
+    Args:
+        tasks: all tasks of the project.
+    """
+    images, before = look.images, images_in_part(look.store, look.project_id)
+    seen = {task.task_id: images.is_in_part(task.image) for task in tasks if task.image}
+    now = [task for task, in_part in seen.items() if (task in before if in_part is None else in_part)]
+    if sorted(now) != before:
+        put_images_in_part(look.store, look.project_id, now)
+    if news := set(now) - set(before):
+        look.tell("image_in_part", in_part_text(news), level="warning")
+
+
+def forget_images_in_part(look: Look) -> bool:
+    """Let such images be fetched anew when they are used next: their files may be whole by now.
+
+    Returns:
+        Whether there were any.
+    """
+    ids = set(images_in_part(look.store, look.project_id))
+    for task in look.store.tasks(look.project_id) if ids else ():
+        if task.task_id in ids:
+            look.images.forget(task.image)
+    return bool(ids)
