@@ -6,22 +6,30 @@ The tags and their places come from `config_xml`; all other characters stay as t
 from __future__ import annotations
 
 import colorsys
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, cycle
 from typing import Final
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
+from PIL import ImageColor
+
 from ml_backend.annotations.config_xml import Element, encoded, folded, read_elements
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelConfigError, shown
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, each from 0 to 255."""
 
 # Sasha Trubetskoy's list of distinct colours, without those that cannot be seen on an image (white, black, greys).
 _PALETTE = (
     *("#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#469990"),
     *("#9a6324", "#800000", "#808000", "#000075", "#fabed4", "#dcbeff", "#aaffc3", "#ffd8b1", "#fffac8"),
 )
+_APART = (190.0, 95.0, 1.0)
+"""How different colours are to be from those in use, as `_distance` measures: the greatest that leaves any."""
 _MAXIMUM_COLOURS: Final = 4_000
 _GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 _QUERY_LABEL = "Please label"
@@ -41,16 +49,15 @@ def labels_without_colours(xml: str) -> bool:
 def with_palette(xml: str) -> str:
     """Return the configuration with a colour for every label.
 
-    Labels of the same name get the same colour; the first 4,000 names get different colours; colours that are there
-    stay. Comments, order, quoting and white space stay as they are.
+    Labels of the same name get the same colour; the first 4,000 names get different colours, which stand apart from
+    those that are there; those stay. Comments, order, quoting and white space stay as they are.
 
     Raises:
         LabelConfigError: malformed or hostile XML.
     """
     labels = [element for element in read_elements(xml) if element.tag == "label"]
     colours = {folded(label.result_name): label.colour for label in labels if label.colour is not None}
-    taken = {colour.lower() for colour in colours.values()}
-    free = chain((colour for colour in _colours() if colour not in taken), cycle(_PALETTE))
+    free = _free_colours(element.colour for element in read_elements(xml))
     text, parts, copied = encoded(xml), [], 0
     for label in labels:
         if label.colour is None:
@@ -62,25 +69,35 @@ def with_palette(xml: str) -> str:
     return b"".join([*parts, text[copied:]]).decode("utf-8", "surrogatepass")
 
 
-def label_colours(xml: str) -> dict[str, tuple[str, ...]]:
-    """Return the colours that each label may be shown in: its own, if it has one, then a colour of the palette.
+def label_colours(xml: str) -> dict[tuple[str, str], Colour]:
+    """Return the colour that each label is shown in: its own, or one of the palette where it has none that is valid.
 
     Returns:
-        Label as results spell it -> colours as they are written.
+        (name of the control, label as results spell it) -> colour.
 
     Raises:
         LabelConfigError: malformed or hostile XML.
     """
-    labels: dict[str, Element] = {}
-    for element in read_elements(with_palette(xml)):
-        if element.tag == "label" and element.result_name:
-            labels.setdefault(element.result_name, element)
-    own = {element.colour.lower() for element in labels.values() if element.colour is not None}
-    free = (colour for colour in _colours() if colour not in own)
+    elements = read_elements(with_palette(xml))
+    free = _free_colours(element.colour for element in elements)
     return {
-        name: (*((element.colour,) if element.colour is not None else ()), next(free))
-        for name, element in labels.items()
+        (element.name, label.result_name): colour_of(label.colour or "") or colour_of(next(free)) or (0, 0, 0)
+        for element in elements
+        for label in element.labels
     }
+
+
+def colour_of(text: str) -> Colour | None:
+    """Read a colour as style sheets write it; None where it is not valid.
+
+    >>> colour_of("#ff0080"), colour_of("Red"), colour_of("reddish")
+    ((255, 0, 128), (255, 0, 0), None)
+    """
+    try:
+        red, green, blue = ImageColor.getrgb(text.strip())[:3]
+    except ValueError:
+        return None
+    return red, green, blue
 
 
 def with_query_control(xml: str, *, query_control: str = "query") -> str:
@@ -101,9 +118,7 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
             f"the labelling configuration has a tag named {shown(query_control)} that is no RectangleLabels of the "
             f"image {shown(label_map.image_name)}: rename it, or choose another name with NEXTMASK_QUERY_CONTROL"
         )
-    colours = {element.colour.lower() for element in elements if element.colour}
-    free = (colour for colour in chain(_QUERY_COLOURS, _colours()) if colour not in colours)
-    colour = next(free, _QUERY_COLOURS[0])
+    colour = next(_free_colours((element.colour for element in elements), first=_QUERY_COLOURS))
     name, image = (quoteattr(text) for text in (query_control, label_map.image_name))
     control = (
         f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false">'
@@ -132,6 +147,31 @@ def _end_of_root(xml: str) -> int:
     parser.EndElementHandler = lambda _tag: ends.append(parser.CurrentByteIndex)
     parser.Parse(encoded(xml), True)
     return ends[-1]
+
+
+def _free_colours(used: Iterable[str | None], first: Sequence[str] = ()) -> Iterator[str]:
+    """Yield colours without end, in the order of the palette: those that stand apart from colours in use come first.
+
+    Args:
+        used: colours as they are written; None and what is no colour are left out.
+        first: colours to try before those of the palette.
+    """
+    taken = {colour for text in used if text and (colour := colour_of(text)) is not None}
+    given: set[str] = set()
+    for apart in _APART:
+        for text in chain(first, _colours()):
+            colour = colour_of(text) or (0, 0, 0)
+            if text not in given and all(_distance(colour, other) >= apart for other in taken):
+                given.add(text)
+                yield text
+    yield from cycle(_PALETTE)
+
+
+def _distance(one: Colour, other: Colour) -> float:
+    """Return how different two colours look, from 0 to about 765: RGB weighted by how well eyes tell the channels."""
+    red, green, blue = (a - b for a, b in zip(one, other, strict=True))
+    mean_red = (one[0] + other[0]) / 2
+    return math.sqrt((2 + mean_red / 256) * red**2 + 4 * green**2 + (2 + (255 - mean_red) / 256) * blue**2)
 
 
 def _colours() -> Iterator[str]:

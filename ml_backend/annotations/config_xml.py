@@ -8,9 +8,11 @@ character alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 from ml_backend.errors import LabelConfigError
 
@@ -45,6 +47,11 @@ class Element:
     def is_control(self) -> bool:
         """Whether it labels another tag."""
         return bool(self.name and self.targets)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether it is a control that takes labels from each task: `value="$labels"`."""
+        return self.is_control and self.attributes.get("value", "").strip().startswith("$")
 
     @property
     def result_name(self) -> str:
@@ -95,6 +102,25 @@ def read_elements(xml: str) -> list[Element]:
     except expat.ExpatError as error:
         raise LabelConfigError(f"the labelling configuration is not valid XML: {error}") from error
     return elements
+
+
+def mask_control(labels: Iterable[Element], image_name: str, elements: Iterable[Element]) -> str:
+    """Return the text of a control that predicted masks can be written with, for people to paste.
+
+    Args:
+        labels: that it is to have; without any, one that is to be renamed.
+        image_name: `toName` of the control.
+        elements: all tags of the configuration; the control's name is none of theirs.
+    """
+    taken = {element.name for element in elements}
+    name = next(name for number in count(1) if (name := "mask" if number == 1 else f"mask{number}") not in taken)
+    kept = ("value", "alias", "background", "hotkey")
+    spelt = [
+        "".join(f" {key}={quoteattr(label.attributes[key])}" for key in kept if label.attributes.get(key))
+        for label in labels
+    ]
+    tags = "".join(f"<Label{text}/>" for text in spelt or [' value="object"'])
+    return f"<BrushLabels name={quoteattr(name)} toName={quoteattr(image_name)}>{tags}</BrushLabels>"
 
 
 def folded(label: str) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
-from ml_backend.annotations.config_xml import Element, folded, read_elements
+from ml_backend.annotations.config_xml import Element, folded, mask_control, read_elements
 from ml_backend.annotations.fields import labels_of
 from ml_backend.errors import LabelConfigError, first_few, shown
 from ml_backend.settings import Settings
@@ -24,7 +25,9 @@ BACKGROUND: Final = "background"
 GEOMETRIES: Final = ("Brush", "Bitmask", "Polygon", "Ellipse", "Rectangle", "Vector")
 """Kinds of regions that are read as masks: `<BrushLabels>`, or `<Labels>` beside a bare `<Brush>`, and so on."""
 
-_READABLE = {f"{geometry}Labels".lower(): f"{geometry}Labels" for geometry in GEOMETRIES} | {"labels": "Labels"}
+READABLE: Final = {f"{geometry}Labels".lower(): f"{geometry}Labels" for geometry in GEOMETRIES} | {"labels": "Labels"}
+"""Kinds of controls whose regions can be read: in lower case -> as they are written."""
+
 _WRITABLE = ("BrushLabels", "BitmaskLabels", "PolygonLabels")
 _QUERY_TAGS = ("rectanglelabels", "rectangle")
 _KEY_POINTS = ("keypoint", "keypointlabels")
@@ -77,7 +80,7 @@ class LabelMap:
         unpainted_index: value of pixels outside all regions: a class index, or IGNORE_INDEX.
         controls: the controls whose regions are read, in the order of the configuration.
         image_name: name of the image tag, `to_name` in results.
-        image_variable: key of the image's address in a task's data, such as "image" or "page.url".
+        image_variable: key or path of the image's address in a task's data: "image", "page.url", "images[0]".
         query_control: name of the control for query rectangles, which are never read as masks; None without.
         query_label: label of query rectangles; empty for rectangles without labels, and without such a control.
         names: every spelling of a class, in lower case (values, aliases, `predicted_values`), with its index.
@@ -146,9 +149,23 @@ class LabelMap:
         value: Any = data.get(self.image_variable)
         if value is None:
             value = data
-            for key in self.image_variable.split("."):
-                value = value.get(key) if isinstance(value, Mapping) else None
+            for key in _keys(self.image_variable):
+                value = _entry(value, key)
         return value if isinstance(value, str) and value else None
+
+
+def _keys(path: str) -> list[str]:
+    """Return the steps of a path, as Label Studio's editor follows it."""
+    return re.findall(r"[^.\[\]]+", path)
+
+
+def _entry(value: object, key: str) -> Any:
+    """Return what a step of a path leads to; None where there is nothing."""
+    if isinstance(value, Mapping):
+        return value.get(key)
+    if isinstance(value, list) and key.isascii() and key.isdigit():
+        return value[int(key)] if int(key) < len(value) else None
+    return None
 
 
 def label_map_of(xml: str, settings: Settings) -> LabelMap:
@@ -191,7 +208,7 @@ def parse_label_config(
     images = {element.name: element for element in elements if element.tag == "image" and element.name}
     chosen, image_name = _chosen(candidates, images)
     if image_name is None:
-        raise LabelConfigError(_no_control(elements, query_control))
+        raise _no_control(elements, query_control)
     masking = tuple(_control(element, image_name) for element in chosen)
     classes, unpainted_index = _classes(masking, unpainted)
     used = {control.name for control in masking}
@@ -252,7 +269,7 @@ def _chosen(candidates: list[Element], images: Mapping[str, Element]) -> tuple[l
     for element in candidates:
         target = next((target for target in element.targets if target in images), None)
         has_tool = element.tag != "labels" or target in drawn_on
-        readable = element.tag in _READABLE and element.labels and has_tool
+        readable = element.tag in READABLE and element.labels and has_tool
         if readable and target is not None and image_name in (None, target):
             image_name = target
             chosen.append(element)
@@ -261,36 +278,73 @@ def _chosen(candidates: list[Element], images: Mapping[str, Element]) -> tuple[l
 
 def _control(element: Element, image_name: str) -> Control:
     labels = tuple(label.result_name for label in element.labels)
-    return Control(element.name, image_name, _READABLE[element.tag], labels)
+    return Control(element.name, image_name, READABLE[element.tag], labels)
 
 
-def _no_control(elements: list[Element], query_control: str) -> str:
-    controls = [_description(element, query_control) for element in elements if element.is_control]
-    wanted = ", ".join(f"<{tag}>" for tag in _READABLE.values() if tag != "Labels")
-    return (
-        "the labelling configuration has no control that holds a segmentation mask; "
-        f"found: {', '.join(first_few(controls)) or 'none'}. Wanted: {wanted} with <Label> tags inside "
-        "and toName pointing to an <Image>; predictions need BrushLabels, BitmaskLabels or PolygonLabels"
+def _no_control(elements: list[Element], query_control: str) -> LabelConfigError:
+    images = [element for element in elements if element.tag == "image" and element.name]
+    controls = [element for element in elements if element.is_control]
+    if not images:
+        others = [_named(element) for element in elements if element.name and not element.is_control]
+        return LabelConfigError(
+            f"the labelling configuration has no <Image>, and masks are learned of images; found: {_listed(others)}.",
+            'Use one with <Image name="image" value="$image"/> and BrushLabels.',
+        )
+    if all(map(_is_repeated, images)):
+        return _repeated()
+    found = [_description(element, query_control) for element in controls]
+    wanted = ", ".join(f"<{tag}>" for tag in READABLE.values() if tag != "Labels")
+    labels = {folded(label.result_name): label for control in controls for label in control.labels}
+    control = mask_control(labels.values(), images[0].name, elements)
+    return LabelConfigError(
+        f"the labelling configuration has no control that holds a segmentation mask; found: {_listed(found)}. "
+        f"Wanted: {wanted} with <Label> tags inside and toName pointing to an <Image>; predictions need BrushLabels, "
+        "BitmaskLabels or PolygonLabels.",
+        f"Add, for example, before the last </View>: {control}",
     )
+
+
+def _is_repeated(image: Element) -> bool:
+    return "{{" in image.name + image.attributes.get("value", "")
+
+
+def _repeated() -> LabelConfigError:
+    return LabelConfigError(
+        "the labelling configuration repeats its image (<Repeater>), and nextmask needs one image per task.",
+        "Import each image as a task of its own, and leave the Repeater out.",
+    )
+
+
+def _listed(descriptions: list[str]) -> str:
+    return ", ".join(first_few(descriptions)) or "none"
+
+
+def _named(element: Element) -> str:
+    return f"<{shown(element.tag)[1:-1]}> {shown(element.name)}"
 
 
 def _description(element: Element, query_control: str) -> str:
     remark = ""
     if element.name == query_control:
         remark = ", set aside for queried regions"
-    elif element.tag in _READABLE and not element.labels:
+    elif element.tag in READABLE and not element.labels:
         remark = ", without labels of its own"
-    return f"<{shown(element.tag)[1:-1]}> {shown(element.name)} for {shown(element.attributes['toName'])}{remark}"
+        if element.is_dynamic:
+            remark += f" (they come from each task: {shown(element.attributes['value'])[1:-1]})"
+    return f"{_named(element)} for {shown(element.attributes['toName'])}{remark}"
 
 
 def _variable(image: Element) -> str:
     if image.attributes.get("valueList"):
         raise LabelConfigError(
-            f"image {shown(image.name)} shows several pages (valueList); nextmask needs one image per task: use value"
+            f"image {shown(image.name)} shows several pages (valueList), and nextmask needs one image per task.",
+            "Import each page as a task of its own, with value in place of valueList.",
         )
+    if _is_repeated(image):
+        raise _repeated()
     value = image.attributes.get("value", "").strip()
     variable = value[1:]
-    if not value.startswith("$") or not variable or any(sign in variable for sign in "$/: "):
+    if not value.startswith("$") or not _keys(variable) or any(sign in variable for sign in "$/:{ "):
         raise LabelConfigError(
             f"image {shown(image.name)} has value={shown(value)}; nextmask needs one variable of the task, such as "
             'value="$image"'

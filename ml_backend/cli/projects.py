@@ -46,9 +46,11 @@ def connect(
     connection = Connection(services.settings, services.store, services.client, project)
     with diagnosed(services, project):
         if not add_query_control and connection.lacks_query_control(overrides):
-            add_query_control = _offer_query_control(project)
+            add_query_control = _offer_query_control()
         changes = connection.connect(overrides, add_query_control=add_query_control)
     _report(changes, "Everything was in place.")
+    for hint in connection.hints:
+        console.print(f"! {hint}", highlight=False, markup=False, soft_wrap=True)
 
 
 @commands.command()
@@ -184,18 +186,12 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _offer_query_control(project: int) -> bool:
-    """Ask whether the labelling configuration may be changed; where nobody can answer, say how to have it changed."""
+def _offer_query_control() -> bool:
+    """Ask whether the labelling configuration may be changed; where nobody can answer, a hint tells how."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
     why = "The strategy asks for regions of images, and the labelling configuration has no control that shows them."
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        return typer.confirm(f"{why} Add one? Its rectangles are outlines that do not hide the image.", default=True)
-    errors.print(
-        f"{why} Whole images are asked for. To add one: nextmask connect {project} --add-query-control",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    return False
+    return typer.confirm(f"{why} Add one? Its rectangles are outlines that do not hide the image.", default=True)
 
 
 def _report(changes: list[str], nothing: str) -> None:
@@ -247,7 +243,7 @@ def _print_sentences(status: Status) -> None:
     effort = [status.effort.sentence] if status.effort else []
     advice = status.advice.sentences if status.advice else ()
     for sentence in (*filter(None, [status.notice]), *advice, *effort, *status.hints):
-        console.print(f"{status.project}: {sentence}", highlight=False, markup=False)
+        console.print(f"{status.project}: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_errors(status: Status) -> None:

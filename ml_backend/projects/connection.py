@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from ml_backend.annotations.config_edits import labels_without_colours, with_palette, with_query_control
 from ml_backend.annotations.label_map import label_map_of
+from ml_backend.annotations.shortcomings import Shortcoming
 from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.ranking import make_strategy
+from ml_backend.projects.hints import hints
 from ml_backend.projects.registration import Registration, check_backend_address, params_object, webhook_secret
 from ml_backend.projects.tabs import remove_tabs, show_passed_over, show_queue
 from ml_backend.projects.undo import Undo
@@ -37,9 +39,13 @@ class Connection:
 
     Args:
         settings: of the installation.
+
+    Attributes:
+        hints: what the last `connect` has to tell of the labelling configuration.
     """
 
     def __init__(self, settings: Settings, store: Store, client: LabelStudio, project_id: int) -> None:
+        self.hints: list[Shortcoming] = []
         self._settings, self._store, self._client, self._id = settings, store, client, project_id
         self._registration = Registration(settings, client, project_id, secret=webhook_secret(settings, store))
         self._undo = Undo(store, project_id)
@@ -92,7 +98,9 @@ class Connection:
         self._show_tabs()
         # Label Studio saves a project whole, and the worker, whom the registration woke, may have written its version
         # in the same moment: look whether ours lasted.
-        self._set_project_fields(self._client.project(self._id))
+        project = self._client.project(self._id)
+        self._set_project_fields(project)
+        self.hints = hints(str(project["label_config"]), settings, self._id)
         if settings.stream_rate:
             self._changes += show_passed_over(self._client, self._id)
         self._store.wake(self._id, manage=True)

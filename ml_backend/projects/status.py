@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ml_backend.annotations.label_map import label_map_of
-from ml_backend.errors import ConfigurationError, LabelConfigError
+from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
 from ml_backend.projects.folders import checkpoints_of, project_folder
+from ml_backend.projects.hints import hints
 from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
 from ml_backend.projects.serving import serving_record
@@ -21,7 +21,6 @@ from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
-from strategies import catalogue
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Status:
         stream: what stream mode kept, passed over and got back; None where it never ran.
         advice: what labelling brings, from the versions' measures; None before the first version.
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
-        hints: what would make more of the settings, and which images are used in part.
+        hints: what the labelling configuration leaves out, what would make more of the settings, and which images are
+            used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
             under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
@@ -158,7 +158,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
-        hints=[*_hints(project, own), *_image_hints(store, project_id)],
+        hints=[*map(str, hints(project.label_config, own, project.id)), *_image_hints(store, project_id)],
         notice=project.notice,
         errors=_installation_errors(settings, store, project_id)
         | ({"project": project.error} if project.error else {}),
@@ -206,19 +206,3 @@ def _installation_errors(settings: Settings, store: Store, project_id: int) -> d
 def _image_hints(store: Store, project_id: int) -> list[str]:
     ids = images_in_part(store, project_id)
     return [in_part_text(ids)] if ids else []
-
-
-def _hints(project: Project, settings: Settings) -> list[str]:
-    if not catalogue.described(settings.strategy).asks_for_regions or not project.label_config:
-        return []
-    try:
-        label_map = label_map_of(project.label_config, settings)
-    except LabelConfigError:
-        return []  # which is an error of its own
-    if label_map.query_control is not None:
-        return []
-    return [
-        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
-        f" {settings.query_control!r} to show them, so whole images are asked for."
-        f" To add it: nextmask connect {project.id} --add-query-control"
-    ]

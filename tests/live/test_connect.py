@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from support import PASSWORD, USER, Nextmask
 
 from ml_backend.annotations.config_edits import labels_without_colours
 from ml_backend.datasets import Dataset
+from ml_backend.doctor.project.facts import read_facts
+from ml_backend.doctor.project.labels import check_labels
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.connection import Connection
@@ -142,3 +145,35 @@ def test_an_address_that_label_studio_refuses_is_not_registered(
         connection.connect()
     assert label_studio.ml_backends(project) == []
     assert services.store.project(project) is None
+
+
+def test_an_image_in_a_list_of_the_task_is_ranked(
+    serving: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
+) -> None:
+    uploaded = make_project(images=2, dataset=shapes)
+    references = [str(task["data"]["image"]) for task in label_studio.some_tasks(uploaded, 2)]
+    project = make_project(images=0, xml=NO_COLOURS.replace("$image", "$images[1]"))
+    label_studio.import_tasks(project, [{"data": {"images": [one, other]}} for one, other in permutations(references)])
+    serving.connect(project)
+    status = serving.wait_settled(project)
+    assert (status.pool, status.queue, status.errors) == (2, 2, {})
+
+
+def test_what_cannot_be_prefilled_is_told_by_connect_status_and_doctor_and_mended_by_pasting(
+    serving: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
+) -> None:
+    boxes = NO_COLOURS.replace("BrushLabels", "RectangleLabels")
+    project = make_project(images=1, xml=boxes, dataset=shapes)
+    connection = serving.connection(project)
+    connection.connect({})
+    (hint,) = connection.hints
+    assert hint.cause.startswith("No mask can be pre-filled: the labelling configuration has <RectangleLabels> 'mask'")
+    assert serving.wait_settled(project).hints == [str(hint)]
+    facts = read_facts(label_studio, project, serving.services.store.project(project), serving.settings)
+    (told,) = [finding for finding in check_labels(facts) if finding.level == "warning"]
+    assert (told.message, hint.remedy in told.remedy) == (hint.cause, True)
+
+    control = hint.remedy.partition("</View>: ")[2]
+    xml = str(label_studio.project(project)["label_config"])
+    label_studio.update_project(project, label_config=xml.replace("</View>", f"{control}</View>"))
+    wait_for(lambda: serving.settled(project) and not serving.status(project).hints, name="the new configuration")

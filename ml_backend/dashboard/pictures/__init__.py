@@ -12,7 +12,7 @@ the files that they are drawn from stay on disk: annotators' predictions never w
 """
 
 from ml_backend.dashboard.pictures.cache import PictureCache
-from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
+from ml_backend.dashboard.pictures.colours import class_colours, hex_colour
 from ml_backend.dashboard.pictures.comparisons import (
     ComparedImage,
     ComparedLabels,
@@ -27,7 +27,6 @@ from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, Subjects
 __all__ = [
     "LARGE_SIDE",
     "SIDE",
-    "Colour",
     "ComparedImage",
     "ComparedLabels",
     "Comparison",

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.config_edits import Colour
 from ml_backend.annotations.label_map import IGNORE_INDEX
-from ml_backend.dashboard.pictures.colours import Colour
 
 SIDE: Final = 480
 """Longest side of a picture in pixels; smaller images keep their size."""

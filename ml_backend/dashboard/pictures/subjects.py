@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ml_backend.annotations.config_edits import Colour
 from ml_backend.annotations.label_map import LabelMap, label_map_of
-from ml_backend.dashboard.pictures.colours import Colour, class_colours, hex_colour
+from ml_backend.dashboard.pictures.colours import class_colours, hex_colour
 from ml_backend.dashboard.pictures.drawing import SIDE
 from ml_backend.errors import LabelConfigError, NextmaskError
 from ml_backend.label_studio.predictions import model_number

@@ -7,11 +7,12 @@ from typing import Final
 
 from ml_backend.annotations.config_edits import labels_without_colours
 from ml_backend.annotations.label_map import label_map_of
+from ml_backend.annotations.shortcomings import shortcomings
 from ml_backend.doctor.findings import Finding, ok, problem, warning
 from ml_backend.doctor.project.facts import Facts
 from ml_backend.errors import LabelConfigError
+from ml_backend.projects.hints import region_hint
 from ml_backend.store import Store
-from strategies import catalogue
 
 _SHOWN_TASKS: Final = 3
 
@@ -25,19 +26,16 @@ def check_labels(facts: Facts) -> Iterator[Finding]:
         bare = labels_without_colours(xml)
     except LabelConfigError as error:
         why = "nextmask cannot read or predict any mask here."
-        yield problem("labels", _sentence(str(error)), why, f"Change the labelling configuration: {page}")
+        remedy = f"On {page}: {error.remedy}" if error.remedy else f"Change it: {page}"
+        yield problem("labels", _sentence(error.cause), why, remedy)
         return
-    if label_map.writer_of(1 if label_map.unpainted_index == 0 else 0) is None:
-        message = "No control of the labelling configuration can hold a predicted mask"
-        why = "Predictions need BrushLabels, BitmaskLabels or PolygonLabels."
-        yield warning("labels", message, why, f"Add one of them: {page}")
+    for hint in shortcomings(xml, label_map):
+        yield warning("labels", hint.cause, "", f"On {page}: {hint.remedy}")
     if bare:
         message = "Labels have no colour of their own (attribute background)"
         yield warning("colours", message, "Label Studio paints them alike: classes cannot be told apart.", facts.mend)
-    if catalogue.described(settings.strategy).asks_for_regions and label_map.query_control is None:
-        control = settings.query_control
-        message = f"Strategy {settings.strategy} asks for regions, but there is no control {control!r} to show them"
-        yield warning("regions", message, "Annotators label whole images instead.", f"{facts.mend} --add-query-control")
+    if (regions := region_hint(label_map, settings, facts.id)) is not None:
+        yield warning("regions", regions.cause, "", regions.remedy)
     yield ok("labels", f"{len(label_map.classes)} classes: {', '.join(label_map.classes[:8])}")
 
 

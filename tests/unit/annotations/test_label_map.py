@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
-from ml_backend.annotations.config_edits import labels_without_colours, with_palette
+from ml_backend.annotations.config_edits import colour_of, label_colours, labels_without_colours, with_palette
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.errors import LabelConfigError
 
@@ -172,7 +172,7 @@ def test_error_names_what_was_found_and_what_is_wanted() -> None:
         ("", "not valid XML"),
         ("<View>", "not valid XML"),
         ("<View>\ud800</View>", "not valid XML"),
-        (one("BrushLabels", image='<Video name="img" value="$v"/>'), "no control"),
+        (one("BrushLabels", image='<Video name="img" value="$v"/>'), r"no <Image>.*<video> 'img'"),
         (one("BrushLabels", image='<Image name="img" valueList="$pages"/>'), "valueList"),
         (one("BrushLabels", image='<Image name="img" value="https://x/$id.png"/>'), "one variable"),
         (one("BrushLabels", image='<Image name="img" value="image"/>'), "one variable"),
@@ -308,3 +308,35 @@ def test_palette_skips_colours_in_use() -> None:
     first = colours(with_palette(one("BrushLabels")))[0]
     xml = one("BrushLabels", f'<Label value="a"/><Label value="b" background="{str(first).upper()}"/>')
     assert colours(with_palette(xml))[0] != first
+
+
+@pytest.mark.parametrize("used", ["red", "#F00", "rgb(255, 0, 0)", "orange", "#ffe000", "#e6194b", "#4363d9"])
+def test_palette_keeps_away_from_colours_in_use(used: str) -> None:
+    labels = "".join(f'<Label value="c{n}"/>' for n in range(12)) + f'<Label value="used" background="{used}"/>'
+    *given, last = (colour_of(str(text)) for text in colours(with_palette(one("BrushLabels", labels))))
+    assert last == colour_of(used)
+    for colour in given:
+        assert colour
+        assert max(abs(a - b) for a, b in zip(colour, last or (), strict=True)) > 50, (colour, last)
+
+
+def test_palette_has_colours_where_all_the_room_is_taken() -> None:
+    grid = [f"#{r:02x}{g:02x}{b:02x}" for r in range(0, 256, 51) for g in range(0, 256, 51) for b in range(0, 256, 51)]
+    labels = (
+        "".join(f'<Label value="c{text}" background="{text}"/>' for text in grid)
+        + '<Label value="a"/><Label value="b"/>'
+    )
+    start = time.perf_counter()
+    *_, first, second = colours(with_palette(one("BrushLabels", labels)))
+    assert time.perf_counter() - start < 30
+    assert len({first, second, *grid}) == len(grid) + 2
+
+
+def test_labels_have_one_colour_each() -> None:
+    xml = one("BrushLabels", '<Label value="a" background="no colour"/><Label value="b"/>').replace(
+        "</View>", '<PolygonLabels name="p" toName="img"><Label value="a" background="#0af"/></PolygonLabels></View>'
+    )
+    shown = label_colours(xml)
+    assert shown["p", "a"] == (0, 170, 255)
+    assert shown["c", "b"] == colour_of(str(colours(with_palette(xml))[1]))
+    assert len({*shown.values()}) == 3

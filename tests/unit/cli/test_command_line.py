@@ -274,7 +274,7 @@ def test_connect_offers_the_control_that_regions_need(
     connect = ("connect", PROJECT, "--set", "strategy=cereals")
     ended = run(*connect)
     assert ended.code == 0
-    assert f"nextmask connect {PROJECT} --add-query-control" in ended.err
+    assert f"nextmask connect {PROJECT} --add-query-control" in ended.out
     assert 'name="query"' not in studio.xml
     for answer in (False, True):
         monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))

@@ -213,6 +213,13 @@ def test_colours_that_are_none_give_way_to_a_palette(colour: str) -> None:
     assert all(0 <= part <= 255 for colour in colours for part in colour)
 
 
+def test_a_class_has_the_colour_of_the_control_that_masks_are_predicted_with() -> None:
+    xml = """<View><Image name="image" value="$image"/>
+    <EllipseLabels name="e" toName="image"><Label value="a" background="red"/></EllipseLabels>
+    <BrushLabels name="b" toName="image"><Label value="A" background="blue"/></BrushLabels></View>"""
+    assert class_colours(xml, parse_label_config(xml))[1] == (0, 0, 255)
+
+
 def test_labels_without_colours_get_those_that_connect_gives() -> None:
     from ml_backend.annotations.config_edits import with_palette
 

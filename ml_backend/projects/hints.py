@@ -1,0 +1,35 @@
+"""What would make more of a project's labelling configuration: connect, status and doctor say the same."""
+
+from __future__ import annotations
+
+from ml_backend.annotations.label_map import LabelMap, label_map_of
+from ml_backend.annotations.shortcomings import Shortcoming, shortcomings
+from ml_backend.errors import LabelConfigError
+from ml_backend.settings import Settings
+from strategies import catalogue
+
+
+def hints(xml: str, settings: Settings, project_id: int) -> list[Shortcoming]:
+    """Return what is to be told of a labelling configuration; nothing where it cannot be read, which is an error.
+
+    Args:
+        xml: the project's `label_config`; empty where it was not read yet.
+        settings: of the project.
+    """
+    try:
+        label_map = label_map_of(xml, settings)
+    except LabelConfigError:
+        return []
+    regions = region_hint(label_map, settings, project_id)
+    return [*shortcomings(xml, label_map), *([regions] if regions else [])]
+
+
+def region_hint(label_map: LabelMap, settings: Settings, project_id: int) -> Shortcoming | None:
+    """Say that regions are asked for and cannot be shown; None where they can, or are not asked for."""
+    if not catalogue.described(settings.strategy).asks_for_regions or label_map.query_control is not None:
+        return None
+    return Shortcoming(
+        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
+        f" {settings.query_control!r} to show them, so whole images are asked for.",
+        f"To add it: nextmask connect {project_id} --add-query-control",
+    )
