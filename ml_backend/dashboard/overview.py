@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 from ml_backend.dashboard.labelling_time import labelling_time
 from ml_backend.dashboard.learning_curve import learning_curve
 from ml_backend.dashboard.pages import ProjectId, project_of
+from ml_backend.dashboard.pictures.subjects import NoPicture, labels_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.held_out import first_held_out
@@ -63,6 +64,14 @@ class Live:
     is_silent: bool
 
 
+def _class_colours(project: Project, settings: Settings) -> dict[str, str]:
+    """Return the colour of each class that masks show; nothing where they are not known."""
+    try:
+        return dict(labels_of(project, settings).legend)
+    except NoPicture:
+        return {}
+
+
 def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     """Add `/projects/{project_id}`, its live part, and what its buttons request."""
 
@@ -86,6 +95,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             tab="overview",
             live=now,
             curve=curve,
+            colours=_class_colours(project, own_settings),
             labelling=labelling_time(labels),
             pairs=efforts[-PAIRS:],
             errors=dict(list(errors.items())[:ERRORS]),

@@ -42,6 +42,11 @@ def version_name(model: int, ranking: int) -> str:
     return f"{_PREFIX}{model}.{ranking}"
 
 
+def is_own(version: str) -> bool:
+    """Whether a version is one of nextmask's."""
+    return version.startswith(_PREFIX)
+
+
 def model_number(version: str) -> int:
     """Return the number of the model in the name of a version, `nextmask-7.2` -> 7; 0 for other names."""
     digits = version.removeprefix(_PREFIX).partition(".")[0]

@@ -17,6 +17,7 @@ from ml_backend.annotations.shortcomings import Shortcoming
 from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.ranking import make_strategy
+from ml_backend.projects.hidden_predictions import keep_hidden_predictions
 from ml_backend.projects.hints import hints
 from ml_backend.projects.registration import Registration, check_backend_address, params_object, webhook_secret
 from ml_backend.projects.tabs import remove_tabs, show_passed_over, show_queue
@@ -91,11 +92,14 @@ class Connection:
             # Known, but not yet to be worked on: its settings reach Label Studio further down.
             self._store.wake(self._id, managed=False)
         self._undo.remember({field: project.get(field) for field in _PROJECT_FIELDS})
+        # Before the worker, whom the registration wakes, finds them.
+        hidden = keep_hidden_predictions(self._store, self._id, self._client.model_versions(self._id))
         self._change_config(xml, settings, add_query_control=add_query_control)
         self._changes += self._registration.register_backend(backends, params)
         self._changes += self._registration.register_webhook()
         self._changes += self._set_project_fields(project)
         self._show_tabs()
+        self._changes += [hidden] if hidden else []
         # Label Studio saves a project whole, and the worker, whom the registration woke, may have written its version
         # in the same moment: look whether ours lasted.
         project = self._client.project(self._id)
@@ -163,6 +167,7 @@ class Connection:
         self._changes += self._registration.remove_webhooks()
         self._changes += remove_tabs(self._client, self._id, all_tasks=before.get("all_tasks_tab"))
         self._restore_project(before)
+        keep_hidden_predictions(self._store, self._id, {})
         self._store.update_project(self._id, undo="", state="waiting", error="")
         self._tell("disconnected")
         return self._changes

@@ -12,6 +12,7 @@ from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
 from ml_backend.projects.folders import checkpoints_of, project_folder
+from ml_backend.projects.hidden_predictions import hidden_predictions, hidden_text
 from ml_backend.projects.hints import hints
 from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
@@ -37,8 +38,8 @@ class Status:
         stream: what stream mode kept, passed over and got back; None where it never ran.
         advice: what labelling brings, from the versions' measures; None before the first version.
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
-        hints: what the labelling configuration leaves out, what would make more of the settings, and which images are
-            used in part.
+        hints: what the labelling configuration leaves out, what would make more of the settings, which predictions are
+            hidden, and which images are used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
             under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
@@ -158,7 +159,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
-        hints=[*map(str, hints(project.label_config, own, project.id)), *_image_hints(store, project_id)],
+        hints=[*map(str, hints(project.label_config, own, project.id)), *_other_hints(store, project_id)],
         notice=project.notice,
         errors=_installation_errors(settings, store, project_id)
         | ({"project": project.error} if project.error else {}),
@@ -180,7 +181,9 @@ def known_project(settings: Settings, store: Store, project_id: int) -> Project:
     if project is not None and project.state == GONE and not project.managed:
         raise ConfigurationError(gone_text(settings, project))
     if project is None or not project.managed:
-        connected = ", ".join(f"{known.id} ({known.title})" for known in store.projects())
+        connected = ", ".join(
+            f"{known.id} ({known.title})" if known.title else str(known.id) for known in store.projects()
+        )
         raise ConfigurationError(
             f"Project {project_id} is not connected here (MODEL_DIR = {settings.model_dir})"
             f"{f'; connected are {connected}' if connected else ''}.",
@@ -203,6 +206,7 @@ def _installation_errors(settings: Settings, store: Store, project_id: int) -> d
     return {where: error for where, error in errors.items() if error}
 
 
-def _image_hints(store: Store, project_id: int) -> list[str]:
-    ids = images_in_part(store, project_id)
-    return [in_part_text(ids)] if ids else []
+def _other_hints(store: Store, project_id: int) -> list[str]:
+    """Say what is not as people may expect: predictions of others that are hidden, images that are cut short."""
+    hidden, ids = hidden_predictions(store, project_id), images_in_part(store, project_id)
+    return [*([hidden_text(hidden, project_id)] if hidden else []), *([in_part_text(ids)] if ids else [])]

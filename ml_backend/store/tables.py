@@ -326,8 +326,8 @@ class Event:
         id: larger than that of all earlier events.
         at: seconds since the epoch.
         kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
-            recovered, rolled_back, task_failed, pruned, version_deleted, registered_twice
-            or image_in_part.
+            recovered, rolled_back, task_failed, pruned, version_deleted, registered_twice,
+            image_in_part or predictions_hidden.
         level: info, warning or error.
         text: a sentence or two, as plain text.
     """

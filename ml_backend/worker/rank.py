@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ml_backend.label_studio.predictions import model_number, ranking_number, version_name
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.hidden_predictions import keep_hidden_predictions
 from ml_backend.store import Task
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.follow_up import follow_ups_of
@@ -140,5 +141,8 @@ def _answers_key(look: Look) -> str:
 
 def _next_ranking_number(look: Look) -> int:
     """Never a number that the host has seen, even if the state here was lost: imports only ever append."""
-    seen = [ranking_number(version) for version in look.client.model_versions(look.project_id)]
+    counts = look.client.model_versions(look.project_id)
+    if hidden := keep_hidden_predictions(look.store, look.project_id, counts):
+        look.tell("predictions_hidden", hidden, level="warning")
+    seen = [ranking_number(version) for version in counts]
     return max([look.project.ranking_number, *seen]) + 1

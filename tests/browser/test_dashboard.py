@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,6 +201,12 @@ def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -
         assert all(str(label).isdigit() or label == "" for label in ticks)
         assert visitor.page.evaluate("Chart.getChart('curve').options.clip") >= 4
         assert numbers[-4:] == [8, 0.5, 8, 0.5]
+        drawn = visitor.page.evaluate(
+            "Object.fromEntries(Chart.getChart('curve').data.datasets.map((line) => [line.label, line.borderColor]))"
+        )
+        given = json.loads(visitor.page.locator("#curve").get_attribute("data-colours"))
+        assert given
+        assert all(drawn[name] == colour for name, colour in given.items())
         visitor.page.get_by_label("hours of labelling").check()
         visitor.page.get_by_label("Dice").check()
         title, *numbers = visitor.page.evaluate(shown)

@@ -45,23 +45,23 @@
   }
 
   function learningCurve(canvas) {
-    const curve = JSON.parse(canvas.dataset.curve);
+    const curve = JSON.parse(canvas.dataset.curve), ofClasses = JSON.parse(canvas.dataset.colours);
     const chosen = (name) => document.querySelector(`.choices input[name=${name}]:checked`).value;
     const config = () => {
       const measure = chosen("measure"), x = chosen("axis"), byClass = measure === "miou" ? "classIou" : "classDice";
       const points = [...curve.points].sort((a, b) => a[x] - b[x] || a.version - b.version);
       const lowest = floor(points, byClass, measure);
-      const line = (label, value, at, wide) => ({
+      const line = (label, value, at, wide, shade = colour(at)) => ({
         label, data: points.map((point) => ({ x: point[x], y: value(point), version: point.version, accepted: point.accepted })),
-        borderColor: colour(at), backgroundColor: colour(at), borderDash: dash(at), borderWidth: wide ? 3 : 1.5, tension: 0, spanGaps: true,
+        borderColor: shade, backgroundColor: shade, borderDash: dash(at), borderWidth: wide ? 3 : 1.5, tension: 0, spanGaps: true,
         pointRadius: wide ? 4 : 2.5,
-        pointBackgroundColor: points.map((point) => (point.accepted ? colour(at) : style("--pico-background-color"))),
+        pointBackgroundColor: points.map((point) => (point.accepted ? shade : style("--pico-background-color"))),
         // A version that was kept back is a point beside the line of those that served.
-        segment: { borderColor: (part) => (points[part.p0DataIndex].accepted && points[part.p1DataIndex].accepted ? undefined : `${colour(at)}55`) },
+        segment: { borderColor: (part) => (points[part.p0DataIndex].accepted && points[part.p1DataIndex].accepted ? undefined : `${shade}55`) },
         hidden: !wide && curve.classes.length > 8,
       });
       const mean = line(measure === "miou" ? "mean IoU" : "mean Dice", (point) => point[measure], 0, true);
-      const classes = curve.classes.map((name, at) => line(name, (point) => point[byClass][at], at + 1, false));
+      const classes = curve.classes.map((name, at) => line(name, (point) => point[byClass][at], at + 1, false, ofClasses[name] ? readable(ofClasses[name]) : colour(7)));
       const tooltip = {
         callbacks: {
           title: (items) => `version ${items[0].raw.version}, ${x === "hours" ? `${items[0].raw.x.toFixed(2)} hours` : `${items[0].raw.x} labels`}${items[0].raw.accepted ? "" : " (kept back)"}`,
@@ -88,6 +88,15 @@
   function whole(values) {
     const least = Math.min(...values), most = Math.max(...values), room = Math.ceil((most - least) * 0.03) || 1;
     return { min: Math.max(0, least - room), max: most + room };
+  }
+
+  // The colour that a class has in masks, darker or lighter where it could not be seen on the page.
+  function readable(hex) {
+    const ground = theme() === "dark" ? 0 : 255, shade = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    const brightness = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2];
+    const lacking = 90 - Math.abs(brightness - ground);
+    const factor = lacking <= 0 ? 0 : lacking / (ground ? brightness : 255 - brightness);
+    return `#${shade.map((part) => Math.round(ground ? part * (1 - factor) : part + (255 - part) * factor).toString(16).padStart(2, "0")).join("")}`;
   }
 
   // The axis begins a little below the lowest point: what the last labels brought should be seen.

@@ -58,7 +58,7 @@ def _refused(settings: Settings, error: LabelStudioError, why: str) -> Finding:
         message = f"Label Studio answers {error.status} to this user's calls, although it is up"
         cause = "That is what it does for a user who was removed from the organization."
         return problem("token", message, f"{cause} {why}", "Invite the user again, or use another user's token")
-    return problem("token", error.cause, why, error.remedy or new_token(settings.label_studio_url))
+    return problem("token", error.cause, why, error.remedy or new_token(settings.effective_label_studio_public_url))
 
 
 def check_rights(user: dict[str, Any]) -> Finding:

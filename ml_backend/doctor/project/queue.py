@@ -8,6 +8,7 @@ from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.label_studio.release import FAST_IMPORT_FLAG, LARGE_PROJECT
 from ml_backend.doctor.project.facts import Facts
 from ml_backend.projects.connection import UNCERTAINTY_SAMPLING
+from ml_backend.projects.hidden_predictions import hidden_text, of_others
 from ml_backend.projects.tabs import TAB_TITLE, title_of
 
 
@@ -42,6 +43,9 @@ def check_version(facts: Facts) -> Iterator[Finding]:
     published = facts.known.published_version if facts.known and facts.known.managed else ""
     if counts is None:
         return
+    if hidden := of_others(counts):
+        why = "Who imported them may wonder where they are."
+        yield note("other predictions", hidden_text(hidden, facts.id), why, f"nextmask disconnect {facts.id}")
     titles = [row.get("title") for row in facts.backends or []]
     why = "Tasks come in random order, and stored masks are not shown."
     back = f"nextmask serve sets it at its next look; at once: nextmask rank {facts.id}"

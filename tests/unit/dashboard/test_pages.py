@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from wiring import PROJECT, give_project, make_services, task_of
 
+from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
@@ -181,6 +182,10 @@ def test_the_curve_is_in_the_page_as_data_and_as_a_table(client: TestClient, pro
     record = project.checkpoints(PROJECT).get(1).record
     (point,) = curve["points"]
     assert curve["classes"] == list(record.classes)
+    colours = json.loads(html.unescape(re.findall(r"data-colours='([^']*)'", text)[0]))
+    legend = labels_of(project.store.projects()[0], project.settings).legend
+    assert colours == dict(legend)
+    assert colours.keys() < {*record.classes}  # all but the background
     assert (point["version"], point["labels"], point["hours"]) == (1, 6, 21 / 60)
     assert point["miou"] == record.measures["miou"]
     assert point["classIou"] == [record.measures["iou"][name] for name in record.classes]

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from http_host import Answer, Host
 
-from ml_backend.errors import ImageError
+from ml_backend.errors import ImageError, LabelStudioRefused
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.images.references import as_imported, in_project, shown_reference
 from ml_backend.label_studio import LabelStudio
@@ -368,6 +368,15 @@ class TestPublicAddress:
         client = self.studio(host)
         assert "may not be asked" in refused(client, address) or "not valid" in refused(client, address)
         assert host.requests == []
+
+    @pytest.mark.parametrize("public", [[PUBLIC], []])
+    def test_advice_leads_people_to_the_address_that_they_have(self, host: Host, public: list[str]) -> None:
+        host.route("/inner/api/current-user/whoami", Answer({"detail": "Invalid token."}, 401))
+        client = LabelStudio(f"{host.url}/inner", KEY, timeout=5.0, public_urls=lambda: public)
+        with pytest.raises(LabelStudioRefused) as caught:
+            client.whoami()
+        page = "/user/account/personal-access-token"
+        assert f"{PUBLIC if public else host.url + '/inner'}{page}" in str(caught.value)
 
     @pytest.mark.parametrize("user", ["user@", "user:password@", "labels.example.org@"])
     def test_an_address_with_a_user_is_refused(self, host: Host, user: str) -> None:
