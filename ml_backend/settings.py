@@ -1,7 +1,7 @@
 """Settings of nextmask. No other module reads the environment.
 
 Precedence, highest first: the project's `extra_params` in Label Studio, the environment, a `.env` file in the working
-directory, the default. The descriptions of the fields are those of `docs/configuration.md`.
+directory, files in `SECRETS`, the default. The descriptions of the fields are those of `docs/configuration.md`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from strategies import catalogue
 
 _PREFIX = "NEXTMASK_"
 _ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ensemble)
+SECRETS = Path("/run/secrets")
+"""Where containers find files with secrets, each named as its variable."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -320,7 +322,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         ConfigurationError: a `NEXTMASK_` name is unknown, or a value is invalid.
     """
-    _refuse_unknown([*_names_in_file(), *os.environ])
+    _refuse_unknown([*_names_in_files(), *os.environ])
     return _build({key: value for key, value in overrides.items() if value is not None}, origin="environment", env=True)
 
 
@@ -333,12 +335,12 @@ def inspect_environment(**overrides: Any) -> tuple[Settings, list[str]]:
     Returns:
         The settings, with defaults in place of invalid values, and the problems.
     """
-    complaints = _unknown([*_names_in_file(), *os.environ])
+    complaints = _unknown([*_names_in_files(), *os.environ])
     given = {key: value for key, value in overrides.items() if value is not None}
     refused: dict[str, Any] = {}
     while True:
         try:
-            return Settings(**{**given, **refused}), complaints
+            return Settings(**{**given, **refused, **_sources()}), complaints
         except ValidationError as error:
             # The default is given as an argument, which wins over the environment.
             names = {_field_name(str(item["loc"][0])) for item in error.errors(include_url=False)} - refused.keys()
@@ -348,11 +350,35 @@ def inspect_environment(**overrides: Any) -> tuple[Settings, list[str]]:
             refused |= {name: Settings.model_fields[name].get_default(call_default_factory=True) for name in names}
 
 
-def _names_in_file() -> list[str]:
+def _names_in_files() -> list[str]:
     try:
-        return list(dotenv_values(".env"))
+        names = list(dotenv_values(".env"))
     except ValueError as error:
         raise ConfigurationError(f"The .env file in {Path.cwd()} is not UTF-8 text: {error}.") from None
+    return [*names, *_names_of_secrets()]
+
+
+def _names_of_secrets() -> list[str]:
+    """Return the names of the files in `SECRETS` that are settings; refuse those that are no text."""
+    known = {environment_name(name) for name in Settings.model_fields}
+    found = SECRETS.iterdir() if _sources() else ()
+    names = [file.name for file in found if file.name.upper() in known or file.name.upper().startswith(_PREFIX)]
+    for name in names:
+        try:
+            (SECRETS / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"The secret {SECRETS / name} cannot be read: {error.strerror}. The user that nextmask runs as "
+                f"({os.getuid()}) has to be allowed to read it."
+            ) from None
+        except ValueError:
+            raise ConfigurationError(f"The secret {SECRETS / name} is not UTF-8 text.") from None
+    return names
+
+
+def _sources() -> dict[str, Any]:
+    """Return what pydantic-settings is told about files with secrets; it complains about a folder that is not there."""
+    return {"_secrets_dir": SECRETS} if os.access(SECRETS, os.R_OK | os.X_OK) else {}
 
 
 def params_text(extra_params: Any) -> str:
@@ -388,7 +414,7 @@ def _unknown(keys: Iterable[str]) -> list[str]:
 
 def _build(values: dict[str, Any], *, origin: str, env: bool) -> Settings:
     try:
-        return Settings(**values) if env else Settings.model_validate(values)
+        return Settings(**values, **_sources()) if env else Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(_explain(error, origin)) from None
 

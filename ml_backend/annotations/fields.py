@@ -11,6 +11,7 @@ from typing import Any
 from ml_backend.errors import MaskError, shown
 
 _MAXIMUM_SECONDS = 1e9
+_LONGEST_SIDE = 1e9  # in pixels: more is no size of an image
 
 
 def regions_of(row: Mapping[str, Any]) -> list[Any]:
@@ -40,7 +41,7 @@ def stated_size(region: Mapping[str, Any]) -> tuple[float, float] | None:
     Importers write null, 0 or nothing where they do not know it.
     """
     sides = [_number(region.get(f"original_{side}")) for side in ("height", "width")]
-    height, width = (side if side is not None and side >= 1 else 0.0 for side in sides)
+    height, width = (side if side is not None and 1 <= side <= _LONGEST_SIDE else 0.0 for side in sides)
     return (height, width) if height and width else None
 
 

@@ -121,7 +121,9 @@ def _sorted(entry: _Entry, beside: Sequence[_Entry], label_map: LabelMap) -> Reg
 
 
 def _is_drawn(entry: _Entry, kind: str) -> bool:
-    return kind in MASK_TYPES | _OUTLINES | _BOXES | _OTHERS or has_shape(_value(entry))
+    """Whether an entry is drawn on an image; spans of a text or a sound have a start."""
+    value = _value(entry)
+    return (kind in MASK_TYPES | _OUTLINES | _BOXES | _OTHERS and "start" not in value) or has_shape(value)
 
 
 def _other(entry: _Entry, kind: str, beside: Sequence[_Entry], label_map: LabelMap) -> str:

@@ -78,4 +78,4 @@ def _is_enlarged(stated: tuple[float, float], size: tuple[int, int]) -> bool:
 
 
 def _pixels(side: float) -> str:
-    return str(int(side)) if side < MAXIMUM_PIXELS else shown(side)
+    return f"{side:.0f}"

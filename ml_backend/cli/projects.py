@@ -251,7 +251,7 @@ def _print_errors(status: Status) -> None:
         if count == _SHOWN_ERRORS:
             errors.print(f"… and {len(status.errors) - _SHOWN_ERRORS} more (--json lists all)")
             return
-        errors.print(f"[red]{status.project}, {where}:[/red] {escape(message)}", highlight=False)
+        errors.print(f"[red]{status.project}, {where}:[/red] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def _version_row(version: Version, current: Version | None) -> dict[str, Any]:

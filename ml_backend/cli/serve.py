@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 commands = typer.Typer()
-_GRACE_SECONDS = 5
+GRACE_SECONDS = 5
 _INTERRUPTED, _NOT_STARTED = 130, 3
 _METHODS = ("strategy", "strategy_options", "architecture", "encoder", "network_options")
 _METHODS_SECONDS = 60.0
@@ -117,7 +117,7 @@ def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
         log_config=None,
         access_log=False,
         ws="none",  # nothing here speaks WebSocket
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = Server(config)
     try:

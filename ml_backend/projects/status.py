@@ -181,7 +181,9 @@ def known_project(settings: Settings, store: Store, project_id: int) -> Project:
     if project is not None and project.state == GONE and not project.managed:
         raise ConfigurationError(gone_text(settings, project))
     if project is None or not project.managed:
-        connected = ", ".join(f"{known.id} ({known.title})" for known in store.projects())
+        connected = ", ".join(
+            f"{known.id} ({known.title})" if known.title else str(known.id) for known in store.projects()
+        )
         raise ConfigurationError(
             f"Project {project_id} is not connected here (MODEL_DIR = {settings.model_dir})"
             f"{f'; connected are {connected}' if connected else ''}.",

@@ -247,11 +247,25 @@ class PoolScorer:
             item = image if isinstance(image, ImageError) else _item(candidate, image)
             if isinstance(item, ImageError):
                 self._failed.add(task.task_id)
-                self._look.store.set_task_error(self._id, task.task_id, str(item))
+                self._leave_out(candidate, image, str(item))
                 continue
             if task.error and task.status == "unlabelled":
                 self._look.store.set_task_error(self._id, task.task_id, "")
             yield item
+
+    def _leave_out(self, candidate: Candidate, image: Array | ImageError, error: str) -> None:
+        """Say why a task is left out; a label without its image is none, unless Label Studio itself is away.
+
+        Raises:
+            LabelStudioError: Label Studio is away.
+        """
+        task = candidate.task
+        if task.status == "labelled" and isinstance(image, ImageError):
+            self._look.client.whoami()
+            tasks = candidate.parts or (task,)
+            self._look.store.leave_out(tasks, {each.task_id: error for each in tasks})
+        else:
+            self._look.store.set_task_error(self._id, task.task_id, error)
 
     def _predictor(self) -> Predictor:
         if self._model is None:

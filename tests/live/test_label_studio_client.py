@@ -15,7 +15,7 @@ from PIL import Image
 from studio_client import StudioClient
 
 from ml_backend.annotations import brush
-from ml_backend.errors import ImageError, LabelStudioError, LabelStudioNotFound, LabelStudioRefused
+from ml_backend.errors import ConfigurationError, ImageError, LabelStudioError, LabelStudioNotFound, LabelStudioRefused
 from ml_backend.images.cache import ImageCache
 
 pytestmark = pytest.mark.live
@@ -302,10 +302,10 @@ class TestFiles:
 
 class TestTokens:
     def test_a_wrong_token_is_refused_with_advice(self, label_studio: StudioClient) -> None:
-        with pytest.raises(LabelStudioRefused, match="API Tokens Settings"):
+        with pytest.raises(LabelStudioRefused, match="does not know the legacy token"):
             StudioClient(label_studio.transport.url, "1" * 40).whoami()
-        with pytest.raises(LabelStudioRefused, match="create a new one"):
-            StudioClient(label_studio.transport.url, "a.b.c").whoami()
+        with pytest.raises(ConfigurationError, match="no personal access token"):
+            StudioClient(label_studio.transport.url, "a.b.c")
 
     def test_a_personal_access_token(self, label_studio: StudioClient, project: int, image_file: Path) -> None:
         try:

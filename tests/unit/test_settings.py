@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import ml_backend.settings as settings_module
 from ml_backend.errors import ConfigurationError
 from ml_backend.settings import PROJECT_FIELDS, Settings, load_settings, params_text
 
@@ -41,6 +42,45 @@ def test_the_order_is_project_then_environment_then_file_then_default(environmen
     environment(NEXTMASK_TRAIN_AFTER="31", NEXTMASK_SEED="32")
     settings = load_settings().for_project({"train_after": 41})
     assert (settings.train_after, settings.seed, settings.iterations, settings.batch_size) == (41, 32, 23, 8)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which Docker and Kubernetes put files with secrets."""
+    folder = tmp_path / "run" / "secrets"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(settings_module, "SECRETS", folder)
+    return folder
+
+
+def test_secrets_are_read_from_files_named_as_the_variables(secrets: Path, environment: SetEnvironment) -> None:
+    (secrets / "LABEL_STUDIO_API_KEY").write_text(TOKEN + "\n")
+    (secrets / "BASIC_AUTH_PASS").write_text("of the file")
+    (secrets / "NEXTMASK_WEBHOOK_SECRET").write_text("hook")
+    (secrets / "of-another-program").write_bytes(b"\xff")
+    environment(BASIC_AUTH_PASS="of the environment", BASIC_AUTH_USER="me")
+    settings = load_settings()
+    assert settings.label_studio_api_key.get_secret_value() == TOKEN
+    assert settings.webhook_secret.get_secret_value() == "hook"
+    assert settings.basic_auth_pass.get_secret_value() == "of the environment"
+
+
+def test_a_secret_that_cannot_be_used_is_named_and_not_shown(secrets: Path) -> None:
+    file = secrets / "LABEL_STUDIO_API_KEY"
+    file.write_bytes(b"5ecret\xff")
+    with pytest.raises(ConfigurationError, match=f"{file} is not UTF-8 text") as raised:
+        load_settings()
+    assert "5ecret" not in str(raised.value)
+
+    file.unlink()
+    file.mkdir()  # what Docker makes of a file that is not there
+    with pytest.raises(ConfigurationError, match=f"{file} cannot be read"):
+        load_settings()
+
+    file.rmdir()
+    (secrets / "NEXTMASK_WEBHOOK_SECRETS").touch()
+    with pytest.raises(ConfigurationError, match="Did you mean NEXTMASK_WEBHOOK_SECRET"):
+        load_settings()
 
 
 def test_arguments_win_over_the_environment_unless_none(environment: SetEnvironment) -> None:

@@ -216,6 +216,7 @@ def test_choices_of_a_region_are_neither_its_label_nor_a_problem() -> None:
         [entry("textarea", {"text": ["nothing here"]}, name="q"), entry("rating", {"rating": 2}, name="q")],
         [entry("taxonomy", {"taxonomy": [["x"]]}, name="q"), {"type": "relation", "from_id": "a", "to_id": "b"}],
         [entry("labels", {"start": 0, "end": 4, "text": "cell", "labels": ["a"]}, name="ner", to_name="caption")],
+        [entry("labels", {"start": 0, "end": 4, "text": "cell", "labels": ["a"]}, name="ner", to_name="removed")],
         [None, "nonsense", 4, {}],
     ],
 )
@@ -239,7 +240,19 @@ def test_negative_sizes_text_and_coordinates_outside_are_read(value: dict[str, A
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------
-SIZES = [(None, None), ("640", "480"), (0, 0), (640, 480), (64, None), ("", ""), (-1, 48), (6400, 4805), (1, 1)]
+SIZES = [
+    (None, None),
+    ("640", "480"),
+    (0, 0),
+    (640, 480),
+    (64, None),
+    ("", ""),
+    (-1, 48),
+    (6400, 4805),
+    (1, 1),
+    (10**400, 3),
+    ("1e400", 3),
+]
 PERCENT = [
     ("PolygonLabels", SQUARE),
     ("RectangleLabels", BOX),

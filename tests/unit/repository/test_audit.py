@@ -53,6 +53,8 @@ def test_where_nothing_was_looked_up_it_says_so_loudly(
     monkeypatch.setattr(audit.subprocess, "run", lambda *_, **__: run)
     assert audit.advisories([]) == []
     assert "NO ADVISORY WAS LOOKED UP" in capsys.readouterr().out
+    (problem,) = audit.advisories([], online=True)
+    assert problem.startswith("NO ADVISORY WAS LOOKED UP")
 
 
 @pytest.mark.parametrize(

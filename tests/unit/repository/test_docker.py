@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
+from installations import constraint
+from pydantic import SecretStr
 
 from ml_backend import __version__
+from ml_backend.cli.serve import GRACE_SECONDS
 from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.label_studio.client import TESTED_RELEASE
-from ml_backend.settings import Settings
+from ml_backend.server import worker_process
+from ml_backend.settings import Settings, environment_name
 
 DOCKER = Path(__file__).resolve().parents[3] / "docker"
+PAGE = (DOCKER.parent / "docs" / "docker.md").read_text()
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 TEXT = (DOCKER / "compose.yaml").read_text()
 SERVICES = yaml.safe_load(TEXT)["services"]
+DRIVERS = {"12": 525, "13": 580}
+"""The oldest driver for each CUDA."""
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Merge as compose does what is only mappings and single values."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{key: laid_over(below.get(key), value) for key, value in above.items()}}
+    return above
+
+
+ON_GPU = laid_over(yaml.safe_load(TEXT), yaml.safe_load((DOCKER / "compose.gpu.yaml").read_text()))
 
 
 def test_label_studio_runs_as_in_the_tests() -> None:
@@ -27,14 +49,78 @@ def test_label_studio_runs_as_in_the_tests() -> None:
     assert SERVICES["label-studio"]["image"].endswith(f":{TESTED_RELEASE}")
 
 
-def test_both_services_differ_in_the_gpu_only() -> None:
-    on_cpu, on_gpu = dict(SERVICES["nextmask"]), dict(SERVICES["nextmask-gpu"])
-    assert (on_cpu.pop("profiles"), on_gpu.pop("profiles")) == (["cpu"], ["gpu"])
-    assert on_gpu.pop("deploy")["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
-    on_gpu["environment"] = {**on_gpu["environment"]}
+def test_on_a_gpu_only_the_gpu_differs() -> None:
+    on_cpu, on_gpu = dict(SERVICES["nextmask"]), dict(ON_GPU["services"]["nextmask"])
+    assert "args" not in on_cpu["build"]
+    assert on_gpu["build"].pop("args").keys() == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
     assert on_gpu["environment"].pop("NEXTMASK_DEVICE") == "cuda"
+    devices = on_gpu["deploy"]["resources"].pop("reservations")["devices"]
+    assert devices[0]["capabilities"] == ["gpu"]
+    assert {on_cpu.pop("image"), on_gpu.pop("image")} == {f"nextmask:{__version__}", f"nextmask:{__version__}-gpu"}
     assert on_cpu == on_gpu
-    assert on_cpu["image"] == f"nextmask:{__version__}"
+
+
+def test_the_files_laid_over_each_other_are_valid(tmp_path: Path) -> None:
+    in_docs = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert len(in_docs) == 1
+    merged = tmp_path / "compose.yaml"
+    merged.write_text(yaml.safe_dump(laid_over(ON_GPU, yaml.safe_load(in_docs[0]))))
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(merged)]
+    subprocess.run(check, check=True, capture_output=True, timeout=120)
+
+
+def test_it_stops_before_docker_kills_it() -> None:
+    ours = worker_process.STOP_SECONDS + GRACE_SECONDS
+    assert SERVICES["nextmask"]["stop_grace_period"].endswith("s")
+    assert float(SERVICES["nextmask"]["stop_grace_period"][:-1]) >= 2 * ours
+
+
+def test_it_writes_to_its_volume_and_to_memory_only() -> None:
+    service = SERVICES["nextmask"]
+    homes = re.findall(r"^WORKDIR (/home/\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    folders = re.findall(r"^VOLUME (\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    assert service["read_only"]
+    assert service["tmpfs"] == ["/tmp", *homes]
+    assert [volume.partition(":")[2] for volume in service["volumes"]] == folders
+    assert re.findall(r"MODEL_DIR=(\S+)", DOCKERFILE) == folders
+
+
+def test_secrets_are_files_that_nextmask_reads_and_in_no_environment() -> None:
+    secrets = yaml.safe_load(TEXT)["secrets"]
+    fields = {environment_name(name): field for name, field in Settings.model_fields.items()}
+    assert SERVICES["nextmask"]["secrets"] == list(secrets)
+    assert all(fields[name].annotation is SecretStr for name in secrets)
+    assert {secret["file"] for secret in secrets.values()} == {f"secrets/{name}" for name in secrets}
+    assert not secrets.keys() & SERVICES["nextmask"]["environment"].keys()
+
+
+def test_the_page_names_the_driver_for_the_cuda_that_is_installed() -> None:
+    """NVIDIA: a program made with CUDA 13 runs with drivers of the series 580 and newer."""
+    cuda = constraint("cuda-toolkit").partition(".")[0]
+    assert f"CUDA {cuda}: {DRIVERS[cuda]} or newer" in PAGE
+
+
+def test_the_base_image_is_pinned_by_its_digest() -> None:
+    (base,) = re.findall(r"^FROM (\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    image = re.fullmatch(r"(python:3\.(?:11|12|13|14)\.\d+-slim-bookworm)@sha256:[0-9a-f]{64}", base)
+    assert image
+    assert f"docker buildx imagetools inspect {image[1]}\n" in PAGE
+
+
+def test_the_steps_of_the_page_make_what_the_files_ask_for(tmp_path: Path) -> None:
+    """The first block of the page, run in a copy of the folder, without its first line, which clones."""
+    folder = Path(shutil.copytree(DOCKER, tmp_path / "docker", ignore=shutil.ignore_patterns("secrets", ".env")))
+    steps = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)[0]
+    clone, _, rest = steps.partition("\n")
+    assert clone.startswith("git clone")
+    subprocess.run(["bash", "-ceu", rest], cwd=folder, check=True, timeout=60)
+    token = (folder / "secrets" / "LABEL_STUDIO_API_KEY").read_text().strip()
+    assert re.fullmatch(r"[0-9a-f]{40}", token)
+    assert f"\nLABEL_STUDIO_TOKEN={token}\n" in (folder / ".env").read_text()
+    assert (folder / ".env").stat().st_mode & 0o077 == 0
+    assert (folder / "secrets").stat().st_mode & 0o077 == 0
+    for secret in yaml.safe_load(TEXT)["secrets"].values():
+        assert (folder / secret["file"]).stat().st_mode & 0o004
 
 
 def test_label_studio_can_reach_nextmask_by_a_dotted_name() -> None:
@@ -45,13 +131,13 @@ def test_label_studio_can_reach_nextmask_by_a_dotted_name() -> None:
 
 
 def test_settings_of_nextmask_exist() -> None:
-    dockerfile = (DOCKER / "Dockerfile").read_text()
     known = Settings.model_construct().environment().keys()
-    assert SERVICES["nextmask-gpu"]["environment"].keys() <= known
-    assert set(re.findall(r"\b(?:NEXTMASK_\w+|MODEL_DIR)(?==)", dockerfile)) <= known
+    assert ON_GPU["services"]["nextmask"]["environment"].keys() <= known
+    assert set(re.findall(r"\b(?:NEXTMASK_\w+|MODEL_DIR)(?==)", DOCKERFILE)) <= known
 
 
 def test_the_example_of_the_environment_holds_all_that_must_be_set_and_no_secret() -> None:
     example = dict(re.findall(r"^([A-Z_]+)=(.*)$", (DOCKER / ".env.example").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"\$\{([A-Z_]+):\?", TEXT)) | {"COMPOSE_PROFILES"} == example.keys()
+    assert set(re.findall(r"\$\{([A-Z_]+):[?-]", TEXT)) | {"COMPOSE_FILE"} == example.keys()
+    assert all((DOCKER / name).exists() for name in example["COMPOSE_FILE"].split(":"))
     assert not any(value for name, value in example.items() if "PASS" in name or "TOKEN" in name)

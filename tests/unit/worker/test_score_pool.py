@@ -164,6 +164,19 @@ def test_a_label_whose_mask_is_lost_fails_nothing_else(
     assert ranking.priorities.keys() == {task.task_id for task in tasks}
 
 
+def test_a_label_whose_image_is_lost_is_counted_no_longer(
+    make_scorer: MakeScorer, tasks: list[Task], tmp_path: Path, services: Services
+) -> None:
+    known = replace(labelled(tmp_path, 11), image="/data/upload/lost.png")
+    services.store.put_tasks([known])
+    ranking = make_scorer(settings={"strategy": "coreset"}).rank([*tasks, known], round_number=1)
+    assert ranking.priorities.keys() == {task.task_id for task in tasks}
+    left_out = services.store.task(PROJECT, 11)
+    assert left_out is not None
+    assert left_out.status == "unavailable"
+    assert "lost.png cannot be fetched" in left_out.error
+
+
 def test_an_image_that_is_back_loses_its_error(make_scorer: MakeScorer, tasks: list[Task], services: Services) -> None:
     services.store.set_task_error(PROJECT, 1, "could not be fetched")
     make_scorer().rank(services.store.tasks(PROJECT), round_number=1)
