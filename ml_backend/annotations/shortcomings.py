@@ -32,16 +32,15 @@ def shortcomings(xml: str, label_map: LabelMap) -> list[Shortcoming]:
     Args:
         xml: the configuration that the label map was read from.
     """
-    elements = read_elements(with_palette(xml))
-    return [*_not_prefilled(elements, label_map), *_not_read(elements, label_map), *_merged(label_map)]
+    return [*_not_prefilled(xml, label_map), *_not_read(read_elements(xml), label_map), *_merged(label_map)]
 
 
-def _not_prefilled(elements: Sequence[Element], label_map: LabelMap) -> Iterator[Shortcoming]:
+def _not_prefilled(xml: str, label_map: LabelMap) -> Iterator[Shortcoming]:
     classes = range(len(label_map.classes))
     lacking = [index for index in classes if index != label_map.unpainted_index and label_map.writer_of(index) is None]
     if not lacking:
         return
-    names = {control.name: control for control in label_map.controls}
+    elements, names = read_elements(with_palette(xml)), {control.name: control for control in label_map.controls}
     labels = {
         index: label
         for element in reversed(elements)

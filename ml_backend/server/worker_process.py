@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 7.0
 """A worker that is told to end has so long; then it is killed."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 120.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before a worker that ended is started again: doubled each time until one settles, up to the longest."""
 _LAST_WORDS_SECONDS: Final = 1.0
 _LONGEST_LINE: Final = 65536

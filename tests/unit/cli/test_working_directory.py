@@ -17,6 +17,7 @@ from processes import wait_for
 from small_training import ROOT, TEN_MINUTES, small_job
 from wiring import make_settings
 
+from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.signs_of_life import last_sign
 from ml_backend.settings import Settings
@@ -122,6 +123,13 @@ def test_doctor_runs_in_it(beside: Path, tmp_path: Path) -> None:
         command, cwd=beside, env=variables(make_settings(tmp_path)), capture_output=True, text=True, check=False
     )
     assert "✓ packages: Python" in done.stdout
+    assert were_run(beside) == []
+
+
+def test_the_label_studio_of_the_demo_imports_nothing_from_it(beside: Path) -> None:
+    host = LabelStudioHost(Path("label-studio"), beside, 8080, beside, username="a@b.c", password="x", token="0" * 40)
+    command = [sys.executable, "-c", "import json, queue, requests"]
+    subprocess.run(command, cwd=beside, env=host.environment(), check=True)
     assert were_run(beside) == []
 
 
