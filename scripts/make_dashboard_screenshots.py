@@ -2,8 +2,7 @@
 
 They show a project with several rounds; playwright (among the development tools) and Chromium are needed:
 
-    make demo ARGS="--rounds 1 --strategy cereals"             # leave it running; in a second terminal:
-    .venv/bin/nextmask connect 1 --add-query-control           # with the demo's settings; then start it again
+    make demo ARGS="--rounds 2"                                # leave it running; in a second terminal:
     .venv/bin/python scripts/make_dashboard_screenshots.py
 
 Any other nextmask will do: --url, --project, and --user where it asks for a password (in BASIC_AUTH_PASS).
@@ -76,7 +75,8 @@ def main() -> None:
     parser.add_argument("--url", help="another nextmask than the demo's")
     parser.add_argument("--project", type=int, help="its project")
     parser.add_argument("--user", help="its BASIC_AUTH_USER; the password is read from BASIC_AUTH_PASS")
-    parser.add_argument("--only", help="pages whose name begins so")
+    parser.add_argument("--version", type=int, default=2, help="the version that has a page of its own")
+    parser.add_argument("--only", help="the name of a page")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "dashboard")
     given = parser.parse_args()
     if given.url:
@@ -87,11 +87,12 @@ def main() -> None:
         url, project = f"http://127.0.0.1:{demo.port}", demo.project
         account = ("nextmask", demo.backend_password)
     pages = {"projects": "/"} | {name: f"/projects/{project}{path}" for name, _, path in TABS}
+    pages["version"] = f"/projects/{project}/versions/{given.version}"
     with sync_playwright() as playwright:
         program = shutil.which("chromium") or "/usr/bin/chromium"
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         for name, path in pages.items():
-            if given.only and not name.startswith(given.only):
+            if given.only and name != given.only:
                 continue
             for scheme in ("light", "dark"):
                 page = shown(browser, url, path, scheme, "desktop", account)

@@ -31,13 +31,14 @@ from strategies.catalogue import available, create
 from strategies.entry import Entry, Words
 
 if TYPE_CHECKING:
-    from strategies.base import Batch, Budget, Observation, Ranking, Region, Strategy
+    from strategies.base import Batch, Budget, Observation, Pick, Ranking, Region, Strategy
 
 __all__ = [
     "Batch",
     "Budget",
     "Entry",
     "Observation",
+    "Pick",
     "Ranking",
     "Region",
     "Strategy",

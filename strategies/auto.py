@@ -32,13 +32,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies import selection
-from strategies.base import Batch, Observation, Order, Round
+from strategies.base import Batch, Observation, Order, Pick, Picks, Round
 from strategies.checks import check_number
 from strategies.frames import extents
 from strategies.pixel_uncertainty import MeasuredUncertainty
@@ -104,7 +102,7 @@ class Auto(MeasuredUncertainty):
         sureness = torch.where(untouched, class_confidence(mean, batch.valid), 0)
         return replace(seen, descriptors=torch.stack([*by_class, effort, sureness], dim=1))
 
-    def _order(self, round: Round) -> Order:
+    def _explained_order(self, round: Round) -> tuple[Order, Picks]:
         """Draw all images, from ids in order."""
         pool = round.unlabelled
         if pool.descriptors is None or pool.class_fraction is None:
@@ -113,15 +111,18 @@ class Auto(MeasuredUncertainty):
         seen = pool.descriptors.double().cpu()[by_id]
         areas = pool.class_fraction.double().cpu()[by_id].mean(dim=0).numpy()
         efforts = effort_factors(seen[:, -2], self._cost_weight)
-        turns = in_turns(
+        drawn_turns = in_turns(
             (seen[:, :-2] / efforts[:, None]).numpy(),
             others=drawn((1 / efforts).numpy(), round.generator),
             areas=areas,
             share=self._share,
             generator=round.generator,
         )
-        order: NDArray[np.int64] = by_id[np.fromiter(turns, np.int64, len(by_id))]
-        return order
+        turns = list(drawn_turns)
+        order: Order = by_id[[turn.position for turn in turns]]
+        lengths = pool.descriptors[:, -2].tolist()
+        picks = {int(by_id[turn.position]): turn.of for turn in turns}
+        return order, {at: Pick(turn=of, outlines=lengths[at]) for at, of in picks.items()}
 
     def _pseudo_labels(self, round: Round, order: Order) -> list[int]:
         """Return the surest images beyond the budget, the surest first."""

@@ -10,7 +10,7 @@ D length of a descriptor, N images of a pool.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,15 +22,31 @@ from strategies import selection
 from strategies.batch import Batch
 from strategies.checks import Id
 from strategies.observation import Observation, Region
-from strategies.ranking import Budget, Ranking
+from strategies.ranking import Budget, Pick, Ranking
 
-__all__ = ["Batch", "Budget", "Id", "Observation", "Order", "Progress", "Ranking", "Region", "Round", "Strategy"]
+__all__ = [
+    "Batch",
+    "Budget",
+    "Id",
+    "Observation",
+    "Order",
+    "Pick",
+    "Picks",
+    "Progress",
+    "Ranking",
+    "Region",
+    "Round",
+    "Strategy",
+]
 
 Progress = Callable[[int, int], None]
 """Called now and then with the steps done and the steps in all."""
 
 Order = NDArray[np.int64]
 """All positions (N) in a pool, the most valuable image first."""
+
+Picks = Mapping[int, Pick]
+"""What is known of the places of images beyond their information, by position in the pool."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,9 +155,18 @@ class Strategy(ABC):
 
     def _ranking(self, round: Round) -> Ranking:
         """Return the ranking of a pool that is not empty; by default of whole images in their order."""
-        ids, order = round.unlabelled.ids, self._order(round)
+        ids = round.unlabelled.ids
+        order, picks = self._explained_order(round)
         certain = self._pseudo_labels(round, order)
-        return replace(Ranking.in_order(ids, order), pseudo_labels=tuple(ids[position] for position in certain))
+        return replace(
+            Ranking.in_order(ids, order),
+            pseudo_labels=tuple(ids[position] for position in certain),
+            picks={ids[position]: pick for position, pick in picks.items()},
+        )
+
+    def _explained_order(self, round: Round) -> tuple[Order, Picks]:
+        """Return the order of a pool that is not empty, and how images came to their places; by default nothing."""
+        return self._order(round), {}
 
     def _order(self, round: Round) -> Order:
         """Return the order of a pool that is not empty; by default by information alone, ties by id."""

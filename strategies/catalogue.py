@@ -18,21 +18,32 @@ ENTRIES: Final = (
     Entry(
         name="auto",
         method="strategies.auto:Auto",
-        words=Words("images of every class in turn, drawn so that uncertain and cheap ones come sooner", "uncertainty"),
+        words=Words(
+            "images of every class in turn, drawn so that uncertain and cheap ones come sooner",
+            "uncertainty",
+            "Its uncertainty is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities", "labelled"}),
     ),
     Entry(
         name="bald",
         method="strategies.bald:Bald",
         words=Words(
-            "images on which networks that are sure of themselves contradict each other", "disagreement", alone=True
+            "images on which networks that are sure of themselves contradict each other",
+            "disagreement",
+            "Networks that are each sure of themselves contradict each other here: "
+            "their disagreement is {value}, {compared}.",
         ),
         needs=frozenset({"committee"}),
     ),
     Entry(
         name="ceal",
         method="strategies.ceal:Ceal",
-        words=Words("images that the model is unsure of; it labels those that it is sure of itself", "uncertainty"),
+        words=Words(
+            "images that the model is unsure of; it labels those that it is sure of itself",
+            "uncertainty",
+            "The model cannot label it by itself: its uncertainty is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities"}),
         presets={
             # Gorriz et al. 2017 (arXiv 1711.09168), for a budget of 35 images and a committee of 20.
@@ -51,7 +62,12 @@ ENTRIES: Final = (
     Entry(
         name="cereals",
         method="strategies.cereals:Cereals",
-        words=Words("the regions that promise most for the effort that they cost", "uncertainty"),
+        words=Words(
+            "the regions that promise most for the effort that they cost",
+            "uncertainty",
+            "It holds a region that promises much for the effort that it takes. "
+            "The uncertainty of the whole image is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities", "examples"}),
         asks_for_regions=True,
         window_share=128 / 2048,  # the paper's best on Cityscapes
@@ -59,74 +75,116 @@ ENTRIES: Final = (
     Entry(
         name="class_balanced",
         method="strategies.class_balanced:ClassBalanced",
-        words=Words("images that give each predicted class its share"),
+        words=Words(
+            "images that give each predicted class its share", why="Drawn by chance: only the predicted classes count."
+        ),
         needs=frozenset({"probabilities"}),
     ),
     Entry(
         name="coreset",
         method="strategies.coreset:Coreset",
-        words=Words("images that are unlike all that are labelled"),
+        words=Words(
+            "images that are unlike all that are labelled",
+            why="It is unlike all labelled images, and unlike those before it in this list.",
+        ),
         needs=frozenset({"features", "labelled"}),
     ),
     Entry(
         name="density",
         method="strategies.density:Density",
-        words=Words("images that are uncertain and like many others", "uncertainty"),
+        words=Words(
+            "images that are uncertain and like many others",
+            "uncertainty",
+            "Its uncertainty is {value}, {compared}; the more other images it resembles, the sooner it comes.",
+        ),
         needs=frozenset({"probabilities", "features"}),
     ),
     Entry(
         name="entropy",
         method="strategies.entropy:Entropy",
-        words=Words("images whose pixels have the most uncertain class probabilities", "uncertainty", alone=True),
+        words=Words(
+            "images whose pixels have the most uncertain class probabilities",
+            "uncertainty",
+            "Its pixels could be of several classes: their mean uncertainty is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities"}),
     ),
     Entry(
         name="least_confidence",
         method="strategies.least_confidence:LeastConfidence",
-        words=Words("images whose likeliest class is the least likely", "uncertainty", alone=True),
+        words=Words(
+            "images whose likeliest class is the least likely",
+            "uncertainty",
+            "Even the likeliest class of its pixels is unlikely: their mean uncertainty is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities"}),
     ),
     Entry(
         name="margin",
         method="strategies.margin:Margin",
-        words=Words("images whose two likeliest classes are closest", "uncertainty", alone=True),
+        words=Words(
+            "images whose two likeliest classes are closest",
+            "uncertainty",
+            "The two likeliest classes of its pixels are close: their mean uncertainty is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities"}),
     ),
     Entry(
         name="power_noise",
         method="strategies.power_noise:PowerNoise",
-        words=Words("uncertain images, with some chance, so that they differ", "uncertainty"),
+        words=Words(
+            "uncertain images, with some chance, so that they differ",
+            "uncertainty",
+            "Drawn by chance, uncertain images sooner: its uncertainty is {value}, {compared}.",
+        ),
         needs=frozenset({"probabilities"}),
     ),
     Entry(
         name="random",
         method="strategies.random:Random",
-        words=Words("images drawn by chance"),
+        words=Words("images drawn by chance", why="Drawn by chance: nothing was measured."),
         needs=frozenset(),
     ),
     Entry(
         name="std",
         method="strategies.std:Std",
-        words=Words("images on which a committee of networks spreads most", "disagreement", alone=True),
+        words=Words(
+            "images on which a committee of networks spreads most",
+            "disagreement",
+            "The probabilities that a committee of networks gives spread: its disagreement is {value}, {compared}.",
+        ),
         needs=frozenset({"committee"}),
     ),
     Entry(
         name="suggestive_annotation",
         method="strategies.suggestive_annotation:SuggestiveAnnotation",
-        words=Words("those of the most disputed images that stand for the others best", "disagreement"),
+        words=Words(
+            "those of the most disputed images that stand for the others best",
+            "disagreement",
+            "A committee disputes it: the disagreement is {value}, {compared}. "
+            "Of the most disputed images, those that stand for many others come first.",
+        ),
         needs=frozenset({"committee", "features"}),
         ensemble=True,
     ),
     Entry(
         name="vaal",
         method="strategies.vaal:Vaal",
-        words=Words("images that a discriminator finds unlike the labelled ones", "unlikeness", alone=True),
+        words=Words(
+            "images that a discriminator finds unlike the labelled ones",
+            "unlikeness",
+            "A discriminator finds it unlike the labelled images: its unlikeness is {value}, {compared}.",
+        ),
         needs=frozenset({"examples"}),
     ),
     Entry(
         name="vote_entropy",
         method="strategies.vote_entropy:VoteEntropy",
-        words=Words("images on which a committee of networks votes most differently", "disagreement", alone=True),
+        words=Words(
+            "images on which a committee of networks votes most differently",
+            "disagreement",
+            "The members of a committee vote for different classes: their disagreement is {value}, {compared}.",
+        ),
         needs=frozenset({"committee"}),
     ),
 )

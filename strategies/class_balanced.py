@@ -26,12 +26,13 @@ Ten images of sky; a bird is seen in the last. Of two picks one is for birds:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from strategies import selection
-from strategies.base import Batch, Observation, Order, Round, Strategy
+from strategies.base import Batch, Observation, Order, Pick, Picks, Round, Strategy
 from strategies.checks import check_number
 from strategies.turns import drawn, in_turns
 
@@ -58,7 +59,7 @@ class ClassBalanced(Strategy):
         information = torch.zeros(len(batch.ids), dtype=torch.float64, device=batch.images.device)
         return Observation.from_batch(batch, information=information)
 
-    def _order(self, round: Round) -> Order:
+    def _explained_order(self, round: Round) -> tuple[Order, Picks]:
         """Draw up to the budget, a share of it class by class; the rest follows in a random order."""
         pool = round.unlabelled
         if pool.class_fraction is None:
@@ -74,5 +75,13 @@ class ClassBalanced(Strategy):
             generator=round.generator,
             limit=min(round.budget.images or len(order), len(order)),
         )
-        picks = round.budget.take((int(order[turn]) for turn in turns), pool.size)
-        return selection.first_then(picks, order[anyhow])
+        picked: dict[int, Pick] = {}
+
+        def noted() -> Iterator[int]:
+            for turn in turns:
+                position = int(order[turn.position])
+                picked[position] = Pick(turn=turn.of)
+                yield position
+
+        first = round.budget.take(noted(), pool.size)
+        return selection.first_then(first, order[anyhow]), picked

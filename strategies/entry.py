@@ -30,12 +30,30 @@ class Words:
     Attributes:
         order: what comes first, as the end of "First come …".
         value: name of what it measures of a single image; empty where a single image has no value of its own.
-        alone: whether that value alone decides the order.
+        why: why an image has its place, in a sentence or two. It may name {value}, what was measured of the image,
+            and {compared}, how that compares with the other images ("higher than in 17 of 24 images"); empty: a
+            sentence that says just that.
     """
 
     order: str
     value: str = ""
-    alone: bool = False
+    why: str = ""
+
+    def reason(self, value: float | None = None, compared: str = "") -> str:
+        """Say why an image has its place.
+
+        Args:
+            value: what was measured of the image; None where nothing was.
+            compared: how that compares with the other images.
+
+        >>> Words("dark images", "darkness").reason(0.25, "the highest of 8 images")
+        'Its darkness is 0.250, the highest of 8 images.'
+        """
+        if not self.why and not self.value:
+            return f"It has no value of its own. First come {self.order}."
+        text = self.why or f"Its {self.value} is {{value}}, {{compared}}."
+        shown = "unknown" if value is None else f"{value:#.3g}".rstrip(".")
+        return text.format(value=shown, compared=compared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +94,12 @@ class Entry:
             raise ValueError(f"Entry.method: expected 'module:Class', received {self.method!r}")
         if not getattr(self.words, "order", ""):
             raise ValueError(f"Entry.words: expected Words that say what comes first, received {self.words!r}")
+        try:
+            self.words.reason(0.5, "the lowest of 2 images")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"Entry.words.why: expected no field but {{value}} and {{compared}}, received {self.words.why!r}"
+            ) from error
         unknown = sorted(set(self.needs) - NEEDS)
         if unknown:
             raise ValueError(f"Entry.needs: expected some of {', '.join(sorted(NEEDS))}, received {unknown[0]!r}")

@@ -66,6 +66,29 @@ class Budget:
         return taken
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """What a method knows of a place in its ranking beyond the information of the image.
+
+    Attributes:
+        turn: index of the class in whose turn the image was picked; None where it was no class's turn.
+        outlines: expected length of the outlines to draw, in pixels of the original image; None where the method does
+            not weigh it.
+
+    Raises:
+        ValueError: on creation, when a field is negative.
+    """
+
+    turn: int | None = None
+    outlines: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.turn is not None:
+            check_count("Pick.turn", self.turn, 0)
+        if self.outlines is not None and not self.outlines >= 0:
+            raise ValueError(f"Pick.outlines: expected a length from 0, received {self.outlines}")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
     """The unlabelled pool in the order in which it is worth labelling.
@@ -76,6 +99,7 @@ class Ranking:
         regions: what to label of an image, by id, the best first; the whole image where there is no entry or
             an empty entry.
         pseudo_labels: ids whose prediction may train the model in place of a label, for this round only.
+        picks: how images came to their places, by id, where the method can tell more than their information.
 
     Raises:
         ValueError: on creation, when a field is not as above; it says what was expected and what was received.
@@ -85,15 +109,17 @@ class Ranking:
     priority: Tensor
     regions: Mapping[Id, tuple[Region, ...]] = field(default_factory=dict)
     pseudo_labels: tuple[Id, ...] = ()
+    picks: Mapping[Id, Pick] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = unique_ids("Ranking.ids", self.ids)
         priority = torch.as_tensor(self.priority, dtype=torch.float64, device="cpu")
         regions = {image: tuple(boxes) for image, boxes in self.regions.items()}
         pseudo_labels = unique_ids("Ranking.pseudo_labels", self.pseudo_labels)
-        assign(self, ids=ids, priority=priority, regions=regions, pseudo_labels=pseudo_labels)
+        assign(self, ids=ids, priority=priority, regions=regions, pseudo_labels=pseudo_labels, picks=dict(self.picks))
         _check_known("Ranking.regions", regions, ids)
         _check_known("Ranking.pseudo_labels", pseudo_labels, ids)
+        _check_known("Ranking.picks", self.picks, ids)
         check_shape("Ranking.priority", priority, N=len(ids))
         check_range("Ranking.priority", priority, 0, 1)
         if not (priority.diff() < 0).all():

@@ -48,7 +48,7 @@ def fill(
     labelled = [replace(task, held_out=task.task_id > trained) for task in labelled]
     store.put_tasks([*labelled, *tasks[len(labelled) :]])
     _train(services, samples, labelled, steps, input_size)
-    _rank(services, published, regions=regions)
+    rank(services, published, regions=regions)
 
 
 def _task(number: int, sample: Sample) -> Task:
@@ -87,7 +87,8 @@ def _train(
         services.checkpoints(PROJECT).publish(parent)
 
 
-def _rank(services: Services, published: int, *, regions: bool) -> None:
+def rank(services: Services, published: int, *, regions: bool = False) -> None:
+    """Rank the unlabelled images with the strategy of the settings, and publish the first."""
     store, model = services.store, services.checkpoints(PROJECT).current()
     project = store.project(PROJECT)
     assert project
@@ -98,11 +99,14 @@ def _rank(services: Services, published: int, *, regions: bool) -> None:
     best = sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
     asked = {best[0]: Query((Box(20, 30, 60, 50), Box(120, 100, 48, 64)), 37.4)} if regions else {}
     version = f"nextmask-{model.number}.3"
+    names = model.record.classes
     store.put_ranking(
         PROJECT,
         ranking.priorities,
         asked,
         ranking.information,
+        turns={task: names[pick.turn] for task, pick in ranking.picks.items() if pick.turn is not None},
+        outlines={task: pick.outlines for task, pick in ranking.picks.items() if pick.outlines is not None},
         ranking_version=version,
         decided_model=model.number,
         state="waiting",

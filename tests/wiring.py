@@ -199,9 +199,9 @@ class _WatchedLook(Look):
         super().__init__(*arguments, **options)
         self._stages = stages
 
-    def stage(self, stage: str, done: int = 0, total: int = 0) -> None:
+    def stage(self, stage: str, done: int = 0, total: int = 0, **more: Any) -> None:
         self._stages.append((stage, done, total))
-        super().stage(stage, done, total)
+        super().stage(stage, done, total, **more)
 
 
 def look_at(

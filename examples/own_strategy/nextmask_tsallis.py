@@ -21,7 +21,7 @@ from strategies.pixel_uncertainty import PixelUncertainty
 ENTRY = Entry(
     name="tsallis",
     method="nextmask_tsallis:Tsallis",
-    words=Words("images on which the likely classes are closest to each other", "uncertainty", alone=True),
+    words=Words("images on which the likely classes are closest to each other", "uncertainty"),
     needs=frozenset({"probabilities"}),
 )
 

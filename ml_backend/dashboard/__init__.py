@@ -2,10 +2,11 @@
 
     projects        all connected projects
     overview        a project: its state, `learning_curve`, `labelling_time`, latest events
-    queue           the images that are labelled next, as pictures
-    versions        the versions, and the way back to an earlier one
+    queue           the images that are labelled next, as pictures; `task` shows one of them large
+    versions        the versions, and the way back to an earlier one; `version` shows one of them, and hands it out
     compare         two versions side by side
     tasks, events   tasks that no version learns from; what happened
+    annotating      the guide for annotators
     picture_routes  the addresses of pictures; `pictures/` draws them, and measures two versions
     pages           what pages share: the project of an address, parts of long lists, errors as pages
     rendering       templates and their filters; `static` serves style sheets and scripts
@@ -19,7 +20,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from ml_backend.dashboard import compare, events, overview, picture_routes, projects, queue, tasks, versions
+from ml_backend.dashboard import (
+    annotating,
+    compare,
+    events,
+    overview,
+    picture_routes,
+    projects,
+    queue,
+    task,
+    tasks,
+    version,
+    versions,
+)
 from ml_backend.dashboard.pages import PageRoute
 from ml_backend.dashboard.pictures import Comparisons, PictureCache, Pictures, Subjects
 from ml_backend.dashboard.static import static_files
@@ -34,11 +47,13 @@ def add_dashboard(app: FastAPI, services: Services) -> None:
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
     cache = PictureCache(settings.model_dir / "pictures", max_bytes=settings.picture_cache_bytes)
     pictures = Pictures(services, cache)
-    for page in (projects, overview, versions, tasks):
+    annotating.add_pages(router)
+    for page in (projects, overview, versions, version, tasks):
         page.add_pages(router, settings, store)
     events.add_pages(router, store)
     picture_routes.add_pages(router, store, Subjects(settings, store), pictures)
     queue.add_pages(router, settings, store, pictures)
+    task.add_pages(router, settings, store, pictures)
     compare.add_pages(router, settings, store, Comparisons(settings, store, pictures, cache))
     app.include_router(router)
     app.mount("/static", static_files(), name="static")

@@ -17,6 +17,8 @@ from ml_backend.dashboard.pictures import ComparedImage, ComparedLabels, Compari
 from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
+from ml_backend.dashboard.versions import named
+from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.folders import checkpoints_of
@@ -60,11 +62,12 @@ class Shown:
     """An image of the page.
 
     Attributes:
-        task: id. editor: address of the task in Label Studio.
+        task: id. name: of its file; empty where it has none. editor: address of the task in Label Studio.
         compared: None where the versions were not measured on it.
     """
 
     task: int
+    name: str
     editor: str
     compared: ComparedImage | None
 
@@ -84,11 +87,13 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: 
     ) -> Response:
         project = project_of(store, project_id)
         versions = checkpoints_of(settings, project_id).versions()
-        pair = _pair(versions, model_number(project.published_version), a, b)
+        serving = model_number(project.published_version)
+        pair = _pair(versions, serving, a, b)
         frame: dict[str, Any] = {
             "project": project,
             "tab": "compare",
             "versions": versions[::-1],
+            "named": lambda version: named(version, serving),
             "order": order,
             "strength": strength,
         }
@@ -124,7 +129,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: 
         )
 
     @router.post("/projects/{project_id}/compare")
-    def measure(request: Request, project_id: ProjectId, a: Number = None, b: Number = None) -> Response:
+    def measure_both(request: Request, project_id: ProjectId, a: Number = None, b: Number = None) -> Response:
         project = project_of(store, project_id)
         pair = _pair(checkpoints_of(settings, project_id).versions(), 0, a, b)
         if pair is None or a is None or b is None:
@@ -203,6 +208,6 @@ def _images(
     ordered = [image.task for image in sorted(measured.values(), key=lambda image: (_KEYS[order](image), image.task))]
     rest = [task for task in tasks if task not in measured]
     return [
-        Shown(task, editor_address(settings, tasks[task]), measured.get(task))
+        Shown(task, file_name(tasks[task].image), editor_address(settings, tasks[task]), measured.get(task))
         for task in [*ordered, *rest][pager.start : pager.start + PAGE]
     ]

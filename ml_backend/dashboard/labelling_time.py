@@ -40,12 +40,11 @@ class LabellingTime:
 
     Attributes:
         groups: at most `BINS`, oldest first.
-        hours: sum over the labels whose time is known.
-        minutes, agreement: median and mean over all labels; None where nothing is known.
+        hours, minutes, agreement: sum, median and mean over all labels; None where nothing is known.
     """
 
     groups: tuple[Group, ...]
-    hours: float
+    hours: float | None
     minutes: float | None
     agreement: float | None
 
@@ -61,11 +60,12 @@ class LabellingTime:
 def labelling_time(labels: Sequence[Label]) -> LabellingTime:
     """Put labels, oldest first, into groups of consecutive ones."""
     size = max(1, -(-len(labels) // BINS))
+    times = [label.lead_time for label in labels if label.lead_time is not None]
     groups = tuple(_group(labels[start : start + size], start) for start in range(0, len(labels), size))
     whole = _group(labels, 0) if labels else None
     return LabellingTime(
         groups=groups,
-        hours=sum(label.lead_time or 0.0 for label in labels) / 3600,
+        hours=sum(times) / 3600 if times else None,
         minutes=whole.minutes if whole else None,
         agreement=whole.agreement if whole else None,
     )

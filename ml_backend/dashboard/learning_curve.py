@@ -12,7 +12,7 @@ from ml_backend.store import Label
 
 @dataclass(frozen=True)
 class Point:
-    """What one version measured.
+    """What one version measured; nothing where no label was held out when it was trained.
 
     Attributes:
         labels: how many it was made with, held-out ones included. hours: of labelling them; None where not known.
@@ -34,15 +34,20 @@ class Point:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """All measured versions, oldest first; `classes` are those of any of them."""
+    """All versions, oldest first; `classes` are those of any that was measured."""
 
     classes: tuple[str, ...]
     points: tuple[Point, ...]
 
     @property
     def has_hours(self) -> bool:
-        """Whether the hours of every version are known."""
-        return bool(self.points) and all(point.hours is not None for point in self.points)
+        """Whether the hours of every measured version are known."""
+        return bool(self.measured) and all(point.hours is not None for point in self.measured)
+
+    @property
+    def measured(self) -> tuple[Point, ...]:
+        """The points of versions that were measured."""
+        return tuple(point for point in self.points if point.miou is not None)
 
     def as_json(self) -> dict[str, Any]:
         """Return an object for the chart."""
@@ -60,22 +65,22 @@ class LearningCurve:
                     "classIou": point.class_iou,
                     "classDice": point.class_dice,
                 }
-                for point in self.points
+                for point in self.measured
             ],
         }
 
 
 def learning_curve(records: Sequence[VersionRecord], labels: Iterable[Label]) -> LearningCurve:
-    """Return the curve of the measured versions.
+    """Return the curve of all versions.
 
     Args:
         records: of all versions, oldest first.
         labels: those that are there now; a label that was drawn again counts with the time of its last drawing.
     """
     seconds = {str(label.task_id): label.lead_time for label in labels if label.lead_time is not None}
-    measured = [record for record in records if record.measures.get("miou") is not None]
+    measured = (record for record in records if record.measures.get("miou") is not None)
     classes = tuple(dict.fromkeys(name for record in measured for name in record.classes))
-    return LearningCurve(classes, tuple(_point(record, classes, seconds) for record in measured))
+    return LearningCurve(classes, tuple(_point(record, classes, seconds) for record in records))
 
 
 def _point(record: VersionRecord, classes: Sequence[str], seconds: Mapping[str, float]) -> Point:

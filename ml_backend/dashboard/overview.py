@@ -15,6 +15,7 @@ from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.pictures.subjects import NoPicture, labels_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.folders import checkpoints_of
+from ml_backend.projects.held_out import first_held_out
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
 from ml_backend.settings import Settings
@@ -28,9 +29,12 @@ PAIRS: Final = 400
 """How many tasks with regions are drawn, the last ones."""
 SILENT_SECONDS: Final = 60.0
 """How long work waits for a worker before the page says that there is none."""
+_UNITS: Final = {"training": "steps", "training committee": "steps", "reading": "labels"}
 _ASKED: Final = {
     "train": "Training requested. It starts within seconds, if a worker is running and an image is labelled.",
     "rank": "Ranking requested. It starts within seconds, if a worker is running.",
+    "train-later": "A training runs already. Once it has ended, another one starts if labels have changed meanwhile.",
+    "rank-later": "A ranking runs already.",
 }
 
 
@@ -39,18 +43,24 @@ class Live:
     """What changes from one second to the next.
 
     Attributes:
-        doing: what the worker is doing, in words; empty at rest.
+        doing: what the worker is doing, in words; empty at rest. unit: of what is counted, where it is not images.
+        note: what is known of its result so far. left: seconds that it takes at most; None where that is not known.
         share: how much of that is done, in [0, 1]; None where that is not known.
         elapsed: seconds since it began; None at rest.
-        is_busy: whether a worker is working on the project: the page asks again sooner.
+        is_busy: whether a worker is working on the project: the page asks again sooner. busy_with: training or
+            ranking, where that goes on; else empty.
         is_silent: whether work is waiting and no worker picks it up.
     """
 
     status: Status
     doing: str
+    unit: str
+    note: str
+    left: float | None
     share: float | None
     elapsed: float | None
     is_busy: bool
+    busy_with: str
     is_silent: bool
 
 
@@ -67,7 +77,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
 
     @router.get("/projects/{project_id}")
     def overview(
-        request: Request, project_id: ProjectId, asked: Annotated[str, Query(pattern="^(train|rank)?$")] = ""
+        request: Request, project_id: ProjectId, asked: Annotated[str, Query(pattern="^((train|rank)(-later)?)?$")] = ""
     ) -> Response:
         project = project_of(store, project_id)
         own_settings, _ = project_settings(settings, store, project)
@@ -77,13 +87,14 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
         state = project_state(settings, store, project_id)
         status = in_full(settings, store, state, records=records, labels=labels, efforts=efforts)
         errors = {where: error for where, error in status.errors.items() if where not in {"project", "worker"}}
+        now, curve = live(project, status), learning_curve(records, labels)
         return render(
             request,
             "overview.html",
             project=project,
             tab="overview",
-            live=live(project, status),
-            curve=learning_curve(records, labels),
+            live=now,
+            curve=curve,
             colours=_class_colours(project, own_settings),
             labelling=labelling_time(labels),
             pairs=efforts[-PAIRS:],
@@ -92,6 +103,8 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             asked=_ASKED.get(asked, ""),
             label_studio=settings.effective_label_studio_public_url,
             train_after=own_settings.train_after,
+            held_out=store.count_held_out(project_id),
+            first_held_out=None if curve.measured else first_held_out(own_settings, store, project_id),
             held_out_share=own_settings.held_out_share,
         )
 
@@ -104,30 +117,48 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
 
     @router.post("/projects/{project_id}/train")
     def train(request: Request, project_id: ProjectId) -> Response:
-        store.wake(project_of(store, project_id).id, train=True)
-        return _back(request, project_id, "train")
+        runs = busy_with(project_of(store, project_id)) == "training"
+        store.wake(project_id, train=True)
+        return _back(request, project_id, "train-later" if runs else "train")
 
     @router.post("/projects/{project_id}/rank")
     def rank(request: Request, project_id: ProjectId) -> Response:
-        store.wake(project_of(store, project_id).id, ranking_key="")
+        if busy_with(project_of(store, project_id)) == "ranking":
+            return _back(request, project_id, "rank-later")
+        store.wake(project_id, ranking_key="")
         return _back(request, project_id, "rank")
 
 
 def live(project: Project, status: Status) -> Live:
     """Describe what the worker is doing for a project."""
     now = time.time()
-    is_held = project.lease_owner is not None and (project.lease_expires or 0) > now
+    is_held = _is_held(project, now)
     is_busy = is_held and bool(status.stage)
     waits = project.dirty_since is not None and now - project.dirty_since > SILENT_SECONDS
     total = status.total
     return Live(
         status=status,
         doing=status.stage if is_busy else "",
+        unit=_UNITS.get(status.stage.split(":")[0], ""),
+        note=project.stage_note if is_busy else "",
+        left=max(0.0, project.stage_ends - now) if is_busy and project.stage_ends else None,
         share=min(1.0, status.done / total) if is_busy and total else None,
         elapsed=max(0.0, now - status.since) if is_busy and status.since else None,
         is_busy=is_busy,
+        busy_with=busy_with(project),
         is_silent=waits and not is_held,
     )
+
+
+def busy_with(project: Project) -> str:
+    """Return what of training and ranking a worker does for a project now; empty: neither."""
+    at_work = _is_held(project, time.time()) and bool(project.stage)
+    return project.state if at_work and project.state in {"training", "ranking"} else ""
+
+
+def _is_held(project: Project, now: float) -> bool:
+    """Whether a worker has the project's lease."""
+    return project.lease_owner is not None and (project.lease_expires or 0) > now
 
 
 def _back(request: Request, project_id: int, asked: str) -> Response:

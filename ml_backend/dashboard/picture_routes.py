@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, internal_error
-from ml_backend.dashboard.pictures import Drawing, NoPicture, Picture, Pictures, Subject, Subjects, placeholder
+from ml_backend.dashboard.pictures import (
+    LARGE_SIDE,
+    SIDE,
+    Drawing,
+    NoPicture,
+    Picture,
+    Pictures,
+    Subject,
+    Subjects,
+    placeholder,
+)
 from ml_backend.store import Store
 from ml_backend.system.memory import release_freed_memory
 
@@ -19,46 +30,70 @@ logger = logging.getLogger(__name__)
 THREADS: Final = 4
 """Pictures that are made at a time, on threads of their own: other requests never wait for them."""
 _KEPT: Final = "private, max-age=300"
+_GONE: Final = 499
+"""Status of an answer to nobody: the visitor left before the picture was begun."""
 TaskId = Annotated[int, Path(ge=1, le=MAX_ID)]
 VersionNumber = Annotated[int, Query(ge=1, le=MAX_ID)]
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A request for a picture of a task.
+
+    Attributes:
+        side: longest side of the picture, in pixels.
+    """
+
+    request: Request
+    project_id: int
+    task_id: int
+    side: int
+
+
+def _wanted(request: Request, project_id: ProjectId, task_id: TaskId, large: bool = False) -> _Wanted:
+    return _Wanted(request, project_id, task_id, LARGE_SIDE if large else SIDE)
+
+
+Wanted = Annotated[_Wanted, Depends(_wanted)]
+
+
 def add_pages(router: APIRouter, store: Store, subjects: Subjects, pictures: Pictures) -> None:
-    """Add `/projects/{project_id}/tasks/{task_id}/image`, and likewise the other pictures of a task."""
+    """Add `/projects/{project_id}/tasks/{task_id}/image`, and likewise the other pictures of a task.
+
+    Each takes `?large=1`.
+    """
     answers = _Answers(subjects)
 
     @router.get("/projects/{project_id}/tasks/{task_id}/image")
-    async def image(request: Request, project_id: ProjectId, task_id: TaskId) -> Response:
-        return await answers.picture(request, project_id, task_id, pictures.image)
+    async def image(wanted: Wanted) -> Response:
+        return await answers.picture(wanted, pictures.image)
 
     @router.get("/projects/{project_id}/tasks/{task_id}/mask")
-    async def mask(request: Request, project_id: ProjectId, task_id: TaskId) -> Response:
-        return await answers.picture(request, project_id, task_id, pictures.mask)
+    async def mask(wanted: Wanted) -> Response:
+        return await answers.picture(wanted, pictures.mask)
 
     @router.get("/projects/{project_id}/tasks/{task_id}/uncertainty")
-    async def uncertainty(request: Request, project_id: ProjectId, task_id: TaskId) -> Response:
-        return await answers.picture(request, project_id, task_id, pictures.uncertainty)
+    async def uncertainty(wanted: Wanted) -> Response:
+        return await answers.picture(wanted, pictures.uncertainty)
 
     @router.get("/projects/{project_id}/tasks/{task_id}/regions")
-    async def regions(request: Request, project_id: ProjectId, task_id: TaskId) -> Response:
+    async def regions(wanted: Wanted) -> Response:
         def draw(subject: Subject) -> Drawing:
-            return pictures.regions(subject, store.asked_of(project_id, task_id))
+            return pictures.regions(subject, store.asked_of(wanted.project_id, wanted.task_id))
 
-        return await answers.picture(request, project_id, task_id, draw)
+        return await answers.picture(wanted, draw)
 
     @router.get("/projects/{project_id}/tasks/{task_id}/truth")
-    async def truth(request: Request, project_id: ProjectId, task_id: TaskId) -> Response:
-        return await answers.picture(request, project_id, task_id, pictures.truth)
+    async def truth(wanted: Wanted) -> Response:
+        return await answers.picture(wanted, pictures.truth)
 
     @router.get("/projects/{project_id}/tasks/{task_id}/prediction")
-    async def prediction(request: Request, project_id: ProjectId, task_id: TaskId, version: VersionNumber) -> Response:
-        return await answers.picture(request, project_id, task_id, lambda subject: pictures.predicted(subject, version))
+    async def prediction(wanted: Wanted, version: VersionNumber) -> Response:
+        return await answers.picture(wanted, lambda subject: pictures.predicted(subject, version))
 
     @router.get("/projects/{project_id}/tasks/{task_id}/difference")
-    async def difference(
-        request: Request, project_id: ProjectId, task_id: TaskId, a: VersionNumber, b: VersionNumber
-    ) -> Response:
-        return await answers.picture(request, project_id, task_id, lambda subject: pictures.difference(subject, a, b))
+    async def difference(wanted: Wanted, a: VersionNumber, b: VersionNumber) -> Response:
+        return await answers.picture(wanted, lambda subject: pictures.difference(subject, a, b))
 
 
 class _Answers:
@@ -67,10 +102,8 @@ class _Answers:
     def __init__(self, subjects: Subjects) -> None:
         self._subjects, self._limiter = subjects, CapacityLimiter(THREADS)
 
-    async def picture(
-        self, request: Request, project_id: int, task_id: int, draw: Callable[[Subject], Drawing]
-    ) -> Response:
-        """Answer with a picture of a task.
+    async def picture(self, wanted: _Wanted, draw: Callable[[Subject], Drawing]) -> Response:
+        """Answer with a picture of a task; of a visitor who has left while others were drawn, nothing is drawn.
 
         Args:
             draw: what to draw of the task.
@@ -78,14 +111,17 @@ class _Answers:
         Raises:
             HTTPException: 404, there is no such task in that project.
         """
-        known = request.headers.get("If-None-Match", "")
-        return await to_thread.run_sync(self._answer, project_id, task_id, known, draw, limiter=self._limiter)
+        async with self._limiter:
+            if await wanted.request.is_disconnected():
+                return Response(status_code=_GONE)
+            return await to_thread.run_sync(self._answer, wanted, draw, limiter=_unlimited())
 
-    def _answer(self, project_id: int, task_id: int, known: str, draw: Callable[[Subject], Drawing]) -> Response:
+    def _answer(self, wanted: _Wanted, draw: Callable[[Subject], Drawing]) -> Response:
+        known = wanted.request.headers.get("If-None-Match", "")
         try:
-            subject = self._subjects.find(project_id, task_id)
+            subject = self._subjects.find(wanted.project_id, wanted.task_id, wanted.side)
             if subject is None:
-                raise HTTPException(404, f"Project {project_id} has no task {task_id}.")
+                raise HTTPException(404, f"Project {wanted.project_id} has no task {wanted.task_id}.")
             drawing = draw(subject)
             headers = {"ETag": f'"{drawing.tag}"', "Cache-Control": _KEPT}
             if headers["ETag"] in known:
@@ -96,7 +132,7 @@ class _Answers:
         except HTTPException:
             raise
         except Exception as error:
-            logger.exception("project=%s task=%s no picture", project_id, task_id)
+            logger.exception("project=%s task=%s no picture", wanted.project_id, wanted.task_id)
             return _instead(internal_error(error))
         finally:
             release_freed_memory()
@@ -110,3 +146,8 @@ def _instead(reason: str) -> Response:
 
 def _sent(picture: Picture, headers: dict[str, str]) -> Response:
     return Response(picture.content, media_type=picture.media_type, headers=headers)
+
+
+def _unlimited() -> CapacityLimiter:
+    """Return a limiter for one thread: the place was taken already."""
+    return CapacityLimiter(1)

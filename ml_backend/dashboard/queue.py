@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,10 +10,12 @@ from typing import Final, Literal
 from fastapi import APIRouter, Request, Response
 
 from ml_backend.annotations.boxes import boxes_from_text
+from ml_backend.annotations.clicks import PIXELS_PER_CLICK
 from ml_backend.dashboard.pages import PageNumber, Pager, ProjectId, editor_address, project_of
 from ml_backend.dashboard.pictures import NoPicture, Pictures, Subject, hex_colour
 from ml_backend.dashboard.pictures.subjects import Labels, labels_of
-from ml_backend.dashboard.rendering import render
+from ml_backend.dashboard.rendering import count, render
+from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
@@ -47,6 +49,7 @@ class Card:
     """A task as the page shows it.
 
     Attributes:
+        name: of the image's file; empty where it has none.
         why: why it has its place in the queue.
         classes: those predicted in it, the largest first, at most six; empty where none are known yet.
         regions: how many are to be labelled; 0: the whole image.
@@ -56,6 +59,7 @@ class Card:
     """
 
     entry: QueueEntry
+    name: str
     why: str
     classes: tuple[ClassShare, ...]
     regions: int
@@ -75,14 +79,14 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
         own_settings, _ = project_settings(settings, store, project)
         pager = Pager.of(page, store.count_ranked(project_id), PAGE)
         entries = store.queue_page(project_id, project.published_version, offset=pager.start, limit=PAGE)
-        cards = _Cards(pictures, project, own_settings)
+        cards = Cards(pictures, project, own_settings)
         return render(
             request,
             "queue.html",
             project=project,
             tab="queue",
             pager=pager,
-            cards=cards.of(entries, _shares_below(store, project_id, entries)),
+            cards=cards.of(entries, scores_of(store, project_id, entries)),
             legend=cards.legend,
             words=catalogue.described(own_settings.strategy).words,
             strategy=own_settings.strategy,
@@ -94,14 +98,44 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
         )
 
 
-def _shares_below(store: Store, project_id: int, entries: Sequence[QueueEntry]) -> dict[int, float]:
-    """Return for each scored task the share of all scored tasks with a smaller value, in [0, 1], by task id."""
+@dataclass(frozen=True)
+class Scores:
+    """How the tasks of a page compare with all that were scored.
+
+    Attributes:
+        total: how many tasks were scored.
+        below: task id -> of how many of them the value is smaller.
+        mean_outlines: mean length of the expected outlines, in pixels; None where that plays no part.
+    """
+
+    total: int
+    below: dict[int, int]
+    mean_outlines: float | None
+
+    def compared(self, task_id: int) -> str:
+        """Say how the value of a task compares with the others'.
+
+        >>> scores = Scores(24, {1: 17, 2: 0, 3: 23}, None)
+        >>> scores.compared(1), scores.compared(2), scores.compared(3)
+        ('higher than in 17 of 24 images', 'the lowest of 24 images', 'the highest of 24 images')
+        """
+        if self.total < 2:
+            return "the only image that was scored"
+        below = self.below[task_id]
+        if below in {0, self.total - 1}:
+            return f"the {'highest' if below else 'lowest'} of {count(self.total)} images"
+        return f"higher than in {count(below)} of {count(self.total)} images"
+
+
+def scores_of(store: Store, project_id: int, entries: Sequence[QueueEntry]) -> Scores:
+    """Compare the values of tasks with those of all tasks of the ranking."""
     scored = [entry for entry in entries if entry.information is not None]
-    shares = store.shares_below(project_id, [entry.information or 0.0 for entry in scored])
-    return {entry.task.task_id: share for entry, share in zip(scored, shares, strict=True)}
+    total, below = store.scored_below(project_id, [entry.information or 0.0 for entry in scored])
+    by_task = {entry.task.task_id: number for entry, number in zip(scored, below, strict=True)}
+    return Scores(total, by_task, store.mean_outlines(project_id))
 
 
-class _Cards:
+class Cards:
     """The tasks of a project as cards."""
 
     def __init__(self, pictures: Pictures, project: Project, settings: Settings) -> None:
@@ -116,43 +150,60 @@ class _Cards:
         """Name and colour of each class that masks show; empty where they are not known."""
         return self._labels.legend if self._labels else []
 
-    def of(self, entries: Sequence[QueueEntry], below: Mapping[int, float]) -> list[Card]:
-        """Return the cards of tasks; `below` is that of `_shares_below`."""
-        return [self._card(entry, below.get(entry.task.task_id)) for entry in entries]
+    def of(self, entries: Sequence[QueueEntry], scores: Scores) -> list[Card]:
+        """Return the cards of tasks."""
+        return [self._card(entry, scores) for entry in entries]
 
-    def _card(self, entry: QueueEntry, below: float | None) -> Card:
+    def _card(self, entry: QueueEntry, scores: Scores) -> Card:
         subject = Subject(self._project, self._settings, self._labels, entry.task) if self._labels else None
         failure = self._pictures.failure(subject) if subject else None
         return Card(
             entry=entry,
-            why=reason(entry, below, self._words, model_number(self._project.ranking_version)),
+            name=file_name(entry.task.image),
+            why=reason(entry, scores, self._words, model_number(self._project.ranking_version)),
             classes=_classes(self._pictures, subject) if subject else (),
             regions=len(boxes_from_text(entry.asked)),
-            effort="" if entry.cost is None else f"{entry.cost:.0f} {_UNITS[self._settings.cost_measure]}",
+            effort=self._effort(entry),
             problem=entry.task.error or failure or "",
             editor=editor_address(self._settings, entry.task),
         )
 
+    def _effort(self, entry: QueueEntry) -> str:
+        if entry.cost is not None:
+            return f"{entry.cost:.0f} {_UNITS[self._settings.cost_measure]}"
+        return "" if entry.outlines is None else f"{entry.outlines / PIXELS_PER_CLICK:.0f} clicks"
 
-def reason(entry: QueueEntry, below: float | None, words: Words, model: int) -> str:
-    """Say why a task has its place in the queue.
+
+def reason(entry: QueueEntry, scores: Scores, words: Words, model: int) -> str:
+    """Say why a task has its place in the queue, in the words of the strategy that ranked.
 
     Args:
-        below: share of the scored tasks with a smaller value, in [0, 1]; None where the task was not scored.
-        words: of the strategy that ranked.
         model: number of the version that ranked; 0: none.
     """
     if not model:
         return "There is no model yet: images that differ most from each other come first, the others in random order."
-    if entry.information is None or below is None:
+    if entry.information is None:
         return "There was no time to score it: images without a score are in random order."
-    if not words.value:
-        return "It has no score of its own: its place depends on the other images."
-    more = "" if words.alone else " Its place does not depend on this alone."
-    share = f"{below * 100:.0f}\N{NO-BREAK SPACE}%"
-    compared = f"higher than in {share} of the scored images" if below else "the lowest of the scored images"
-    value = f"{entry.information:#.3g}".rstrip(".")  # as many digits on every card
-    return f"Its {words.value} is {value}, {compared}.{more}"
+    why = words.reason(entry.information, scores.compared(entry.task.task_id))
+    return " ".join(filter(None, (_turn(entry), why, _outlines(entry, scores))))
+
+
+def _turn(entry: QueueEntry) -> str:
+    """Say whose turn it was, where the classes take turns."""
+    if entry.outlines is None:
+        return f"It was the turn of {entry.turn}." if entry.turn else ""
+    if entry.turn:
+        return f"It was the turn of {entry.turn}: images that are uncertain there, and cheap, are drawn sooner."
+    return "It was no class's turn: cheap images are drawn sooner."
+
+
+def _outlines(entry: QueueEntry, scores: Scores) -> str:
+    """Say how much there is to draw, where the strategy weighs that."""
+    if entry.outlines is None or not scores.mean_outlines:
+        return ""
+    times = f"{entry.outlines / scores.mean_outlines:.1f}"
+    length = "as long as" if times == "1.0" else f"{times} times as long as"
+    return f"Its predicted outlines are {length} those of an average image."
 
 
 def _classes(pictures: Pictures, subject: Subject) -> tuple[ClassShare, ...]:

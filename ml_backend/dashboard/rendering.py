@@ -38,6 +38,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"count": count, "measure": measure, "change": change, "moment": moment, "duration": duration}
+    made.filters |= {"megabytes": megabytes}
     made.globals |= {"nextmask_version": __version__, "tabs": TABS}
     return made
 
@@ -90,6 +91,15 @@ def change(value: float) -> str:
     ('+0.031', '+0.000')
     """
     return f"{round(value, 3) + 0.0:+.3f}"  # no minus before nothing
+
+
+def megabytes(size: int) -> str:
+    """Write a number of bytes.
+
+    >>> megabytes(23_456_789), megabytes(12_345)
+    ('23.5 MB', '0.01 MB')
+    """
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e6:.2f} MB"
 
 
 def duration(seconds: float | None) -> str:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
-from ml_backend.dashboard.rendering import render
+from ml_backend.dashboard.rendering import count, measure, render
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.projects.folders import checkpoints_of
@@ -28,6 +28,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
         project = project_of(store, project_id)
         checkpoints = checkpoints_of(settings, project_id)
         serving = checkpoints.current()
+        number = serving.number if serving else 0
         return render(
             request,
             "versions.html",
@@ -35,8 +36,8 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             tab="versions",
             records=checkpoints.history()[::-1],
             damaged=checkpoints.damaged(),
-            available=[version.number for version in checkpoints.versions()[::-1]],
-            serving=serving.number if serving else 0,
+            available={version.number: named(version, number) for version in checkpoints.versions()[::-1]},
+            serving=number,
             trained_at=trained_at,
             rolled_back_to=back,
         )
@@ -44,17 +45,32 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     @router.get("/projects/{project_id}/versions/{number}/serve")
     def ask(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
         project = project_of(store, project_id)
-        version = _version(settings, project_id, number)
+        version = good_version(settings, project_id, number)
         serving = checkpoints_of(settings, project_id).current()
         return render(request, "roll_back.html", project=project, tab="versions", version=version, serving=serving)
 
     @router.post("/projects/{project_id}/versions/{number}/serve")
     def serve(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
         project_of(store, project_id)
-        _version(settings, project_id, number)
+        good_version(settings, project_id, number)
         roll_back(settings, store, project_id, number)
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}/projects/{project_id}/versions?back={number}", 303)
+
+
+def named(version: Version, serving: int) -> str:
+    """Return what tells a version from the others, in a line: its state, date, measure and labels.
+
+    Args:
+        serving: number of the version that serves.
+    """
+    record, words = version.record, list[str]()
+    words += ["serves"] if version.number == serving else []
+    words += [] if record.accepted else ["kept back"]
+    state = f" ({', '.join(words)})" if words else ""
+    date = record.created_at[:16].replace("T", " ")
+    miou = "not measured" if record.measures.get("miou") is None else f"mIoU {measure(record.measures['miou'])}"
+    return f"{version.number}{state}: {miou}, {count(len(record.labels))} labels, {date} UTC"
 
 
 def trained_at(record: VersionRecord) -> float | None:
@@ -65,7 +81,7 @@ def trained_at(record: VersionRecord) -> float | None:
         return None
 
 
-def _version(settings: Settings, project_id: int, number: int) -> Version:
+def good_version(settings: Settings, project_id: int, number: int) -> Version:
     """Return a version that can be served.
 
     Raises:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from urllib.parse import unquote
 
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
 """Schemes of the cloud storages of Label Studio 1.23.2."""
 
 _SHOWN_LENGTH = 120
+_LOCAL = re.compile(r"/data/local-files/?\?(?:[^#]*&)?d=([^&#]*)")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the names of uploaded files."""
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _BREAKS = re.compile(r"[\t\n\r]")
 _USER = re.compile(r"(//)[^/?#]*@")
@@ -66,6 +70,23 @@ def in_project(reference: str, project_id: int) -> str:
     if not is_cloud(uri):
         return without_breaks(reference)
     return f"/projects/{project_id}/resolve/?fileuri={base64.urlsafe_b64encode(uri.encode()).decode()}"
+
+
+def file_name(reference: str) -> str:
+    """Return the name of an image's file, as people know it; empty where the reference holds the image itself.
+
+    >>> file_name("/data/upload/7/0a1b2c3d-cell%20one.png"), file_name("/data/local-files/?d=scans/a.png")
+    ('cell one.png', 'a.png')
+    >>> file_name("s3://bucket/folder/b.png"), file_name("https://images.example/c.png?sign=abc#top")
+    ('b.png', 'c.png')
+    """
+    reference = as_imported(reference)
+    if scheme_of(reference) == "data":
+        return ""
+    local = _LOCAL.search(reference)
+    path = local[1] if local else (reference if is_cloud(reference) else re.split(r"[?#]", reference)[0])
+    name = unquote(path).rstrip("/").rsplit("/", 1)[-1]
+    return _UPLOADED.sub("", name) if "/data/upload/" in path else name
 
 
 def shown_reference(reference: str) -> str:

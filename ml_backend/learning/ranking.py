@@ -21,7 +21,7 @@ from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import ConfigurationError, shown
 
 if TYPE_CHECKING:
-    from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
+    from strategies import Batch, Budget, Observation, Pick, Ranking, Region, Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class PoolRanking:
         pseudo_labels: ids of tasks whose prediction may train the next version in place of a label.
         information: task id -> what the strategy measured, of the scored tasks. It says why a task is where it is;
             the order need not be that of these numbers.
+        picks: task id -> what more is known of its place: the class whose turn it was, the outlines to draw.
     """
 
     priorities: Mapping[int, float]
@@ -50,6 +51,7 @@ class PoolRanking:
     queries: Mapping[int, Query] = field(default_factory=dict)
     pseudo_labels: tuple[int, ...] = ()
     information: Mapping[int, float] = field(default_factory=dict)
+    picks: Mapping[int, Pick] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ranked: Ranked | None) -> PoolRanking:
@@ -60,7 +62,8 @@ class PoolRanking:
         priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
         queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
         information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
-        return cls(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)), information)
+        picks = {int(task): pick for task, pick in ranking.picks.items()}
+        return cls(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)), information, picks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,9 @@ class Rankings(Connections):
         entries: Mapping[int, float],
         queries: Mapping[int, Query] | None = None,
         information: Mapping[int, float] | None = None,
+        *,
+        turns: Mapping[int, str] | None = None,
+        outlines: Mapping[int, float] | None = None,
         **fields: Any,
     ) -> None:
         """Replace the ranking of a project and set columns of the project, in a single transaction.
@@ -31,11 +34,14 @@ class Rankings(Connections):
             entries: task id -> priority in (0, 1], higher = label sooner.
             queries: task id -> boxes to label; tasks without a query are asked for as a whole.
             information: task id -> value that the strategy measured; tasks that it did not score have none.
+            turns: task id -> name of the class in whose turn the strategy picked it.
+            outlines: task id -> length of the outlines that are expected in its image, in pixels.
             fields: columns of the project to set.
         """
-        measured = information or {}
+        measured, turns, outlines = information or {}, turns or {}, outlines or {}
         rows = [
-            _ranking_row(project_id, task, value, (queries or {}).get(task)) | {"information": measured.get(task)}
+            _ranking_row(project_id, task, value, (queries or {}).get(task))
+            | {"information": measured.get(task), "turn": turns.get(task, ""), "outlines": outlines.get(task)}
             for task, value in entries.items()
         ]
         with self._write() as connection:
@@ -71,7 +77,8 @@ class Rankings(Connections):
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
         shown = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
         published = sa.exists().where(shown, PUBLISHED.c.version == version)
-        asked = (RANKING.c.priority, RANKING.c.information, RANKING.c.boxes.label("asked"), RANKING.c.cost)
+        why = (RANKING.c.information, RANKING.c.turn, RANKING.c.outlines)
+        asked = (RANKING.c.priority, *why, RANKING.c.boxes.label("asked"), RANKING.c.cost)
         query = (
             sa.select(TASKS, *asked, published.label("published"))
             .join(RANKING, here)
@@ -82,7 +89,7 @@ class Rankings(Connections):
             rows = [dict(row._mapping) for row in connection.execute(query.offset(offset).limit(limit))]
         entries = []
         for rank, row in enumerate(rows, start=offset + 1):
-            own = {name: row.pop(name) for name in ("priority", "information", "asked", "cost", "published")}
+            own = {column.name: row.pop(column.name) for column in asked} | {"published": row.pop("published")}
             entries.append(QueueEntry(Task(**row), rank, **{**own, "published": bool(own["published"])}))
         return entries
 
@@ -92,6 +99,20 @@ class Rankings(Connections):
         with self._read() as connection:
             return connection.execute(sa.select(RANKING.c.boxes).where(here)).scalar() or ""
 
+    def rank_of(self, project_id: int, task_id: int) -> int | None:
+        """Return the place of a task among the unlabelled tasks of the ranking, from 1; None where it has none."""
+        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
+        waits = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+        own = sa.select(RANKING.c.priority).join(TASKS, here).where(waits, TASKS.c.task_id == task_id)
+        with self._read() as connection:
+            priority = connection.execute(own).scalar()
+            if priority is None:
+                return None
+            higher, same = RANKING.c.priority > priority, RANKING.c.priority == priority
+            before = sa.or_(higher, sa.and_(same, RANKING.c.task_id < task_id))
+            query = sa.select(sa.func.count()).select_from(RANKING).join(TASKS, here).where(waits, before)
+            return int(connection.execute(query).scalar_one()) + 1
+
     def count_ranked(self, project_id: int) -> int:
         """Return the number of unlabelled tasks in the ranking."""
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
@@ -100,16 +121,20 @@ class Rankings(Connections):
             waiting = query.where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
             return int(connection.execute(waiting).scalar_one())
 
-    def shares_below(self, project_id: int, values: Sequence[float]) -> list[float]:
-        """Return for each value the fraction, in [0, 1], of the scored tasks whose information is smaller."""
-        if not values:
-            return []
+    def scored_below(self, project_id: int, values: Sequence[float]) -> tuple[int, list[int]]:
+        """Return how many tasks were scored, and for each value, of how many of them the information is smaller."""
         own = RANKING.c.information
         smaller = [sa.func.sum(sa.case((own < value, 1), else_=0)) for value in values]  # a single scan for all
         query = sa.select(sa.func.count(own), *smaller).where(RANKING.c.project_id == project_id, own.is_not(None))
         with self._read() as connection:
             total, *counts = connection.execute(query).one()
-        return [count / total if total else 0.0 for count in counts]
+        return total, [count or 0 for count in counts]
+
+    def mean_outlines(self, project_id: int) -> float | None:
+        """Return the mean length of the outlines that are expected in an image; None where that plays no part."""
+        with self._read() as connection:
+            mean = sa.select(sa.func.avg(RANKING.c.outlines)).where(RANKING.c.project_id == project_id)
+            return connection.execute(mean).scalar()
 
     def priorities(self, project_id: int, task_ids: Sequence[int]) -> dict[int, float]:
         """Return the priorities of tasks by id; tasks outside the ranking are left out."""

@@ -53,6 +53,8 @@ PROJECTS = sa.Table(
     _text("notice"),
     sa.Column("ranking_seconds", sa.Float),
     sa.Column("stage_since", sa.Float),
+    _text("stage_note"),
+    sa.Column("stage_ends", sa.Float),
 )
 
 TASKS = sa.Table(
@@ -89,6 +91,8 @@ RANKING = sa.Table(
     _text("boxes"),
     sa.Column("cost", sa.Float),
     sa.Column("information", sa.Float),
+    _text("turn"),
+    sa.Column("outlines", sa.Float),
     sa.Index("ranking_by_priority", "project_id", "priority"),
 )
 
@@ -168,6 +172,7 @@ class Project:
         train_requested_at: when a person asked for a training.
         state: waiting, syncing, training, …; see `status`.
         stage, stage_done, stage_total, stage_since: what a look does now, how far it is, and when that began.
+        stage_note: what is known of its result so far, in words; stage_ends: when it will have ended, at the latest.
         error, error_at: why the last look failed; empty when it did not.
         decided_model: newest model version of which it is decided whether it serves.
         train_error, failed_digest, retry_at: why the last training failed, on which labels, and when to try again.
@@ -215,6 +220,8 @@ class Project:
     notice: str = ""
     ranking_seconds: float | None = None
     stage_since: float | None = None
+    stage_note: str = ""
+    stage_ends: float | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +278,8 @@ class QueueEntry:
         rank: from 1; 1 has the highest priority.
         priority: in (0, 1], higher = label sooner.
         information: value that the strategy measured, in its own unit; None when it did not score the task.
+        turn: name of the class in whose turn it was picked; empty where it was no class's turn.
+        outlines: length of the outlines that are expected in the image, in pixels; None where that plays no part.
         asked: boxes to label, as text; empty: the whole image.
         cost: expected effort for the boxes, in clicks or seconds; None when it is unknown.
         published: whether Label Studio has a prediction of the version in question.
@@ -283,6 +292,8 @@ class QueueEntry:
     asked: str
     cost: float | None
     published: bool
+    turn: str = ""
+    outlines: float | None = None
 
 
 @dataclass(frozen=True)

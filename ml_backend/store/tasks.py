@@ -52,6 +52,13 @@ class Tasks(Connections):
             rows = connection.execute(sa.select(TASKS.c.mask_file, TASKS.c.effort_file).where(here))
             return {Path(file).name for row in rows for file in row if file}
 
+    def count_held_out(self, project_id: int) -> int:
+        """Return the number of labels that are held out for measuring."""
+        labels = sa.select(sa.func.count()).select_from(TASKS).where(TASKS.c.project_id == project_id)
+        held_out = labels.where(TASKS.c.status == "labelled", TASKS.c.held_out)
+        with self._read() as connection:
+            return int(connection.execute(held_out).scalar_one())
+
     def count_tasks(self, project_id: int) -> dict[str, int]:
         """Return the numbers of tasks by status."""
         query = sa.select(TASKS.c.status, sa.func.count()).where(TASKS.c.project_id == project_id)

@@ -121,11 +121,13 @@ class Look:
         self.check()
         self._meanwhile(self)
 
-    def stage(self, stage: str, done: int = 0, total: int = 0) -> None:
+    def stage(self, stage: str, done: int = 0, total: int = 0, *, note: str = "", ends: float | None = None) -> None:
         """Show what is going on.
 
         Args:
             done, total: of whatever the stage counts; 0 and 0 where it counts nothing.
+            note: what is known of its result so far, in words.
+            ends: when it will have ended, at the latest, in seconds since the epoch; None where that is not known.
         """
         now = time.monotonic()
         is_new = stage != self._shown
@@ -133,10 +135,9 @@ class Look:
             return
         self._shown, self._shown_at = stage, now
         state = stage if stage in {"syncing", "ranking", "publishing"} else "training"
+        shown = {"stage": stage, "stage_done": done, "stage_total": total, "stage_note": note, "stage_ends": ends}
         begins = {"stage_since": time.time()} if is_new else {}
-        self.store.update_project(
-            self.project_id, state=state, stage=stage, stage_done=done, stage_total=total, **begins
-        )
+        self.store.update_project(self.project_id, state=state, **shown, **begins)
 
     @contextmanager
     def quietly(self) -> Iterator[None]:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from ml_backend.annotations import masks
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.held_out import is_held_out
 from ml_backend.settings import Settings
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
-from ml_backend.worker.read_task import is_held_out
 
 if TYPE_CHECKING:
     from ml_backend.learning.training import Item

@@ -52,6 +52,7 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
     number = _next_ranking_number(look)
     ranking = PoolScorer(look, model).rank(tasks, round_number=model.number - 1 if model else 0)
     version = version_name(model.number if model else 0, number)
+    classes = model.record.classes if model else ()
     seconds = time.monotonic() - started
     look.check()
     look.store.put_ranking(
@@ -59,6 +60,8 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ranking.priorities,
         ranking.queries,
         ranking.information,
+        turns={task: classes[pick.turn] for task, pick in ranking.picks.items() if pick.turn is not None},
+        outlines={task: pick.outlines for task, pick in ranking.picks.items() if pick.outlines is not None},
         ranking_version=version,
         ranking_number=number,
         ranking_key=key,

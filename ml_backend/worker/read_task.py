@@ -21,6 +21,7 @@ from ml_backend.annotations.reading import agreement_with, inside_boxes, is_unto
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, shows_masks
+from ml_backend.projects.held_out import is_held_out
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
 from ml_backend.system.whole_files import write_once
@@ -223,12 +224,6 @@ class TaskReader:
             return task
         file = write_points(self._folder, task.task_id, points)
         return replace(task, effort_file=file, effort=round(float(points[:, 2].sum()), 3))
-
-
-def is_held_out(group: str, share: float, seed: int = 0) -> bool:
-    """Tell whether labels of this image (or group) are kept for measuring: a hash, so it never changes its mind."""
-    digest = hashlib.sha256(f"{seed}|{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def is_annotated(item: Mapping[str, Any]) -> bool:

@@ -49,14 +49,15 @@ def train_if_wanted(look: Look) -> bool:
     label_map = look.label_map
     labelled = supervising(look.store.tasks(look.project_id, status="labelled"))
     digest = data_digest(labelled, label_map)
-    if not _is_wanted(look, labelled, label_map, digest):
+    trigger = _trigger(look, labelled, label_map, digest)
+    if not trigger:
         look.services.turns.leave(look.project_id)
         return False
     _refuse_one_class(label_map)
     _refuse_copies(look.settings)
     requested_at = _requested_at(look)
     try:
-        number = TrainingRun(look, labelled, label_map, digest).train_version()
+        number = TrainingRun(look, labelled, label_map, digest, trigger=trigger).train_version()
     except TrainingError as error:
         changes = {"failed_digest": attempt_digest(look.settings, digest), "retry_at": time.time() + RETRY_SECONDS}
         look.store.update_project(look.project_id, train_error=str(error), **changes)
@@ -100,28 +101,32 @@ def needs_committee(settings: Settings) -> bool:
 
 
 # -- is there reason to train? ---------------------------------------------------------------------------------------
-def _is_wanted(look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> bool:
+def _trigger(look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> str:
+    """Return why to train, in words; empty: there is no reason to."""
     project, latest = look.store.project(look.project_id), look.checkpoints.latest()
     if project is None or all(task.held_out for task in labelled):  # held-out labels only measure
-        return False
+        return ""
     if project.train_requested_at is not None:
         if not _answers(latest, digest, project.train_requested_at):
-            return True
+            return "A person asked for it."
         look.store.update_project(look.project_id, train_requested_at=None)
     if project.failed_digest == attempt_digest(look.settings, digest) and is_paused(project.retry_at):
-        return False
+        return ""
     if latest is None:
-        return len(labelled) >= look.settings.train_after
+        enough = len(labelled) >= look.settings.train_after
+        return f"The first {len(labelled)} labels were there." if enough else ""
     trained = {"network_options": {}, **latest.record.settings}  # the oldest versions have none
     is_another_network = any(trained.get(name) != getattr(look.settings, name) for name in _OF_THE_NETWORK)
+    if is_another_network:
+        return f"The settings of the network changed after version {latest.number}."
     if latest.record.data_digest == digest:
-        return is_another_network
-    return (
-        is_another_network
-        or latest.record.label_map_digest != label_map.training_digest
-        or changed_labels(latest, labelled, look.store.tasks(look.project_id, status="unavailable"))
-        >= look.settings.train_after
-    )
+        return ""
+    if latest.record.label_map_digest != label_map.training_digest:
+        return f"The classes of the project changed after version {latest.number}."
+    changed = changed_labels(latest, labelled, look.store.tasks(look.project_id, status="unavailable"))
+    if changed < look.settings.train_after:
+        return ""
+    return f"{changed} labels were new, changed or gone since version {latest.number}."
 
 
 def changed_labels(latest: Version, labelled: Iterable[Task], unavailable: Iterable[Task] = ()) -> int:

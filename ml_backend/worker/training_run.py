@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,11 +48,15 @@ class TrainingRun:
         labelled: the tasks whose labels train or measure.
         label_map: the classes.
         digest: of the labels, kept with what is trained.
+        trigger: why it is trained, in words; kept likewise.
     """
 
-    def __init__(self, look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> None:
+    def __init__(
+        self, look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str, *, trigger: str = ""
+    ) -> None:
         self._look, self._settings, self._store = look, look.settings, look.store
         self._labelled, self._label_map, self._digest = labelled, label_map, digest
+        self._trigger, self._pace = trigger, Pace()
 
     def train_version(self) -> int:
         """Train the next version and return its number.
@@ -138,6 +143,7 @@ class TrainingRun:
             data_digest=self._digest,
             folder=checkpoints.folder,
             parent=current.number if current else None,
+            trigger=self._trigger,
             device=self._settings.device,
             **{name: getattr(self._settings, name) for name in TRAINING_SETTINGS},
         )
@@ -166,4 +172,38 @@ class TrainingRun:
         return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.model_dir))
 
     def _show(self, progress: Progress) -> None:
-        self._look.stage(progress.label, progress.done, progress.total)
+        ends = self._pace.end(progress, time.time())
+        self._look.stage(progress.label, progress.done, progress.total, note=_note(progress), ends=ends)
+
+
+class Pace:
+    """How fast the steps of a training follow each other, measuring in between included, and so when it ends.
+
+    It is the latest end: a training whose measure no longer rises ends sooner.
+    """
+
+    def __init__(self) -> None:
+        self._of, self._began, self._first = "", 0.0, 0
+        self._end: float | None = None
+
+    def end(self, progress: Progress, now: float) -> float | None:
+        """Return when the steps will be done, in seconds since the epoch; None before two of them were seen.
+
+        Args:
+            now: in seconds since the epoch.
+        """
+        if progress.stage == "measuring":
+            return self._end  # that of the steps so far
+        if progress.label != self._of:
+            self._of, self._began, self._first, self._end = progress.label, now, progress.done, None
+        elif "training" in progress.stage and progress.done > self._first:
+            each = (now - self._began) / (progress.done - self._first)
+            self._end = now + each * (progress.total - progress.done)
+        return self._end
+
+
+def _note(progress: Progress) -> str:
+    """Say what a training has come to so far."""
+    loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+    miou = "" if progress.miou is None else f"held-out mIoU {progress.miou:.3f}"
+    return ", ".join(filter(None, (loss, miou)))

@@ -197,6 +197,9 @@ def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -
         visitor.wait("Boolean(window.Chart && Chart.getChart('curve'))")
         title, *numbers = visitor.page.evaluate(shown)
         assert title == "labels"
+        ticks = visitor.page.evaluate("Chart.getChart('curve').scales.x.ticks.map((tick) => tick.label)")
+        assert all(str(label).isdigit() or label == "" for label in ticks)
+        assert visitor.page.evaluate("Chart.getChart('curve').options.clip") >= 4
         assert numbers[-4:] == [8, 0.5, 8, 0.5]
         drawn = visitor.page.evaluate(
             "Object.fromEntries(Chart.getChart('curve').data.datasets.map((line) => [line.label, line.borderColor]))"
@@ -232,12 +235,14 @@ def test_the_state_follows_without_a_reload(visit: Callable[..., Any], services:
         try:
             expect(visitor.page.locator("#live progress")).to_have_attribute("value", "0.2500")
             expect(visitor.page.locator("#announcement")).to_have_text("State: training")
+            expect(visitor.page.get_by_role("button", name="Training …")).to_be_disabled()
             services.store.update_project(PROJECT, stage_done=60)
             expect(visitor.page.locator("#live progress")).to_have_attribute("value", "0.5000")
         finally:
             services.store.update_project(PROJECT, state="failed", stage="")
             services.store.release(lease, handled=True)
         expect(visitor.page.locator("#live progress")).to_have_count(0)
+        expect(visitor.page.get_by_role("button", name="Train now")).to_be_enabled()
         assert visitor.page.evaluate("window.stayed")
         assert visitor.problems == []
 

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from dashboard_data import VERSION, fill
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from processes import wait_for
 from servers import serving
 from shapes import make_shapes
@@ -83,14 +83,88 @@ def seen(picture: Locator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_pages_pass_axe_and_fit_on_a_phone(opened: Open, scheme: str) -> None:
-    for path in (QUEUE, f"{QUEUE}?layer=uncertainty", COMPARE):
+def test_pages_with_pictures_pass_axe_and_fit_on_a_phone(opened: Open, services: Services, scheme: str) -> None:
+    large = f"/projects/{PROJECT}/tasks/{services.store.ranked(PROJECT)[0][0].task_id}?layer=uncertainty"
+    for path in (QUEUE, f"{QUEUE}?layer=uncertainty", COMPARE, large, f"/projects/{PROJECT}/versions/2", "/annotating"):
         with opened(path, color_scheme=scheme) as page:
             loaded(page)
             results = Axe().run(page)
             assert results.violations_count == 0, f"{path} {results.generate_report()}"
             page.set_viewport_size(NARROW)
-            assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], path
+            fits = f"document.documentElement.scrollWidth <= {NARROW['width']}"
+            wait_for(lambda fits=fits: page.evaluate(fits), name=f"{path} to fit")  # charts follow in a moment
+
+
+def test_no_table_of_a_comparison_is_cut_off_on_a_phone(opened: Open) -> None:
+    with opened(COMPARE, viewport=NARROW) as page:
+        for table in page.locator("table.measures").all():
+            assert table.evaluate("table => table.scrollWidth <= table.parentElement.clientWidth")
+        expect(page.locator("td[data-label='Dice, change']").first).to_be_visible()
+        chosen = page.locator("select[name=b] option[selected]")
+        expect(chosen).to_contain_text("2 (serves): mIoU 0.")
+        expect(chosen).to_contain_text("9 labels, 20")
+
+
+def test_a_picture_opens_large_with_the_keyboard_and_what_lay_over_it(opened: Open, services: Services) -> None:
+    order = [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    with opened(QUEUE) as page:
+        page.locator("#layer-uncertainty").check()
+        page.get_by_role("link", name=f"Show task {order[1]} large").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/tasks/{order[1]}?layer=uncertainty")
+        loaded(page)
+        heat = page.locator(".layers.large img.uncertainty")
+        expect(heat).to_be_visible()
+        assert page.locator(".layers.large").evaluate("box => box.clientHeight") > 400
+        page.locator("#layer-mask").check()
+        page.get_by_role("link", name="Next in the queue").click()
+        page.wait_for_url(f"**/tasks/{order[2]}?layer=mask")
+        page.get_by_role("link", name="Back to the queue").click()
+        expect(page.locator(f"#task-{order[2]}")).to_be_visible()
+
+
+def test_a_picture_says_that_it_loads_and_that_it_did_not_arrive(
+    offline_chromium: Browser, url: str, services: Services
+) -> None:
+    first = services.store.ranked(PROJECT)[0][0].task_id
+    context = offline_chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    waiting: list[Route] = []
+    page.route(f"**/tasks/{first}/uncertainty*", lambda route: waiting.append(route))
+    page.goto(f"{url}{QUEUE}")
+    loaded(page)
+    pile = page.locator(f"#task-{first} .layers")
+    expect(pile).not_to_have_attribute("data-state", "loading")
+    page.locator("#layer-uncertainty").check()
+    expect(pile).to_have_attribute("data-state", "loading")
+    expect(pile).to_have_attribute("aria-busy", "true")
+    said = "pile => getComputedStyle(pile, '::after').content"
+    assert "Loading" in pile.evaluate(said)
+    wait_for(lambda: page.evaluate("1") and bool(waiting), name="the request")
+    waiting.pop().abort()
+    expect(pile).to_have_attribute("data-state", "failed")
+    assert "did not arrive" in pile.evaluate(said)
+    page.locator("#layer-mask").check()
+    expect(pile).to_have_attribute("aria-busy", "false")
+    assert pile.get_attribute("data-state") is None
+    context.close()
+
+
+def test_the_lines_of_a_training_are_drawn_whole(opened: Open) -> None:
+    with opened(f"/projects/{PROJECT}/versions/2") as page:
+        wait_for(
+            lambda: page.evaluate("Boolean(window.Chart && Chart.getChart(document.querySelector('canvas')))"),
+            name="the chart",
+        )
+        chart = page.evaluate(
+            """() => {
+                const chart = Chart.getChart(document.querySelector('canvas'));
+                return [chart.options.clip, chart.scales.miou.max, chart.scales.x.ticks.map((tick) => tick.label)];
+            }"""
+        )
+        assert chart[0] >= 4  # a line at 1.0 is drawn whole
+        assert chart[1] == 1
+        assert all("." not in str(label) for label in chart[2])
 
 
 def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_before(
@@ -107,7 +181,7 @@ def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_
         wait_for(
             lambda: card.locator("img.mask").evaluate("image => image.complete && image.naturalWidth"), name="the mask"
         )
-        with_mask = seen(card.locator(".stack"))
+        with_mask = seen(card.locator(".layers"))
         assert not any("uncertainty" in address for address in asked)
         page.locator("#layer-mask").focus()
         page.keyboard.press("ArrowRight")
@@ -117,7 +191,7 @@ def test_the_keyboard_chooses_what_lies_over_the_image_and_nothing_is_predicted_
         expect(page.locator(".heat-scale")).to_be_visible()
         heat = card.locator("img.uncertainty")
         wait_for(lambda: heat.evaluate("image => image.complete && image.naturalWidth"), name="the heat map")
-        assert np.abs(seen(card.locator(".stack")) - with_mask).max() > 60
+        assert np.abs(seen(card.locator(".layers")) - with_mask).max() > 60
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#layer-uncertainty")).to_be_checked()
         expect(page.get_by_text("Page 2 of 2")).to_be_visible()
@@ -133,7 +207,7 @@ def test_the_mask_on_the_screen_is_the_published_one_in_the_colours_of_the_label
     with opened(f"{QUEUE}?strength=100") as page:
         page.locator("#regions-shown").uncheck()
         loaded(page)
-        stack = page.locator(f"#task-{first} .stack")
+        stack = page.locator(f"#task-{first} .layers")
         fill_of = page.locator(".of-mask .legend rect")
         colours = [fill_of.nth(at).get_attribute("fill") for at in range(fill_of.count())]
         shown = seen(stack)

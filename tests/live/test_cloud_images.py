@@ -21,7 +21,7 @@ from ml_backend.errors import ImageError
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.images.references import in_project
 from ml_backend.label_studio import LabelStudio
-from ml_backend.worker.read_task import is_held_out
+from ml_backend.projects.held_out import is_held_out
 
 pytestmark = pytest.mark.live
 

@@ -258,6 +258,8 @@ def test_projects_that_cannot_serve(
     [
         ("/data/local-files/?d=nowhere/1.png", "cannot be fetched", "Local Files storage"),
         ("/data/upload/1/gone.png", "no longer exist", "Upload the images again"),
+        ("/label-studio/data/upload/1/gone.png", "no longer exist", "Upload the images again"),
+        ("http://127.0.0.1:9/data/upload/1/1.png", "may not be asked", "set NEXTMASK_LABEL_STUDIO_PUBLIC_URL to its"),
         ("s3://bucket/1.png", "cannot be fetched", "settings/storage"),
         ("http://127.0.0.1:9/1.png", "cannot be fetched", "curl -I 'http://127.0.0.1:9/1.png'"),
     ],

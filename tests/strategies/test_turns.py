@@ -11,16 +11,15 @@ from strategies.turns import drawn, in_turns
 
 def turns(weights, *, share=1.0, areas=None, seed=0, limit=None):
     values = np.array(weights, dtype=np.float64)
-    return list(
-        in_turns(
-            values,
-            others=range(len(values)),
-            areas=np.array(areas) if areas else values.sum(axis=0),
-            share=share,
-            generator=torch.Generator().manual_seed(seed),
-            limit=limit,
-        )
+    drawn_turns = in_turns(
+        values,
+        others=range(len(values)),
+        areas=np.array(areas) if areas else values.sum(axis=0),
+        share=share,
+        generator=torch.Generator().manual_seed(seed),
+        limit=limit,
     )
+    return [turn.position for turn in drawn_turns]
 
 
 def test_drawn_in_proportion_to_the_weights():
@@ -33,6 +32,21 @@ def test_the_smallest_class_is_first_and_they_take_turns():
     weights = [[1, 0]] * 3 + [[0, 1]] * 3
     assert [one >= 3 for one in turns(weights, areas=[0.9, 0.1])] == [True, False] * 3
     assert [one >= 3 for one in turns(weights, areas=[0.1, 0.9])] == [False, True] * 3
+
+
+def test_each_pick_tells_whose_turn_it_was():
+    values = np.array([[0.0, 1.0]] * 2 + [[1.0, 0.0]] * 2)
+    found = list(
+        in_turns(
+            values,
+            others=range(4),
+            areas=np.array([0.9, 0.1]),
+            share=0.5,
+            generator=torch.Generator().manual_seed(0),
+        )
+    )
+    assert [turn.of for turn in found[:2]] == [None, 1]  # every second pick is a turn, the smaller class first
+    assert all(values[turn.position, turn.of] > 0 for turn in found if turn.of is not None)
 
 
 def test_a_class_that_is_used_up_leaves_its_turns_to_the_others():

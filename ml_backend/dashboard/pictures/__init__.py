@@ -20,11 +20,12 @@ from ml_backend.dashboard.pictures.comparisons import (
     Comparisons,
     same_labels,
 )
-from ml_backend.dashboard.pictures.drawing import SIDE, Picture, placeholder
+from ml_backend.dashboard.pictures.drawing import LARGE_SIDE, SIDE, Picture, placeholder
 from ml_backend.dashboard.pictures.pictures import Drawing, Pictures
 from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, Subjects
 
 __all__ = [
+    "LARGE_SIDE",
     "SIDE",
     "ComparedImage",
     "ComparedLabels",

@@ -24,6 +24,8 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 
 SIDE: Final = 480
 """Longest side of a picture in pixels; smaller images keep their size."""
+LARGE_SIDE: Final = 1600
+"""Likewise, of a picture that has a page of its own."""
 _QUALITY = 82
 _WEBP_EFFORT = 3
 _LEVELS = 256
@@ -44,25 +46,25 @@ class Picture:
     media_type: str
 
 
-def small_size(height: int, width: int) -> tuple[int, int]:
-    """Return height and width of the pictures of an image.
+def small_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
+    """Return height and width of the pictures of an image whose longest side is to be `side`.
 
     >>> small_size(720, 960), small_size(40, 30), small_size(1, 5000)
     ((360, 480), (40, 30), (1, 480))
     """
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def shrunk_image(image: Pixels) -> Pixels:
+def shrunk_image(image: Pixels, side: int = SIDE) -> Pixels:
     """Shrink an image (H,W,3) to a picture's size, by the areas that pixels share."""
-    height, width = small_size(*image.shape[:2])
+    height, width = small_size(image.shape[0], image.shape[1], side)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def shrunk_mask(mask: Mask) -> Mask:
+def shrunk_mask(mask: Mask, side: int = SIDE) -> Mask:
     """Shrink a mask (H,W) to a picture's size, to the nearest pixel."""
-    height, width = small_size(*mask.shape)
+    height, width = small_size(mask.shape[0], mask.shape[1], side)
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
@@ -110,13 +112,13 @@ def difference_picture(first: Mask, second: Mask) -> Picture:
     return _with_palette(marked, [(0, 0, 0), _DIFFERENCE], bytes([0, 255]))
 
 
-def boxes_picture(boxes: Sequence[Box], size: tuple[int, int]) -> Picture:
+def boxes_picture(boxes: Sequence[Box], size: tuple[int, int], side: int = SIDE) -> Picture:
     """Draw frames around boxes, white on black so that they are seen on any image.
 
     Args:
         size: (height, width) of the original image, whose pixels the boxes are in.
     """
-    height, width = small_size(*size)
+    height, width = small_size(*size, side)
     drawn = np.zeros((height, width), np.uint8)
     thickness = max(1, max(height, width) // _FRAME_SHARE)
     for value, grow in ((1, thickness), (2, 0)):

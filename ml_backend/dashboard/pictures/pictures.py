@@ -89,7 +89,7 @@ class Pictures:
     # -- what there is to see -----------------------------------------------------------------------------------------
     def image(self, subject: Subject) -> Drawing:
         """The image of a task."""
-        key = key_of(_FORMAT, "image", _place(subject))
+        key = _key("image", subject)
         return Drawing(key, lambda: Picture(self._small_image(key, subject), "image/webp"))
 
     def mask(self, subject: Subject) -> Drawing:
@@ -98,14 +98,14 @@ class Pictures:
         png = self._services.store.published_mask(subject.project.id, version, subject.task.task_id)
         if png is None:
             return self.predicted(subject, serving_number(subject.project))
-        return self._painted(subject, key_of(_FORMAT, "png", hashlib.sha256(png).hexdigest()), lambda: png)
+        return self._painted(subject, _mask_key(subject, png), lambda: png)
 
     def truth(self, subject: Subject) -> Drawing:
         """The mask that a person drew."""
         file = subject.task.mask_file
         if not file:
             raise NoPicture("This image is not labelled.")
-        key = key_of(_FORMAT, "png", file, subject.task.label_digest)
+        key = key_of(_FORMAT, "png", file, subject.task.label_digest, *_size(subject))
         return self._painted(subject, key, lambda: Path(file).read_bytes())
 
     def predicted(self, subject: Subject, number: int) -> Drawing:
@@ -137,7 +137,7 @@ class Pictures:
             text: the boxes as the store keeps them.
         """
         boxes = boxes_from_text(text)
-        return Drawing(key_of(_FORMAT, "boxes", _place(subject), text), lambda: self._framed(subject, boxes))
+        return Drawing(_key("boxes", subject, text), lambda: self._framed(subject, boxes))
 
     # -- what it is drawn from ----------------------------------------------------------------------------------------
     def small_prediction(self, version: Version, subject: Subject) -> SmallPrediction:
@@ -220,7 +220,7 @@ class Pictures:
 
     def _image_file(self, subject: Subject, image: Array) -> bytes:
         self._cache.put(_size_key(subject), f"{image.shape[0]} {image.shape[1]}".encode())
-        return drawing.image_picture(drawing.shrunk_image(image)).content
+        return drawing.image_picture(drawing.shrunk_image(image, subject.side)).content
 
     def _size(self, subject: Subject) -> tuple[int, int]:
         """Return height and width of a task's image."""
@@ -255,16 +255,16 @@ class Pictures:
         return NoPicture(str(error))
 
     def _framed(self, subject: Subject, boxes: tuple[Box, ...]) -> Picture:
-        return drawing.boxes_picture(boxes, self._size(subject)) if boxes else drawing.nothing()
+        return drawing.boxes_picture(boxes, self._size(subject), subject.side) if boxes else drawing.nothing()
 
     # -- masks --------------------------------------------------------------------------------------------------------
     def _painted(self, subject: Subject, key: str, read: Callable[[], bytes]) -> Drawing:
         """Paint a mask in today's classes that `read` returns as a PNG of the image's size."""
         tag = key_of(_FORMAT, "painted", key, subject.labels.key)
-        return Drawing(tag, lambda: self._paint(subject, self._small_mask(key, read)))
+        return Drawing(tag, lambda: self._paint(subject, self._small_mask(subject, key, read)))
 
-    def _small_mask(self, key: str, read: Callable[[], bytes]) -> Mask:
-        return drawing.unpacked(self._cache.made(key, lambda: drawing.packed(_shrunk_file(read))))
+    def _small_mask(self, subject: Subject, key: str, read: Callable[[], bytes]) -> Mask:
+        return drawing.unpacked(self._cache.made(key, lambda: drawing.packed(_shrunk_file(read, subject.side))))
 
     def _paint(self, subject: Subject, mask: Mask) -> Picture:
         labels = subject.labels
@@ -272,7 +272,7 @@ class Pictures:
 
     def _known_mask(self, subject: Subject, png: bytes | None) -> Mask | None:
         if png is not None:
-            return self._small_mask(key_of(_FORMAT, "png", hashlib.sha256(png).hexdigest()), lambda: png)
+            return self._small_mask(subject, _mask_key(subject, png), lambda: png)
         version = self._version(subject, serving_number(subject.project))
         known = self._cached_prediction(self._prediction_key(version, subject))
         return None if known is None else masks.translated(known.mask, version.record.classes, subject.labels.label_map)
@@ -287,7 +287,7 @@ class Pictures:
             raise NoPicture(str(error)) from error
 
     def _prediction_key(self, version: Version, subject: Subject) -> str:
-        return key_of(_FORMAT, "opinion", version.sha256, int(version.record.settings["input_size"]), _place(subject))
+        return _key("opinion", subject, version.sha256, int(version.record.settings["input_size"]))
 
     def _cached_prediction(self, key: str) -> SmallPrediction | None:
         content = self._cache.get(key)
@@ -304,11 +304,11 @@ class Pictures:
         return masks.translated(mask, version.record.classes, subject.labels.label_map)
 
     def _predict(self, version: Version, subject: Subject, image: Array) -> SmallPrediction:
-        return small_prediction_of(self._probabilities(version, subject, image), drawing.small_size(*image.shape[:2]))
+        return small_prediction_of(self._probabilities(version, subject, image), _size_of(image, subject))
 
     def _full_mask(self, version: Version, subject: Subject, image: Array) -> Mask:
         probabilities = self._probabilities(version, subject, image)
-        prediction = small_prediction_of(probabilities, drawing.small_size(*image.shape[:2]))
+        prediction = small_prediction_of(probabilities, _size_of(image, subject))
         self._cache_prediction(self._prediction_key(version, subject), prediction)
         mask = mask_of(probabilities, (image.shape[0], image.shape[1]))
         return masks.translated(mask, version.record.classes, subject.labels.label_map)
@@ -374,12 +374,30 @@ def _place(subject: Subject) -> str:
     return in_project(subject.task.image, subject.task.project_id)
 
 
+def _size(subject: Subject) -> tuple[int, ...]:
+    """Return what tells pictures of another size than the usual from these."""
+    return () if subject.side == drawing.SIDE else (subject.side,)
+
+
+def _key(kind: str, subject: Subject, *more: str | int) -> str:
+    return key_of(_FORMAT, kind, *more, _place(subject), *_size(subject))
+
+
+def _mask_key(subject: Subject, png: bytes) -> str:
+    return key_of(_FORMAT, "png", hashlib.sha256(png).hexdigest(), *_size(subject))
+
+
+def _size_of(image: Array, subject: Subject) -> tuple[int, int]:
+    """Return height and width of the pictures of an image."""
+    return drawing.small_size(image.shape[0], image.shape[1], subject.side)
+
+
 def _size_key(subject: Subject) -> str:
     return key_of(_FORMAT, "size", _place(subject))
 
 
-def _shrunk_file(read: Callable[[], bytes]) -> Mask:
+def _shrunk_file(read: Callable[[], bytes], side: int) -> Mask:
     try:
-        return drawing.shrunk_mask(masks.mask_from_png(read()))
+        return drawing.shrunk_mask(masks.mask_from_png(read()), side)
     except (OSError, MaskError) as error:
         raise NoPicture(f"The mask cannot be read: {error}.") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ml_backend.annotations.config_edits import Colour
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.dashboard.pictures.colours import class_colours, hex_colour
+from ml_backend.dashboard.pictures.drawing import SIDE
 from ml_backend.errors import LabelConfigError, NextmaskError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.settings import project_settings
@@ -45,12 +46,17 @@ class Labels:
 
 @dataclass(frozen=True)
 class Subject:
-    """A task, its project, the project's settings and its classes."""
+    """A task, its project, the project's settings and its classes.
+
+    Attributes:
+        side: longest side of the pictures, in pixels.
+    """
 
     project: Project
     settings: Settings
     labels: Labels
     task: Task
+    side: int = SIDE
 
 
 class Subjects:
@@ -59,7 +65,7 @@ class Subjects:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
 
-    def find(self, project_id: int, task_id: int) -> Subject | None:
+    def find(self, project_id: int, task_id: int, side: int = SIDE) -> Subject | None:
         """Return a task of a connected project; None where there is none of these ids.
 
         Raises:
@@ -70,7 +76,7 @@ class Subjects:
         if project is None or not project.managed or task is None:
             return None
         settings, _ = project_settings(self._settings, self._store, project)
-        return Subject(project, settings, labels_of(project, settings), task)
+        return Subject(project, settings, labels_of(project, settings), task, side)
 
 
 def labels_of(project: Project, settings: Settings) -> Labels:

@@ -18,9 +18,10 @@
     return { title: { display: Boolean(title), text: title, color: text }, ticks: { color: text, maxRotation: 0, autoSkipPadding: 16, ...ticks }, grid: { color: grid }, border: { color: grid }, ...more };
   }
 
+  // Lines at the end of an axis are drawn whole: they may reach over the edge by their own width.
   function options(more) {
     return {
-      responsive: true, maintainAspectRatio: false, animation: false, interaction: { mode: "nearest", axis: "x", intersect: false },
+      clip: 8, layout: { padding: 8 }, responsive: true, maintainAspectRatio: false, animation: false, interaction: { mode: "nearest", axis: "x", intersect: false },
       ...more,
     };
   }
@@ -49,6 +50,7 @@
     const config = () => {
       const measure = chosen("measure"), x = chosen("axis"), byClass = measure === "miou" ? "classIou" : "classDice";
       const points = [...curve.points].sort((a, b) => a[x] - b[x] || a.version - b.version);
+      const lowest = floor(points, byClass, measure);
       const line = (label, value, at, wide, shade = colour(at)) => ({
         label, data: points.map((point) => ({ x: point[x], y: value(point), version: point.version, accepted: point.accepted })),
         borderColor: shade, backgroundColor: shade, borderDash: dash(at), borderWidth: wide ? 3 : 1.5, tension: 0, spanGaps: true,
@@ -71,14 +73,21 @@
         options: options({
           plugins: { legend: legend(true), tooltip },
           scales: {
-            x: axis(x === "hours" ? "hours of labelling" : "labels", { type: "linear", grace: "3%" }, x === "labels" ? { precision: 0 } : {}),
-            y: axis("", { min: floor(points, byClass, measure), max: 1 }),
+            x: x === "hours" ? axis("hours of labelling", { type: "linear", beginAtZero: true }) : axis("labels", { type: "linear", ...whole(points.map((point) => point.labels)) }, WHOLE),
+            y: axis(`${measure === "miou" ? "IoU" : "Dice"}${lowest ? ` (axis from ${lowest.toFixed(1)})` : ""}`, { min: lowest, max: 1 }),
           },
         }),
       };
     };
     const redraw = draw(canvas, config);
     for (const input of document.querySelectorAll(".choices input")) input.addEventListener("change", redraw);
+  }
+
+  // There is no half a label: neither at the ends of an axis nor between.
+  const WHOLE = { precision: 0, callback: (value) => (Number.isInteger(value) ? value : "") };
+  function whole(values) {
+    const least = Math.min(...values), most = Math.max(...values), room = Math.ceil((most - least) * 0.03) || 1;
+    return { min: Math.max(0, least - room), max: most + room };
   }
 
   // The colour that a class has in masks, darker or lighter where it could not be seen on the page.
@@ -111,6 +120,24 @@
     }));
   }
 
+  // A version's training: the loss falls, and the measure on held-out labels should rise.
+  function course(canvas) {
+    const given = JSON.parse(canvas.dataset.course);
+    const line = (label, points, at, axisName) => ({ label, data: points.map(([x, y]) => ({ x, y })), yAxisID: axisName, borderColor: colour(at), backgroundColor: colour(at), borderWidth: 2, pointRadius: points.length > 40 ? 0 : 3, tension: 0 });
+    draw(canvas, () => ({
+      type: "line",
+      data: { datasets: [line("loss", given.loss, 0, "y"), ...(given.miou.length ? [line("held-out mIoU", given.miou, 1, "miou")] : [])] },
+      options: options({
+        plugins: { legend: legend(true), tooltip: { callbacks: { title: (items) => `step ${items[0].raw.x}`, label: (item) => `${item.dataset.label}: ${item.raw.y.toFixed(3)}` } } },
+        scales: {
+          x: axis("step", { type: "linear", min: 0, max: Math.max(...given.loss.map(([x]) => x)) }, WHOLE),
+          y: axis("loss", { beginAtZero: true }),
+          ...(given.miou.length ? { miou: axis("held-out mIoU", { position: "right", min: 0, max: 1, grid: { drawOnChartArea: false } }) } : {}),
+        },
+      }),
+    }));
+  }
+
   function pairs(canvas) {
     const given = JSON.parse(canvas.dataset.pairs);
     const most = Math.max(...given.pairs.flat());
@@ -133,5 +160,6 @@
   for (const canvas of document.querySelectorAll("[data-curve]")) learningCurve(canvas);
   for (const canvas of document.querySelectorAll("[data-series]")) series(canvas);
   for (const canvas of document.querySelectorAll("[data-pairs]")) pairs(canvas);
+  for (const canvas of document.querySelectorAll("[data-course]")) course(canvas);
   document.addEventListener("nextmask:theme", () => { for (const redraw of charts) redraw(); });
 })();

@@ -32,8 +32,19 @@
     state = now;
   }
 
+  // What is running cannot be asked for: its button says so until it has ended.
+  function switchOff() {
+    const live = document.querySelector("#live");
+    if (!live) return;
+    for (const button of document.querySelectorAll("[data-off-while]")) {
+      const [idle, busy] = button.dataset.words.split("|");
+      button.disabled = live.dataset.busy === button.dataset.offWhile;
+      button.textContent = button.disabled ? busy : idle;
+    }
+  }
+
   localise(document);
   for (const element of document.querySelectorAll(".zone")) element.textContent = zone || "local";
-  document.addEventListener("htmx:afterSwap", () => { localise(document); announce(); });
+  document.addEventListener("htmx:afterSwap", () => { localise(document); announce(); switchOff(); });
   switchOfTheme();
 })();

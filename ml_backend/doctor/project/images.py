@@ -50,7 +50,7 @@ def check_images(client: LabelStudio, facts: Facts) -> Iterator[Finding]:
     number, reference, reason = faults[0]
     message = f"{len(faults)} of {len(tasks)} images that were tried cannot be fetched; task {number}: {reason}"
     why = "Tasks without an image are left out of training and ranking."
-    yield problem("images", message, why, _image_remedy(settings, facts.id, reference))
+    yield problem("images", message, why, _image_remedy(settings, facts.id, reference, reason))
 
 
 def _fetch_beginning(client: LabelStudio, reference: str) -> None:
@@ -66,13 +66,16 @@ def _fetch_beginning(client: LabelStudio, reference: str) -> None:
     kind_of(start[:SNIFFED_BYTES], shown_reference(reference))
 
 
-def _image_remedy(settings: Settings, project_id: int, reference: str) -> str:
+def _image_remedy(settings: Settings, project_id: int, reference: str, reason: str) -> str:
     storage = f"{settings.effective_label_studio_public_url}/projects/{project_id}/settings/storage"
-    if reference.startswith("/data/local-files"):
+    path = reference.partition("?")[0]
+    if "NEXTMASK_LABEL_STUDIO_PUBLIC_URL" in reason:
+        return "If it is Label Studio, set NEXTMASK_LABEL_STUDIO_PUBLIC_URL to its address in the browser"
+    # Label Studio's own address, or a path prefix of it, may stand before its paths.
+    if "/data/local-files" in path:
         return f"Add a Local Files storage to this project whose path is that folder or one above it: {storage}"
-    if reference.startswith("/data/upload"):
+    if "/data/upload/" in path:
         return "Upload the images again: the files are gone from Label Studio's data folder"
     if reference.startswith(("http://", "https://")):
-        shown = reference.partition("?")[0]
-        return f"See what nextmask's machine gets: curl -I '{shown}'; credentials go to Label Studio only"
+        return f"See what nextmask's machine gets: curl -I '{path}'; credentials go to Label Studio only"
     return f"See whether the storage and its credentials are right, and press Sync: {storage}"

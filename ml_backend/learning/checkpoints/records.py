@@ -37,6 +37,10 @@ class VersionRecord:
             skipped; effort: iterations, best_iteration, seconds, images_at_once (fewer than a batch where memory was
             short).
         settings: what is needed to build the network again, and how it was trained.
+        class_labels: class name -> in how many of the labels that trained it occurs.
+        course: how the training went: "loss", pairs of a step and the mean loss up to it since the pair before; "miou",
+            pairs of a step and the held-out mIoU after it. Empty in versions of earlier releases.
+        trigger: why it was trained, in words; empty where that is not known.
         accepted: whether the gate lets it be published; `reason` says why, or why not.
         number, created_at: given by `Checkpoints.create`.
     """
@@ -53,6 +57,9 @@ class VersionRecord:
     accepted: bool = True
     reason: str = ""
     pseudo_labels: tuple[str, ...] = ()
+    class_labels: dict[str, int] = field(default_factory=dict)
+    course: dict[str, list[list[float]]] = field(default_factory=dict)
+    trigger: str = ""
     number: int = 0
     created_at: str = ""
 

@@ -50,6 +50,11 @@ class Sample:
         return float((self.mask != IGNORE_INDEX).float().mean())
 
     @property
+    def classes(self) -> frozenset[int]:
+        """Indices of the classes that occur in the mask."""
+        return frozenset(np.unique(self.mask.numpy()).tolist()) - {IGNORE_INDEX}
+
+    @property
     def size_in_bytes(self) -> int:
         """Bytes in memory."""
         return self.image.numel() + self.mask.numel()
@@ -82,11 +87,13 @@ class Samples:
         self._classes, self._input_size = classes, input_size
         self._kept: list[Sample | None] = []
         self._shares: list[float] = []
+        self._classes_of: list[frozenset[int]] = []
         for item, sample in zip(items, _ahead(self._read, items), strict=True):
             if isinstance(sample, Sample):
                 memory_bytes -= sample.size_in_bytes
                 self.items.append(item)
                 self._shares.append(sample.labelled_share)
+                self._classes_of.append(sample.classes)
                 self._kept.append(sample if memory_bytes >= 0 or len(self.items) == 1 else None)
             else:
                 self.problems[item.id] = sample
@@ -98,10 +105,16 @@ class Samples:
         made = cls([], classes=1, input_size=1)
         made.items, made._kept = [item for item, _ in samples], [sample for _, sample in samples]
         made._shares = [sample.labelled_share for _, sample in samples]
+        made._classes_of = [sample.classes for _, sample in samples]
         return made
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def class_counts(self, classes: int) -> list[int]:
+        """Return for each class in how many labels that people drew it occurs, at the size that the network sees."""
+        drawn = [own for item, own in zip(self.items, self._classes_of, strict=True) if not item.pseudo]
+        return [sum(index in own for own in drawn) for index in range(classes)]
 
     def batches(self, size: int, generator: torch.Generator) -> Generator[list[Sample], None, None]:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
@@ -136,6 +149,7 @@ class Samples:
         resample.items = [self.items[index] for index in drawn]
         resample._kept = [self._kept[index] for index in drawn]
         resample._shares = [self._shares[index] for index in drawn]
+        resample._classes_of = [self._classes_of[index] for index in drawn]
         return resample
 
     def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:

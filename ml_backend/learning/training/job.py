@@ -56,6 +56,7 @@ class Job:
         train_encoder: False: the encoder stays as it was at the start, statistics included.
         patience: evaluations without a better held-out mIoU after which the training stops.
         publish_tolerance: loss of held-out mIoU against the parent that is still accepted.
+        trigger: why it is trained, in words, for the version's record.
         held_out_minimum: held-out labels from which on a worse version is refused.
         device: auto, cpu, cuda or cuda:N.
         seed: the same job with the same seed gives the same weights on a CPU.
@@ -74,6 +75,7 @@ class Job:
     data_digest: str
     folder: Path
     parent: int | None = None
+    trigger: str = ""
     train_from: Literal["last", "scratch"] = "last"
     architecture: str = "unet"
     encoder: str = "tu-tf_efficientnet_lite0"
@@ -133,14 +135,15 @@ class Job:
 class Progress:
     """How far a training is: `done` of `total` images read, steps taken, or held-out images measured.
 
-    `loss` is that of the step, None in other stages. `member` of `members`, counted from 1, is the network of a
-    committee that is being trained; both are 0 elsewhere.
+    `loss` is that of the newest step and `miou` the newest held-out measure, None as long as there is none.
+    `member` of `members`, counted from 1, is the network of a committee that is being trained; both are 0 elsewhere.
     """
 
     stage: Literal["reading", "training", "measuring", "training committee"]
     done: int
     total: int
     loss: float | None = None
+    miou: float | None = None
     member: int = 0
     members: int = 0
 

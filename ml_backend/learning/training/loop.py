@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,8 @@ from ml_backend.learning.training.measures import confusion, measures
 from ml_backend.learning.training.start import continues, initial_network, rebuild
 
 logger = logging.getLogger(__name__)
+COURSE_POINTS = 200
+"""Points of the loss curve that a version keeps, at most."""
 _EVALUATIONS = 10
 _WARM_UP = 0.1  # share of the iterations
 _ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
@@ -62,6 +64,7 @@ class Data:
 class Fitted:
     """The best weights, their held-out measures (empty when nothing is held out), and the iteration they are of.
 
+    `losses` are those of all steps, `mious` the held-out measures with the steps that they were taken after.
     `images_at_once` is the number of images that went through the network together at the end: fewer than a batch has
     where a batch did not fit into memory.
     """
@@ -71,6 +74,8 @@ class Fitted:
     iteration: int
     iterations: int = 0
     images_at_once: int = 0
+    losses: Sequence[float] = ()
+    mious: Sequence[tuple[int, float]] = ()
 
 
 def run(job: Job, report: Report) -> Version:
@@ -157,6 +162,7 @@ def fit(
     interval = math.ceil(job.iterations / _EVALUATIONS)
     augment, generator = augment or augmentation(), torch.Generator().manual_seed(job.seed)
     best: Fitted | None = None
+    losses, mious = list[float](), list[tuple[int, float]]()
     iteration = waited = 0
     size = max(_FEWEST, job.batch_size)
     parts = Parts(network, device, augment, size)
@@ -170,14 +176,22 @@ def fit(
             finite(loss, iteration)
             optimizer.step()
             schedule.step()
-            report(Progress("training", iteration, job.iterations, loss))
+            losses.append(loss)
+            report_at(report, loss, mious)(Progress("training", iteration, job.iterations))
             if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
-                measured = measure(network, data.held_out, job, device, report)
+                measured = measure(network, data.held_out, job, device, report_at(report, loss, mious))
+                mious.append((iteration, measured["miou"] or 0.0))
                 waited += 1
                 if best is None or (measured["miou"] or 0) > (best.measures["miou"] or 0):
                     best, waited = Fitted(snapshot(network), measured, iteration), 0
     best = best or Fitted(snapshot(network), {}, iteration)
-    return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most)
+    return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most, losses=losses, mious=mious)
+
+
+def report_at(report: Report, loss: float, mious: Sequence[tuple[int, float]]) -> Report:
+    """Return a report that adds how far the training had come."""
+    miou = mious[-1][1] if mious else None
+    return lambda progress: report(dataclasses.replace(progress, loss=loss, miou=miou))
 
 
 class Parts:
@@ -275,7 +289,7 @@ def describe(
     counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
     effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
     effort |= {"images_at_once": fitted.images_at_once}
-    not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent"}
+    not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent", "trigger"}
     not_settings |= {"committee_of", "members"}
     return VersionRecord(
         classes=job.classes,
@@ -292,7 +306,21 @@ def describe(
         },
         accepted=verdict.accepted,
         reason=verdict.reason,
+        trigger=job.trigger,
+        course={"loss": thinned(fitted.losses), "miou": [list(point) for point in fitted.mious]},
+        class_labels=dict(zip(job.classes, data.training.class_counts(len(job.classes)), strict=True)),
     )
+
+
+def thinned(losses: Sequence[float]) -> list[list[float]]:
+    """Return losses as at most `COURSE_POINTS` pairs of a step, counted from 1, and the mean loss up to it.
+
+    >>> thinned([4.0, 2.0])
+    [[1, 4.0], [2, 2.0]]
+    """
+    size = math.ceil(len(losses) / COURSE_POINTS) or 1
+    parts = [losses[start : start + size] for start in range(0, len(losses), size)]
+    return [[min(len(losses), (at + 1) * size), round(sum(part) / len(part), 5)] for at, part in enumerate(parts)]
 
 
 def _frozen_encoders(network: nn.Module) -> list[nn.Module]:

@@ -91,6 +91,16 @@ def test_an_unexpected_error_is_a_page_without_its_text(client: TestClient, monk
     assert "Traceback" not in text
 
 
+def test_the_guide_for_annotators_is_served_with_its_pictures(client: TestClient) -> None:
+    assert 'href="/annotating"' in page(client, "/")
+    text = page(client, "/annotating")
+    assert "Select the region before you change it" in text
+    pictures = re.findall(r'<img src="(/static/guide/[^"]+)"', text)
+    assert len(pictures) == 2
+    assert all(client.get(picture).headers["content-type"] == "image/png" for picture in pictures)
+    assert re.findall(r'href="(?!/|#)', text) == []
+
+
 # -- static files ----------------------------------------------------------------------------------------------------
 def test_static_files_are_what_npm_has_and_bring_their_licences() -> None:
     vendor = FOLDER / "vendor"
@@ -191,15 +201,35 @@ def test_a_training_is_shown_while_it_runs(client: TestClient, project: Services
     assert lease is not None
     began = time.time()
     store.update_project(PROJECT, state="training", stage="training", stage_done=30, stage_total=120, stage_since=began)
+    store.update_project(PROJECT, stage_note="loss 0.412, held-out mIoU 0.625", stage_ends=began + 5400)
     for path in (f"/projects/{PROJECT}", f"/projects/{PROJECT}/live?version=nextmask-1.1"):
         text = page(client, path)
         assert '<progress value="0.2500" max="1"' in text
-        assert re.search(r"30 of 120 · \d s", text)
+        assert re.search(
+            r"30 of 120 steps · \d+ s · loss 0.412, held-out mIoU 0.625 · at most 1 h( \d+ min)? left", text
+        )
+        if "live" not in path:
+            assert re.search(r"<button[^>]* disabled>Training …</button>", text)
+            assert re.search(r"<button[^>]*>Rank now</button>", text)
         assert 'hx-trigger="every 2s"' in text
         assert "is served now" not in text
     assert "nextmask-1.1 is served now" in page(client, f"/projects/{PROJECT}/live?version=nextmask-0.9")
     store.release(lease, handled=True)
     assert "<progress" not in page(client, f"/projects/{PROJECT}/live")
+    assert "Train now</button>" in page(client, f"/projects/{PROJECT}")
+
+
+@pytest.mark.parametrize("what", ["train", "rank"])
+def test_what_runs_already_says_so_when_it_is_asked_for(client: TestClient, project: Services, what: str) -> None:
+    assert project.store.acquire("worker", lease_seconds=60, interval=1, only=PROJECT)
+    project.store.update_project(PROJECT, state=f"{what}ing", stage=f"{what}ing", ranking_key="key")
+    answer = client.post(f"/projects/{PROJECT}/{what}", follow_redirects=False)
+    assert answer.headers["location"] == f"/projects/{PROJECT}?asked={what}-later"
+    assert "runs already" in page(client, answer.headers["location"])
+    row = project.store.project(PROJECT)
+    assert row is not None
+    assert row.ranking_key == "key"  # the ranking that runs would write its own over it
+    assert (row.train_requested_at is not None) == (what == "train")
 
 
 def test_work_that_no_worker_takes_is_said(client: TestClient, project: Services) -> None:
@@ -245,7 +275,7 @@ def test_versions_with_their_measures_and_the_way_back(client: TestClient, proje
     damaged = checkpoints.create(first.record, checkpoints.load_state(first))
     damaged.weights.write_bytes(b"short")
     text = page(client, f"/projects/{PROJECT}/versions")
-    assert re.search(r"3 <span class=\"badge\">served", text)
+    assert re.search(r"3</a> <span class=\"badge\">served", text)
     assert "worse by more than 0.02" in text
     assert re.search(r"damaged</span> <small>weights.safetensors has 5 bytes", text)
     assert f"{first.record.measures['mean_dice']:.3f}" in text
@@ -276,7 +306,7 @@ def test_versions_that_were_removed_from_disk_keep_their_row_and_cannot_be_serve
     checkpoints.publish(4)
     (removed,) = set(checkpoints.remove_old(2)) - {1}
     text = page(client, f"/projects/{PROJECT}/versions")
-    assert re.findall(r'<th scope="row">(\d)', text) == ["4", "3", "2", "1"]
+    assert re.findall(r'<th scope="row"><a [^>]*>(\d)', text) == ["4", "3", "2", "1"]
     assert text.count(">weights removed<") == 4 - len(_numbers(project))
     assert f"/versions/{removed}/serve" not in text
     page(client, f"/projects/{PROJECT}/versions/{removed}/serve", 404)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import shutil
@@ -13,25 +14,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dashboard_data import VERSION, fill, mask_of
+from dashboard_data import VERSION, fill, mask_of, rank
 from fastapi.testclient import TestClient
 from PIL import Image
 from processes import wait_for
 from shapes import make_shapes
-from wiring import PROJECT, XML, make_services, open_installation, task_of
+from wiring import PROJECT, XML, make_services, open_installation, png, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.dashboard.pictures import hex_colour
 from ml_backend.dashboard.pictures.comparisons import compared_image, confusion
 from ml_backend.dashboard.pictures.drawing import heat_colours
-from ml_backend.dashboard.queue import PAGE, reason
+from ml_backend.dashboard.queue import PAGE, Scores, reason
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.images.cache import ImageCache
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
-from strategies.catalogue import described
+from strategies.catalogue import available, described
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,23 +116,95 @@ def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Servi
     assert "most uncertain class probabilities" in text
     assert None not in values
     first = values[0]
-    share = 100 * sum(value < first for value in values) / 15
+    assert first == max(value for value in values if value is not None)
     shown = f"{first:#.3g}".rstrip(".")
-    assert f"Its uncertainty is {shown}, higher than in {share:.0f}\N{NO-BREAK SPACE}% of the scored images." in text
+    assert f"their mean uncertainty is {shown}, the highest of 15 images." in text
+    assert "higher than in 13 of 15 images." in text
     assert "Label 2 regions · about 37 clicks" in " ".join(text.split())
     shares = [int(share) for share in re.findall(r"(?:background|disc|square) (?:&lt; )?(\d+) %", text)]
     assert len(shares) >= 4  # of published tasks: nothing had to be predicted for the page
 
 
 def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:
-    entry = QueueEntry(task_of(1), 1, 0.4, None, "", None, False)
-    assert "no model yet" in reason(entry, None, described("entropy").words, 0)
-    assert "no time" in reason(entry, None, described("entropy").words, 3)
-    looked = replace(entry, information=0.0)
-    assert "has no score of its own" in reason(looked, 0.0, described("coreset").words, 3)
-    assert "the lowest of the scored images." in reason(looked, 0.0, described("entropy").words, 3)
-    assert "does not depend on this alone" in reason(looked, 0.5, described("sa").words, 3)
-    assert "not depend on this alone" not in reason(looked, 0.5, described("entropy").words, 3)
+    entry, scores = QueueEntry(task_of(1), 1, 0.4, None, "", None, False), Scores(0, {}, None)
+    assert "no model yet" in reason(entry, scores, described("entropy").words, 0)
+    assert "no time" in reason(entry, scores, described("entropy").words, 3)
+
+
+def test_every_strategy_says_in_its_own_words_why_an_image_has_its_place() -> None:
+    entry = QueueEntry(task_of(1), 1, 0.4, 0.0, "", None, False)
+    for below, words in ((0, "the lowest of 400 images"), (1, "higher than in 1 of 400 images")):
+        said = {name: reason(entry, Scores(400, {1: below}, None), described(name).words, 3) for name in available()}
+        assert len(set(said.values())) == len(said)
+        measured = {name: sentence for name, sentence in said.items() if described(name).words.value}
+        assert all(words in sentence for sentence in measured.values())
+        assert not any("%" in sentence or "{" in sentence for sentence in said.values())
+    assert Scores(1, {1: 0}, None).compared(1) == "the only image that was scored"
+
+
+def test_auto_says_whose_turn_it_was_and_how_much_there_is_to_draw() -> None:
+    words, scores = described("auto").words, Scores(24, {1: 17}, 400.0)
+    entry = QueueEntry(task_of(1), 1, 0.4, 0.1234, "", None, False, turn="disc", outlines=240.0)
+    assert reason(entry, scores, words, 3) == (
+        "It was the turn of disc: images that are uncertain there, and cheap, are drawn sooner. Its uncertainty is "
+        "0.123, higher than in 17 of 24 images. Its predicted outlines are 0.6 times as long as those of an average "
+        "image."
+    )
+    assert reason(replace(entry, turn=""), scores, words, 3).startswith("It was no class's turn: cheap")
+
+
+def test_a_ranking_by_auto_keeps_whose_turn_it_was_and_the_page_tells_it(filled: Path, tmp_path: Path) -> None:
+    shutil.copytree(filled, tmp_path / "state")
+    with open_installation(tmp_path / "state", strategy="auto") as services:
+        rank(services, 4)
+        entries = services.store.queue_page(PROJECT, VERSION, offset=0, limit=15)
+        turns = [entry.turn for entry in entries]
+        assert set(turns) <= {"", "background", "disc", "square"}
+        assert 6 <= sum(map(bool, turns)) <= 8  # every second pick is a class's
+        assert all(entry.outlines is not None for entry in entries)
+        with TestClient(create_app(services.settings)) as client:
+            text = page(client, QUEUE)
+    clicks = entries[0].outlines or 0
+    assert f"about {clicks / 10:.0f} clicks" in " ".join(text.split())
+    assert f"It was the turn of {next(filter(None, turns))}: " in text
+    assert "as long as those of an average image" in text
+
+
+def test_cards_name_the_files(client: TestClient, services: Services) -> None:
+    first = services.store.ranked(PROJECT)[0][0]
+    services.store.put_tasks([replace(first, image="/data/upload/7/0a1b2c3d-slice%2012.png")])
+    text = page(client, QUEUE)
+    assert '<span class="file">slice 12.png</span>' in text
+    assert f"task {first.task_id} ·" in text
+
+
+def test_a_picture_opens_large_on_a_page_of_its_own(client: TestClient, services: Services) -> None:
+    order = [task.task_id for task, _ in services.store.ranked(PROJECT)]
+    assert f'href="/projects/{PROJECT}/tasks/{order[1]}"' in page(client, QUEUE)
+    text = page(client, f"/projects/{PROJECT}/tasks/{order[1]}?layer=uncertainty")
+    assert "Place 2 of the queue" in text
+    assert re.search(r'id="layer-uncertainty"[^>]* checked', text)
+    assert f'/tasks/{order[0]}?layer=uncertainty" rel="prev"' in text
+    assert f'/tasks/{order[2]}?layer=uncertainty" rel="next"' in text
+    labelled = page(client, f"/projects/{PROJECT}/tasks/1?a=1&b=2&layer=difference")
+    assert "of the queue" not in labelled
+    assert re.search(r'id="layer-difference"[^>]* checked', labelled)
+    assert "/truth?large=1" in labelled
+    page(client, f"/projects/{PROJECT}/tasks/999", 404)
+    page(client, f"/projects/{PROJECT}/tasks/1?layer=x", 404)
+
+
+def test_large_pictures_are_as_large_as_their_image_up_to_a_bound(tmp_path: Path) -> None:
+    services = make_services(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 255, (1000, 2000, 3), np.uint8)
+    content = base64.b64encode(png(pixels)).decode()
+    services.store.wake(PROJECT, label_config=XML)
+    services.store.put_tasks([task_of(1, image=f"data:image/png;base64,{content}")])
+    with TestClient(create_app(services.settings)) as client:
+        for address, width in (("image", 480), ("image?large=1", 1600)):
+            shown = picture(client, f"/projects/{PROJECT}/tasks/1/{address}")
+            assert shown.shape[:2] == (width // 2, width)
+    services.store.close()
 
 
 def test_layers_are_chosen_without_a_script_and_kept_on_the_next_page(client: TestClient) -> None:
@@ -194,7 +267,7 @@ def test_pages_of_fifty_thousand_tasks_are_cut_by_the_database(
     assert shown_tasks(last) == list(range(count - count % PAGE + 1, count + 1))
     middle = page(client, f"{QUEUE}?page=2001")
     assert shown_tasks(middle) == list(range(2000 * PAGE + 1, 2001 * PAGE + 1))
-    assert "higher than in 52\N{NO-BREAK SPACE}% of the scored images" in middle
+    assert "higher than in 25\N{NARROW NO-BREAK SPACE}999 of 50\N{NARROW NO-BREAK SPACE}000 images" in middle
     assert seconds < 20  # a tenth of that where nothing else runs; a page that reads all rows takes minutes
 
 

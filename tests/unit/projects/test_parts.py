@@ -17,6 +17,7 @@ from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.effort import read_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
+from ml_backend.projects.held_out import is_held_out
 from ml_backend.projects.parts import MergedLabel, merged_mask, supervising
 from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer
@@ -24,7 +25,6 @@ from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Store, Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.publish import PriorityQueue
-from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.sync import Sync
 from ml_backend.worker.train import changed_labels, train_if_wanted
 from ml_backend.worker.training_run import TrainingRun

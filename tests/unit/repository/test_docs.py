@@ -31,6 +31,12 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
     assert script["updated"](written) == written, "run: python scripts/make_configuration_docs.py"
 
 
+def test_the_page_for_annotators_is_that_of_the_docs() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "make_annotating_page.py"))
+    made = script["page"](script["SOURCE"].read_text(encoding="utf-8"))
+    assert script["TARGET"].read_text(encoding="utf-8") == made, "run: python scripts/make_annotating_page.py"
+
+
 def test_the_readme_names_every_strategy() -> None:
     rows = [line.split("|")[1] for line in page("README.md").splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}

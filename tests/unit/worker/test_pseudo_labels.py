@@ -33,9 +33,9 @@ from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, rank_pool
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training import process as training_process
+from ml_backend.projects.held_out import is_held_out
 from ml_backend.projects.services import Services
 from ml_backend.worker.pseudo_labels import PseudoLabels, eligible, proposal_text, proposed
-from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.train import changed_labels, train_if_wanted
 from strategies import Batch, Budget

@@ -17,11 +17,11 @@ from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.training import Job
 from ml_backend.learning.training import process as training_process
+from ml_backend.projects.held_out import is_held_out
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Task
-from ml_backend.worker.read_task import is_held_out
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.train import changed_labels
 

@@ -14,9 +14,10 @@ from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, look_at, nothing, regio
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import LabelConfigError, LeaseLost
+from ml_backend.projects.held_out import is_held_out
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
-from ml_backend.worker.read_task import TaskReader, is_held_out
+from ml_backend.worker.read_task import TaskReader
 from ml_backend.worker.sync import Sync, Synced
 from ml_backend.worker.tidy_up import remove_unused_masks
 

@@ -22,9 +22,11 @@ from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_o
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
 from ml_backend.learning.checkpoints import Version, VersionRecord
+from ml_backend.learning.training import Progress
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
+from ml_backend.worker.training_run import Pace
 
 TRAIN_AFTER = 4
 
@@ -158,6 +160,26 @@ def test_a_request_during_a_training_is_kept_for_the_next(services: Services, ru
     trainings.meanwhile = lambda: services.store.wake(PROJECT, train=True)
     assert run()
     assert project_of(services).train_requested_at is not None
+
+
+def test_a_version_tells_why_it_was_trained(services: Services, run: Run, trainings: Trainings) -> None:
+    label(services, range(1, 5))
+    assert run()
+    label(services, range(5, 9))
+    assert run()
+    services.store.wake(PROJECT, train=True)
+    services.store.update_project(PROJECT, train_requested_at=time.time() + 2)
+    assert run()
+    services.store.update_project(PROJECT, train_requested_at=None)
+    assert run(parse_label_config(XML.replace('<Label value="cell"/>', '<Label value="vessel"/>')))
+    assert run(parse_label_config(XML.replace('<Label value="cell"/>', '<Label value="vessel"/>')), input_size=64)
+    assert [job.trigger for job in trainings.jobs] == [
+        "The first 4 labels were there.",
+        "4 labels were new, changed or gone since version 1.",
+        "A person asked for it.",
+        "The classes of the project changed after version 3.",
+        "The settings of the network changed after version 4.",
+    ]
 
 
 OTHER_NETWORKS: list[dict[str, Any]] = [
@@ -420,3 +442,20 @@ def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: in
     there = {task.task_id for task in now}
     waiting = [task_of(one, status="unavailable") for one in (1, 2, 3, 9) if one not in there]
     assert changed_labels(trained, now, waiting) == count - len({1, 2, 3} - there)
+
+
+# -- how long a training takes -----------------------------------------------------------------------------------------
+def test_the_end_of_a_training_follows_from_the_pace_of_its_steps_and_measurements() -> None:
+    pace, start = Pace(), 1_000_000.0
+
+    def end(stage: Any, done: int, at: float, **more: Any) -> float | None:
+        return pace.end(Progress(stage, done, 100, **more), start + at)
+
+    assert end("reading", 5, 0) is None
+    assert end("training", 1, 1) is None  # a single step has no pace
+    assert end("training", 11, 11) == start + 100
+    assert end("measuring", 3, 15) == start + 100  # until the next step
+    assert end("training", 21, 41) == start + 41 + 79 * 2  # forty seconds for twenty steps, with what was measured
+    assert end("training committee", 1, 300, member=1, members=4) is None
+    assert end("training committee", 3, 302, member=1, members=4) == start + 302 + 97
+    assert end("training committee", 1, 400, member=2, members=4) is None
