@@ -54,7 +54,7 @@ class _Plan:
 
     def misfit(self, error: Exception) -> ConfigurationError:
         """Return the error for parts that do not go together."""
-        reason = str(error)[:300].rstrip(".")
+        reason = " ".join(str(error).split())[:300].rstrip(".")  # some of torch's go over several lines
         start = f"NEXTMASK_ARCHITECTURE = {self.architecture!r} cannot be built on NEXTMASK_ENCODER = {self.encoder!r}"
         if self.options:
             valid = valid_text(self.architecture, self.encoder)
