@@ -27,7 +27,8 @@ def judge(
     if parent is None:
         return Verdict(True, "first version")
     if miou is None or held_out < minimum:
-        return Verdict(True, f"not compared: {held_out} held-out labels, {minimum} are needed")
+        labels = "1 label is" if held_out == 1 else f"{held_out} labels are"
+        return Verdict(True, f"not compared: {labels} held out, {minimum} are needed")
     if parent_miou is None:
         return Verdict(True, f"not compared: version {parent} has other classes")
     compared = f"held-out mIoU {miou:.3f}, version {parent} has {parent_miou:.3f} on the same {held_out} labels"

@@ -80,7 +80,7 @@ def test_versions_name_the_one_before_and_those_after(client: TestClient, servic
     job, _ = trained(services, tmp_path / "discs", iterations=2)
     train(replace(job, parent=1, data_digest="more"), None)
     assert f'Version <a href="{PAGE}/1">1</a> served when it was trained, with an mIoU of' in page(client, f"{PAGE}/2")
-    assert f'Trained while it served: version <a href="{PAGE}/2">2</a>' in page(client, f"{PAGE}/1")
+    assert f'. Trained while it served: version <a href="{PAGE}/2">2</a>' in page(client, f"{PAGE}/1")
     assert "there is no such version" in page(client, f"{PAGE}/3", 404)
 
 

@@ -133,8 +133,9 @@ def test_confusion_is_counted_at_the_original_size(tmp_path: Path) -> None:
     [
         ({}, True, "held-out mIoU 0.700, version 4 has 0.710 on the same 8 labels"),
         ({"miou": 0.68}, False, "worse by more than 0.02: held-out mIoU 0.680"),
-        ({"miou": 0.68, "held_out": 7}, True, "not compared: 7 held-out labels, 8 are needed"),
-        ({"miou": None, "held_out": 0}, True, "not compared: 0 held-out labels"),
+        ({"miou": 0.68, "held_out": 7}, True, "not compared: 7 labels are held out, 8 are needed"),
+        ({"miou": 0.68, "held_out": 1}, True, "not compared: 1 label is held out, 8 are needed"),
+        ({"miou": None, "held_out": 0}, True, "not compared: 0 labels are held out"),
         ({"miou": 0.1, "parent_miou": None}, True, "not compared: version 4 has other classes"),
         ({"miou": 0.1, "parent": None}, True, "first version"),
     ],
