@@ -123,8 +123,8 @@ def test_from_connect_to_disconnect(
     ("command", "code", "message"),
     [
         ("status 999999", 2, "Run: nextmask connect 999999"),
-        ("disconnect 999999", 1, "404"),
-        ("connect 999999", 1, "404"),
+        ("disconnect 999999", 1, "sees no project 999999"),
+        ("connect 999999", 1, "sees no project 999999"),
         ("connect {project} --backend-url http://ml-backend:9090", 2, "nextmask.local"),
         ("connect {project} --set nonsense=1", 2, "not one of: "),
         ("connect {project} --set strategy", 2, "KEY=VALUE"),
@@ -134,7 +134,7 @@ def test_from_connect_to_disconnect(
         ("annotate {project} --masks /no/such/folder", 2, "/no/such/folder"),
         ("annotate {project}", 2, "--masks"),
         ("rollback 999999", 2, "Run: nextmask connect 999999"),
-        ("connect abc", 2, "integer"),
+        ("connect abc", 2, "is no project: give its number"),
         ("frobnicate", 2, "frobnicate"),
     ],
 )
