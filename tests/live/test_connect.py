@@ -60,7 +60,8 @@ def test_connect_mends_what_is_missing_and_disconnect_puts_all_back(
     before = state_of(label_studio, project)
 
     changes = serving.connect(project)
-    assert len(changes) == 6, changes
+    assert len(changes) == 7, changes
+    assert any("hidden from annotators: 1 of 'own'" in change for change in changes)
     serving.wait_settled(project)
     connected = state_of(label_studio, project)
     assert connected["project"]["sampling"] == "Uncertainty sampling"
