@@ -106,7 +106,7 @@ def test_an_encoder_that_is_not_trained_keeps_its_weights(data: Material, tmp_pa
 
 
 def test_a_network_learns(data: Material, tmp_path: Path) -> None:
-    trainer = Trainer(plan(iterations=60, learning_rate=3e-2), data, tmp_path)
+    trainer = Trainer(plan(iterations=120, learning_rate=1e-2), data, tmp_path)
     short = Trainer(plan(iterations=1), data, tmp_path).train(labelled(data, *data.pool), 0)
     assert trainer.train(labelled(data, *data.pool), 0).measured.miou > short.measured.miou + 0.2
 
