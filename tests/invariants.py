@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 
 import requests
 from processes import wait_for
@@ -12,6 +13,7 @@ from support import Nextmask
 
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import DUPLICATE
+from ml_backend.projects.signs_of_life import SETTLED_SECONDS
 
 
 def doubled(client: LabelStudio, project: int) -> list[tuple[int, str]]:
@@ -40,14 +42,21 @@ def wait_until_healthy(nextmask: Nextmask, project: int, *, seconds: float = 120
     wait_for(is_healthy, seconds=seconds, name="a look that ends well")
 
 
+def wait_without_errors(nextmask: Nextmask, project: int) -> None:
+    """Wait until status has nothing to complain of; that workers were killed is said until one has settled."""
+    with suppress(AssertionError):  # the next one names them
+        wait_for(lambda: nextmask.status(project).errors == {}, seconds=SETTLED_SECONDS + 20, name="no errors")
+    assert nextmask.status(project).errors == {}
+
+
 def assert_whole(nextmask: Nextmask, client: LabelStudio, project: int, submitted: Collection[int]) -> None:
     """Compare what the store says with what a client, which no fault stands before, sees."""
     assert labelled(nextmask, project) == set(submitted), "a label was lost, or made up"
     wait_for(lambda: doubled(client, project) == [], seconds=30, name="one prediction of each version per task")
     tasks = {task.task_id: task for task in nextmask.services.store.tasks(project)}
     assert set(tasks) == set(client.task_ids(project))
+    wait_without_errors(nextmask, project)
     status = nextmask.status(project)
-    assert status.errors == {}
     assert client.project(project)["model_version"] == status.version
     unlabelled = {task_id for task_id, task in tasks.items() if task.status == "unlabelled"}
     assert status.queue == len(client.tasks_with_prediction(project, status.version) & unlabelled) > 0

@@ -53,7 +53,7 @@ def test_field_names_are_the_contract():
     assert {field.name for field in fields(Observation)} == {
         *("ids", "information", "confidence", "class_fraction", "descriptors", "size", "regions", "excluded")
     }
-    assert [field.name for field in fields(Ranking)] == ["ids", "priority", "regions", "pseudo_labels"]
+    assert [field.name for field in fields(Ranking)] == ["ids", "priority", "regions", "pseudo_labels", "picks"]
 
 
 def test_batch_fills_in_what_is_omitted():
