@@ -192,7 +192,7 @@ def test_an_access_token_is_renewed_when_its_time_is_over_and_not_by_the_clock(
         bought.append("opaque")
         return "opaque"
 
-    token = PersonalToken("a.b.c", exchange)
+    token = PersonalToken("a.b.c", "http://localhost:8080", exchange)
     token.header()
     set_clock(step)
     token.header()
