@@ -83,7 +83,7 @@ def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
     """Serve until a signal comes; return whether the server had started."""
     import uvicorn
 
-    from ml_backend.projects.running_server import announce, withdraw
+    from ml_backend.projects.running_server import announce
     from ml_backend.server.app import create_app
 
     application = create_app(settings, worker=child)
@@ -98,11 +98,6 @@ def _run_server(settings: Settings, child: WorkerProcess | None) -> bool:
                 with suppress(NextmaskError):  # a full disk, say: commands take the port of their settings then
                     announce(store, settings)
                 threading.Thread(target=_look_at_label_studio, args=(settings,), daemon=True).start()
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            with suppress(NextmaskError):
-                withdraw(store)
-            await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             application.state.services.stopping.set()

@@ -1,6 +1,7 @@
 """Where the `nextmask serve` of this state listens: it says so in the store, and commands look there.
 
-A port that was given to `serve --port` is known to no other command by its settings.
+A port that was given to `serve --port` is known to no other command by its settings. Nothing is taken back when a
+server ends: that would wait for the database, and a process that is gone does not count.
 """
 
 from __future__ import annotations
@@ -27,16 +28,10 @@ def announce(store: Store, settings: Settings) -> None:
     store.set_value(_KEY, json.dumps({"host": settings.host, "port": settings.port, "process": _process(os.getpid())}))
 
 
-def withdraw(store: Store) -> None:
-    """Forget what this process announced; another server's address stays."""
-    if _kept(store).get("process") == _process(os.getpid()):
-        store.set_value(_KEY, "")
-
-
 def with_running_server(settings: Settings, store: Store) -> Settings:
     """Return settings with host and port of the server that runs; the same where none runs on this machine.
 
-    What a server left behind that was killed does not count: no such process is there.
+    What a server left behind that has ended does not count: no such process is there.
     """
     kept = _kept(store)
     process = kept.get("process")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,20 @@ def owner(nextmask: Nextmask, project: int) -> int | None:
     """Process id of the worker that holds the project."""
     known = nextmask.services.store.project(project)
     return int(known.lease_owner.split(":")[1]) if known and known.lease_owner else None
+
+
+def stop_between_writes(worker: int, database: Path) -> None:
+    """Stop a worker, but not while it holds SQLite's only lock for writing: nobody else could go on then."""
+    for _ in range(100):
+        kill(worker, signal.SIGSTOP)
+        connecting = sqlite3.connect(database, timeout=0.5, isolation_level=None)
+        with closing(connecting) as connection, suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+            return
+        kill(worker, signal.SIGCONT)
+        time.sleep(0.01)
+    raise AssertionError("the worker writes without end")
 
 
 @pytest.fixture
@@ -69,7 +86,7 @@ def test_two_servers_and_workers_on_one_folder(
 
         zombie = wait_for(busy, name=f"somebody's {stage}", every=0.005)
         assert zombie in workers
-        kill(zombie, signal.SIGSTOP)
+        stop_between_writes(zombie, first.settings.model_dir / "nextmask.sqlite3")
         other = (workers - {zombie}).pop()
         wait_for(lambda sleeper=other: owner(first, project) == sleeper, name="the other worker's lease")
         wait_for(lambda: labelled(first, project) == set(done), name="all labels")
