@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ml_backend.annotations.fields import labels_of
-from ml_backend.annotations.label_map import LabelMap, Tag
+from ml_backend.annotations.label_map import READABLE, LabelMap, Tag
 from ml_backend.annotations.shapes import has_shape
 from ml_backend.errors import shown
 
-MASK_TYPES: Final = frozenset(
-    ("brushlabels", "bitmasklabels", "polygonlabels", "ellipselabels", "rectanglelabels", "vectorlabels", "labels")
-)
+MASK_TYPES: Final = frozenset(READABLE)
 """Types of regions that carry a label and can be masks."""
 _OUTLINES = frozenset(("brush", "magicwand", "bitmask", "polygon", "vector"))
 _BOXES = frozenset(("rectangle", "ellipse"))

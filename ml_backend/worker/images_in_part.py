@@ -15,12 +15,12 @@ def tell_images_in_part(look: Look, tasks: Iterable[Task]) -> None:
     Args:
         tasks: all tasks of the project.
     """
-    images, before = look.images, images_in_part(look.store, look.project_id)
+    images, before = look.images, set(images_in_part(look.store, look.project_id))
     seen = {task.task_id: images.is_in_part(task.image) for task in tasks if task.image}
-    now = [task for task, in_part in seen.items() if (task in before if in_part is None else in_part)]
-    if sorted(now) != before:
+    now = {task for task, in_part in seen.items() if (task in before if in_part is None else in_part)}
+    if now != before:
         put_images_in_part(look.store, look.project_id, now)
-    if news := set(now) - set(before):
+    if news := now - before:
         look.tell("image_in_part", in_part_text(news), level="warning")
 
 

@@ -65,12 +65,12 @@ def sync(look: Look) -> None:
 
 def retry_images(look: Look) -> None:
     """Ask again for images that failed: their host may be back, their link mended; and read labels on them again."""
-    tasks = look.store.tasks(look.project_id)
-    failed = [task for task in tasks if task.status == "unavailable" or (task.status == "unlabelled" and task.error)]
     key = f"images_retried_{look.project_id}"
     last = float(look.store.value(key) or 0)
     if 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
         return
+    tasks = look.store.tasks(look.project_id)
+    failed = [task for task in tasks if task.status == "unavailable" or (task.status == "unlabelled" and task.error)]
     were_in_part = forget_images_in_part(look)
     if not failed and not were_in_part:
         return
