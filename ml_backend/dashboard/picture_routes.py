@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, internal_error
@@ -100,7 +100,8 @@ class _Answers:
     """Answers with a picture or, where there is none, with a picture of the reason."""
 
     def __init__(self, subjects: Subjects) -> None:
-        self._subjects, self._limiter = subjects, CapacityLimiter(THREADS)
+        self._subjects, self._places = subjects, Semaphore(THREADS)
+        self._threads = CapacityLimiter(THREADS)
 
     async def picture(self, wanted: _Wanted, draw: Callable[[Subject], Drawing]) -> Response:
         """Answer with a picture of a task; of a visitor who has left while others were drawn, nothing is drawn.
@@ -111,10 +112,10 @@ class _Answers:
         Raises:
             HTTPException: 404, there is no such task in that project.
         """
-        async with self._limiter:
+        async with self._places:
             if await wanted.request.is_disconnected():
                 return Response(status_code=_GONE)
-            return await to_thread.run_sync(self._answer, wanted, draw, limiter=_unlimited())
+            return await to_thread.run_sync(self._answer, wanted, draw, limiter=self._threads)
 
     def _answer(self, wanted: _Wanted, draw: Callable[[Subject], Drawing]) -> Response:
         known = wanted.request.headers.get("If-None-Match", "")
@@ -146,8 +147,3 @@ def _instead(reason: str) -> Response:
 
 def _sent(picture: Picture, headers: dict[str, str]) -> Response:
     return Response(picture.content, media_type=picture.media_type, headers=headers)
-
-
-def _unlimited() -> CapacityLimiter:
-    """Return a limiter for one thread: the place was taken already."""
-    return CapacityLimiter(1)

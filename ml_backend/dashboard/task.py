@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, editor_address, project_of
 from ml_backend.dashboard.pictures import Pictures
-from ml_backend.dashboard.queue import Card, Cards, Strength, scores_of
+from ml_backend.dashboard.queue import PAGE, Card, Cards, Strength, scores_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.images.references import file_name
 from ml_backend.projects.settings import project_settings
@@ -63,6 +63,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
             name=file_name(task.image),
             editor=editor_address(settings, task),
             card=card,
+            queue_page=(card.entry.rank - 1) // PAGE + 1 if card else None,
             before=before,
             after=after,
             layers=layers,

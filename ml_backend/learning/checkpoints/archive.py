@@ -22,6 +22,8 @@ predict.py           draws the mask of an image; needs Python 3.10 or later, and
     python predict.py image.png mask.png
 
 mask.png has the size of the image, and the index of a class in each pixel: {classes}.
+predict.py reads opaque images of 8 bits per colour as nextmask does. Of others it may draw another mask: nextmask lays
+transparent pixels over white, stretches grey of more than 8 bits, and turns images as browsers do.
 
 What predict.py does, for a program of your own:
 

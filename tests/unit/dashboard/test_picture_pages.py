@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -479,3 +481,25 @@ def test_pixels_are_counted_by_truth_and_prediction() -> None:
     assert image.second == 1.0
     assert image.first == pytest.approx(1 / 2 / 2)  # class 0: 1 of 2; class 1: 0, of what is known in both
     assert image.differs == pytest.approx(2 / 3)
+
+
+def test_nothing_is_drawn_for_a_visitor_who_has_left(services: Services) -> None:
+    application, address = create_app(services.settings), f"/projects/{PROJECT}/tasks/1/image"
+    scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": address}
+    scope |= {"raw_path": address.encode(), "query_string": b"", "headers": [(b"host", b"testserver")]}
+
+    def status(message: str) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": message}
+
+        async def send(answer: Any) -> None:
+            sent.append(answer)
+
+        asyncio.run(application(dict(scope), receive, send))
+        return int(sent[0]["status"])
+
+    assert status("http.disconnect") == 499
+    assert not [*(services.settings.model_dir / "pictures").rglob("*.*")]
+    assert status("http.request") == 200
