@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from ml_backend.cli.installation import diagnosed
 from ml_backend.errors import NextmaskError
 from ml_backend.projects.services import Services
 from ml_backend.store import Store
@@ -49,7 +50,7 @@ def reconcile_now(services: Services, project_id: int) -> None:
     """Reconcile a project with a progress bar: here if nobody works on it, else wait for the worker that does.
 
     Raises:
-        NextmaskError: what went wrong.
+        NextmaskError: what went wrong; where Label Studio is the reason, what doctor finds.
     """
     from ml_backend.worker.worker import Worker
 
@@ -72,7 +73,8 @@ def reconcile_now(services: Services, project_id: int) -> None:
         thread.join()
         raise
     if outcome and isinstance(outcome[0], BaseException):
-        raise outcome[0]
+        with diagnosed(services, project_id):
+            raise outcome[0]
     project = services.store.project(project_id)
     if project is not None and project.error:
         raise NextmaskError(project.error)

@@ -25,7 +25,7 @@ from ml_backend.cli import installation as installed
 from ml_backend.cli import serve as running
 from ml_backend.cli.console import in_background, reconcile_now
 from ml_backend.cli.projects import parse_settings
-from ml_backend.errors import ConfigurationError, LabelStudioUnavailable
+from ml_backend.errors import ConfigurationError, LabelStudioUnavailable, NextmaskError
 from ml_backend.projects.services import Services
 from ml_backend.store import Decision
 
@@ -242,6 +242,14 @@ def test_rank_publishes_the_queue(run: Command, hosted: Services, studio: Memory
     assert run("rank", PROJECT).out == "nextmask-1.2 is published.\n"  # anew, asked for
 
 
+@pytest.mark.parametrize("command", ["train", "rank"])
+def test_without_label_studio_they_end_with_what_doctor_finds(run: Command, services: Services, command: str) -> None:
+    services.store.wake(PROJECT, manage=True)
+    ended = run(command, PROJECT)
+    assert ended.code == 1
+    assert "does not answer: connection refused: nothing listens there" in ended.err
+
+
 def test_train_without_a_label_is_code_1(run: Command, hosted: Services) -> None:
     hosted.store.wake(PROJECT)
     ended = run("train", PROJECT)
@@ -340,7 +348,7 @@ def test_an_error_is_raised_here(hosted: Services, studio: MemoryStudio, monkeyp
 
     hosted.store.wake(PROJECT)
     monkeypatch.setattr(studio, "ml_backends", away)
-    with pytest.raises(LabelStudioUnavailable, match="did not answer"):
+    with pytest.raises(NextmaskError, match="does not answer"):
         reconcile_now(hosted, PROJECT)
 
 
