@@ -7,7 +7,6 @@ import html
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +21,6 @@ from ml_backend.server.app import create_app
 from ml_backend.store import Decision, Store
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
-
-
-@pytest.fixture
-def client(services: Services) -> Iterator[TestClient]:
-    with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
-        yield opened
 
 
 def page(client: TestClient, path: str, status: int = 200) -> str:

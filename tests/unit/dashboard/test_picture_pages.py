@@ -62,12 +62,6 @@ def services(tmp_path: Path, filled: Path) -> Iterator[Services]:
 
 
 @pytest.fixture
-def client(services: Services) -> Iterator[TestClient]:
-    with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
-        yield opened
-
-
-@pytest.fixture
 def empty(tmp_path: Path) -> Iterator[tuple[Services, TestClient]]:
     """A project of which nothing is known yet."""
     services = make_services(tmp_path / "empty")

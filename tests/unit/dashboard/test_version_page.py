@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +31,6 @@ from ml_backend.server.app import create_app
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAGE = f"/projects/{PROJECT}/versions"
-
-
-@pytest.fixture
-def client(services: Services) -> Iterator[TestClient]:
-    with TestClient(create_app(services.settings), raise_server_exceptions=False) as opened:
-        yield opened
 
 
 def page(client: TestClient, path: str, status: int = 200) -> str:
