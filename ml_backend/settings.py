@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -21,6 +21,8 @@ from ml_backend.errors import ConfigurationError, first_few, shown
 from ml_backend.images.hosts import ImageHosts
 from strategies import catalogue
 
+AUTO: Final = "auto"
+"""Leaves a value to what is best on the device."""
 _PREFIX = "NEXTMASK_"
 _ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ensemble)
 SECRETS = Path("/run/secrets")
@@ -115,7 +117,8 @@ class Settings(BaseSettings):
         1_000_000_000, ge=1_000_000, description="Bytes that scoring may take: batches are cut to fit."
     )
     architecture: str = Field(
-        "unet", description="Architecture: one of segmentation_models_pytorch, or dcan, drn, fcn8s, segnet."
+        "auto",
+        description="Architecture: one of segmentation_models_pytorch, or dcan, drn, fcn8s, segnet. auto: by device.",
     )
     encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of the network.")
     encoder_weights: str = Field(
@@ -129,14 +132,19 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     train_after: int = Field(10, ge=1, description="New or changed labels that start a training.")
     train_from: Literal["last", "scratch"] = Field("last", description="Weights that a training starts from.")
-    iterations: int = Field(200, ge=1, description="Most optimiser steps of one training.")
-    batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
-    learning_rate: float = Field(3e-3, gt=0, le=1, description="Peak learning rate of the decoder.")
-    train_encoder: bool = Field(
-        True, description="Whether the encoder learns, too. Without it a training on a CPU takes about half the time."
+    training_budget: float = Field(
+        0.0, ge=0, le=10_000, description="Minutes that one training takes, at most. 0: 2 on a CPU, 5 on a GPU."
     )
-    patience: int = Field(4, ge=1, description="Evaluations without improvement after which training stops.")
-    training_minutes: float = Field(240.0, gt=0, description="Time after which a training is ended as failed.")
+    iterations: int = Field(
+        0, ge=0, description="Optimiser steps of one training. 0: as many as fit into NEXTMASK_TRAINING_BUDGET."
+    )
+    batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
+    learning_rate: float = Field(0.0, ge=0, le=1, description="Peak learning rate of the decoder. 0: by the device.")
+    train_encoder: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether the encoder learns. auto: on a GPU, and where its weights are none. Otherwise its maps of "
+        "an image are computed once.",
+    )
     seed: int = Field(0, ge=0, description="Seed of training and of random choices.")
     unpainted: Literal["background", "ignore"] = Field(
         "background", description="What a pixel without a region means: the class background, or not labelled."
@@ -192,7 +200,11 @@ class Settings(BaseSettings):
     )
 
     # -- images -------------------------------------------------------------------------------------------------------
-    image_cache_bytes: int = Field(10_000_000_000, ge=1_000_000, description="Bytes of images kept on disk.")
+    image_cache_bytes: int = Field(
+        10_000_000_000,
+        ge=1_000_000,
+        description="Bytes of images kept on disk, a quarter of them for what encoders made of images.",
+    )
     picture_cache_bytes: int = Field(
         1_000_000_000, ge=1_000_000, description="Bytes of the dashboard's pictures kept on disk."
     )
@@ -251,6 +263,16 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> str:
         """SQLAlchemy address of the state database."""
         return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
+
+    @property
+    def maps_folder(self) -> Path:
+        """Folder of what encoders that are not trained made of images."""
+        return self.model_dir / "encoder_maps"
+
+    @property
+    def maps_bytes(self) -> int:
+        """Most bytes in that folder."""
+        return self.image_cache_bytes // 4
 
     @property
     def effective_committee(self) -> Literal["mc_dropout", "ensemble"]:

@@ -20,10 +20,12 @@ from ml_backend.learning.checkpoints import Checkpoints, Version
 from ml_backend.learning.networks import build
 from ml_backend.learning.training import Item, Job, Progress, train
 from ml_backend.learning.training.data import Samples
+from ml_backend.learning.training.fit import Average, finite, parameter_groups, rate, seeded
 from ml_backend.learning.training.gate import judge
-from ml_backend.learning.training.loop import finite, parameter_groups, rate, seeded
+from ml_backend.learning.training.length import LEAST_PASSES
 from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice
 from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.recipe import resolved
 from ml_backend.learning.training.start import initial_network, rebuild
 
 CPU = torch.device("cpu")
@@ -155,7 +157,7 @@ def test_gate(changes: dict[str, Any], accepted: bool, reason: str) -> None:
 
 @pytest.mark.parametrize("iterations", [1, 2, 10, 200])
 def test_rate_rises_then_falls(iterations: int) -> None:
-    rates = [rate(step, iterations) for step in range(iterations)]
+    rates = [rate(step / iterations) for step in range(iterations)]
     peak = rates.index(max(rates))
     assert all(0 < value <= 1 for value in rates)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
@@ -198,8 +200,10 @@ def test_a_job_survives_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"iterations": 0}, "iterations of a training must be positive, not 0"),
-        ({"learning_rate": math.nan}, "learning_rate of a training must be positive, not nan"),
+        ({"batch_size": 0}, "batch_size of a training must be positive, not 0"),
+        ({"iterations": -1}, "iterations of a training must be 0 or more, not -1"),
+        ({"learning_rate": math.nan}, "learning_rate of a training must be 0 or more, not nan"),
+        ({"training_budget": math.inf}, "training_budget of a training must be 0 or more, not inf"),
         ({"classes": ()}, "1 to 255 classes, not 0"),
         ({"train_from": "first"}, "'last' or 'scratch', not 'first'"),
     ],
@@ -293,7 +297,7 @@ def test_a_parent_of_another_input_size_is_measured_at_its_own(trained: tuple[Jo
 
 def test_classes_that_stay_keep_their_rows(trained: tuple[Job, Version, list[Progress]]) -> None:
     job, parent, _ = trained
-    job = dataclasses.replace(job, classes=("ring", "disc", "background"))
+    job = resolved(dataclasses.replace(job, classes=("ring", "disc", "background")))
     checkpoints = Checkpoints(job.folder)
     before = checkpoints.load_state(parent)
     with seeded(0, CPU):
@@ -308,7 +312,7 @@ def test_classes_that_stay_keep_their_rows(trained: tuple[Job, Version, list[Pro
 
 def test_classes_of_the_same_number_are_not_mixed_up(trained: tuple[Job, Version, list[Progress]]) -> None:
     job, parent, _ = trained
-    job = dataclasses.replace(job, classes=("disc", "background"))
+    job = resolved(dataclasses.replace(job, classes=("disc", "background")))
     state = initial_network(job, Checkpoints(job.folder), parent).state_dict()
     before = Checkpoints(job.folder).load_state(parent)
     bias = next(name for name in before if "head" in name and name.endswith("bias"))
@@ -337,17 +341,41 @@ def test_another_network_starts_afresh(trained: tuple[Job, Version, list[Progres
     assert record.measures["parent_miou"] == pytest.approx(parent.record.measures["miou"])
 
 
-def test_it_stops_when_it_no_longer_improves(tmp_path: Path) -> None:
-    job = single_class(disc_job(tmp_path, iterations=40, patience=1, training=2, held_out=1, input_size=32))
-    record = train(job).record  # perfect from the first evaluation on, after a tenth of the iterations
-    assert (record.measures["best_iteration"], record.measures["iterations"]) == (4, 8)
-    assert record.measures["miou"] == 1
+def test_held_out_labels_choose_nothing(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=8, training=3, held_out=2, input_size=32)
+    swapped = [dataclasses.replace(item, mask=job.items[0].mask) if item.held_out else item for item in job.items]
+    one, other = train(job), train(dataclasses.replace(job, items=tuple(swapped), folder=tmp_path / "other"))
+    assert one.record.measures["miou"] != other.record.measures["miou"]
+    assert same_weights(weights(job, one), Checkpoints(tmp_path / "other").load_state(other))
+
+
+def test_the_weights_are_averaged_over_the_second_half(tmp_path: Path) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    average = Average(network)
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(network.weight, value)
+        average.add()
+    with average.in_place():
+        averaged = network.weight.item()
+    assert network.weight.item() == 3.0
+    expected = 1.0 + 0.9 * (2.0 - 1.0)  # the second has a weight of 1 - 1/10
+    expected += (1 - 2 / 11) * (3.0 - expected)
+    assert averaged == pytest.approx(expected)
+    average.load()
+    assert network.weight.item() == averaged
+
+
+def test_a_training_by_time_takes_the_least_passes_when_the_time_is_over(tmp_path: Path) -> None:
+    job = disc_job(tmp_path, iterations=0, training_budget=1e-6, training=6, held_out=0, input_size=32)
+    record = train(job).record
+    assert record.measures["iterations"] == math.ceil(LEAST_PASSES * 6 / 4)
+    assert record.settings["iterations"] == 0
 
 
 def test_without_held_out_labels_all_iterations_are_used(tmp_path: Path) -> None:
-    job = disc_job(tmp_path, iterations=3, patience=1, training=2, held_out=0)
+    job = disc_job(tmp_path, iterations=3, training=2, held_out=0)
     record = train(job).record
-    assert (record.measures["iterations"], record.measures["best_iteration"]) == (3, 3)
+    assert record.measures["iterations"] == 3
     assert record.measures["miou"] is None
     assert record.held_out == ()
 
@@ -366,14 +394,6 @@ def test_unreadable_items_are_skipped_and_counted(tmp_path: Path) -> None:
     assert record.skipped.keys() == {"1", "4"}
     assert record.measures["skipped"] == 2
     assert record.held_out == ("3",)
-
-
-def single_class(job: Job) -> Job:
-    mask = np.full((40, 48), 255, np.uint8)
-    mask[3:9] = 0
-    for item in job.items:
-        Image.fromarray(mask).save(item.mask)
-    return dataclasses.replace(job, classes=("cell",))
 
 
 def spoil(job: Job) -> Job:
@@ -421,7 +441,7 @@ def test_what_progress_raises_ends_the_training(tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_not_trained_stays_as_it_was_statistics_included(tmp_path: Path) -> None:
     job = disc_job(tmp_path / "data", train_encoder=False, iterations=6)
-    before = initial_network(job, Checkpoints(job.folder), None).state_dict()
+    before = initial_network(resolved(job), Checkpoints(job.folder), None).state_dict()
     version = train(job)
     after = Checkpoints(job.folder).load_state(version)
     encoder = [name for name in after if name.startswith("model.encoder.")]
