@@ -30,7 +30,10 @@ SECRETS = Path("/run/secrets")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 RENAMED: Final[Mapping[str, str]] = {"held_out_share": "audit_share", "held_out_group": "audit_group"}
 """Settings of earlier releases that have another name now: both names of the field."""
-RETIRED: Final[Mapping[str, str]] = {}
+RETIRED: Final[Mapping[str, str]] = {
+    "training_minutes": "A training ends by itself: NEXTMASK_TRAINING_BUDGET says after how many minutes.",
+    "patience": "Remove it: a training ends with NEXTMASK_TRAINING_BUDGET, and held-out labels choose no weights.",
+}
 """Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
 
 

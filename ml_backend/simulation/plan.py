@@ -58,6 +58,9 @@ class Recipe:
         Raises:
             ConfigurationError: a value is out of range.
         """
+        for name in ("iterations", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} of a simulation must be positive, not {getattr(self, name)!r}.")
         try:
             return Job(
                 items=(),

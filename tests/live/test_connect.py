@@ -113,7 +113,7 @@ def test_disconnect_ends_a_training_and_stays_disconnected(
     project = make_project(images=8, dataset=shapes)
     tasks = label_studio.task_ids(project)
     before = state_of(label_studio, project)
-    nextmask.connect(project, iterations=1_000_000, patience=1_000_000)
+    nextmask.connect(project, iterations=1_000_000)
     label(label_studio, project, shapes, tasks[:4])
     wait_for(lambda: nextmask.status(project).state == "training", name="a training")
     assert nextmask.process

@@ -108,7 +108,7 @@ def test_names_of_label_studio_ml_have_no_prefix(environment: SetEnvironment) ->
 def test_an_empty_variable_counts_as_not_set(environment: SetEnvironment) -> None:
     dotenv("NEXTMASK_SEED=7")
     environment(NEXTMASK_SEED="", NEXTMASK_ITERATIONS="")
-    assert (load_settings().seed, load_settings().iterations) == (7, 200)
+    assert (load_settings().seed, load_settings().iterations) == (7, 0)
 
 
 def test_settings_are_frozen() -> None:
@@ -147,8 +147,8 @@ def test_an_invalid_value_is_named_with_its_key_and_the_range(
 
 
 def test_all_invalid_values_are_named_at_once(environment: SetEnvironment) -> None:
-    environment(NEXTMASK_SEED="-1", NEXTMASK_PATIENCE="0")
-    with pytest.raises(ConfigurationError, match=r"NEXTMASK_PATIENCE = '0'.*NEXTMASK_SEED = '-1'|SEED.*PATIENCE"):
+    environment(NEXTMASK_SEED="-1", NEXTMASK_TRAIN_AFTER="0")
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_TRAIN_AFTER = '0'.*NEXTMASK_SEED = '-1'|SEED.*TRAIN_AFTER"):
         load_settings()
 
 

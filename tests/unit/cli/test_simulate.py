@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown encoder": (("--encoder", "resnet"), r"ENCODER = 'resnet' is unknown\. Did you mean "),
     "weights of another encoder": (("--encoder", "resnet18"), r"ENCODER_WEIGHTS"),
     "frozen without weights": (("--encoder-weights", "none"), r"--freeze-encoder .* Use pretrained weights, or"),
-    "learning rate": (("--learning-rate", "-1"), r"learning_rate of a training must be positive, not -1\.0"),
+    "learning rate": (("--learning-rate", "-1"), r"learning_rate of a simulation must be positive, not -1\.0"),
     "measure on": (("--measure-on", "train"), r"--measure-on 'train' is unknown: use test, validation"),
     "measure at": (("--measure-at", "half"), r"--measure-at 'half' is unknown: use original, network"),
     "unknown device": (("--device", "tpu"), r"tpu"),

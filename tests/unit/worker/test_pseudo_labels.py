@@ -236,7 +236,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """What the training process is given; it trains in this process."""
     given: list[Job] = []
 
-    def run(job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
+    def run(job: Job, *, progress: Any, heartbeat: Any) -> int:
         given.append(job)
         return train(job, progress).number
 

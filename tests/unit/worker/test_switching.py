@@ -17,6 +17,7 @@ from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.training import Job
 from ml_backend.learning.training import process as training_process
+from ml_backend.learning.training.recipe import resolved
 from ml_backend.projects.held_out import is_held_out
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
@@ -42,14 +43,15 @@ class Trainings:
         self.jobs: list[Job] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def run(self, job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
+    def run(self, job: Job, *, progress: Any, heartbeat: Any) -> int:
+        job = resolved(job)
         self.jobs.append(job)
         self.meanwhile()
         if job.architecture == "no-such-network":
             raise TrainingError("NEXTMASK_ARCHITECTURE = 'no-such-network' is unknown.")
         checkpoints = Checkpoints(job.folder)
         before = checkpoints.get(1)
-        names = ("architecture", "encoder", "input_size", "dropout")
+        names = ("architecture", "encoder", "network_options", "input_size", "dropout")
         record = VersionRecord(
             classes=before.record.classes,
             label_map_digest=job.label_map_digest,

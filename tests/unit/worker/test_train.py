@@ -22,11 +22,9 @@ from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_o
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.learning.training import Progress
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
-from ml_backend.worker.training_run import Pace
 
 TRAIN_AFTER = 4
 
@@ -442,20 +440,3 @@ def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: in
     there = {task.task_id for task in now}
     waiting = [task_of(one, status="unavailable") for one in (1, 2, 3, 9) if one not in there]
     assert changed_labels(trained, now, waiting) == count - len({1, 2, 3} - there)
-
-
-# -- how long a training takes -----------------------------------------------------------------------------------------
-def test_the_end_of_a_training_follows_from_the_pace_of_its_steps_and_measurements() -> None:
-    pace, start = Pace(), 1_000_000.0
-
-    def end(stage: Any, done: int, at: float, **more: Any) -> float | None:
-        return pace.end(Progress(stage, done, 100, **more), start + at)
-
-    assert end("reading", 5, 0) is None
-    assert end("training", 1, 1) is None  # a single step has no pace
-    assert end("training", 11, 11) == start + 100
-    assert end("measuring", 3, 15) == start + 100  # until the next step
-    assert end("training", 21, 41) == start + 41 + 79 * 2  # forty seconds for twenty steps, with what was measured
-    assert end("training committee", 1, 300, member=1, members=4) is None
-    assert end("training committee", 3, 302, member=1, members=4) == start + 302 + 97
-    assert end("training committee", 1, 400, member=2, members=4) is None
