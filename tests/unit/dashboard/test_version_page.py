@@ -24,7 +24,7 @@ from ml_backend.images.decoding import load_image
 from ml_backend.learning.checkpoints import Version, archive
 from ml_backend.learning.networks.architectures import ARCHITECTURES
 from ml_backend.learning.training import Job, train
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 
@@ -195,6 +195,6 @@ def test_a_version_without_a_measure_is_shown_and_says_when_there_will_be_one(
 
 def _groups() -> list[str]:
     """Keys of four images, of which only the third will be held out."""
-    trains = [f"{number}.png" for number in range(50) if not is_held_out(f"{number}.png", 0.2)]
-    measures = next(f"{number}.png" for number in range(50) if is_held_out(f"{number}.png", 0.2))
+    trains = [f"{number}.png" for number in range(50) if not AuditSet(0.2, 0).has(f"{number}.png")]
+    measures = next(f"{number}.png" for number in range(50) if AuditSet(0.2, 0).has(f"{number}.png"))
     return [*trains[:2], measures, trains[2]]
