@@ -151,10 +151,6 @@ class Settings(BaseSettings):
     held_out_group: str = Field(
         "", description="Key in the task's data (video, patient) whose tasks are held out together. Empty: the image."
     )
-    held_out_minimum: int = Field(8, ge=1, description="Held-out labels from which on a worse version is rejected.")
-    publish_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Loss of held-out mIoU up to which a new version is still published."
-    )
 
     # -- the queue ----------------------------------------------------------------------------------------------------
     queue_window: int = Field(200, ge=1, le=5000, description="Best-ranked tasks kept in Label Studio with masks.")
