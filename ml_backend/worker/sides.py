@@ -81,18 +81,17 @@ def _wait(sides: Sequence[Side], groups: Collection[str]) -> bool:
 
 def _tell(look: Look, training: Collection[int], measuring: Collection[int], counts: AuditCounts) -> None:
     moved = [
-        f"{_labels(len(tasks))} that {before} {after} from now on"
-        for tasks, before, after in ((training, "measured", "train"), (measuring, "trained", "measure"))
+        f"{_labels(len(tasks), after)} from now on"
+        for tasks, after in ((training, "that measured train"), (measuring, "that trained measure"))
         if tasks
     ]
-    text = "; ".join(moved)
     logger.info("project=%s to_training=%s to_measuring=%s", look.project_id, len(training), len(measuring))
     look.tell(
         "audit_changed",
-        f"{text[0].upper()}{text[1:]}: labels measure where their image was drawn for that at random and nobody was "
-        f"shown a predicted mask for it. {_labels(counts.labels)} measure now, {_labels(counts.training)} train.",
+        f"{'; '.join(moved)}: labels measure where their image was drawn for that at random and nobody was shown a"
+        f" predicted mask for it. {_labels(counts.labels, 'measure')} now, {_labels(counts.training, 'train')}.",
     )
 
 
-def _labels(number: int) -> str:
-    return f"{number} label{'' if number == 1 else 's'}"
+def _labels(number: int, verb: str) -> str:
+    return f"1 label {verb}s" if number == 1 else f"{number} labels {verb}"

@@ -170,6 +170,7 @@ def test_an_archive_needs_the_password_and_comes_in_pieces(services: Services, t
 
 
 # -- the curve of a project whose version was not measured -------------------------------------------------------------
+@pytest.mark.settings(audit_share=0.2)
 def test_a_version_without_a_measure_is_shown_and_says_when_there_will_be_one(
     client: TestClient, services: Services, tmp_path: Path
 ) -> None:
@@ -183,9 +184,7 @@ def test_a_version_without_a_measure_is_shown_and_says_when_there_will_be_one(
     )
     text = page(client, f"/projects/{PROJECT}")
     assert "No version has a held-out measure yet: of the 6 labels of version 1, none was held out." in text
-    assert (
-        "The image at place 3 of the queue is the first whose label will be: after 3 more labels in this order" in text
-    )
+    assert "The image at place 3 of the queue is the first that measures: after 3 more labels in this order" in text
     assert "data-curve" not in text
     row = text[text.index("Learning curve as a table") :]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[:4] == ["6", NOTHING, NOTHING, NOTHING]
