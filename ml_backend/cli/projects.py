@@ -15,6 +15,7 @@ from ml_backend.cli.installation import diagnosed, installation
 from ml_backend.cli.project_argument import OptionalProjectId, ProjectId
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.audit import AuditCounts
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.passed_over import StreamCounts, return_to_pool
@@ -202,7 +203,7 @@ def _report(changes: list[str], nothing: str) -> None:
 
 
 def _status_table(statuses: list[Status]) -> Table:
-    """Return a table with a column per project: twelve facts do not fit side by side."""
+    """Return a table with a column per project: thirteen facts do not fit side by side."""
     table = Table("", *[escape(f"{status.project} {status.title}") for status in statuses])
     columns = list(map(_status_cells, statuses))
     for name in columns[0]:
@@ -227,9 +228,14 @@ def _status_cells(status: Status) -> dict[str, object]:
         "pool": status.pool,
         "queue": status.queue,
         "skipped": status.skipped,
+        "audit images": _audit(status.audit),
         "stream": _stream(status.stream),
         "errors": len(status.errors),
     }
+
+
+def _audit(counts: AuditCounts | None) -> str:
+    return "" if counts is None else f"{counts.waiting} wait, {counts.labels} labels measure"
 
 
 def _stream(counts: StreamCounts | None) -> str:

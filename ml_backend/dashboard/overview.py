@@ -14,8 +14,8 @@ from ml_backend.dashboard.learning_curve import learning_curve
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.pictures.subjects import NoPicture, labels_of
 from ml_backend.dashboard.rendering import render
+from ml_backend.projects.audit import first_audit_place
 from ml_backend.projects.folders import checkpoints_of
-from ml_backend.projects.held_out import first_held_out
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
 from ml_backend.settings import Settings
@@ -104,7 +104,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             label_studio=settings.effective_label_studio_public_url,
             train_after=own_settings.train_after,
             held_out=store.count_held_out(project_id),
-            first_held_out=None if curve.measured else first_held_out(own_settings, store, project_id),
+            first_audit=None if curve.measured else first_audit_place(own_settings, store, project_id),
             audit_share=own_settings.audit_share,
         )
 

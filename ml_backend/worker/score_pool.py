@@ -82,7 +82,7 @@ class PoolScorer:
         Tasks whose image cannot be had are left out, and their error says why.
 
         Args:
-            tasks: all tasks of the project, of any status.
+            tasks: those of the project that train, or will, of any status: of audit images a strategy sees nothing.
             round_number: how many rounds were ranked before.
         """
         if self._model is None:

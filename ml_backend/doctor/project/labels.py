@@ -11,6 +11,8 @@ from ml_backend.annotations.shortcomings import shortcomings
 from ml_backend.doctor.findings import Finding, ok, problem, warning
 from ml_backend.doctor.project.facts import Facts
 from ml_backend.errors import LabelConfigError
+from ml_backend.projects.audit import audit_counts
+from ml_backend.projects.audit_hints import audit_hints
 from ml_backend.projects.hints import region_hint
 from ml_backend.store import Store
 
@@ -51,6 +53,16 @@ def check_left_out(store: Store, facts: Facts) -> Iterator[Finding]:
     why = "What cannot be read is neither counted as a label nor learned from."
     page = f"{facts.tested.effective_backend_url}/projects/{facts.id}/tasks"
     yield warning("left out", message, why, f"Mend them in Label Studio, as each says; all of them: {page}")
+
+
+def check_audit(store: Store, facts: Facts) -> Iterator[Finding]:
+    """Say what keeps the project from being measured, or from being trained."""
+    counts = audit_counts(facts.tested, store, facts.id)
+    found = audit_hints(counts, facts.tested)
+    for hint in found:
+        yield warning("audit images", hint.cause, "", hint.remedy)
+    if counts is not None and not found:
+        yield ok("audit images", f"{counts.labels} labels measure, {counts.waiting} audit images wait")
 
 
 def _sentence(text: str) -> str:

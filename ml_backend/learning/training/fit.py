@@ -8,18 +8,20 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ml_backend.errors import TrainingError
+from ml_backend.learning.measuring import Counts
 from ml_backend.learning.networks import SegmentationNetwork, autocast, is_out_of_memory, place
 from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation, collate, unchanged
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.learning.training.length import Length
 from ml_backend.learning.training.losses import cross_entropy_dice
+from ml_backend.learning.training.measures import held_out_measures
 
 logger = logging.getLogger(__name__)
 _ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
@@ -34,7 +36,7 @@ _VIEWS, _VIEWS_IN_ALL = 4, 400
 """Views of each sample for an encoder that is not trained, and of all samples together, beyond one of each."""
 
 Report = Callable[[Progress], None]
-Measure = Callable[[nn.Module, Report], dict[str, Any]]
+Measure = Callable[[nn.Module, Report], Counts | None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Fitted:
     """The averaged weights, and how they came about.
 
     Attributes:
-        measures: held-out measures of these weights; empty where nothing is held out.
+        held_out: what these weights measured; None where nothing is held out.
         images_at_once: images that went through the network together at the end: fewer than a batch has where a batch
             did not fit into memory.
         losses: those of all steps.
@@ -50,7 +52,7 @@ class Fitted:
     """
 
     state: dict[str, Tensor]
-    measures: dict[str, Any] = field(default_factory=dict)
+    held_out: Counts | None = None
     iterations: int = 0
     images_at_once: int = 0
     losses: Sequence[float] = ()
@@ -67,7 +69,7 @@ def fit(
     pretrained: bool,
     length: Length | None = None,
     views: int = 0,
-    measure: Measure = lambda *_: {},
+    measure: Measure = lambda *_: None,
 ) -> Fitted:
     """Optimise for the job's steps or time, and return the average of the weights over the second half of the steps.
 
@@ -80,7 +82,7 @@ def fit(
         pretrained: the encoder learns at a lower rate.
         length: how long; None: as the job says, from now on.
         views: of each sample, for an encoder that is not trained; 0: four, and fewer of many samples.
-        measure: measures the network a few times; empty where there is nothing to measure on.
+        measure: measures the network a few times; None where there is nothing to measure on.
 
     Raises:
         TrainingError: the loss is not finite any more, or two images do not fit into memory.
@@ -111,8 +113,8 @@ def fit(
                     course.measured(measure(network, course.report))
     course.read()
     average.load()
-    course.measured(measures := measure(network, course.report))
-    return Fitted(snapshot(network), measures, course.steps, parts.most, course.losses, course.mious)
+    course.measured(held_out := measure(network, course.report))
+    return Fitted(snapshot(network), held_out, course.steps, parts.most, course.losses, course.mious)
 
 
 class Course:
@@ -163,11 +165,11 @@ class Course:
         due = sum(share >= at for at in _MEASURED_AT)
         return due > self._measured
 
-    def measured(self, measures: dict[str, Any]) -> None:
-        """Take in measures; empty where nothing is held out."""
+    def measured(self, held_out: Counts | None) -> None:
+        """Take in what was measured; None where nothing is held out."""
         self._measured += 1
-        if measures:
-            self.mious.append((self.steps, measures["miou"] or 0.0))
+        if held_out is not None:
+            self.mious.append((self.steps, held_out_measures(held_out)["miou"] or 0.0))
 
 
 class Average:

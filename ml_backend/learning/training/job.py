@@ -25,6 +25,7 @@ class Item:
         held_out: the label measures, and does not train.
         digest: changes when the label changes; joined likewise.
         pseudo: the mask was predicted, not drawn: it trains, and counts as no label.
+        group: what the image is of, such as a video: measures of images of a group are alike. Empty: of itself alone.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Item:
     held_out: bool
     digest: str
     pseudo: bool = False
+    group: str = ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -59,9 +61,7 @@ class Job:
         batch_size: images per step; batch normalisation needs two, so 1 counts as 2.
         learning_rate: peak rate of the decoder; that of a pretrained encoder is three tenths of it. 0: by the device.
         train_encoder: False: the encoder stays as it was at the start, statistics included. "auto": by the device.
-        publish_tolerance: loss of held-out mIoU against the parent that is still accepted.
         trigger: why it is trained, in words, for the version's record.
-        held_out_minimum: held-out labels from which on a worse version is refused.
         device: auto, cpu, cuda or cuda:N.
         seed: the same job with the same seed and number of `iterations` gives the same weights on a CPU.
         maps_folder: keeps the maps of encoders that are not trained; None: they are kept in memory, for this job.
@@ -94,8 +94,6 @@ class Job:
     batch_size: int = 8
     learning_rate: float = 0.0
     train_encoder: bool | Literal["auto"] = AUTO
-    publish_tolerance: float = 0.02
-    held_out_minimum: int = 8
     device: str = "auto"
     seed: int = 0
     unavailable: Mapping[str, str] = field(default_factory=dict)
@@ -105,7 +103,7 @@ class Job:
     maps_bytes: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "batch_size", "held_out_minimum"):
+        for name in ("input_size", "batch_size"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} of a training must be positive, not {getattr(self, name)!r}.")
         for name in ("iterations", "training_budget", "learning_rate"):

@@ -24,7 +24,7 @@ from ml_backend.images.decoding import load_image
 from ml_backend.learning.checkpoints import Version, archive
 from ml_backend.learning.networks.architectures import ARCHITECTURES
 from ml_backend.learning.training import Job, train
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 
@@ -170,6 +170,7 @@ def test_an_archive_needs_the_password_and_comes_in_pieces(services: Services, t
 
 
 # -- the curve of a project whose version was not measured -------------------------------------------------------------
+@pytest.mark.settings(audit_share=0.2)
 def test_a_version_without_a_measure_is_shown_and_says_when_there_will_be_one(
     client: TestClient, services: Services, tmp_path: Path
 ) -> None:
@@ -183,9 +184,7 @@ def test_a_version_without_a_measure_is_shown_and_says_when_there_will_be_one(
     )
     text = page(client, f"/projects/{PROJECT}")
     assert "No version has a held-out measure yet: of the 6 labels of version 1, none was held out." in text
-    assert (
-        "The image at place 3 of the queue is the first whose label will be: after 3 more labels in this order" in text
-    )
+    assert "The image at place 3 of the queue is the first that measures: after 3 more labels in this order" in text
     assert "data-curve" not in text
     row = text[text.index("Learning curve as a table") :]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", row)[:4] == ["6", NOTHING, NOTHING, NOTHING]
@@ -195,6 +194,6 @@ def test_a_version_without_a_measure_is_shown_and_says_when_there_will_be_one(
 
 def _groups() -> list[str]:
     """Keys of four images, of which only the third will be held out."""
-    trains = [f"{number}.png" for number in range(50) if not is_held_out(f"{number}.png", 0.2)]
-    measures = next(f"{number}.png" for number in range(50) if is_held_out(f"{number}.png", 0.2))
+    trains = [f"{number}.png" for number in range(50) if not AuditSet(0.2, 0).has(f"{number}.png")]
+    measures = next(f"{number}.png" for number in range(50) if AuditSet(0.2, 0).has(f"{number}.png"))
     return [*trains[:2], measures, trains[2]]

@@ -18,7 +18,7 @@ from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.training import Job
 from ml_backend.learning.training import process as training_process
 from ml_backend.learning.training.recipe import resolved
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
@@ -301,7 +301,7 @@ def test_held_out_labels_alone_are_not_enough_and_no_failure(
 ) -> None:
     enter(studio, audit_share=0.5, train_after=1)
     images = {task: studio.items[task]["data"]["image"] for task in studio.items}
-    kept = [task for task, image in images.items() if is_held_out(image, 0.5)]
+    kept = [task for task, image in images.items() if AuditSet(0.5, 0).has(image)]
     for task in kept:
         studio.label(task)
     services.store.wake(PROJECT, train=True)
