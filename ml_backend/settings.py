@@ -147,7 +147,9 @@ class Settings(BaseSettings):
     iterations: int = Field(
         0, ge=0, description="Optimiser steps of one training. 0: as many as fit into NEXTMASK_TRAINING_BUDGET."
     )
-    batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
+    batch_size: int = Field(
+        0, ge=0, le=1024, description="Images per optimiser step and per forward pass. 0: by the device, 8 per pass."
+    )
     learning_rate: float = Field(0.0, ge=0, le=1, description="Peak learning rate of the decoder. 0: by the device.")
     train_encoder: bool | Literal["auto"] = Field(
         "auto",
@@ -273,6 +275,11 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> str:
         """SQLAlchemy address of the state database."""
         return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Images per forward pass, with 0 resolved."""
+        return self.batch_size or 8
 
     @property
     def maps_folder(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
 from ml_backend.settings import load_settings
 from ml_backend.store import Store
+from ml_backend.system.progress import duration
 
 commands = typer.Typer()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -216,7 +218,8 @@ def _status_cells(status: Status) -> dict[str, object]:
     if state == "waiting" and status.pool == 0:
         state = "waiting (nothing left to label)"
     elif state != "waiting" and status.total:
-        state = f"{state} ({status.done}/{status.total})"
+        left = f", about {duration(max(0.0, status.ends - time.time()))} left" if status.ends else ""
+        state = f"{state} ({status.done}/{status.total}{left})"
     return {
         "state": state,
         "strategy": escape(status.strategy),

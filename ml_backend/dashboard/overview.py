@@ -141,7 +141,7 @@ def live(project: Project, status: Status) -> Live:
         doing=status.stage if is_busy else "",
         unit=_UNITS.get(status.stage.split(":")[0], ""),
         note=project.stage_note if is_busy else "",
-        left=max(0.0, project.stage_ends - now) if is_busy and project.stage_ends else None,
+        left=max(0.0, status.ends - now) if is_busy and status.ends else None,
         share=min(1.0, status.done / total) if is_busy and total else None,
         elapsed=max(0.0, now - status.since) if is_busy and status.since else None,
         is_busy=is_busy,

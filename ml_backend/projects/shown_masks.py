@@ -157,7 +157,7 @@ class MaskRenderer:
             return
         predictor, answered = self._predictor(), 0
         with closing(self._images.arrays(references)) as images:
-            for chunk in _chunks(images, self._settings.batch_size):
+            for chunk in _chunks(images, self._settings.effective_batch_size):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
                 predictions = iter(predictor.predict_each(good) if good else [])
                 for reference, image in zip(references[answered:], chunk, strict=False):

@@ -32,7 +32,8 @@ class Status:
 
     Attributes:
         state: idle, syncing, training, ranking, publishing, waiting or failed. idle: the worker has not looked yet.
-        stage, done, total: what is going on, in images or steps. since: when that began, in seconds since the epoch.
+        stage, done, total: what is going on, in images or steps. since, ends: when that began, and when it will have
+            ended, in seconds since the epoch; None where that is not known.
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
         held_out_miou: of the version that serves; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
@@ -56,6 +57,7 @@ class Status:
     done: int
     total: int
     since: float | None
+    ends: float | None
     strategy: str
     version: str
     labels: int
@@ -152,6 +154,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         done=project.stage_done,
         total=project.stage_total,
         since=project.stage_since if project.stage else None,
+        ends=project.stage_ends if project.stage else None,
         strategy=own.strategy,
         version=project.published_version,
         labels=counts.get("labelled", 0),

@@ -173,7 +173,7 @@ class Project:
         train_requested_at: when a person asked for a training.
         state: waiting, syncing, training, …; see `status`.
         stage, stage_done, stage_total, stage_since: what a look does now, how far it is, and when that began.
-        stage_note: what is known of its result so far, in words; stage_ends: when it will have ended, at the latest.
+        stage_note: what is known of its result so far, in words; stage_ends: when it will have ended.
         error, error_at: why the last look failed; empty when it did not.
         decided_model: newest model version of which it is decided whether it serves.
         train_error, failed_digest, retry_at: why the last training failed, on which labels, and when to try again.

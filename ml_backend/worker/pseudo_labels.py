@@ -118,7 +118,7 @@ class PseudoLabels:
     def _predict(self, model: Version, tasks: Sequence[Task], folder: Path) -> Iterator[Item | None]:
         """Predict, in batches; None where the image cannot be had."""
         waiting, done = iter(tasks), 0
-        while chunk := list(islice(waiting, self._settings.batch_size)):
+        while chunk := list(islice(waiting, self._settings.effective_batch_size)):
             self._look.attend()
             self._look.stage("predicting pseudo-labels", done, len(tasks))
             try:

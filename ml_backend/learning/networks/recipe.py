@@ -21,12 +21,14 @@ class Recipe:
     """What is best on a device.
 
     Attributes:
+        batch_size: images per step.
         learning_rate: peak rate of the decoder.
         minutes: time of a training.
     """
 
     architecture: str
     train_encoder: bool
+    batch_size: int
     learning_rate: float
     minutes: float
     network_options: Mapping[str, Any] = field(default_factory=dict)
@@ -37,10 +39,11 @@ RECIPES = {
         architecture="fpn",
         network_options={"decoder_pyramid_channels": 128, "decoder_segmentation_channels": 64},
         train_encoder=False,
+        batch_size=4,
         learning_rate=3e-3,
         minutes=2.0,
     ),
-    "cuda": Recipe(architecture="unet", train_encoder=True, learning_rate=3e-3, minutes=5.0),
+    "cuda": Recipe(architecture="unet", train_encoder=True, batch_size=8, learning_rate=3e-3, minutes=5.0),
 }
 
 

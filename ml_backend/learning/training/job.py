@@ -58,7 +58,7 @@ class Job:
         iterations: optimiser steps; 0: as many as fit into the budget.
         training_budget: minutes that reading and optimising may take; a committee's members share them. Few labels need
             less, very many labels get more. 0: by the device; see `recipe`.
-        batch_size: images per step; batch normalisation needs two, so 1 counts as 2.
+        batch_size: images per step; batch normalisation needs two, so 1 counts as 2. 0: by the device.
         learning_rate: peak rate of the decoder; that of a pretrained encoder is three tenths of it. 0: by the device.
         train_encoder: False: the encoder stays as it was at the start, statistics included. "auto": by the device.
         trigger: why it is trained, in words, for the version's record.
@@ -91,7 +91,7 @@ class Job:
     input_size: int = 384
     iterations: int = 0
     training_budget: float = 0.0
-    batch_size: int = 8
+    batch_size: int = 0
     learning_rate: float = 0.0
     train_encoder: bool | Literal["auto"] = AUTO
     device: str = "auto"
@@ -103,10 +103,9 @@ class Job:
     maps_bytes: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "batch_size"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} of a training must be positive, not {getattr(self, name)!r}.")
-        for name in ("iterations", "training_budget", "learning_rate"):
+        if not self.input_size > 0:
+            raise TrainingError(f"input_size of a training must be positive, not {self.input_size!r}.")
+        for name in ("iterations", "training_budget", "batch_size", "learning_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} of a training must be 0 or more, not {getattr(self, name)!r}.")
         if not 1 <= len(self.classes) <= 255:

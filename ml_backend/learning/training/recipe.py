@@ -23,6 +23,7 @@ def resolved(job: Job) -> Job:
         architecture=architecture,
         network_options=options,
         train_encoder=_trains_encoder(job.train_encoder, job.encoder_weights, architecture, recipe),
+        batch_size=job.batch_size or recipe.batch_size,
         learning_rate=job.learning_rate or recipe.learning_rate,
         training_budget=job.training_budget or recipe.minutes,
     )

@@ -48,6 +48,7 @@ def test_whether_the_encoder_learns(changes: dict[str, Any], trains: bool, tmp_p
 def test_values_that_are_given_win(tmp_path: Path) -> None:
     usual = resolved(disc_job(tmp_path, iterations=0))
     assert (usual.learning_rate, usual.training_budget, usual.iterations) == (3e-3, 2.0, 0)
+    assert resolved(disc_job(tmp_path / "open", batch_size=0)).batch_size == 4
     given = resolved(disc_job(tmp_path / "other", learning_rate=1e-4, training_budget=9.0))
     assert (given.learning_rate, given.training_budget) == (1e-4, 9.0)
     assert resolved(given) == given

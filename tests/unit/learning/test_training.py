@@ -227,7 +227,8 @@ def test_a_job_survives_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch_size of a training must be positive, not 0"),
+        ({"input_size": 0}, "input_size of a training must be positive, not 0"),
+        ({"batch_size": -1}, "batch_size of a training must be 0 or more, not -1"),
         ({"iterations": -1}, "iterations of a training must be 0 or more, not -1"),
         ({"learning_rate": math.nan}, "learning_rate of a training must be 0 or more, not nan"),
         ({"training_budget": math.inf}, "training_budget of a training must be 0 or more, not inf"),
