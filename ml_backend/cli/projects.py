@@ -105,7 +105,8 @@ def train(project: ProjectId) -> None:
     latest = services.checkpoints(project).latest()
     if latest is None or latest == before:
         raise NextmaskError(
-            f"No version was trained: project {project} has no usable label yet, or only held-out ones."
+            f"No version was trained: project {project} has no usable label yet, or only labels of audit images, "
+            "which measure."
         )
     console.print(f"Version {latest.number}: {_measure(latest)}. {latest.record.reason}", markup=False)
 

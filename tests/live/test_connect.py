@@ -164,9 +164,9 @@ def test_what_cannot_be_prefilled_is_told_by_connect_status_and_doctor_and_mende
     serving: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
 ) -> None:
     boxes = NO_COLOURS.replace("BrushLabels", "RectangleLabels")
-    project = make_project(images=1, xml=boxes, dataset=shapes)
+    project = make_project(images=2, xml=boxes, dataset=shapes)
     connection = serving.connection(project)
-    connection.connect({})
+    connection.connect({"audit_share": 0.001})  # one is drawn: where none measures, there is another hint
     (hint,) = connection.hints
     assert hint.cause.startswith("No mask can be pre-filled: the labelling configuration has <RectangleLabels> 'mask'")
     assert serving.wait_settled(project).hints == [str(hint)]

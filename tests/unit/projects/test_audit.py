@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wiring import PROJECT, make_settings
 
+from ml_backend.doctor.project.facts import Facts
+from ml_backend.doctor.project.labels import check_audit
 from ml_backend.projects.audit import (
     AuditCounts,
     AuditSet,
@@ -132,3 +134,22 @@ def test_what_leaves_nothing_to_measure_or_train_is_said_with_the_remedy(
 def test_where_all_is_well_nothing_is_said(tmp_path: Any) -> None:
     settings = make_settings(tmp_path)
     assert audit_hints(COUNTS, settings) == audit_hints(None, settings) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "changes", "level", "words"),
+    [
+        (0.125, {}, "ok", "labels that measure: 1; audit images that wait: 1"),
+        (0.125, {"groups": 2, "measuring": 2}, "warning", "so nothing trains"),
+        (0.0, {}, "note", "no learning curve"),
+    ],
+)
+def test_the_doctor_says_the_same(
+    services: Services, share: float, changes: dict[str, int], level: str, words: str
+) -> None:
+    own = services.settings.for_project({"audit_share": share})
+    counts = AuditCounts(**{**vars(COUNTS), **changes})
+    keep_audit(own, services.store, PROJECT, KeptAudit(AuditSet(share, 0), counts))
+    facts = Facts({"id": PROJECT}, [], [], [], {}, None, own, "")
+    (found,) = check_audit(services.store, facts)
+    assert (found.check, found.level, words in found.message) == ("audit images", level, True)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from memory_studio import MemoryStudio
-from wiring import PROJECT, change_database, data_uri, disc, look_at, nothing, project_of, region
+from wiring import PROJECT, XML, change_database, data_uri, disc, look_at, nothing, project_of, region
 
+from ml_backend.annotations.boxes import Box, Query
+from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.masks import png_bytes
 from ml_backend.label_studio.predictions import MARKER
 from ml_backend.projects.audit import AuditSet, audit_set
@@ -18,6 +20,7 @@ from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Decision, Task
 from ml_backend.worker.pseudo_labels import eligible
+from ml_backend.worker.publish import publish
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.sync import sync
 
@@ -406,3 +409,23 @@ def test_what_is_kept_is_small_and_readable(services: Services, studio: MemorySt
     assert kept["setup"] == [0, ""]
     assert kept["counts"]["waiting"] == len(drawn(services, studio))
     assert len(kept["drawn"]) == max(0, 2 - sum(AuditSet(DEFAULT, 0).has(f"/data/upload/{n}.png") for n in range(24)))
+
+
+# -- regions ---------------------------------------------------------------------------------------------------------
+@pytest.mark.studio(12, connected=True, xml=with_query_control(XML))
+def test_where_regions_are_asked_for_they_come_between_and_none_after_the_last(
+    services: Services, studio: MemoryStudio
+) -> None:
+    look = look_at(services)
+    sync(look)
+    one, other = sorted(drawn(services, studio))
+    asked = [task for task in studio.items if task not in (one, other)][:3]
+    order = [asked[0], one, asked[1], asked[2], other]
+    priorities = {task: 1 - place / 10 for place, task in enumerate(order)}
+    unasked = dict.fromkeys(studio.items.keys() - set(order), 0.1)
+    query = Query((Box(2, 2, 8, 8),), None)
+    services.store.put_ranking(
+        PROJECT, priorities | unasked, dict.fromkeys(asked, query), ranking_version="nextmask-0.1", ranking_number=1
+    )
+    publish(look)
+    assert studio.queue() == order[:4]
