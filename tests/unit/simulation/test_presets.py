@@ -123,6 +123,14 @@ def test_without_a_preset_the_settings_of_production_are_simulated(monkeypatch: 
     assert plan.recipe.iterations == 77
 
 
+def test_what_production_leaves_to_the_device_is_simulated_as_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTMASK_DEVICE", "cpu")
+    recipe = plan_of(None, {}, {}).recipe
+    assert (recipe.architecture, recipe.train_encoder, recipe.batch_size) == ("fpn", False, 4)
+    assert recipe.iterations > 0
+    assert plan_of(None, {}, {"architecture": "unet"}).recipe.network_options == {}
+
+
 def test_an_unknown_preset() -> None:
     with pytest.raises(ConfigurationError, match=r"--preset 'fast' is unknown: use quick, cereals, "):
         plan_of("fast", {}, {})
