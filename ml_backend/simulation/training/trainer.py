@@ -66,7 +66,8 @@ class Trainer:
             pseudo_labels: picture number -> predicted mask (h,w) uint8 of class indices.
         """
         started = time.monotonic()
-        network = self._fitted(self._views.of(labels, pseudo_labels), seed)
+        images = len(labels) + len(pseudo_labels or {})
+        network = self._fitted(self._views.of(labels, pseudo_labels), seed, images)
         return self._measured(network, time.monotonic() - started)
 
     def first(self, labels: Labels, seed: int) -> Trained:
@@ -95,8 +96,9 @@ class Trainer:
         if not catalogue.described(strategy.name).ensemble:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
         networks = [
-            self._fitted(self._views.resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()
+            self._fitted(self._views.resampled(labels, random), seed + 1 + member, len(labels)).eval()
             for member in range(self._plan.recipe.ensemble)
+            for random in [np.random.default_rng([seed, member])]
         ]
         return Ensemble(networks, len(self._material.classes))
 
@@ -117,9 +119,9 @@ class Trainer:
         network = initial_network(job, Checkpoints(self._folder), None)
         return network if self._plan.recipe.train_encoder else freeze_encoder(network, self._memory)
 
-    def _fitted(self, samples: Sequence[tuple[Item, Sample]], seed: int) -> SegmentationNetwork:
+    def _fitted(self, samples: Sequence[tuple[Item, Sample]], seed: int, images: int) -> SegmentationNetwork:
         recipe = self._plan.recipe
-        job = recipe.job(self._material.classes, seed, self._plan.device)
+        job = recipe.job(self._material.classes, seed, self._plan.device, images)
         augment: Augmentation | None = None if recipe.train_encoder else _unchanged
         with seeded(seed, self._device):
             network = self._initial(seed)
