@@ -137,13 +137,12 @@ class Ceal(MeasuredUncertainty):
     def _pseudo_labels(self, round: Round, order: Order) -> list[int]:
         """Return the certain images of those that are not asked for.
 
-        Images in `labelled` are not among them, nor are any that a person has labelled in part.
+        Labelled images are not among them, nor are any that a person has labelled in part.
         """
         pool = round.unlabelled
         asked = set(order[: self._count(round)].tolist())
-        known = set(round.labelled.ids) if round.labelled is not None else set()
         candidates = (position for position in self._certain(pool, round.number) if position not in asked)
-        certain = [position for position in candidates if pool.ids[position] not in known]
+        certain = [position for position in candidates if pool.ids[position] not in round.known]
         return certain[: self._limit(round.number)]
 
     def _count(self, round: Round) -> int:

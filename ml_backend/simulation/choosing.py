@@ -166,6 +166,7 @@ class Chooser:
             unlabelled_images=lambda: plain(pool),
             labelled_images=lambda: plain(known),
             asked={number: labels.boxes(number) for number in pool},
+            known=known,
         )
 
     def _items(self, numbers: Sequence[int], labels: Labels) -> Iterator[Shrunk]:
