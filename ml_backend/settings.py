@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -26,6 +26,10 @@ _ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ens
 SECRETS = Path("/run/secrets")
 """Where containers find files with secrets, each named as its variable."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+RENAMED: Final[Mapping[str, str]] = {"held_out_share": "audit_share", "held_out_group": "audit_group"}
+"""Settings of earlier releases that have another name now: both names of the field."""
+RETIRED: Final[Mapping[str, str]] = {}
+"""Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
 
 
 def _unprefixed(name: str) -> AliasChoices:
@@ -150,9 +154,14 @@ class Settings(BaseSettings):
     several_annotations: Literal["newest", "ground_truth", "majority"] = Field(
         "ground_truth", description="Which of several annotations count; majority: the newest of each annotator vote."
     )
-    held_out_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels kept for measuring.")
-    held_out_group: str = Field(
-        "", description="Key in the task's data (video, patient) whose tasks are held out together. Empty: the image."
+    audit_share: float = Field(
+        0.125,
+        ge=0,
+        le=0.9,
+        description="Share of images that measure: drawn at random, never ranked, labelled without a mask. 0: none.",
+    )
+    audit_group: str = Field(
+        "", description="Key in the task's data (video, patient) whose tasks measure together. Empty: the image."
     )
     held_out_minimum: int = Field(8, ge=1, description="Held-out labels from which on a worse version is rejected.")
     publish_tolerance: float = Field(
@@ -299,6 +308,11 @@ class Settings(BaseSettings):
         merged = {name: getattr(self, name) for name in type(self).model_fields} | overrides
         return _build(merged, origin="extra_params of the project", env=False)
 
+    def for_project_of_earlier_release(self, extra_params: str) -> Settings:
+        """Return what `for_project` does of settings that an earlier release found good; what is gone is left out."""
+        given = {key.lower().removeprefix(_PREFIX.lower()): value for key, value in _as_object(extra_params).items()}
+        return self.for_project({RENAMED.get(key, key): given[key] for key in given if key not in RETIRED})
+
     def environment(self) -> dict[str, str]:
         """Return environment variables that rebuild these settings in a child process, secrets included."""
         return {environment_name(name): _as_text(getattr(self, name)) for name in type(self).model_fields}
@@ -411,8 +425,15 @@ def _unknown(keys: Iterable[str]) -> list[str]:
         if key.upper().startswith(_PREFIX) and key.upper() not in known:
             hint = difflib.get_close_matches(key.upper(), known, n=1)
             remedy = f"Did you mean {hint[0]}?" if hint else "docs/configuration.md lists the valid names."
+            remedy = _of_earlier_release(key) or remedy
             problems.append(f"Unknown setting {shown(key)[1:-1]} in the environment or .env file. {remedy}")
     return problems
+
+
+def _of_earlier_release(key: str) -> str:
+    """Say what takes the place of a setting of an earlier release; empty for other names."""
+    name = key.lower().removeprefix(_PREFIX.lower())
+    return f"It is called {environment_name(RENAMED[name])} now." if name in RENAMED else RETIRED.get(name, "")
 
 
 def _build(values: dict[str, Any], *, origin: str, env: bool) -> Settings:
@@ -471,6 +492,8 @@ def _as_object(extra_params: object) -> dict[str, Any]:
 
 def _project_field(key: str) -> str:
     name = key.lower().removeprefix(_PREFIX.lower())
+    if remedy := _of_earlier_release(name):
+        raise ConfigurationError(f"extra_params of the project has {shown(key)}, of an earlier release. {remedy}")
     if name not in PROJECT_FIELDS:
         valid = ", ".join(sorted(PROJECT_FIELDS))
         raise ConfigurationError(f"extra_params of the project has {shown(key)}, which is not one of: {valid}.")

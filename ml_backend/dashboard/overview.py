@@ -105,7 +105,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             train_after=own_settings.train_after,
             held_out=store.count_held_out(project_id),
             first_held_out=None if curve.measured else first_held_out(own_settings, store, project_id),
-            held_out_share=own_settings.held_out_share,
+            audit_share=own_settings.audit_share,
         )
 
     @router.get("/projects/{project_id}/live")

@@ -25,6 +25,6 @@ def first_held_out(settings: Settings, store: Store, project_id: int) -> int | N
         settings: of the project.
     """
     for place, (task, _) in enumerate(store.ranked(project_id, limit=LOOKED_AT), start=1):
-        if is_held_out(task.group_key, settings.held_out_share, settings.seed):
+        if is_held_out(task.group_key, settings.audit_share, settings.seed):
             return place
     return None

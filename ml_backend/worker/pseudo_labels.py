@@ -71,7 +71,7 @@ def eligible(task_ids: Iterable[int], tasks: Iterable[Task], settings: Settings)
 
 def _is_untouched(task: Task, settings: Settings) -> bool:
     waits = task.status in ("unlabelled", "passed") and task.annotation_id is None
-    return waits and not is_held_out(task.group_key, settings.held_out_share, settings.seed)
+    return waits and not is_held_out(task.group_key, settings.audit_share, settings.seed)
 
 
 class PseudoLabels:

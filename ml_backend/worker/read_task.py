@@ -73,7 +73,7 @@ class TaskReader:
         data = item.get("data") or {}
         image = self._label_map.image_reference(data)
         task = Task(project_id, int(item["id"]), printable(image or ""), updated_at=str(item["updated_at"]))
-        task = replace(task, group_key=printable(data.get(self._settings.held_out_group) or image or ""))
+        task = replace(task, group_key=printable(data.get(self._settings.audit_group) or image or ""))
         if image is None:
             key = self._label_map.image_variable
             return replace(task, status="broken", error=f"The task's data has no image under {key!r}.")
@@ -138,7 +138,7 @@ class TaskReader:
             error="; ".join([*first_few(reading.problems), *rectangles.problems]),
             annotation_id=int(annotation["id"]),
             **self._keep(task, masks.png_bytes(mask)),
-            held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
+            held_out=is_held_out(task.group_key, self._settings.audit_share, self._settings.seed),
             lead_time=lead_time_of(annotation),
             regions=reading.regions,
             vertices=reading.vertices,

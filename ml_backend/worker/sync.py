@@ -176,7 +176,7 @@ class Sync:
     def _reading_digests(self, label_map: LabelMap) -> tuple[str, str]:
         """Return digests of all that labels are read by, with the first rules and with those of now."""
         s = self._settings
-        held_out = f"{s.held_out_share}|{s.held_out_group}|{s.seed}"
+        held_out = f"{s.audit_share}|{s.audit_group}|{s.seed}"
         first = f"{label_map.digest}|{held_out}|{s.several_annotations}|{s.cost_measure}"
         by_first, by_present = (hashlib.sha256(text.encode()).hexdigest() for text in (first, f"{first}|{_RULES}"))
         return by_first, by_present

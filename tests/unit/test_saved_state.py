@@ -35,6 +35,7 @@ from ml_backend.projects.services import Services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import project_status
 from ml_backend.server.app import create_app
+from ml_backend.settings import RENAMED, RETIRED, environment_name
 from ml_backend.store.backup import restore
 from ml_backend.worker.worker import Worker
 
@@ -89,8 +90,15 @@ def unpack_backup(release: Path, folder: Path) -> None:
 def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = RECORDED / str(request.param)
     for name, value in read_json(folder / "expected.json")["environment"].items():
-        monkeypatch.setenv(name, value)
+        if field := as_named_now(name):
+            monkeypatch.setenv(environment_name(field), value)
     return folder
+
+
+def as_named_now(name: str) -> str:
+    """Return the setting that a variable of an earlier release sets now; empty where it is gone: as people are told."""
+    field = name.removeprefix("NEXTMASK_").lower()
+    return "" if field in RETIRED else RENAMED.get(field, field)
 
 
 @pytest.fixture

@@ -164,6 +164,12 @@ def test_an_unknown_name_in_the_file_is_refused() -> None:
         load_settings()
 
 
+def test_a_name_of_an_earlier_release_is_refused_with_the_one_of_now(environment: SetEnvironment) -> None:
+    environment(NEXTMASK_HELD_OUT_SHARE="0.1")
+    with pytest.raises(ConfigurationError, match=r"HELD_OUT_SHARE.*It is called NEXTMASK_AUDIT_SHARE now\."):
+        load_settings()
+
+
 def test_other_programs_variables_are_left_alone(environment: SetEnvironment) -> None:
     environment(LABEL_STUDIO_HOST="http://elsewhere", PORT="80", HOST="10.0.0.1", STRATEGY="x", SEED="9")
     settings = load_settings()
@@ -228,6 +234,16 @@ def test_bad_extra_params_are_refused(extra_params: Any, words: str) -> None:
         load_settings().for_project(extra_params)
     assert words in str(raised.value)
     assert TOKEN not in str(raised.value)
+
+
+def test_a_key_of_an_earlier_release_is_refused_with_the_one_of_now() -> None:
+    with pytest.raises(ConfigurationError, match=r"'Held_Out_Group', .* It is called NEXTMASK_AUDIT_GROUP now\."):
+        load_settings().for_project({"Held_Out_Group": "patient"})
+
+
+def test_settings_that_an_earlier_release_found_good_can_stand_in() -> None:
+    settings = load_settings().for_project_of_earlier_release('{"NEXTMASK_HELD_OUT_SHARE": 0.5, "seed": 3}')
+    assert (settings.audit_share, settings.seed) == (0.5, 3)
 
 
 def test_what_belongs_to_the_installation_is_not_the_projects() -> None:

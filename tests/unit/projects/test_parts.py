@@ -36,7 +36,7 @@ VERSION = "nextmask-1.1"
 
 pytestmark = [
     pytest.mark.studio(4, xml=PARTS_XML),
-    pytest.mark.settings(held_out_share=0.0, input_size=32),
+    pytest.mark.settings(audit_share=0.0, input_size=32),
 ]
 
 
@@ -173,11 +173,11 @@ def test_what_counts_is_what_this_annotator_was_shown(services: Services, studio
     studio.predictions.clear()
     for version in ("nextmask-0.1", "nextmask-1.2"):
         services.store.forget_version(PROJECT, version)
-    sync(services, held_out_share=0.1)
+    sync(services, audit_share=0.1)
     assert [task(services, number).status for number in (1, 2)] == ["labelled", "broken"]
     # the annotator of whom it is not known what was shown may have been shown rectangles
     studio.annotate(1, [region(disc(0)[1])])
-    sync(services, held_out_share=0.1)
+    sync(services, audit_share=0.1)
     assert task(services).status == "broken"
 
 
@@ -214,7 +214,7 @@ def test_parts_of_one_image_are_held_out_together(services: Services, studio: Me
         (copy,) = studio.import_tasks(PROJECT, [{"data": {**data, "nextmask_follow_up": number}}])
         for one in (number, copy):
             studio.annotate(one, [region(disc(0)[1]), *rectangles(BOX)])
-    sync(services, held_out_share=0.5)
+    sync(services, audit_share=0.5)
     tasks = services.store.tasks(PROJECT)
     assert {one.held_out for one in tasks} == {True, False}
     assert all(one.held_out == is_held_out(one.image, 0.5) for one in tasks)

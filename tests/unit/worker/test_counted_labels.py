@@ -27,9 +27,9 @@ from ml_backend.worker.train import train_if_wanted
 
 POLYGON_XML = """<View><Image name="image" value="$image"/>
   <PolygonLabels name="tag" toName="image"><Label value="cell"/><Label value="nucleus"/></PolygonLabels></View>"""
-TINY = {"iterations": 1, "batch_size": 2, "input_size": 32, "train_after": 1, "held_out_share": 0.0}
+TINY = {"iterations": 1, "batch_size": 2, "input_size": 32, "train_after": 1, "audit_share": 0.0}
 
-pytestmark = [pytest.mark.studio(4), pytest.mark.settings(held_out_share=0.0)]
+pytestmark = [pytest.mark.studio(4), pytest.mark.settings(audit_share=0.0)]
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ from strategies import Batch, Budget
 
 OPTIONS = {"threshold": 1.0, "decay": 0}
 SETTINGS = {"strategy": "ceal", "strategy_options": OPTIONS}
-QUICK = {"input_size": 32, "iterations": 4, "batch_size": 4, "train_after": 2, "queue_window": 2, "held_out_share": 0.0}
+QUICK = {"input_size": 32, "iterations": 4, "batch_size": 4, "train_after": 2, "queue_window": 2, "audit_share": 0.0}
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "known_project"),
@@ -89,7 +89,7 @@ def test_what_is_no_proposal_proposes_nothing(services: Services, text: str) -> 
 
 # -- which tasks -----------------------------------------------------------------------------------------------------
 def ids(services: Services, *tasks: Any, share: float = 0.0) -> list[int]:
-    settings = services.settings.for_project({"held_out_share": share})
+    settings = services.settings.for_project({"audit_share": share})
     return [task.task_id for task in eligible([3, 2, 1], tasks, settings)]
 
 
