@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     query_images: int = Field(
         0,
         ge=0,
-        description="Images whose regions are planned together, and the area of all that a ranking asks for, in images. "
+        description="Images whose regions are planned together, and the area of all regions of a ranking, in images. "
         "0: NEXTMASK_TRAIN_AFTER.",
     )
     committee: Literal["auto", "mc_dropout", "ensemble"] = Field(

@@ -35,6 +35,7 @@ class Recipe:
             trainings; 1 is the image itself. An encoder that learns sees new views in every step.
         members: T, number of members of a committee of MC dropout.
         ensemble: number of networks of an ensemble, each trained on another bootstrap resample of the labels.
+        prepare_minutes: longest time that a strategy may train networks of its own in a round, as in production.
         score_size: images in a batch of the pool.
     """
 
@@ -52,6 +53,7 @@ class Recipe:
     views: int = 4
     members: int = 20
     ensemble: int = 4
+    prepare_minutes: float = 15.0
     score_size: int = 32
 
     def steps(self, images: int) -> int:
