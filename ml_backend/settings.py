@@ -28,7 +28,10 @@ SECRETS = Path("/run/secrets")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 RENAMED: Final[Mapping[str, str]] = {"held_out_share": "audit_share", "held_out_group": "audit_group"}
 """Settings of earlier releases that have another name now: both names of the field."""
-RETIRED: Final[Mapping[str, str]] = {}
+RETIRED: Final[Mapping[str, str]] = {
+    "held_out_minimum": "Remove it: a version is kept back where its interval says that it is worse.",
+    "publish_tolerance": "Remove it: a version is kept back where its interval says that it is worse.",
+}
 """Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
 
 
@@ -162,10 +165,6 @@ class Settings(BaseSettings):
     )
     audit_group: str = Field(
         "", description="Key in the task's data (video, patient) whose tasks measure together. Empty: the image."
-    )
-    held_out_minimum: int = Field(8, ge=1, description="Held-out labels from which on a worse version is rejected.")
-    publish_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Loss of held-out mIoU up to which a new version is still published."
     )
 
     # -- the queue ----------------------------------------------------------------------------------------------------

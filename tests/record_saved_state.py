@@ -46,7 +46,6 @@ ENVIRONMENT = {
     "NEXTMASK_TRAIN_AFTER": "4",
     "NEXTMASK_QUEUE_WINDOW": "4",
     "NEXTMASK_AUDIT_SHARE": "0.34",
-    "NEXTMASK_HELD_OUT_MINIMUM": "1",
     "NEXTMASK_RETIRE_HOURS": "1000000",  # nothing is pruned, however old the recording is
 }
 """Settings of the installation: the smallest network, and rounds of four labels."""

@@ -34,8 +34,6 @@ TRAINING_SETTINGS = (
     "learning_rate",
     "train_encoder",
     "patience",
-    "publish_tolerance",
-    "held_out_minimum",
     "seed",
 )
 """Names of the settings that a network depends on."""
@@ -118,7 +116,7 @@ class TrainingRun:
                     error = image if isinstance(image, ImageError) else label.mask
                     unavailable.update({str(task.task_id): str(error) for task in label.tasks})
                 else:
-                    items.append(Item(label.key, image, label.mask, label.held_out, label.digest))
+                    items.append(Item(label.key, image, label.mask, label.held_out, label.digest, group=label.group))
         if unavailable:
             self._look.client.whoami()  # raises where the host is away: then it is not the images' fault
             self._leave_out(unavailable)

@@ -152,20 +152,20 @@ class Samples:
         resample._classes_of = [self._classes_of[index] for index in drawn]
         return resample
 
-    def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
-        """Yield every sample's image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.
+    def with_original_masks(self) -> Iterator[tuple[Item, Tensor, NDArray[np.uint8]]]:
+        """Yield every sample's item and image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.
 
         A file that has become unreadable is skipped.
         """
-        pairs = _ahead(self._with_original_mask, range(len(self.items)))
-        return (pair for pair in pairs if pair is not None)
+        read = _ahead(self._with_original_mask, range(len(self.items)))
+        return (sample for sample in read if sample is not None)
 
-    def _with_original_mask(self, index: int) -> tuple[Tensor, NDArray[np.uint8]] | None:
+    def _with_original_mask(self, index: int) -> tuple[Item, Tensor, NDArray[np.uint8]] | None:
         sample = self._sample(index)
         if isinstance(sample, str):
             return None
         try:
-            return sample.image, _read_mask(self.items[index], self._classes)
+            return self.items[index], sample.image, _read_mask(self.items[index], self._classes)
         except (MaskError, OSError):
             return None
 

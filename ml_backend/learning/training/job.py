@@ -23,6 +23,7 @@ class Item:
         held_out: the label measures, and does not train.
         digest: changes when the label changes; joined likewise.
         pseudo: the mask was predicted, not drawn: it trains, and counts as no label.
+        group: what the image is of, such as a video: measures of images of a group are alike. Empty: of itself alone.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Item:
     held_out: bool
     digest: str
     pseudo: bool = False
+    group: str = ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -55,9 +57,7 @@ class Job:
         learning_rate: peak rate of the decoder; that of a pretrained encoder is three tenths of it.
         train_encoder: False: the encoder stays as it was at the start, statistics included.
         patience: evaluations without a better held-out mIoU after which the training stops.
-        publish_tolerance: loss of held-out mIoU against the parent that is still accepted.
         trigger: why it is trained, in words, for the version's record.
-        held_out_minimum: held-out labels from which on a worse version is refused.
         device: auto, cpu, cuda or cuda:N.
         seed: the same job with the same seed gives the same weights on a CPU.
         unavailable: id of labelled tasks whose image could not be read -> why; they are recorded as skipped.
@@ -88,8 +88,6 @@ class Job:
     learning_rate: float = 3e-3
     train_encoder: bool = True
     patience: int = 4
-    publish_tolerance: float = 0.02
-    held_out_minimum: int = 8
     device: str = "auto"
     seed: int = 0
     unavailable: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +95,7 @@ class Job:
     members: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "iterations", "batch_size", "patience", "held_out_minimum", "learning_rate"):
+        for name in ("input_size", "iterations", "batch_size", "patience", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} of a training must be positive, not {getattr(self, name)!r}.")
         if not 1 <= len(self.classes) <= 255:

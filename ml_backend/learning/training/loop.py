@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from ml_backend.errors import TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
+from ml_backend.learning.measuring import Counts
+from ml_backend.learning.measuring.comparison import compared
 from ml_backend.learning.networks import autocast, is_out_of_memory, place, resolve_device
 from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation, collate
 from ml_backend.learning.training.gate import Verdict, judge
 from ml_backend.learning.training.job import Item, Job, Progress
 from ml_backend.learning.training.losses import cross_entropy_dice
-from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.measures import count, held_out_measures
 from ml_backend.learning.training.start import continues, initial_network, rebuild
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best weights, their held-out measures (empty when nothing is held out), and the iteration they are of.
+    """The best weights, what they measured (None when nothing is held out), and the iteration they are of.
 
     `losses` are those of all steps, `mious` the held-out measures with the steps that they were taken after.
     `images_at_once` is the number of images that went through the network together at the end: fewer than a batch has
@@ -70,7 +72,7 @@ class Fitted:
     """
 
     state: dict[str, Tensor]
-    measures: dict[str, Any]
+    held_out: Counts | None
     iteration: int
     iterations: int = 0
     images_at_once: int = 0
@@ -89,16 +91,9 @@ def run(job: Job, report: Report) -> Version:
         network = initial_network(job, checkpoints, parent)
         pretrained = job.encoder_weights != "none" or (parent is not None and continues(job, parent))
         fitted = fit(network, data, job, device, report, pretrained=pretrained)
-    parent_miou = None if parent is None else measure_parent(job, checkpoints, parent, data, device, report)
-    verdict = judge(
-        miou=fitted.measures.get("miou"),
-        parent_miou=parent_miou,
-        parent=job.parent,
-        held_out=len(data.held_out),
-        minimum=job.held_out_minimum,
-        tolerance=job.publish_tolerance,
-    )
-    record = describe(job, data, fitted, verdict, parent_miou, seconds=time.monotonic() - started)
+    of_parent = None if parent is None else measure_parent(job, checkpoints, parent, data, device, report)
+    verdict = compare_with_parent(job, parent, of_parent, fitted.held_out)
+    record = describe(job, data, fitted, verdict, of_parent, seconds=time.monotonic() - started)
     version = checkpoints.create(record, fitted.state)
     logger.info("version %d trained in %.1f s: %s", version.number, record.measures["seconds"], verdict.reason)
     return version
@@ -180,11 +175,12 @@ def fit(
             report_at(report, loss, mious)(Progress("training", iteration, job.iterations))
             if len(data.held_out) and (iteration % interval == 0 or iteration == job.iterations):
                 measured = measure(network, data.held_out, job, device, report_at(report, loss, mious))
-                mious.append((iteration, measured["miou"] or 0.0))
+                miou = held_out_measures(measured)["miou"] or 0.0
                 waited += 1
-                if best is None or (measured["miou"] or 0) > (best.measures["miou"] or 0):
+                if best is None or miou > max(before for _, before in mious):
                     best, waited = Fitted(snapshot(network), measured, iteration), 0
-    best = best or Fitted(snapshot(network), {}, iteration)
+                mious.append((iteration, miou))
+    best = best or Fitted(snapshot(network), None, iteration)
     return dataclasses.replace(best, iterations=iteration, images_at_once=parts.most, losses=losses, mious=mious)
 
 
@@ -254,41 +250,60 @@ def _parts(batch: list[Sample], most: int) -> Iterator[list[Sample]]:
     return (batch[start:end] for start, end in itertools.pairwise(bounds))
 
 
-def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> dict[str, Any]:
-    """Return the `measures` of a network of the job's classes on held-out samples."""
+def measure(network: nn.Module, held_out: Samples, job: Job, device: torch.device, report: Report) -> Counts:
+    """Measure a network of the job's classes on held-out samples."""
     total = len(held_out)
-    counts = confusion(
-        network,
-        held_out,
-        classes=len(job.classes),
-        device=device,
-        report=lambda done: report(Progress("measuring", done, total)),
+    return count(
+        network, held_out, job.classes, device=device, report=lambda done: report(Progress("measuring", done, total))
     )
-    return measures(counts, job.classes)
 
 
 def measure_parent(
     job: Job, checkpoints: Checkpoints, parent: Version, data: Data, device: torch.device, report: Report
-) -> float | None:
-    """Measure the parent on this job's held-out labels: mIoU, or None with other classes or nothing held out."""
-    if parent.record.classes != job.classes or not len(data.held_out):
+) -> Counts | None:
+    """Measure the parent on this job's held-out labels, without those that it was trained on.
+
+    Returns:
+        None with other classes, or where no label is left.
+    """
+    items = [item for item in data.held_out.items if parent.record.trained_on.isdisjoint(item.labels)]
+    if parent.record.classes != job.classes or not items:
         return None
     held_out, size = data.held_out, int(parent.record.settings["input_size"])
-    if size != job.input_size:
-        held_out = Samples(held_out.items, classes=len(job.classes), input_size=size)
-    network = place(rebuild(checkpoints, parent), device)
-    miou: float | None = measure(network, held_out, job, device, report)["miou"]
-    return miou
+    if size != job.input_size or len(items) < len(held_out):
+        held_out = Samples(items, classes=len(job.classes), input_size=size)
+    return measure(place(rebuild(checkpoints, parent), device), held_out, job, device, report)
+
+
+def compare_with_parent(job: Job, parent: Version | None, before: Counts | None, after: Counts | None) -> Verdict:
+    """Judge what a training brought.
+
+    Args:
+        before, after: what the parent and the new network measured; None where they were not measured.
+    """
+    if parent is None:
+        return judge(None, None)
+    if parent.record.classes != job.classes:
+        return judge(job.parent, None, why_not="it has other classes")
+    if not after:
+        return judge(job.parent, None, why_not="no label is held out")
+    if not before:
+        return judge(job.parent, None, why_not="it was trained on the labels that are held out now")
+    common = [label for label in before.labels if label in after.labels]
+    comparison = compared(before.only(common), after.only(common))
+    return judge(job.parent, comparison, why_not="none of the held-out labels can be read any more")
 
 
 def describe(
-    job: Job, data: Data, fitted: Fitted, verdict: Verdict, parent_miou: float | None, *, seconds: float
+    job: Job, data: Data, fitted: Fitted, verdict: Verdict, of_parent: Counts | None, *, seconds: float
 ) -> VersionRecord:
     """Return the record of a trained version: what it was trained on and how, and its measures."""
     skipped, trained = data.skipped(job), len(data.training) - len(data.pseudo)
     counts = {"trained": trained, "held_out": len(data.held_out), "skipped": len(skipped)}
     effort = {"iterations": fitted.iterations, "best_iteration": fitted.iteration, "seconds": round(seconds, 2)}
     effort |= {"images_at_once": fitted.images_at_once}
+    measured = held_out_measures(fitted.held_out) if fitted.held_out else {}
+    parent_miou = held_out_measures(of_parent)["miou"] if of_parent else None
     not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent", "trigger"}
     not_settings |= {"committee_of", "members"}
     return VersionRecord(
@@ -300,13 +315,16 @@ def describe(
         skipped=skipped,
         pseudo_labels=tuple(item.id for item in data.pseudo),
         held_out=tuple(task for item in data.held_out.items for task in item.labels),
-        measures={"miou": None} | fitted.measures | {"parent_miou": parent_miou} | counts | effort,
+        measures={"miou": None} | measured | {"parent_miou": parent_miou} | counts | effort,
         settings={
             field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name not in not_settings
         },
         accepted=verdict.accepted,
         reason=verdict.reason,
         trigger=job.trigger,
+        counts=fitted.held_out.texts() if fitted.held_out else {},
+        parent_counts=of_parent.texts() if of_parent else {},
+        groups=fitted.held_out.known_groups() if fitted.held_out else {},
         course={"loss": thinned(fitted.losses), "miou": [list(point) for point in fitted.mious]},
         class_labels=dict(zip(job.classes, data.training.class_counts(len(job.classes)), strict=True)),
     )

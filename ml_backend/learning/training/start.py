@@ -33,10 +33,12 @@ def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) 
 
 
 def continues(job: Job, parent: Version) -> bool:
-    """Whether the training starts from the parent's weights."""
+    """Whether the training starts from the parent's weights: not where these have learned what is to measure them."""
     settings = parent.record.settings
     before = (settings["architecture"], settings["encoder"], settings.get("network_options", {}))
-    return before == (job.architecture, job.encoder, job.network_options) and job.train_from == "last"
+    is_same = before == (job.architecture, job.encoder, job.network_options)
+    held_out = {task for item in job.items if item.held_out for task in item.labels}
+    return is_same and job.train_from == "last" and parent.record.trained_on.isdisjoint(held_out)
 
 
 def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:

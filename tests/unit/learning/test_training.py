@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, Version
+from ml_backend.learning.measuring import Counts
+from ml_backend.learning.measuring.comparison import compared
 from ml_backend.learning.networks import build
 from ml_backend.learning.training import Item, Job, Progress, train
 from ml_backend.learning.training.data import Samples
-from ml_backend.learning.training.gate import judge
+from ml_backend.learning.training.gate import Verdict, judge
 from ml_backend.learning.training.loop import finite, parameter_groups, rate, seeded
 from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice
-from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.measures import count, held_out_measures, measures
 from ml_backend.learning.training.start import initial_network, rebuild
 
 CPU = torch.device("cpu")
@@ -109,7 +111,7 @@ class RedIsClassOne(nn.Module):
         return torch.stack([-red, red], dim=1)
 
 
-def test_confusion_is_counted_at_the_original_size(tmp_path: Path) -> None:
+def test_pixels_are_counted_at_the_original_size(tmp_path: Path) -> None:
     mask = np.zeros((100, 160), np.uint8)
     mask[:, 80:] = 1
     image = np.zeros((100, 160, 3), np.uint8)
@@ -120,31 +122,56 @@ def test_confusion_is_counted_at_the_original_size(tmp_path: Path) -> None:
     item = Item("1", tmp_path / "image.png", tmp_path / "mask.png", True, "")
     samples = Samples([item], classes=2, input_size=32)
     done: list[int] = []
-    counts = confusion(RedIsClassOne(), samples, classes=2, device=CPU, report=done.append)
-    assert counts.tolist() == [[90 * 80, 0], [0, 90 * 80]]
+    counts = count(RedIsClassOne(), samples, CLASSES, device=CPU, report=done.append)
+    assert counts.labels == ("1",)
+    assert counts.pixels.tolist() == [[[90 * 80] * 3, [90 * 80] * 3]]
     assert done == [1]
 
 
 # -- the gate --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("changes", "accepted", "reason"),
-    [
-        ({}, True, "held-out mIoU 0.700, version 4 has 0.710 on the same 8 labels"),
-        ({"miou": 0.68}, False, "worse by more than 0.02: held-out mIoU 0.680"),
-        ({"miou": 0.68, "held_out": 7}, True, "not compared: 7 labels are held out, 8 are needed"),
-        ({"miou": 0.68, "held_out": 1}, True, "not compared: 1 label is held out, 8 are needed"),
-        ({"miou": None, "held_out": 0}, True, "not compared: 0 labels are held out"),
-        ({"miou": 0.1, "parent_miou": None}, True, "not compared: version 4 has other classes"),
-        ({"miou": 0.1, "parent": None}, True, "first version"),
-    ],
-)
-def test_gate(changes: dict[str, Any], accepted: bool, reason: str) -> None:
-    usual: dict[str, Any] = {"miou": 0.7, "parent_miou": 0.71, "parent": 4, "held_out": 8}
-    verdict = judge(**usual | changes, minimum=8, tolerance=0.02)
-    assert verdict.accepted is accepted
-    assert verdict.reason.startswith(reason)
+def judged(first: list[float], second: list[float]) -> Verdict:
+    """Judge version 5 by the accuracy of each of some images of 100 pixels, half of which are of each class."""
+    made = [
+        np.array([[[50, 50, round(50 * one)], [50, 50, round(50 * one)]] for one in shares])
+        for shares in (first, second)
+    ]
+    labels = tuple(map(str, range(len(first))))
+    return judge(4, compared(*(Counts(CLASSES, labels, labels, pixels) for pixels in made)))
+
+
+def test_a_version_that_is_worse_beyond_chance_is_kept_back() -> None:
+    verdict = judged([0.9, 0.8, 0.7, 0.9], [0.88, 0.78, 0.66, 0.88])
+    assert not verdict.accepted
+    assert verdict.reason.startswith("worse than version 4: -3.5 points (-")
+    assert verdict.reason.endswith(") of mIoU on the same 4 images")
+
+
+def test_a_difference_that_may_be_chance_is_no_reason_to_keep_a_version_back() -> None:
+    verdict = judged([0.9, 0.8, 0.7, 0.9], [0.8, 0.86, 0.66, 0.9])
+    assert verdict.accepted
+    assert verdict.reason.startswith("cannot be told apart from version 4 yet: -2.8 points (-17.8 to +12.1)")
+
+
+def test_a_version_that_is_better_beyond_chance_is_said_to_be() -> None:
+    verdict = judged([0.88, 0.78, 0.66, 0.88], [0.9, 0.8, 0.7, 0.9])
+    assert verdict.accepted
+    assert verdict.reason.startswith("better than version 4: +3.5 points (+")
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_a_broken_version_is_kept_back_however_few_images_measure(images: int) -> None:
+    verdict = judged([0.9, 0.7, 0.8][:images], [0.2, 0.5, 0.1][:images])
+    assert not verdict.accepted
+    assert verdict.reason.startswith("worse than version 4: -")
+    assert judged([0.9, 0.7, 0.8][:images], [0.88, 0.7, 0.78][:images]).accepted
+
+
+def test_what_cannot_be_compared_is_accepted_and_says_why() -> None:
+    assert judge(None, None) == Verdict(True, "first version")
+    expected = Verdict(True, "not compared with version 4: it has other classes")
+    assert judge(4, None, why_not="it has other classes") == expected
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -250,8 +277,9 @@ def test_the_stored_weights_are_those_that_were_measured(trained: tuple[Job, Ver
     job, version, _ = trained
     network = rebuild(Checkpoints(job.folder), version)
     samples = Samples([item for item in job.items if item.held_out], classes=2, input_size=job.input_size)
-    counts = confusion(network, samples, classes=2, device=CPU, report=lambda _: None)
-    assert measures(counts, CLASSES)["miou"] == pytest.approx(version.record.measures["miou"])
+    counts = count(network, samples, CLASSES, device=CPU, report=lambda _: None)
+    assert counts.texts() == version.record.counts
+    assert held_out_measures(counts)["miou"] == version.record.measures["miou"]
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
@@ -266,23 +294,48 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 
 def test_training_goes_on_from_the_parent(trained: tuple[Job, Version, list[Progress]]) -> None:
     job, parent, _ = trained
-    job = dataclasses.replace(job, parent=parent.number, iterations=1, learning_rate=1e-9, held_out_minimum=3)
+    job = dataclasses.replace(job, parent=parent.number, iterations=1, learning_rate=1e-9)
     child = train(job).record
     assert child.parent == parent.number
     assert child.measures["parent_miou"] == pytest.approx(parent.record.measures["miou"])
     assert child.measures["miou"] > 0.7
-    assert child.reason.startswith("held-out mIoU")
+    assert child.reason.startswith("cannot be told apart from version 1 yet: ")
+    assert (child.measures["images"], child.measures["groups"]) == (3, 3)
+    low, high = child.measures["intervals"]["miou"]
+    assert 0 <= low < child.measures["miou"] < high <= 1
 
 
 def test_a_worse_version_is_kept_but_not_accepted(trained: tuple[Job, Version, list[Progress]]) -> None:
     job, parent, _ = trained
-    job = dataclasses.replace(
-        job, parent=parent.number, iterations=1, learning_rate=1e-9, held_out_minimum=3, train_from="scratch"
-    )
+    job = dataclasses.replace(job, parent=parent.number, iterations=1, learning_rate=1e-9, train_from="scratch")
     child = train(job)
     assert not child.record.accepted
-    assert child.record.reason.startswith("worse by more than 0.02")
+    assert child.record.reason.startswith("worse than version 1: -")
     assert Checkpoints(job.folder).get(child.number) == child
+
+
+def test_labels_that_trained_the_parent_measure_neither_it_nor_what_starts_from_it(
+    trained: tuple[Job, Version, list[Progress]],
+) -> None:
+    job, parent, _ = trained
+    swapped = [dataclasses.replace(item, held_out=item.id in {"0", "1", "6"}) for item in job.items]
+    job = dataclasses.replace(job, items=tuple(swapped), parent=parent.number, iterations=1, learning_rate=1e-9)
+    child = train(job).record
+    assert child.counts.keys() == {"0", "1", "6"}
+    assert child.parent_counts.keys() == {"6"}  # version 1 has learned 0 and 1
+    assert child.measures["miou"] < 0.7  # from the beginning: with the weights of version 1 it would be as good
+    only_learned = [dataclasses.replace(item, held_out=item.id in {"0", "1"}) for item in job.items]
+    child = train(dataclasses.replace(job, items=tuple(only_learned))).record
+    assert child.reason == "not compared with version 1: it was trained on the labels that are held out now"
+
+
+def test_images_of_a_group_are_counted_as_one(trained: tuple[Job, Version, list[Progress]]) -> None:
+    job, _, _ = trained
+    grouped = tuple(dataclasses.replace(item, group="patient 7" if item.id in {"6", "7"} else "") for item in job.items)
+    record = train(dataclasses.replace(job, items=grouped, iterations=1)).record
+    assert (record.measures["images"], record.measures["groups"]) == (3, 2)
+    assert record.groups.keys() == {"6", "7"}
+    assert "patient" not in str(record)
 
 
 def test_a_parent_of_another_input_size_is_measured_at_its_own(trained: tuple[Job, Version, list[Progress]]) -> None:
@@ -317,9 +370,7 @@ def test_classes_of_the_same_number_are_not_mixed_up(trained: tuple[Job, Version
 
 def test_changed_classes_train_and_are_not_compared(trained: tuple[Job, Version, list[Progress]]) -> None:
     job, parent, _ = trained
-    job = dataclasses.replace(
-        job, classes=("background", "disc", "ring"), parent=parent.number, iterations=1, held_out_minimum=1
-    )
+    job = dataclasses.replace(job, classes=("background", "disc", "ring"), parent=parent.number, iterations=1)
     record = train(job).record
     assert record.accepted
     assert record.measures["parent_miou"] is None
@@ -329,9 +380,7 @@ def test_changed_classes_train_and_are_not_compared(trained: tuple[Job, Version,
 
 def test_another_network_starts_afresh(trained: tuple[Job, Version, list[Progress]]) -> None:
     job, parent, _ = trained
-    job = dataclasses.replace(
-        job, encoder="mobilenet_v2", encoder_weights="none", parent=parent.number, iterations=1, held_out_minimum=1
-    )
+    job = dataclasses.replace(job, encoder="mobilenet_v2", encoder_weights="none", parent=parent.number, iterations=1)
     record = train(job).record
     assert record.settings["encoder"] == "mobilenet_v2"
     assert record.measures["parent_miou"] == pytest.approx(parent.record.measures["miou"])

@@ -305,7 +305,7 @@ def test_a_lost_lease_ends_it_without_a_note(services: Services, run: Run) -> No
 def test_the_job_holds_labels_settings_and_parent(services: Services, run: Run, trainings: Trainings) -> None:
     label(services, range(1, 5))
     stages: list[tuple[str, int, int]] = []
-    run(stages=stages, iterations=33, encoder="resnet18", publish_tolerance=0.5)
+    run(stages=stages, iterations=33, encoder="resnet18", dropout=0.3)
     (job,) = trainings.jobs
     assert [(item.id, item.digest, item.held_out) for item in job.items] == [
         *(("1", "first", False), ("2", "first", False), ("3", "first", False), ("4", "first", True))
@@ -313,7 +313,7 @@ def test_the_job_holds_labels_settings_and_parent(services: Services, run: Run, 
     assert all(item.image.exists() for item in job.items)  # fetched
     assert [str(item.mask) for item in job.items] == [f"/masks/{one}.png" for one in range(1, 5)]
     assert (job.classes, job.label_map_digest, job.parent) == (LABEL_MAP.classes, LABEL_MAP.digest, None)
-    assert (job.iterations, job.encoder, job.publish_tolerance, job.device) == (33, "resnet18", 0.5, "cpu")
+    assert (job.iterations, job.encoder, job.dropout, job.device) == (33, "resnet18", 0.3, "cpu")
     assert ("fetching images", 4, 4) in stages
     assert stages[-1] == ("training", 1, 2)
     label(services, range(5, 9))

@@ -22,7 +22,7 @@ from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training.data import Sample, Samples
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.loop import fit
-from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.measures import count, held_out_measures, measures
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material
 from ml_backend.simulation.training import trainer as trainer_module
@@ -300,8 +300,8 @@ def test_measured_as_trainings_are(predictor: Predictor, tmp_path: Path, size: t
         (tmp_path / f"{number}-mask.png").write_bytes(png_bytes(mask))
         items.append(Item(str(number), tmp_path / f"{number}.png", tmp_path / f"{number}-mask.png", True, ""))
     held_out = Samples(items, classes=3, input_size=32)
-    counts = confusion(predictor.network, held_out, classes=3, device=CPU, report=lambda _: None)
-    expected = measures(counts, CLASSES)
+    counts = count(predictor.network, held_out, CLASSES, device=CPU, report=lambda _: None)
+    expected = held_out_measures(counts)
     assert 0.3 < expected["miou"] < 0.95
     for batch_size in (1, 2, 8):
         found = evaluate(predictor, pictures, at="original", batch_size=batch_size)
