@@ -207,7 +207,11 @@ def test_regions_are_asked_for_where_nothing_was_asked_before() -> None:
 
 
 def test_certain_images_are_proposed_as_pseudo_labels() -> None:
-    found = ranked(make_strategy("ceal", {}), Pools(reread(batch((1, 0.9999), (2, 0.5))), *[reread()] * 3), images=1)
+    found = ranked(
+        make_strategy("ceal", {"threshold": 0.05}),
+        Pools(reread(batch((1, 0.9999), (2, 0.5))), *[reread()] * 3),
+        images=1,
+    )
     assert found.pseudo_labels == (1,)
 
 
