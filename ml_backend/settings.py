@@ -113,7 +113,10 @@ class Settings(BaseSettings):
         15.0, gt=0, description="Longest time that a strategy may train networks of its own before each ranking."
     )
     query_images: int = Field(
-        0, ge=0, description="Area of the regions asked for per ranking, in images. 0: that of NEXTMASK_TRAIN_AFTER."
+        0,
+        ge=0,
+        description="Images whose regions are planned together, and the area of all regions of a ranking, in images. "
+        "0: NEXTMASK_TRAIN_AFTER.",
     )
     committee: Literal["auto", "mc_dropout", "ensemble"] = Field(
         "auto",

@@ -167,6 +167,7 @@ class PoolScorer:
             unlabelled_images=batches_of(sample, predicted=False),
             labelled_images=batches_of(labelled, predicted=False),
             asked={candidate.task.task_id: candidate.asked for candidate in sample if candidate.parts},
+            known=[candidate.task.task_id for candidate in labelled],
         )
 
     def _batches_of(self, strategy: Strategy) -> _MakeBatches:

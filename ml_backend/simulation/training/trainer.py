@@ -94,10 +94,9 @@ class Trainer:
             return None
         if not catalogue.described(strategy.name).ensemble:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
+        own = self._samples(labels)
         networks = [
-            self._fitted(
-                self._samples(labels).resampled(np.random.default_rng([seed, member])), seed + 1 + member
-            ).eval()
+            self._fitted(own.resampled(np.random.default_rng([seed, member])), seed + 1 + member).eval()
             for member in range(self._plan.recipe.ensemble)
         ]
         return Ensemble(networks, len(self._material.classes))
@@ -132,7 +131,7 @@ class Trainer:
 
     def _fitted(self, samples: Samples, seed: int) -> SegmentationNetwork:
         recipe = self._plan.recipe
-        job = recipe.job(self._material.classes, seed, self._plan.device)
+        job = recipe.job(self._material.classes, seed, self._plan.device, len(samples))
         with seeded(seed, self._device):
             network = self._initial(seed)
             pretrained = recipe.encoder_weights != "none"

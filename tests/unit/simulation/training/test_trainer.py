@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.job import Item
+from ml_backend.learning.training.loop import fit
 from ml_backend.learning.training.measures import count, held_out_measures, measures
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material
+from ml_backend.simulation.training import trainer as trainer_module
 from ml_backend.simulation.training.evaluation import evaluate
 from ml_backend.simulation.training.objects import instances_of, object_scores
 from ml_backend.simulation.training.trainer import Trained, Trainer
@@ -108,6 +111,27 @@ def test_a_network_learns(data: Material, tmp_path: Path) -> None:
     trainer = Trainer(plan(iterations=120, learning_rate=1e-2), data, tmp_path)
     short = Trainer(plan(iterations=1), data, tmp_path).train(labelled(data, *data.pool), 0)
     assert trainer.train(labelled(data, *data.pool), 0).measured.miou > short.measured.miou + 0.2
+
+
+def test_every_training_sees_its_images_equally_often(
+    data: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a number of steps alone, the network that learns from all labels has seen each of them the least."""
+    seen = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        seen.append(arguments[2].iterations)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(trainer_module, "fit", noted)
+    trainer = Trainer(plan(iterations=4, passes=6, batch_size=2), data, tmp_path)
+    labels = labelled(data, 1, 2)
+    pseudo = {3: torch.zeros_like(data.pool[3].mask)}
+    trainer.train(labels, 0)
+    trainer.train(labels, 0, pseudo)
+    trainer.train(labelled(data, *data.pool), 0)
+    trainer.committee(make_strategy("suggestive_annotation", {}), trainer.train(labelled(data, 1), 0), labels, 0)
+    assert seen == [6, 9, 3 * len(data.pool), 4, 6, 6]  # passes * images / batch, or the fewest
 
 
 def test_pseudo_labels_train_and_count_for_nothing(data: Material, tmp_path: Path) -> None:
