@@ -41,7 +41,7 @@ def test_the_order_is_project_then_environment_then_file_then_default(environmen
     dotenv("NEXTMASK_TRAIN_AFTER=21", "NEXTMASK_SEED=22", "NEXTMASK_ITERATIONS=23")
     environment(NEXTMASK_TRAIN_AFTER="31", NEXTMASK_SEED="32")
     settings = load_settings().for_project({"train_after": 41})
-    assert (settings.train_after, settings.seed, settings.iterations, settings.batch_size) == (41, 32, 23, 8)
+    assert (settings.train_after, settings.seed, settings.iterations, settings.queue_window) == (41, 32, 23, 200)
 
 
 @pytest.fixture

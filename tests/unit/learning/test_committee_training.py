@@ -183,6 +183,7 @@ def test_members_of_another_job_are_not_used(tmp_path: Path) -> None:
     assert {step.member for step in shown if step.member} == {1, 2, 3}
 
 
+@pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "models")
 
