@@ -103,7 +103,9 @@ def test_connect_mends_what_is_missing_and_disconnect_puts_all_back(
     known = serving.services.store.project(project)
     assert known
     assert not known.managed
-    assert {row["model_version"] for row in predictions(label_studio, project)} == {"own", "nextmask-0.1"}
+    versions = {row["model_version"] for row in predictions(label_studio, project)}
+    assert {"own", "nextmask-0.1"} <= versions  # and those of the settings of the backend that was added by hand
+    assert all(version == "own" or version.startswith("nextmask-0.") for version in versions)
 
 
 def test_disconnect_ends_a_training_and_stays_disconnected(
