@@ -1,4 +1,4 @@
-"""Adds to the text of a labelling configuration: colours for labels, and a control for query regions.
+"""Adds to the text of a labelling configuration: colours and hotkeys of labels, controls for regions and for points.
 
 The tags and their places come from `config_xml`; all other characters stay as they are.
 """
@@ -10,14 +10,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, cycle
-from typing import Final
+from typing import Final, Literal
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 from PIL import ImageColor
 
-from ml_backend.annotations.config_xml import Element, encoded, folded, read_elements
-from ml_backend.annotations.label_map import parse_label_config
+from ml_backend.annotations.config_xml import Element, encoded, folded, label_tags, read_elements
+from ml_backend.annotations.label_map import POINTS_CONTROL, LabelMap, parse_label_config
 from ml_backend.errors import LabelConfigError, shown
 
 Colour = tuple[int, int, int]
@@ -34,6 +34,9 @@ _MAXIMUM_COLOURS: Final = 4_000
 _GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 _QUERY_LABEL = "Please label"
 _QUERY_COLOURS = ("#ffe119", "#f032e6", "#42d4f4")
+_KEYS = "1234567890qwetasdfgzxcvbyiopjklnm"
+"""Hotkeys that the editor gives to labels and choices without one, in the order of the configuration."""
+_WITH_KEYS = ("label", "choice", "rating")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*("[^"]*"|'[^']*')""")
 
 
@@ -63,7 +66,7 @@ def with_palette(xml: str) -> str:
         if label.colour is None:
             name = folded(label.result_name)
             colour = colours.get(name) or colours.setdefault(name, next(free))
-            start, end, added = _place_of_colour(text, label, colour)
+            start, end, added = _place_of(text, label, "background", colour)
             parts += [text[copied:start], added.encode()]
             copied = end
     return b"".join([*parts, text[copied:]]).decode("utf-8", "surrogatepass")
@@ -131,14 +134,81 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
     return b"".join(parts).decode("utf-8", "surrogatepass")
 
 
-def _place_of_colour(text: bytes, label: Element, colour: str) -> tuple[int, int, str]:
-    """Return where the colour of a label goes: start and end of the bytes to replace, and their replacement."""
+def with_points_control(xml: str, *, unpainted: Literal["background", "ignore"] = "background") -> str:
+    """Return the configuration with a KeyPointLabels control for points, which has a label of each class.
+
+    Labels have the colours and hotkeys of the mask controls' ones. Of labels with one hotkey in two controls the editor
+    takes both, and the tool of the last of them: so the control stands before those of masks, whose tool annotators
+    still get by a hotkey. Where a mask control's label has no hotkey, both get the one that the editor would give it.
+    All other text stays as it is. A configuration that has such a control is returned unchanged.
+
+    Raises:
+        LabelConfigError: malformed or hostile XML, no control that holds a mask, or another tag of that name.
+    """
+    label_map = parse_label_config(xml, unpainted=unpainted)
+    if label_map.points_control is not None:
+        return xml
+    if any(element.name == POINTS_CONTROL for element in read_elements(xml)):
+        raise LabelConfigError(
+            f"the labelling configuration has a tag named {shown(POINTS_CONTROL)} that is no KeyPointLabels of the "
+            f"image {shown(label_map.image_name)} with labels of the mask: rename it"
+        )
+    xml = _with_hotkeys(xml, label_map)
+    elements = read_elements(xml)
+    labels = label_tags(_labels_of_classes(elements, label_map).values())
+    if label_map.unpainted_index < len(label_map.classes) and not _has_label(label_map, label_map.unpainted_index):
+        colour = next(_free_colours(element.colour for element in elements))
+        labels += (
+            f"<Label value={quoteattr(label_map.classes[label_map.unpainted_index])} background={quoteattr(colour)}/>"
+        )
+    name, image = (quoteattr(text) for text in (POINTS_CONTROL, label_map.image_name))
+    control = f'<KeyPointLabels name={name} toName={image} strokeWidth="3" opacity="1">{labels}</KeyPointLabels>'
+    text = encoded(xml)
+    first = next(element for element in elements if element.name == label_map.controls[0].name)
+    start = text.rindex(b"<", 0, first.name_end)
+    indent = text[len(text[:start].rstrip()) : start]
+    return (text[:start] + control.encode("utf-8", "surrogatepass") + indent + text[start:]).decode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def _has_label(label_map: LabelMap, index: int) -> bool:
+    return any(label_map.spelling(control, index) is not None for control in label_map.controls)
+
+
+def _labels_of_classes(elements: Iterable[Element], label_map: LabelMap) -> dict[int, Element]:
+    """Return the first label of each class in the controls of masks, in the order of the configuration."""
+    names, labels = {control.name for control in label_map.controls}, dict[int, Element]()
+    for label in (label for element in elements if element.name in names for label in element.labels):
+        if (index := label_map.index_of(label.result_name)) is not None:
+            labels.setdefault(index, label)
+    return labels
+
+
+def _with_hotkeys(xml: str, label_map: LabelMap) -> str:
+    """Give the labels of classes the hotkeys that the editor gives them while there is no other control."""
+    elements = read_elements(xml)
+    used = {element.attributes.get("hotkey", "").lower() for element in elements}
+    free = (key for key in _KEYS if key not in used)
+    ours = {label.name_end for label in _labels_of_classes(elements, label_map).values()}
+    text, parts, copied = encoded(xml), list[bytes](), 0
+    without = [one for one in elements if one.tag in _WITH_KEYS and not one.attributes.get("hotkey")]
+    for element, key in zip(without, free, strict=False):
+        if element.name_end in ours:
+            start, end, added = _place_of(text, element, "hotkey", key)
+            parts += [text[copied:start], added.encode()]
+            copied = end
+    return b"".join([*parts, text[copied:]]).decode("utf-8", "surrogatepass")
+
+
+def _place_of(text: bytes, label: Element, name: str, value: str) -> tuple[int, int, str]:
+    """Return where an attribute of a label goes: start and end of the bytes to replace, and their replacement."""
     position = label.name_end
     while attribute := _ATTRIBUTE.match(text, position):
-        if attribute[1] == b"background":  # an empty one, which is replaced: XML refuses an attribute twice
-            return *attribute.span(2), f'"{colour}"'
+        if attribute[1] == name.encode():  # an empty one, which is replaced: XML refuses an attribute twice
+            return *attribute.span(2), f'"{value}"'
         position = attribute.end()
-    return label.name_end, label.name_end, f' background="{colour}"'
+    return label.name_end, label.name_end, f' {name}="{value}"'
 
 
 def _end_of_root(xml: str) -> int:

@@ -114,13 +114,18 @@ def mask_control(labels: Iterable[Element], image_name: str, elements: Iterable[
     """
     taken = {element.name for element in elements}
     name = next(name for number in count(1) if (name := "mask" if number == 1 else f"mask{number}") not in taken)
+    tags = label_tags(labels) or '<Label value="object"/>'
+    return f"<BrushLabels name={quoteattr(name)} toName={quoteattr(image_name)}>{tags}</BrushLabels>"
+
+
+def label_tags(labels: Iterable[Element]) -> str:
+    """Return the text of labels like those, for another control: of the same name, colour and hotkey."""
     kept = ("value", "alias", "background", "hotkey")
-    spelt = [
+    spelt = (
         "".join(f" {key}={quoteattr(label.attributes[key])}" for key in kept if label.attributes.get(key))
         for label in labels
-    ]
-    tags = "".join(f"<Label{text}/>" for text in spelt or [' value="object"'])
-    return f"<BrushLabels name={quoteattr(name)} toName={quoteattr(image_name)}>{tags}</BrushLabels>"
+    )
+    return "".join(f"<Label{text}/>" for text in spelt)
 
 
 def folded(label: str) -> str:

@@ -1,6 +1,6 @@
-"""Label Studio's labelling configuration (XML) -> LabelMap: controls, class order, image, query control.
+"""Label Studio's labelling configuration (XML) -> LabelMap: controls, class order, image, controls of questions.
 
-`config_xml` reads the tags; `config_edits` adds colours and a query control to the text.
+`config_xml` reads the tags; `config_edits` adds colours, a query control and a points control to the text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ IGNORE_INDEX: Final = 255
 """Value of mask pixels that belong to no class and are neither learned nor measured."""
 BACKGROUND: Final = "background"
 """Name, in any case, of the class that unpainted pixels have unless they are ignored."""
+POINTS_CONTROL: Final = "points"
+"""Name of the KeyPointLabels whose points are labels: each says the class of the pixel under it."""
 GEOMETRIES: Final = ("Brush", "Bitmask", "Polygon", "Ellipse", "Rectangle", "Vector")
 """Kinds of regions that are read as masks: `<BrushLabels>`, or `<Labels>` beside a bare `<Brush>`, and so on."""
 
@@ -40,13 +42,13 @@ _OUTLINING = tuple(
 
 @dataclass(frozen=True)
 class Control:
-    """A labelling control whose regions are read as masks.
+    """A labelling control whose regions are read as masks, or whose points are.
 
     Attributes:
         name: its name, `from_name` in results.
         to_name: name of the image it labels.
-        tag: "BrushLabels", "BitmaskLabels", "PolygonLabels", "EllipseLabels", "RectangleLabels", "VectorLabels", or
-            "Labels" when its regions are drawn with bare tools (`<Brush>`, `<Polygon>`, …) beside it.
+        tag: "BrushLabels", "BitmaskLabels", "PolygonLabels", "EllipseLabels", "RectangleLabels", "VectorLabels",
+            "KeyPointLabels", or "Labels" when its regions are drawn with bare tools (`<Brush>`, …) beside it.
         labels: as results spell them: the alias of a label, or its value when it has no alias.
     """
 
@@ -85,6 +87,8 @@ class LabelMap:
         query_label: label of query rectangles; empty for rectangles without labels, and without such a control.
         names: every spelling of a class, in lower case (values, aliases, `predicted_values`), with its index.
         tags: all other tags that have a name.
+        points_control: the control whose points say the class of single pixels; None without. Its labels that are no
+            class are left out.
     """
 
     classes: tuple[str, ...]
@@ -96,21 +100,25 @@ class LabelMap:
     names: tuple[tuple[str, int], ...]
     query_label: str = ""
     tags: tuple[Tag, ...] = ()
+    points_control: Control | None = None
 
     @cached_property
     def digest(self) -> str:
         """Hexadecimal digest that changes with anything that alters how masks are read or written."""
         fields = asdict(self)
         del fields["tags"]  # they say which regions are no masks, and nothing about those that are
+        # Digests of models that were trained before there were such controls stay.
         if not self.query_label:
-            del fields["query_label"]  # digests of models that were trained before there were such labels stay
+            del fields["query_label"]
+        if self.points_control is None:
+            del fields["points_control"]
         text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def training_digest(self) -> str:
-        """The digest without the query control, which changes nothing that a network learns."""
-        return replace(self, query_control=None, query_label="").digest
+        """The digest without the controls of questions, which change nothing that a network learns."""
+        return replace(self, query_control=None, query_label="", points_control=None).digest
 
     @cached_property
     def _index(self) -> Mapping[str, int]:
@@ -211,7 +219,6 @@ def parse_label_config(
         raise _no_control(elements, query_control)
     masking = tuple(_control(element, image_name) for element in chosen)
     classes, unpainted_index = _classes(masking, unpainted)
-    used = {control.name for control in masking}
     query = next(
         (
             element
@@ -220,6 +227,9 @@ def parse_label_config(
         ),
         None,
     )
+    names = _names(classes, chosen)
+    points = _points_control(controls, image_name, dict(names))
+    used = {control.name for control in (*masking, *([points] if points else []))}
     return LabelMap(
         classes=classes,
         unpainted_index=unpainted_index,
@@ -227,14 +237,31 @@ def parse_label_config(
         image_name=image_name,
         image_variable=_variable(images[image_name]),
         query_control=query_control if query else None,
-        names=_names(classes, chosen),
+        names=names,
         query_label=_first_label(query) if query else "",
         tags=tuple(
             Tag(element.name, element.tag, element.name in prompts)
             for element in elements
             if element.name and element.name not in used
         ),
+        points_control=points,
     )
+
+
+def is_points_control(element: Element, image_name: str) -> bool:
+    """Whether a control has the name and kind of one whose points are labels, whatever its labels are."""
+    is_named = element.tag == "keypointlabels" and element.name == POINTS_CONTROL
+    return is_named and image_name in element.targets and not _is_smart(element)
+
+
+def _points_control(controls: list[Element], image_name: str, names: Mapping[str, int]) -> Control | None:
+    """The control whose points are labels: it has at least one label that is a class."""
+    for element in controls:
+        if is_points_control(element, image_name):
+            labels = (label.result_name for label in element.labels)
+            known = tuple(label for label in labels if folded(label) in names)
+            return Control(element.name, image_name, "KeyPointLabels", known) if known else None
+    return None
 
 
 def _first_label(control: Element) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ml_backend.annotations.config_edits import with_palette
-from ml_backend.annotations.config_xml import Element, folded, mask_control, read_elements
-from ml_backend.annotations.label_map import READABLE, LabelMap
+from ml_backend.annotations.config_xml import Element, folded, label_tags, mask_control, read_elements
+from ml_backend.annotations.label_map import READABLE, LabelMap, is_points_control
 from ml_backend.errors import first_few
 
 
@@ -32,7 +32,13 @@ def shortcomings(xml: str, label_map: LabelMap) -> list[Shortcoming]:
     Args:
         xml: the configuration that the label map was read from.
     """
-    return [*_not_prefilled(xml, label_map), *_not_read(read_elements(xml), label_map), *_merged(label_map)]
+    elements = read_elements(xml)
+    return [
+        *_not_prefilled(xml, label_map),
+        *_not_read(elements, label_map),
+        *_not_answered(elements, label_map),
+        *_merged(label_map),
+    ]
 
 
 def _not_prefilled(xml: str, label_map: LabelMap) -> Iterator[Shortcoming]:
@@ -77,6 +83,35 @@ def _not_read(elements: Sequence[Element], label_map: LabelMap) -> Iterator[Shor
                 f"{', '.join(element.targets)}, and nextmask looks at one image per task, {label_map.image_name}.",
                 "Import each image as a task of its own.",
             )
+
+
+def _not_answered(elements: Sequence[Element], label_map: LabelMap) -> Iterator[Shortcoming]:
+    """Yield labels of the points control that are no class, and classes that no point can have."""
+    control = next((element for element in elements if is_points_control(element, label_map.image_name)), None)
+    if control is None:
+        return
+    labels = {label.result_name: label_map.index_of(label.result_name) for label in control.labels}
+    strange = [repr(label) for label, index in labels.items() if index is None]
+    if strange:
+        yield Shortcoming(
+            f"{', '.join(first_few(strange))} of the points control {control.name!r} is no class: points with such a "
+            "label are not read.",
+            f"Give it a label of the same name in {label_map.controls[0].name!r}, or call the control something else.",
+        )
+    names = {control.name for control in label_map.controls}
+    lacking = {
+        index: label
+        for element in reversed(elements)
+        if element.name in names
+        for label in reversed(element.labels)
+        if (index := label_map.index_of(label.result_name)) is not None and index not in labels.values()
+    }
+    if label_map.points_control is not None and lacking:
+        listed = ", ".join(first_few([repr(label_map.classes[index]) for index in sorted(lacking)]))
+        yield Shortcoming(
+            f"No point can say {listed}: {control.name!r} has no such label.",
+            f"Add inside {control.name!r}: {label_tags(lacking[index] for index in sorted(lacking))}",
+        )
 
 
 def _merged(label_map: LabelMap) -> Iterator[Shortcoming]:

@@ -40,7 +40,7 @@ def connect(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of this project; may be repeated.")
     ] = None,
     add_query_control: Annotated[
-        bool, typer.Option("--add-query-control", help="Add a control that shows regions which are asked for.")
+        bool, typer.Option("--add-query-control", help="Add the control that asks for regions, or else for points.")
     ] = False,
 ) -> None:
     """Set a Label Studio project up (again, when something is missing). nextmask serve must be running."""

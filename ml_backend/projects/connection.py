@@ -11,8 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ml_backend.annotations.config_edits import labels_without_colours, with_palette, with_query_control
-from ml_backend.annotations.label_map import label_map_of
+from ml_backend.annotations.config_edits import (
+    labels_without_colours,
+    with_palette,
+    with_points_control,
+    with_query_control,
+)
+from ml_backend.annotations.label_map import POINTS_CONTROL, label_map_of
 from ml_backend.annotations.shortcomings import Shortcoming
 from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
@@ -72,7 +77,8 @@ class Connection:
         Args:
             extra_params: settings of this project, laid over those that Label Studio keeps with the backend; None as a
                 value takes one back.
-            add_query_control: give the labelling configuration a control for queried regions if it has none.
+            add_query_control: give the labelling configuration a control for questions, if it has none: for regions
+                where the strategy asks for those, else for points.
 
         Raises:
             ConfigurationError: the backend's address cannot work, or a setting is invalid.
@@ -116,9 +122,9 @@ class Connection:
         if labels_without_colours(xml):
             changed = with_palette(xml)
             changes.append("gave colours to labels that had none (Label Studio paints those alike)")
-        if add_query_control and label_map_of(xml, settings).query_control is None:
-            changed = with_query_control(changed, query_control=settings.query_control)
-            changes.append(f"added the control {settings.query_control!r} for the regions that are asked for")
+        if add_query_control:
+            changed, added = _with_question_control(changed, settings)
+            changes += added
         if not changes:
             return
         self._undo.remember_config(xml, changed)
@@ -208,6 +214,19 @@ class Connection:
             self._client.update_project(self._id, model_version="")
             return f"model_version is empty: {value!r} is refused ({error})"
         return "labels as before" if name == "label_config" else f"{name} is {value!r} again"
+
+
+def _with_question_control(xml: str, settings: Settings) -> tuple[str, list[str]]:
+    """Return the configuration with the control that the strategy's questions need, and what was added to it."""
+    asks_for_regions = make_strategy(settings.strategy, settings.strategy_options).asks_for_regions
+    label_map = label_map_of(xml, settings)
+    if asks_for_regions and label_map.query_control is None:
+        changed = with_query_control(xml, query_control=settings.query_control)
+        return changed, [f"added the control {settings.query_control!r} for the regions that are asked for"]
+    if not asks_for_regions and label_map.points_control is None:
+        changed = with_points_control(xml, unpainted=settings.unpainted)
+        return changed, [f"added the control {POINTS_CONTROL!r}, whose points say the class of single pixels"]
+    return xml, []
 
 
 def _check_learning(settings: Settings) -> None:

@@ -354,17 +354,51 @@ def test_it_is_missing_only_where_regions_are_asked_for(studio: MemoryStudio, ma
 
 
 @pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("params", "name", "colours"), [(CEREALS, "query", 3), ({}, "points", 5)])
 def test_disconnect_takes_control_and_colours_back(
-    studio: MemoryStudio, make_connection: MakeConnection, at_once: bool
+    studio: MemoryStudio,
+    make_connection: MakeConnection,
+    params: dict[str, Any],
+    name: str,
+    colours: int,
+    at_once: bool,
 ) -> None:
     studio.xml = XML
     if not at_once:
         make_connection().connect()
-    make_connection().connect(CEREALS, add_query_control=True)
-    assert 'name="query"' in studio.xml
-    assert studio.xml.count("background=") == 3
+    make_connection().connect(params, add_query_control=True)
+    assert f'name="{name}"' in studio.xml
+    assert studio.xml.count("background=") == colours
     assert "labels as before" in make_connection().disconnect()
     assert studio.xml == XML
+
+
+def test_a_points_control_is_added_once_where_no_regions_are_asked_for(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    changes = make_connection().connect(add_query_control=True)
+    assert "added the control 'points', whose points say the class of single pixels" in changes
+    with_points = studio.xml
+    assert make_connection().connect(add_query_control=True) == []
+    assert studio.xml == with_points
+    make_connection().connect(CEREALS, add_query_control=True)  # both kinds of questions go together
+    assert 'name="query"' in studio.xml
+    assert 'name="points"' in studio.xml
+    make_connection().disconnect()
+    assert studio.xml == COLOURED
+
+
+def test_a_points_control_with_other_labels_is_told_by_connect(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    studio.xml = COLOURED.replace(
+        "</View>", '<KeyPointLabels name="points" toName="image"><Label value="nose"/></KeyPointLabels></View>'
+    )
+    connection = make_connection()
+    connection.connect()
+    assert any("'nose' of the points control 'points' is no class" in str(hint) for hint in connection.hints)
+    with pytest.raises(LabelConfigError, match="a tag named 'points'"):
+        make_connection().connect(add_query_control=True)
 
 
 @pytest.mark.parametrize("again", [True, False])
