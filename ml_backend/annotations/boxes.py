@@ -29,6 +29,11 @@ class Box:
         return self.width * self.height
 
     @property
+    def is_point(self) -> bool:
+        """Whether it is a single pixel: a point is asked for, or was answered."""
+        return self.area == 1
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """Index of its pixels in an (H,W) array."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
@@ -60,6 +65,11 @@ class Query:
 
     boxes: tuple[Box, ...]
     cost: float | None = None
+
+    @property
+    def asks_for_points(self) -> bool:
+        """Whether the class of single pixels is asked for, and nothing else."""
+        return bool(self.boxes) and all(box.is_point for box in self.boxes)
 
 
 def boxes_to_text(boxes: Iterable[Box]) -> str:

@@ -3,9 +3,10 @@
     polygons, vectors     1 click for each new vertex
     brush, bitmask        1 click for each 10 pixels of the boundary of the changed pixels
     rectangles, ellipses  1 click
+    points                1 click for each answer, that to a guess which was kept as well: it was looked at
     any region            1 more click when it was added; 1 click when it was deleted
 
-An unchanged predicted region costs nothing. Label Studio's open-source edition logs neither clicks nor history, so the
+An unchanged predicted mask costs nothing. Label Studio's open-source edition logs neither clicks nor history, so the
 result is all there is to estimate from.
 """
 
@@ -23,6 +24,7 @@ from ml_backend.annotations import masks, shapes
 from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.effort import Points, as_points, spread
 from ml_backend.annotations.fields import lead_time_of, number_in, regions_of
+from ml_backend.annotations.key_points import read_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import Mask
 from ml_backend.annotations.regions import mask_regions
@@ -63,6 +65,8 @@ def clicks(
         painted = [region for region in regions if label_map.class_of(region) == index and _is_painted(region)]
         rows += _painted(painted, index, shown)
     rows += _deleted(regions, label_map, shown)
+    answers, _ = read_points(result, label_map, (before.shape[0], before.shape[1]))
+    rows += [(answer.column + 0.5, answer.row + 0.5, 1.0) for answer in answers]
     return as_points(rows)
 
 

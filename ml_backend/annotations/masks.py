@@ -1,8 +1,8 @@
 """Label Studio results <-> masks of class indices, (H,W) uint8.
 
-Reading paints regions over each other in the order of the result, as the editor shows them. `image_rotation` is not
-applied: it tells how the image was turned on the annotator's screen, while the editor stores masks and coordinates of
-the upright image (observed in Label Studio 1.23.2 with rectangles, brush and bitmask).
+Reading paints regions over each other in the order of the result, as the editor shows them; a point paints its pixel.
+`image_rotation` is not applied: it tells how the image was turned on the annotator's screen, while the editor stores
+masks and coordinates of the upright image (observed in Label Studio 1.23.2 with rectangles, brush and bitmask).
 
 Writing gives a region per class for brush and bitmask controls, and a polygon per connected component (of eight
 neighbours) for polygon controls. Polygons have no holes: the outline is cut open, see `outlines.trace`.
@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations import brush, outlines, shapes
+from ml_backend.annotations.fields import labels_of
+from ml_backend.annotations.key_points import Answer, Answers, pixel_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, Control, LabelMap
 from ml_backend.annotations.regions import Region, sort_out
 from ml_backend.annotations.sizes import MAXIMUM_PIXELS, check_size, checked_size, common_size
@@ -35,10 +37,11 @@ class Reading:
 
     Attributes:
         mask: (H,W) uint8, class indices and IGNORE_INDEX.
-        regions: number of painted regions.
+        regions: number of painted regions, points left out.
         vertices: number of points of the polygons and vectors among them.
         problems: why regions were not painted that ought to be, a sentence each.
         others: what else is drawn, and is no mask.
+        answers: what points say of their pixels, where nothing was painted over it.
     """
 
     mask: Mask
@@ -46,36 +49,53 @@ class Reading:
     vertices: int
     problems: tuple[str, ...]
     others: tuple[str, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
 
 def read_result(
-    result: Sequence[Mapping[str, Any]], label_map: LabelMap, *, size: tuple[int, int] | None = None
+    result: Sequence[Mapping[str, Any]],
+    label_map: LabelMap,
+    *,
+    size: tuple[int, int] | None = None,
+    unpainted: int | None = None,
 ) -> Reading:
     """Paint the regions of an annotation or a prediction; `regions` says which of them are masks.
 
-    Pixels outside all regions get `label_map.unpainted_index`. What cannot be understood is listed in `problems`, and
-    its pixels become IGNORE_INDEX: they are something, and not known to be background. Where even its place is unknown,
-    that is so of all pixels outside the painted regions.
+    Pixels outside all regions get `label_map.unpainted_index`, and IGNORE_INDEX where points are all that was drawn:
+    who answers points says nothing about other pixels. What cannot be understood is listed in `problems`, and its
+    pixels become IGNORE_INDEX: they are something, and not known to be background. Where even the place of a mask is
+    unknown, that is so of all pixels outside the painted regions.
 
     Args:
         result: the `result` of an annotation or prediction.
         label_map: the project's labels.
         size: (height, width) of the image in pixels; None: as the regions' original_height and original_width say.
+        unpainted: value of pixels outside all regions, where it is known to be another.
 
     Raises:
         MaskError: the size is unknown, sizes disagree, or the image is larger than MAXIMUM_PIXELS.
     """
     found = sort_out(result, label_map)
     height, width = common_size(region.entry for region in found.drawn) if size is None else checked_size(*size)
-    painting = _Painting(np.full((height, width), label_map.unpainted_index, np.uint8))
+    value = label_map.unpainted_index if unpainted is None else unpainted
+    painting = _Painting(height, width, value)
     painting.paint(found.drawn)
-    if painting.has_lost_region:
-        mask = np.full((height, width), IGNORE_INDEX, np.uint8)
-        painting = _Painting(mask)
+    only_points = unpainted is None and not painting.regions and any(region.is_point for region in found.drawn)
+    if painting.has_lost_region or only_points:
+        painting = _Painting(height, width, IGNORE_INDEX)
         painting.paint(found.drawn)
-    if painting.regions and not (painting.mask != label_map.unpainted_index).any():
+    if painting.regions and not (painting.mask != value).any():
         painting.check_coverage(found.drawn)
-    return Reading(painting.mask, painting.regions, painting.vertices, tuple(painting.problems), found.others)
+    return Reading(
+        painting.mask,
+        painting.regions,
+        painting.vertices,
+        tuple(painting.problems),
+        found.others,
+        tuple(
+            answer for answer in painting.answers.taken() if painting.mask[answer.row, answer.column] == answer.index
+        ),
+    )
 
 
 def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float = 1.0) -> list[dict[str, Any]]:
@@ -240,13 +260,20 @@ def _values_of(mask: Mask) -> list[int]:
 class _Painting:
     """A mask, and what became of the regions that were painted into it.
 
+    Args:
+        unpainted: value of its pixels at first.
+
     Attributes:
         regions, vertices, problems: as in a Reading.
+        answers: those of points.
         has_lost_region: whether there is a region of which nobody knows where it lies.
     """
 
-    def __init__(self, mask: Mask) -> None:
-        self.mask, self.regions, self.vertices, self.has_lost_region = mask, 0, 0, False
+    def __init__(self, height: int, width: int, unpainted: int) -> None:
+        self._size = height, width
+        self.mask = np.full(self._size, unpainted, np.uint8)
+        self.regions, self.vertices, self.has_lost_region = 0, 0, False
+        self.answers = Answers(self._size)
         self.problems: list[str] = []
 
     def paint(self, regions: Sequence[Region]) -> None:
@@ -254,21 +281,32 @@ class _Painting:
         for region in regions:
             problem = region.problem
             try:
-                check_size(region.entry, self.mask.shape)
-                index = IGNORE_INDEX if problem or region.index is None else region.index
-                vertices = shapes.paint(self.mask, region.value, index)
+                if region.is_point:
+                    self._answer(region)
+                else:
+                    self._paint(region)
             except MaskError as error:
                 problem = problem or str(error)
-                self.has_lost_region |= not isinstance(error, MaskWithoutArea)
-            else:
-                painted = not problem
-                self.regions, self.vertices = self.regions + painted, self.vertices + vertices * painted
+                self.has_lost_region |= not region.is_point and not isinstance(error, MaskWithoutArea)
             if problem:
                 self.problems.append(region.described(problem))
 
+    def _paint(self, region: Region) -> None:
+        check_size(region.entry, self.mask.shape)
+        is_used = not region.problem and region.index is not None
+        vertices = shapes.paint(self.mask, region.value, region.index if is_used else IGNORE_INDEX)
+        self.regions, self.vertices = self.regions + is_used, self.vertices + vertices * is_used
+
+    def _answer(self, point: Region) -> None:
+        if point.problem:
+            if point.index is None and labels_of(point.entry):  # one that was not answered says nothing
+                self.mask[pixel_of(point, self._size)] = IGNORE_INDEX
+        elif (answer := self.answers.add(point)) is not None:
+            self.mask[answer.row, answer.column] = answer.index
+
     def check_coverage(self, regions: Sequence[Region]) -> None:
         """Take regions for a problem if none of them covers a pixel; asked where nothing but background is left."""
-        used = [region for region in regions if not region.problem]
+        used = [region for region in regions if not region.problem and not region.is_point]
         if any(_covers(region, self.mask.shape) for region in used):
             return
         self.regions = self.vertices = 0

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.fields import regions_of
+from ml_backend.annotations.key_points import Answer
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation
@@ -65,10 +66,18 @@ def _fitting(mask: masks.Mask, size: tuple[int, ...], label_map: LabelMap) -> ma
     return mask if fits else None
 
 
-def inside_boxes(mask: masks.Mask, boxes: Sequence[Box]) -> masks.Mask:
-    """Return a mask (H,W) uint8 with IGNORE_INDEX outside of the boxes; the same mask when there are no boxes."""
-    size = (mask.shape[0], mask.shape[1])
-    return np.where(covered_pixels(boxes, size), mask, IGNORE_INDEX).astype(np.uint8) if boxes else mask
+def inside_boxes(mask: masks.Mask, boxes: Sequence[Box], answers: Iterable[Answer] = ()) -> masks.Mask:
+    """Return a mask (H,W) uint8 with IGNORE_INDEX outside of the boxes; the same mask when there are no boxes.
+
+    Args:
+        answers: what points say of their pixels, which count outside of the boxes, too.
+    """
+    if not boxes:
+        return mask
+    inside = np.where(covered_pixels(boxes, (mask.shape[0], mask.shape[1])), mask, IGNORE_INDEX).astype(np.uint8)
+    for answer in answers:
+        inside[answer.row, answer.column] = answer.index
+    return inside
 
 
 def starting_mask(

@@ -3,8 +3,9 @@
 An entry of a result is
 
     a mask       drawn with a control of the label map, with a label of it
+    a point      of the points control: it says the class of one pixel
     not usable   it looks like a mask, and control, image, label or shape say nothing: a problem, never background
-    another      drawn, and no mask: a key point, a prompt of a smart tool, a region of another image
+    another      drawn, and no mask: another key point, a prompt of a smart tool, a region of another image
     no region    choices, texts, ratings, relations, also those of a region; query rectangles; spans of a text
 
 Where a label stands in an entry of its own (`<Labels>` beside a bare `<Brush>`), entries of one id belong together.
@@ -38,17 +39,19 @@ _Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Region:
-    """A region that is a mask, or looks like one.
+    """A region that is a mask or a point, or looks like one.
 
     Attributes:
         entry: as in the result; its value has shape and label, also where these stand in two entries.
         index: its class; None where it has none that is known.
         problem: why it cannot be used; empty when it can.
+        is_point: whether it is a point, which says the class of a single pixel.
     """
 
     entry: _Entry
     index: int | None
     problem: str = ""
+    is_point: bool = False
 
     @property
     def value(self) -> _Entry:
@@ -57,7 +60,8 @@ class Region:
 
     def described(self, problem: str) -> str:
         """Return what is wrong with it, with its id and control."""
-        return f"region {shown(self.entry.get('id'))} of {shown(self.entry.get('from_name'))}: {problem}"
+        kind = "point" if self.is_point else "region"
+        return f"{kind} {shown(self.entry.get('id'))} of {shown(self.entry.get('from_name'))}: {problem}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Regions:
     """The regions of a result.
 
     Attributes:
-        drawn: masks and what looks like them, in the order of the result.
+        drawn: masks and points and what looks like them, in the order of the result.
         others: what else is drawn, described.
     """
 
@@ -94,7 +98,15 @@ def sort_out(result: Sequence[object], label_map: LabelMap) -> Regions:
 
 def mask_regions(result: Sequence[object], label_map: LabelMap) -> list[_Entry]:
     """Return the regions that are masks of a known class, each with its shape and label in one value, in order."""
-    return [region.entry for region in sort_out(result, label_map).drawn if not region.problem]
+    drawn = sort_out(result, label_map).drawn
+    return [region.entry for region in drawn if not region.problem and not region.is_point]
+
+
+def is_point(entry: object, label_map: LabelMap) -> bool:
+    """Whether an entry of a result is a point of the points control."""
+    if label_map.points_control is None or not isinstance(entry, Mapping):
+        return False
+    return entry.get("from_name") == label_map.points_control.name and entry.get("type") in _KEY_POINTS
 
 
 def _sorted(entry: _Entry, beside: Sequence[_Entry], label_map: LabelMap) -> Region | str | None:
@@ -103,6 +115,9 @@ def _sorted(entry: _Entry, beside: Sequence[_Entry], label_map: LabelMap) -> Reg
     queried = label_map.query_control is not None and entry.get("from_name") == label_map.query_control
     if queried or kind in _DESCRIBING or not _is_drawn(entry, kind):
         return None
+    if is_point(entry, label_map):
+        index = label_map.class_of(entry)
+        return Region(entry, index, _problem_of_point(entry, index, label_map), is_point=True)
     if other := _other(entry, kind, beside, label_map):
         return other
     target = label_map.tag(entry.get("to_name"))
@@ -194,6 +209,21 @@ def _problem(region: Region, kind: str, control: Tag | None, label_map: LabelMap
         return f"it has no label (type {shown(kind)}): select it in Label Studio and choose a label of {wanted}"
     if not is_ours and kind in MASK_TYPES:
         return f"{shown(entry.get('from_name'))} is no control that is read as masks; {wanted} is"
+    return ""
+
+
+def _problem_of_point(entry: _Entry, index: int | None, label_map: LabelMap) -> str:
+    """Say why a point says nothing, before its place is looked at; empty where nothing is wrong."""
+    labels = labels_of(entry)
+    if entry.get("to_name") != label_map.image_name:
+        return f"it is on {shown(entry.get('to_name'))}, while masks are read of {shown(label_map.image_name)}"
+    if not labels:
+        return "it was not answered: select it in Label Studio and choose a label, or delete it"
+    if index is None:
+        return (
+            f"its label {shown(labels[0])} is no class of {_wanted(label_map)}: choose another label, "
+            "or add that one there"
+        )
     return ""
 
 

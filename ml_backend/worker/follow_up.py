@@ -79,7 +79,8 @@ def _is_open(same: Sequence[Task], query: Query, asked: Mapping[int, Query]) -> 
         return False
     if any(task.status == "unlabelled" and task.task_id in asked for task in same):
         return False
-    return not overlap(query.boxes, (box for part in parts for box in boxes_from_text(part.boxes)))
+    labelled = (box for part in parts for box in boxes_from_text(part.boxes))
+    return not overlap(query.boxes, (box for box in labelled if query.asks_for_points or not box.is_point))
 
 
 def follow_up(look: Look) -> None:

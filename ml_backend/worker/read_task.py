@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxes_to_text, covered_pixels
+from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, Query, boxes_from_text, boxes_to_text, covered_pixels
 from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
 from ml_backend.annotations.fields import lead_time_of, printable, regions_of
+from ml_backend.annotations.key_points import has_points, was_predicted
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
-from ml_backend.annotations.query_regions import is_query, labelled_boxes
+from ml_backend.annotations.query_regions import is_query, labelled_boxes, read_rectangles
 from ml_backend.annotations.reading import agreement_with, inside_boxes, is_untouched, starting_mask
+from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, is_own
@@ -143,21 +145,26 @@ class TaskReader:
     def _read_annotation(
         self, task: Task, annotation: Annotation, predictions: _Predictions, size: tuple[int, int]
     ) -> Task:
-        result = regions_of(annotation)
-        reading = masks.read_result(result, self._label_map, size=size)
-        if why := self._why_nothing(reading):
+        result, before = regions_of(annotation), self._shown(task, annotation, predictions)
+        points_asked = self._was_asked_for_points(task, before, result)
+        reading = masks.read_result(
+            result, self._label_map, size=size, unpainted=self._unpainted(result, size, points_asked=points_asked)
+        )
+        if why := self._why_nothing(reading, points_asked=points_asked):
             raise MaskError(f"Annotation {annotation['id']} labels nothing: {why}.")
-        before = self._shown(task, annotation, predictions)
         try:
             asked = partial(self._was_asked, task, before)
             rectangles = labelled_boxes(result, self._label_map, size, was_asked=asked)
         except MaskError as error:
             raise MaskError(f"Annotation {annotation['id']} is not used: {error}") from error
-        mask = inside_boxes(reading.mask, rectangles.boxes)
+        mask = inside_boxes(reading.mask, rectangles.boxes, reading.answers)
         if rectangles.boxes and (mask == IGNORE_INDEX).all():
             raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
-        task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
-        task = self._with_effort(task, annotation, before, rectangles.boxes, size)
+        of_points = not rectangles.boxes and (points_asked or bool(reading.answers and not reading.regions))
+        labelled = (*rectangles.boxes, *(answer.box for answer in reading.answers))
+        is_part = of_points or bool(rectangles.boxes)
+        task = replace(task, boxes=boxes_to_text(labelled) if is_part else WHOLE_IMAGE)
+        task = self._with_effort(task, annotation, before, rectangles.boxes, size, points_asked=points_asked)
         return replace(
             task,
             status="labelled",
@@ -168,15 +175,23 @@ class TaskReader:
             regions=reading.regions,
             vertices=reading.vertices,
             shown_version=before.version,
-            agreement=self._agreement(before, result, mask),
+            agreement=None if of_points else self._agreement(before, result, mask),
         )
 
-    def _why_nothing(self, reading: masks.Reading) -> str:
+    def _unpainted(self, result: Sequence[Any], size: tuple[int, int], *, points_asked: bool) -> int | None:
+        """Return what pixels are that nothing was drawn on; None: what the result itself makes of them."""
+        if read_rectangles(result, self._label_map, size).boxes:
+            return self._label_map.unpainted_index  # inside of the rectangles, outside of which all is left out
+        return IGNORE_INDEX if points_asked else None
+
+    def _why_nothing(self, reading: masks.Reading, *, points_asked: bool) -> str:
         """Say why a result labels nothing; empty where it does, be it that all of the image is background."""
-        if reading.regions and (reading.mask != IGNORE_INDEX).any():
+        if (reading.regions or reading.answers) and (reading.mask != IGNORE_INDEX).any():
             return ""
         if reading.problems:
             return "; ".join(first_few(reading.problems))
+        if points_asked:
+            return "it was to say the class of points, and has none. Delete it, and answer the task again"
         control = self._label_map.controls[0]
         if reading.others:
             return (
@@ -217,8 +232,25 @@ class TaskReader:
         regions = [] if shown.prediction is None else regions_of(shown.prediction)
         if any(is_query(region, self._label_map) for region in regions):
             return True
+        return any(not query.asks_for_points for query in self._queries(task, shown))
+
+    def _was_asked_for_points(self, task: Task, shown: _Shown, result: Sequence[Any]) -> bool:
+        """Whether the annotator was shown points to answer: then what is not drawn or answered is not labelled.
+
+        Where it is not known what was shown, masks are those of the whole image; nothing at all is no answer where
+        points were ever asked.
+        """
+        if shown.prediction is not None:
+            return has_points(regions_of(shown.prediction), self._label_map)
+        if was_predicted(result, self._label_map):
+            return True
+        asked = any(query.asks_for_points for query in self._queries(task, shown))
+        return asked and (bool(shown.version) or not mask_regions(result, self._label_map))
+
+    def _queries(self, task: Task, shown: _Shown) -> Iterable[Query]:
+        """Yield what was asked in the version that was shown, or ever where no version is known."""
         asked = self._store.published_queries(task.project_id, task.task_id)
-        return (task.task_id, shown.version) in asked if shown.version else bool(asked)
+        return (query for (_, version), query in asked.items() if shown.version in ("", version))
 
     def _with_effort(
         self,
@@ -227,13 +259,19 @@ class TaskReader:
         shown: _Shown,
         boxes: Sequence[Box],
         size: tuple[int, int],
+        *,
+        points_asked: bool,
     ) -> Task:
         """Put down the effort that the label took, where that can be told."""
         was_masked = None
         if shown.version:
             was_masked = self._saw_mask(task, annotation, shown) if is_own(shown.version) else True
         started_from = starting_mask(
-            annotation, shown.mask, was_masked=was_masked, size=size, label_map=self._label_map
+            annotation,
+            None if points_asked else shown.mask,
+            was_masked=False if points_asked else was_masked,
+            size=size,
+            label_map=self._label_map,
         )
         if started_from is None:
             return task
@@ -277,9 +315,12 @@ def _vote(read: Sequence[Task]) -> tuple[bytes, str]:
     drawn = [masks.mask_from_png(Path(task.mask_file).read_bytes()) for task in read]
     asked = [boxes_from_text(task.boxes) for task in read]
     sizes = [(mask.shape[0], mask.shape[1]) for mask in drawn]
-    votes = [covered_pixels(boxes, size) if boxes else None for boxes, size in zip(asked, sizes, strict=True)]
+    votes = [
+        (covered_pixels(boxes, size) | (mask != IGNORE_INDEX)) if task.boxes else None
+        for task, mask, boxes, size in zip(read, drawn, asked, sizes, strict=True)
+    ]
     together = dict.fromkeys(box for boxes in asked for box in boxes)
     voted = majority(drawn, votes)
     if (voted == IGNORE_INDEX).all():
         raise MaskError("The annotators' labels leave no pixel labelled: most of them could not be read there.")
-    return masks.png_bytes(voted), boxes_to_text(together) if all(asked) else WHOLE_IMAGE
+    return masks.png_bytes(voted), boxes_to_text(together) if all(task.boxes for task in read) else WHOLE_IMAGE

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.effort import effort_map, read_points
 from ml_backend.errors import CheckpointError, ImageError, MaskError
 from ml_backend.images.decoding import Array
@@ -166,7 +167,7 @@ class PoolScorer:
             labelled=batches_of(labelled, predicted=predicted),
             unlabelled_images=batches_of(sample, predicted=False),
             labelled_images=batches_of(labelled, predicted=False),
-            asked={candidate.task.task_id: candidate.asked for candidate in sample if candidate.parts},
+            asked={candidate.task.task_id: _asked(candidate, strategy) for candidate in sample if candidate.parts},
             known=[candidate.task.task_id for candidate in labelled],
         )
 
@@ -300,6 +301,11 @@ def _item(candidate: Candidate, image: Array) -> Item | ImageError:
     if labelled is not None and labelled.shape != size:
         return ImageError(f"The mask is {labelled.shape[1]}x{labelled.shape[0]}, the image {size[1]}x{size[0]} pixels.")
     return Item(candidate.task.task_id, image, labelled, cost)
+
+
+def _asked(candidate: Candidate, strategy: Strategy) -> tuple[Box, ...]:
+    """Return what was asked of an image; a region with answered points in it may still be asked for."""
+    return tuple(box for box in candidate.asked if not (box.is_point and strategy.asks_for_regions))
 
 
 def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:

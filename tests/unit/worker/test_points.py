@@ -1,0 +1,211 @@
+"""Labels of points: read from Label Studio, kept, merged with other labels of an image, and never asked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from memory_studio import MemoryStudio
+from wiring import PROJECT, SHAPE, XML, Json, disc, give_project, look_at, region
+
+from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import Box, Query, boxes_from_text
+from ml_backend.annotations.config_edits import with_points_control, with_query_control
+from ml_backend.annotations.effort import read_points as read_effort
+from ml_backend.annotations.key_points import Guess, write_points
+from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
+from ml_backend.annotations.query_regions import write_rectangles
+from ml_backend.projects.candidates import candidates
+from ml_backend.projects.parts import labelled_pixels, merged_mask, parts_of
+from ml_backend.projects.services import Services
+from ml_backend.store import Task
+from ml_backend.worker.follow_up import pending
+from ml_backend.worker.sync import Sync
+
+POINTS_XML = with_query_control(with_points_control(XML))
+LABELS = parse_label_config(POINTS_XML)
+CELL, NUCLEUS = 1, 2
+VERSION = "nextmask-1.1"
+
+pytestmark = [pytest.mark.studio(4, xml=POINTS_XML), pytest.mark.settings(audit_share=0.0)]
+
+
+@pytest.fixture(autouse=True)
+def _served(services: Services) -> None:
+    give_project(services)
+    services.store.update_project(PROJECT, label_config=POINTS_XML)
+
+
+def sync(services: Services, **settings: Any) -> None:
+    Sync(look_at(services, settings=settings)).run()
+
+
+def task(services: Services, task_id: int = 1) -> Task:
+    found = services.store.task(PROJECT, task_id)
+    assert found is not None
+    return found
+
+
+def mask_of(one: Task) -> Any:
+    return masks.mask_from_png(Path(one.mask_file).read_bytes())
+
+
+def labelled(one: Task) -> dict[tuple[int, int], int]:
+    """The pixels of a task that have a class."""
+    mask = mask_of(one)
+    places = zip(*(axis.tolist() for axis in np.nonzero(mask != IGNORE_INDEX)), strict=True)
+    return {(row, column): int(mask[row, column]) for row, column in places}
+
+
+def points(*guesses: tuple[int, int, int], origin: str = "prediction") -> list[Json]:
+    """Points as an annotator submits them: (row, column, class)."""
+    written = write_points([Guess(*guess) for guess in guesses], LABELS, SHAPE)
+    return [{**each, "origin": origin, "id": f"{origin}-{each['id']}"} for each in written]
+
+
+def predicted(services: Services, studio: MemoryStudio, *guesses: tuple[int, int, int], task_id: int = 1) -> int:
+    """The task was published with points; returns the id of its prediction."""
+    row = {"task": task_id, "result": points(*guesses), "score": 0.5, "model_version": VERSION}
+    studio.import_predictions(PROJECT, [row])
+    boxes = tuple(Box(column, row, 1, 1) for row, column, _ in guesses)
+    services.store.put_queries(PROJECT, VERSION, {task_id: Query(boxes)})
+    services.store.put_published(PROJECT, VERSION, [(task_id, 0.5, None)])
+    return int(studio.predictions[-1]["id"])
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("unpainted", ["background", "ignore"])
+def test_answers_label_their_pixels_and_nothing_else(services: Services, studio: MemoryStudio, unpainted: str) -> None:
+    asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
+    result = [*points((3, 4, CELL)), *points((5, 6, NUCLEUS), origin="prediction-changed")]
+    studio.annotate(1, result, parent_prediction=asked, lead_time=6.0)
+    sync(services, unpainted=unpainted)
+    found, label_map = task(services), parse_label_config(POINTS_XML, unpainted=unpainted)  # type: ignore[arg-type]
+    assert (found.status, found.error, found.lead_time, found.regions) == ("labelled", "", 6.0, 0)
+    assert labelled(found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
+    assert boxes_from_text(found.boxes) == (Box(4, 3, 1, 1), Box(6, 5, 1, 1))
+    assert found.agreement is None, "how a mask compares with a few doubtful pixels says nothing about it"
+
+
+def test_answers_that_nobody_asked_for_label_only_their_pixels_too(services: Services, studio: MemoryStudio) -> None:
+    studio.annotate(1, points((3, 4, CELL), origin="manual"))
+    sync(services)
+    assert labelled(task(services)) == {(3, 4): CELL}
+    assert boxes_from_text(task(services).boxes) == (Box(4, 3, 1, 1),)
+
+
+def test_an_answer_is_a_click(services: Services, studio: MemoryStudio) -> None:
+    asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
+    studio.annotate(1, points((3, 4, CELL), (5, 6, CELL)), parent_prediction=asked, lead_time=6.0)
+    sync(services)
+    assert task(services).effort == 2
+    assert read_effort(Path(task(services).effort_file)).tolist() == [[4.5, 3.5, 1.0], [6.5, 5.5, 1.0]]
+    services.store.update_project(PROJECT, labels_digest="")
+    sync(services, cost_measure="seconds")
+    assert task(services).effort == 6
+
+
+def test_points_that_cannot_be_used_are_told_and_the_others_count(services: Services, studio: MemoryStudio) -> None:
+    asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
+    good, strange = points((3, 4, CELL), (5, 6, CELL))
+    strange["value"] = {**strange["value"], "keypointlabels": ["nose"]}
+    studio.annotate(1, [good, strange], parent_prediction=asked)
+    studio.annotate(2, [strange], parent_prediction=predicted(services, studio, (1, 1, CELL), task_id=2))
+    sync(services)
+    assert labelled(task(services)) == {(3, 4): CELL}
+    assert "its label 'nose' is no class of BrushLabels 'tag'" in task(services).error
+    assert (task(services, 2).status, task(services, 2).mask_file) == ("broken", "")
+    assert "its label 'nose' is no class" in task(services, 2).error
+
+
+def test_a_task_of_points_that_comes_back_empty_is_no_image_of_background(
+    services: Services, studio: MemoryStudio
+) -> None:
+    studio.annotate(1, [], parent_prediction=predicted(services, studio, (3, 4, CELL)))
+    predicted(services, studio, (3, 4, CELL), task_id=2)
+    studio.annotate(2, [])  # nothing says what was shown, but points were asked for
+    studio.annotate(3, [])  # here nobody asked for any
+    sync(services)
+    for task_id in (1, 2):
+        assert task(services, task_id).status == "broken"
+        assert "labels nothing: it was to say the class of points, and has none" in task(services, task_id).error
+    assert (task(services, 3).status, task(services, 3).boxes) == ("labelled", "")
+
+
+# -- beside masks and regions ----------------------------------------------------------------------------------------
+def test_a_mask_drawn_where_points_were_asked_labels_what_it_covers(services: Services, studio: MemoryStudio) -> None:
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[20:24, 30:34] = 1
+    asked = predicted(services, studio, (3, 4, CELL), (21, 31, NUCLEUS))
+    studio.annotate(1, [*points((3, 4, CELL), (21, 31, NUCLEUS)), region(truth)], parent_prediction=asked)
+    sync(services)
+    found = labelled(task(services))
+    assert len(found) == 1 + 16
+    assert found[3, 4] == CELL
+    assert found[21, 31] == CELL, "the mask is newer than the guess"
+    assert task(services).boxes
+
+
+def test_a_mask_drawn_where_none_were_asked_is_the_whole_image(services: Services, studio: MemoryStudio) -> None:
+    truth = disc(0)[1]
+    studio.annotate(1, [region(truth), *points((0, 0, NUCLEUS), origin="manual")])
+    predicted(services, studio, (3, 4, CELL), task_id=2)
+    studio.annotate(2, [region(disc(1)[1])])  # imported, say: its annotator saw no points
+    sync(services)
+    expected = truth.copy()
+    expected[0, 0] = NUCLEUS
+    assert task(services).boxes == ""
+    assert np.array_equal(mask_of(task(services)), expected)
+    assert np.array_equal(mask_of(task(services, 2)), disc(1)[1])
+
+
+def test_points_count_outside_of_rectangles_too(services: Services, studio: MemoryStudio) -> None:
+    box, truth = Box(0, 0, 16, 16), disc(0)[1]
+    studio.annotate(1, [region(truth), *write_rectangles([box], LABELS, SHAPE), *points((30, 30, NUCLEUS))])
+    sync(services)
+    expected = np.full(SHAPE, IGNORE_INDEX, np.uint8)
+    expected[box.slices] = truth[box.slices]
+    expected[30, 30] = NUCLEUS
+    assert np.array_equal(mask_of(task(services)), expected)
+    assert boxes_from_text(task(services).boxes) == (box, Box(30, 30, 1, 1))
+
+
+def test_answers_of_several_annotators_are_voted_on_where_they_answered(
+    services: Services, studio: MemoryStudio
+) -> None:
+    asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
+    for annotator, answers in enumerate([[(3, 4, CELL)], [(3, 4, NUCLEUS), (5, 6, NUCLEUS)], [(3, 4, CELL)]]):
+        studio.annotate(1, points(*answers), parent_prediction=asked, completed_by=annotator)
+    sync(services, several_annotations="majority")
+    assert labelled(task(services)) == {(3, 4): CELL, (5, 6): NUCLEUS}
+    assert set(boxes_from_text(task(services).boxes)) == {Box(4, 3, 1, 1), Box(6, 5, 1, 1)}
+
+
+# -- questions that follow -------------------------------------------------------------------------------------------
+def test_what_was_answered_is_known_to_the_next_round(services: Services, studio: MemoryStudio) -> None:
+    (copy,) = studio.import_tasks(PROJECT, [{"data": studio.items[1]["data"]}])
+    asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
+    studio.annotate(1, points((3, 4, CELL), (5, 6, CELL)), parent_prediction=asked)
+    studio.annotate(copy, points((5, 6, NUCLEUS), (7, 8, NUCLEUS), origin="manual"))
+    sync(services)
+    tasks = [one for one in services.store.tasks(PROJECT) if one.image == task(services).image]
+    (candidate,) = candidates(tasks, in_parts=True)
+    assert {(box.top, box.left) for box in candidate.asked} == {(3, 4), (5, 6), (7, 8)}
+    known = labelled_pixels(candidate.parts)
+    assert set(zip(*(axis.tolist() for axis in known.nonzero()), strict=True)) == {(3, 4), (5, 6), (7, 8)}
+    assert merged_mask(parts_of(tasks))[5, 6] == NUCLEUS, "the newest answer counts"
+
+
+def test_a_question_is_open_until_one_of_its_pixels_is_labelled(services: Services, studio: MemoryStudio) -> None:
+    studio.annotate(1, points((3, 4, CELL), origin="manual"))
+    sync(services)
+    tasks = services.store.tasks(PROJECT)
+
+    def waits(*boxes: Box) -> bool:
+        return bool(pending(tasks, {1: Query(boxes)}, ()))
+
+    assert waits(Box(9, 9, 1, 1), Box(20, 20, 1, 1))
+    assert not waits(Box(9, 9, 1, 1), Box(4, 3, 1, 1))
+    assert waits(Box(0, 0, 16, 16)), "a region with an answered point in it is not labelled"
