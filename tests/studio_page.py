@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
@@ -120,17 +120,48 @@ class StudioPage:
         self._page.get_by_label("Show all regions").click()
         return picture
 
+    def next_region(self) -> None:
+        """Select the next region of the outliner by its hotkey."""
+        before = self._selected()
+        self.press("Alt+.")
+        wait_for(lambda: self._selected() not in (before, None), name="another region that is selected")
+
+    def _selected(self) -> int | None:
+        items = self._page.locator(".lsf-outliner-item")
+        chosen = items.evaluate_all("all => all.map(one => one.closest('.lsf-tree-node-selected') !== null)")
+        return chosen.index(True) if True in chosen else None
+
+    def press(self, key: str) -> None:
+        """Press a key, and give the editor the moment that it needs."""
+        self._page.keyboard.press(key)
+        self._page.wait_for_timeout(300)
+
+    def stroke(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drag the mouse over the image; x and y as fractions of its sides."""
+        box = self._page.locator(".lsf-image canvas").first.bounding_box()
+        assert box, "no image is shown"
+        (x, y), (to_x, to_y) = ((box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in (start, end))
+        self._page.mouse.move(x, y)
+        self._page.mouse.down()
+        for step in range(1, 9):
+            self._page.mouse.move(x + (to_x - x) * step / 8, y + (to_y - y) * step / 8)
+        self._page.mouse.up()
+        self._page.wait_for_timeout(300)
+
     def submit(self) -> None:
-        self._press("bottombar-submit-button")
+        self._submitted(self._page.get_by_test_id("bottombar-submit-button").click)
+
+    def submit_by_keyboard(self) -> None:
+        self._submitted(lambda: self._page.keyboard.press("Control+Enter"))
 
     def skip(self) -> None:
-        self._press("bottombar-skip-button")
+        self._submitted(self._page.get_by_test_id("bottombar-skip-button").click)
 
-    def _press(self, button: str) -> None:
-        """Press a button and wait until Label Studio has answered."""
+    def _submitted(self, act: Callable[[], None]) -> None:
+        """Do what submits the annotation, and wait until Label Studio has answered."""
         path = re.compile(rf"/api/tasks/{self.task()}/annotations")
         with self._page.expect_response(lambda answer: answer.request.method == "POST" and path.search(answer.url)):
-            self._page.get_by_test_id(button).click()
+            act()
 
     def wait_for_other_task(self, task: int) -> None:
         wait_for(lambda: self.task() != task, name="the next task")

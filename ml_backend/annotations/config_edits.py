@@ -164,7 +164,8 @@ def with_points_control(xml: str, *, unpainted: Literal["background", "ignore"] 
     name, image = (quoteattr(text) for text in (POINTS_CONTROL, label_map.image_name))
     control = f'<KeyPointLabels name={name} toName={image} strokeWidth="3" opacity="1">{labels}</KeyPointLabels>'
     text = encoded(xml)
-    first = next(element for element in elements if element.name == label_map.controls[0].name)
+    mask = label_map.controls[0]
+    first = next(element for element in elements if (element.name, element.tag) == (mask.name, mask.tag.lower()))
     start = text.rindex(b"<", 0, first.name_end)
     indent = text[len(text[:start].rstrip()) : start]
     return (text[:start] + control.encode("utf-8", "surrogatepass") + indent + text[start:]).decode(

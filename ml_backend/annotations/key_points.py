@@ -7,7 +7,8 @@ image; a point is an answer about the pixel that it lies in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.fields import number_in
@@ -26,7 +27,8 @@ _UNTOUCHED = "prediction"
 """The `origin` of regions that are as they were predicted."""
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Answer:
     """The class of a pixel, as a person says it.
 
     Attributes:
@@ -44,7 +46,8 @@ class Answer(NamedTuple):
         return Box(self.column, self.row, 1, 1)
 
 
-class Guess(NamedTuple):
+@dataclass(frozen=True)
+class Guess:
     """A pixel whose class is asked for, and the class that is predicted there.
 
     Attributes:

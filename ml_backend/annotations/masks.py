@@ -293,9 +293,10 @@ class _Painting:
 
     def _paint(self, region: Region) -> None:
         check_size(region.entry, self.mask.shape)
-        is_used = not region.problem and region.index is not None
-        vertices = shapes.paint(self.mask, region.value, region.index if is_used else IGNORE_INDEX)
-        self.regions, self.vertices = self.regions + is_used, self.vertices + vertices * is_used
+        index = IGNORE_INDEX if region.problem or region.index is None else region.index
+        vertices = shapes.paint(self.mask, region.value, index)
+        used = not region.problem
+        self.regions, self.vertices = self.regions + used, self.vertices + vertices * used
 
     def _answer(self, point: Region) -> None:
         if point.problem:

@@ -66,6 +66,7 @@ def regions() -> list[dict[str, Any]]:
         region("ellipselabels", x=50, y=50, radiusX=10, radiusY=20, rotation=30),
         region("rectanglelabels", **box) | {"from_name": "rectangle"},
         region("rectanglelabels", **box) | {"from_name": "query"},
+        region("keypointlabels", x=50, y=100, width=0.8) | {"from_name": "points"},
         {"type": "relation", "from_id": "r-brushlabels", "to_id": "r-bitmasklabels", "direction": "right"},
         {"type": "choices", "from_name": "choice", "to_name": "image", "value": {"choices": ["a"]}},
         {"type": "textarea", "from_name": "text", "to_name": "image", "value": {"text": ["a"]}},

@@ -24,7 +24,12 @@ import numpy as np
 from wiring import PROJECT, make_settings
 
 from ml_backend.annotations import brush, masks
-from ml_backend.annotations.config_edits import labels_without_colours, with_palette, with_query_control
+from ml_backend.annotations.config_edits import (
+    labels_without_colours,
+    with_palette,
+    with_points_control,
+    with_query_control,
+)
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import (
     BrushError,
@@ -48,6 +53,7 @@ ALL_CONTROLS = """<View><Image name="image" value="$image"/>
 <RectangleLabels name="rectangle" toName="image"><Label value="nucleus"/></RectangleLabels>
 <VectorLabels name="vector" toName="image"><Label value="cell"/></VectorLabels>
 <RectangleLabels name="query" toName="image"><Label value="Please label"/></RectangleLabels>
+<KeyPointLabels name="points" toName="image"><Label value="nucleus"/><Label value="background"/></KeyPointLabels>
 </View>"""
 LABEL_MAP = parse_label_config(ALL_CONTROLS)
 LONGEST_MESSAGE = 2_000
@@ -134,7 +140,11 @@ def label_configs(data: bytes) -> None:
         label_map = parse_label_config(xml)
         _check_label_map(label_map)
         assert parse_label_config(coloured).digest == label_map.digest
-        assert parse_label_config(with_query_control(xml)).query_control == "query"
+        with suppress(LabelConfigError):  # its name may be taken
+            assert parse_label_config(with_query_control(xml)).query_control == "query"
+        with_points = parse_label_config(with_points_control(xml))
+        assert with_points.points_control is not None
+        assert with_points.training_digest == label_map.training_digest
 
 
 def images(data: bytes) -> None:

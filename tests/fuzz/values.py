@@ -31,7 +31,10 @@ shapes = st.fixed_dictionaries(
         | anything,
         **dict.fromkeys(("x", "y", "width", "height", "radiusX", "radiusY", "rotation"), numbers | anything),
         "closed": st.booleans() | anything,
-        **{name: st.lists(st.sampled_from(["cell", "nucleus"]) | text, max_size=2) for name in ("brushlabels",)},
+        **{
+            name: st.lists(st.sampled_from(["cell", "nucleus"]) | text, max_size=2)
+            for name in ("brushlabels", "keypointlabels")
+        },
     },
 )
 tags = st.sampled_from(["brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "vectorlabels"])
@@ -45,7 +48,8 @@ def one_region(draw: st.DrawFn) -> Any:
         return changed(draw(seeded), Random(draw(st.integers(0, 2**32))))
     tag = draw(tags)
     made = region(tag, **draw(shapes))
-    return draw(st.sampled_from([made, {**made, "from_name": "query"}, made["value"]]))
+    point = {**made, "from_name": "points", "type": "keypointlabels"}
+    return draw(st.sampled_from([made, {**made, "from_name": "query"}, point, made["value"]]))
 
 
 result = st.lists(one_region() | anything, max_size=4)
@@ -54,8 +58,19 @@ result = st.lists(one_region() | anything, max_size=4)
 @st.composite
 def label_config(draw: st.DrawFn) -> str:
     """XML of tags that are known, with odd names, targets and nesting."""
-    names = st.sampled_from(["image", "tag", "query", "", "a,b"]) | text
-    known = ["View", "Image", "Label", "BrushLabels", "PolygonLabels", "Labels", "Brush", "RectangleLabels", "x:y"]
+    names = st.sampled_from(["image", "tag", "query", "points", "", "a,b"]) | text
+    known = [
+        "View",
+        "Image",
+        "Label",
+        "BrushLabels",
+        "PolygonLabels",
+        "Labels",
+        "Brush",
+        "RectangleLabels",
+        "KeyPointLabels",
+        "x:y",
+    ]
     keys = st.sampled_from(["name", "toName", "value", "alias", "background", "predicted_values", "valueList"])
     values = names | st.sampled_from(["$image", "$a.b", "#fff", "cell", "background"])
 
