@@ -133,7 +133,7 @@ class MemoryStudio:
         return len(kept)
 
     def _is_valid(self, row: Json) -> bool:
-        labels = [label for one in row["result"] for label in one["value"][one["type"]]]
+        labels = [label for one in row["result"] for label in one["value"].get(one["type"], [])]
         return 0 <= row["score"] <= 1 and all(f'"{name}"' in self.xml for name in labels) and not self.refuses(row)
 
     def tasks_with_prediction(self, project_id: int, version: str) -> set[int]:

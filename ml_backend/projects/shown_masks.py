@@ -1,4 +1,4 @@
-"""The masks that annotators are shown: what a model version predicts, under what people have labelled already."""
+"""What annotators are shown: masks or points that a model version predicts, under what people have labelled already."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import Query
+from ml_backend.annotations.boxes import Query, boxes_from_text
+from ml_backend.annotations.key_points import Guess, write_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import Mask
 from ml_backend.annotations.query_regions import write_rectangles
@@ -40,11 +41,12 @@ class Shown:
     """A predicted mask as Label Studio regions and as PNG of class indices (of the current label map).
 
     Attributes:
+        png: None where nothing is predicted.
         size: (height, width) of the image.
     """
 
     regions: Sequence[Mapping[str, Any]]
-    png: bytes
+    png: bytes | None
     size: tuple[int, int]
 
 
@@ -53,7 +55,7 @@ class Rendered:
     """A task's mask, ready to be shown: Label Studio regions, and the index mask as PNG (None: no mask).
 
     Attributes:
-        query: what is asked for, where its rectangles are among the regions.
+        query: what is asked for, where its rectangles or points are among the regions.
     """
 
     task: Task
@@ -94,14 +96,30 @@ class MaskRenderer:
     @cached_property
     def queries(self) -> Mapping[int, Query]:
         """What the ranking asks for of unlabelled tasks, where the configuration can show it, by task id."""
-        if self._label_map.query_control is None:
-            return {}
-        return self._store.ranked_queries(self._id, status="unlabelled")
+        ranked = self._store.ranked_queries(self._id, status="unlabelled")
+        return {task: query for task, query in ranked.items() if self._can_show(query)}
 
-    def regions(self, shown: Shown, query: Query | None) -> list[Mapping[str, Any]]:
-        """Return what an annotator is shown: the mask and, over it, the rectangles of what is asked for."""
-        boxes = query.boxes if query else ()
-        return [*shown.regions, *write_rectangles(boxes, self._label_map, shown.size)]
+    def _can_show(self, query: Query) -> bool:
+        label_map = self._label_map
+        return (label_map.points_control if query.asks_for_points else label_map.query_control) is not None
+
+    def asking(self, shown: Shown, query: Query | None) -> Shown:
+        """Return what an annotator is shown who is asked for something: points alone, or rectangles over the mask.
+
+        Points carry the class that is predicted at their pixel; the PNG holds these guesses, and 255 elsewhere.
+        """
+        if query is None:
+            return shown
+        if not query.asks_for_points:
+            return replace(shown, regions=[*shown.regions, *write_rectangles(query.boxes, self._label_map, shown.size)])
+        predicted = None if shown.png is None else masks.mask_from_png(shown.png)
+        guessed = np.full(shown.size, IGNORE_INDEX, np.uint8)
+        for box in query.boxes if predicted is not None else ():
+            guessed[box.slices] = predicted[box.slices]
+        places = [(box.top, box.left, int(guessed[box.top, box.left])) for box in query.boxes]
+        guesses = [Guess(row, column, None if index == IGNORE_INDEX else index) for row, column, index in places]
+        png = None if predicted is None else masks.png_bytes(guessed)
+        return Shown(write_points(guesses, self._label_map, shown.size), png, shown.size)
 
     # -- masks --------------------------------------------------------------------------------------------------------
     def render(self, tasks: Sequence[Task]) -> Iterator[Rendered]:
@@ -118,7 +136,8 @@ class MaskRenderer:
             self._check()
             if isinstance(shown, Shown):
                 query = self.queries.get(task.task_id)
-                yield Rendered(task, self.regions(shown, query), shown.png, query)
+                asking = self.asking(shown, query)
+                yield Rendered(task, asking.regions, asking.png, query)
                 continue
             if shown is not None:
                 self._store.set_task_error(self._id, task.task_id, str(shown))
@@ -128,14 +147,23 @@ class MaskRenderer:
     def _each(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Shown | ImageError | None]]:
         """Yield each task with its mask; None where it opens without one, an ImageError where it has no image."""
         empty = {task.task_id for task in tasks if self._audit.opens_empty(task)}
+        if self._predictor is None:  # points need the size of their image
+            empty |= {task.task_id for task in tasks if self._asks_for_points(task)}
         shown = self.show([task.image for task in tasks if task.task_id not in empty])
         with closing(self._images.arrays([task.image for task in tasks if task.task_id in empty])) as images:
             for task in tasks:
-                if task.task_id in empty:
-                    image = next(images)
-                    yield task, image if isinstance(image, ImageError) else None
-                else:
+                if task.task_id not in empty:
                     yield task, next(shown)
+                    continue
+                image = next(images)
+                if not isinstance(image, ImageError) and self._asks_for_points(task):
+                    yield task, Shown((), None, (image.shape[0], image.shape[1]))
+                else:
+                    yield task, image if isinstance(image, ImageError) else None
+
+    def _asks_for_points(self, task: Task) -> bool:
+        query = self.queries.get(task.task_id)
+        return query is not None and query.asks_for_points
 
     def show(
         self, references: Sequence[str], *, is_late: Callable[[], bool] = lambda: False
@@ -191,14 +219,14 @@ class MaskRenderer:
     def _parts(self) -> Mapping[str, Sequence[Task]]:
         """The labels of parts, by image."""
         by_image: dict[str, list[Task]] = defaultdict(list)
-        if self._label_map.query_control is None:
+        if self._label_map.query_control is None and self._label_map.points_control is None:
             return by_image
         for task in parts_of(self._store.tasks_in_parts(self._id)):
             by_image[task.image].append(task)
         return by_image
 
     def _with_labels(self, mask: Mask, reference: str) -> Mask:
-        """Lay what people labelled of an image over what is predicted."""
+        """Lay what people drew of an image over what is predicted; answers to points would be holes in its masks."""
         parts = self._parts.get(reference)
         if not parts:
             return mask
@@ -209,6 +237,8 @@ class MaskRenderer:
             return mask
         if labelled.shape != mask.shape:
             return mask
+        for box in (box for part in parts for box in boxes_from_text(part.boxes) if box.is_point):
+            labelled[box.slices] = IGNORE_INDEX
         return np.where(labelled == IGNORE_INDEX, mask, labelled).astype(np.uint8)
 
 

@@ -148,9 +148,10 @@ class NextmaskModel:
                 kept.append((task_id, score, None))
             if isinstance(answer, Shown):
                 query = None if task_id is None else renderer.queries.get(task_id)
-                prediction["result"] = renderer.regions(answer, query)
+                asking = renderer.asking(answer, query)
+                prediction["result"] = list(asking.regions)
                 if task_id is not None:
-                    kept.append((task_id, score, answer.png))
+                    kept.append((task_id, score, asking.png))
                     asked.update({task_id: query} if query else {})
             elif answer is not None:
                 self.failures += 1

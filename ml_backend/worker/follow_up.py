@@ -90,7 +90,7 @@ def follow_up(look: Look) -> None:
         TaskRefused: Label Studio takes none of them.
         LabelStudioError: it cannot be asked.
     """
-    if look.label_map.query_control is None:
+    if look.label_map.query_control is None and look.label_map.points_control is None:
         return
     try:
         follow_ups_of(look).make(look.project.ranking_version, window=look.settings.queue_window)

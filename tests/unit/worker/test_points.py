@@ -8,20 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 from memory_studio import MemoryStudio
-from wiring import PROJECT, SHAPE, XML, Json, disc, give_project, look_at, region
+from wiring import BROKEN, PROJECT, SHAPE, XML, Json, disc, give_project, look_at, nothing, region, renderer_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text
 from ml_backend.annotations.config_edits import with_points_control, with_query_control
 from ml_backend.annotations.effort import read_points as read_effort
-from ml_backend.annotations.key_points import Guess, write_points
+from ml_backend.annotations.key_points import Answer, Guess, read_points, write_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.projects.candidates import candidates
 from ml_backend.projects.parts import labelled_pixels, merged_mask, parts_of
 from ml_backend.projects.services import Services
+from ml_backend.projects.shown_masks import MaskRenderer, Shown
+from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Task
-from ml_backend.worker.follow_up import pending
+from ml_backend.worker.follow_up import follow_up, pending
+from ml_backend.worker.look import Look
+from ml_backend.worker.publish import PriorityQueue
 from ml_backend.worker.sync import Sync
 
 POINTS_XML = with_query_control(with_points_control(XML))
@@ -209,3 +213,107 @@ def test_a_question_is_open_until_one_of_its_pixels_is_labelled(services: Servic
     assert waits(Box(9, 9, 1, 1), Box(20, 20, 1, 1))
     assert not waits(Box(9, 9, 1, 1), Box(4, 3, 1, 1))
     assert waits(Box(0, 0, 16, 16)), "a region with an answered point in it is not labelled"
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
+ASKED = Query((Box(4, 3, 1, 1), Box(39, 31, 1, 1)), 2.0)
+
+
+def ranked(services: Services, queries: dict[int, Query]) -> None:
+    entries = {one.task_id: 1 - one.task_id / 100 for one in services.store.tasks(PROJECT)}
+    services.store.put_ranking(PROJECT, entries, queries, ranking_version=VERSION, ranking_key="key")
+
+
+def published(services: Services, studio: MemoryStudio, renderer: MaskRenderer) -> dict[int, list[Json]]:
+    queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
+    options = {"window": 10, "refill": 0.5, "progress": nothing}
+    queue.publish(VERSION, services.store.ranked(PROJECT), renderer.render, **options)
+    return {row["task"]: row["result"] for row in studio.predictions}
+
+
+def test_a_task_that_asks_for_points_shows_them_alone_as_the_network_guesses(
+    services: Services, studio: MemoryStudio
+) -> None:
+    sync(services)
+    ranked(services, {1: ASKED})
+    renderer = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS)
+    (whole,) = renderer.show([task(services).image])
+    assert isinstance(whole, Shown)
+    assert whole.png is not None
+    predicted_mask = masks.mask_from_png(whole.png)
+    rows = published(services, studio, renderer)
+    answers, problems = read_points(rows[1], LABELS, SHAPE)
+    assert problems == ()
+    assert answers == tuple(Answer(*at, int(predicted_mask[at])) for at in ((3, 4), (31, 39)))
+    assert {region["type"] for region in rows[1]} == {"keypointlabels"}
+    assert {region["type"] for region in rows[2]} == {"brushlabels"}
+    kept = services.store.published_mask(PROJECT, VERSION, 1)
+    assert kept is not None
+    assert (masks.mask_from_png(kept) != IGNORE_INDEX).sum() == 2
+    assert services.store.published_queries(PROJECT) == {(1, VERSION): ASKED}
+    # answered as it was shown
+    result = [{**region, "origin": "prediction"} for region in rows[1]]
+    parent = next(row["id"] for row in studio.predictions if row["task"] == 1)
+    studio.annotate(1, result, parent_prediction=parent)
+    sync(services)
+    assert labelled(task(services)) == {(answer.row, answer.column): answer.index for answer in answers}
+    assert (task(services).effort, task(services).masked, task(services).shown_version) == (2, True, VERSION)
+
+
+def test_before_there_is_a_network_points_are_asked_without_a_guess(services: Services, studio: MemoryStudio) -> None:
+    studio.add_task(9)
+    studio.items[5]["data"]["image"] = BROKEN
+    sync(services)
+    ranked(services, {1: ASKED, 5: ASKED})
+    rows = published(services, studio, renderer_of(services, None, LABELS))
+    assert [region["value"].get("keypointlabels") for region in rows[1]] == [None, None]
+    assert read_points(rows[1], LABELS, SHAPE)[0] == ()
+    assert rows[2] == []
+    assert 5 not in rows
+    assert task(services, 5).error
+
+
+def test_without_a_points_control_none_are_shown(services: Services) -> None:
+    sync(services)
+    ranked(services, {1: ASKED, 2: Query((Box(0, 0, 16, 16),))})
+    version = services.checkpoints(PROJECT).get(1)
+    assert set(renderer_of(services, version, LABELS).queries) == {1, 2}
+    assert set(renderer_of(services, version, parse_label_config(with_query_control(XML))).queries) == {2}
+    assert set(renderer_of(services, version, parse_label_config(with_points_control(XML))).queries) == {1}
+
+
+def test_a_prediction_on_demand_shows_the_same_points(services: Services, studio: MemoryStudio) -> None:
+    sync(services)
+    ranked(services, {1: ASKED})
+    model = NextmaskModel(services, str(PROJECT), POINTS_XML)
+    (answer,) = model.predict([{**studio.items[1], "project": PROJECT}])
+    (rendered,) = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS).render([task(services)])
+    assert answer["result"] == list(rendered.regions)
+    assert services.store.published_queries(PROJECT) == {(1, VERSION): ASKED}
+
+
+def test_masks_that_follow_show_what_was_drawn_and_no_holes_of_answers(
+    services: Services, studio: MemoryStudio
+) -> None:
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[20:28, 20:28] = 1
+    asked = predicted(services, studio, (3, 4, NUCLEUS))
+    studio.annotate(1, [*points((3, 4, NUCLEUS)), region(drawn, "nucleus")], parent_prediction=asked)
+    (copy,) = studio.import_tasks(PROJECT, [{"data": studio.items[1]["data"]}])
+    sync(services)
+    renderer = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS)
+    (rendered,) = renderer.render([task(services, copy)])
+    assert rendered.png is not None
+    mask = masks.mask_from_png(rendered.png)
+    assert (mask[20:28, 20:28] == NUCLEUS).all()
+    assert mask[3, 4] == mask[3, 5]
+
+
+def test_a_question_that_is_open_gets_a_task_of_its_own(services: Services, studio: MemoryStudio) -> None:
+    studio.annotate(1, points((9, 9, CELL), origin="manual"))
+    sync(services)
+    ranked(services, {1: ASKED})
+    follow_up(Look(services, PROJECT, LABELS))
+    (made,) = [item for item in studio.items.values() if item["data"].get("nextmask_follow_up") == 1]
+    renderer = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS)
+    assert renderer.queries == {made["id"]: ASKED}
