@@ -1,10 +1,11 @@
 """A simulated annotator: asks Label Studio for its next task, as a person would, and submits the true mask.
 
 Where a task comes with rectangles of queried regions, it labels inside those, leaves the pre-annotation as it is
-outside, and returns the rectangles.
+outside, and returns the rectangles. Where it comes with points, it says the true class of each, and draws nothing.
 
 What it says about time is simulated, too: looking at a task takes `LOOK_SECONDS`, drawing takes
-`SECONDS_PER_EDGE` for each pixel edge on the outline of what the pre-annotation got wrong.
+`SECONDS_PER_EDGE` for each pixel edge on the outline of what the pre-annotation got wrong, and a point takes
+`SECONDS_PER_POINT`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations.boxes import covered_pixels
+from ml_backend.annotations.key_points import Guess, has_points, pixel_of, write_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.annotations.query_regions import is_query, read_rectangles
+from ml_backend.annotations.regions import sort_out
 from ml_backend.datasets import Mask, Truth
-from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, NextmaskError
+from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, MaskError, NextmaskError
 from ml_backend.label_studio import LabelStudio
 
 LOOK_SECONDS = 4.0
 SECONDS_PER_EDGE = 0.02
+SECONDS_PER_POINT = 1.5
 FAILURES_TO_STOP = 3
 
 
@@ -37,7 +41,7 @@ class Submission:
     Attributes:
         task: id.
         image: as the task refers to it.
-        agreement: mean IoU between the pre-annotation and the true mask; None without a pre-annotation.
+        agreement: mean IoU between the pre-annotation and the true mask; None without a pre-annotation, and of points.
         seconds: wall-clock time from asking for the task to the answer to its submission.
         lead_time: simulated drawing time in seconds, as submitted; None when nothing was submitted.
         error: why nothing was submitted; empty otherwise.
@@ -103,20 +107,42 @@ class SimulatedAnnotator:
         true_mask = self._truth.read(self._truth.find(image), self._label_map)
         prediction = next(iter(task.get("predictions") or ()), None)  # the editor starts from the first, too
         shown_regions = [] if prediction is None else list(prediction["result"])
+        parent = None if prediction is None else prediction["id"]
+        if has_points(shown_regions, self._label_map):
+            answers = self._answers(shown_regions, true_mask)
+            lead_time = LOOK_SECONDS + SECONDS_PER_POINT * len(answers)
+            self._client.submit_annotation(task["id"], answers, lead_time, draft_id=0, parent_prediction=parent)
+            return Submission(task["id"], image, None, time.monotonic() - begin, lead_time)
         before = self._pre_annotation(shown_regions, true_mask)
         asked = self._asked(shown_regions, true_mask)
         submitted = np.where(asked, true_mask, before).astype(np.uint8)
         true_mask = np.where(asked, true_mask, IGNORE_INDEX).astype(np.uint8)
         lead_time = drawing_seconds(before, true_mask)
-        self._client.submit_annotation(
-            task["id"],
-            self._result(submitted, shown_regions),
-            lead_time,
-            draft_id=0,
-            parent_prediction=None if prediction is None else prediction["id"],
-        )
+        result = self._result(submitted, shown_regions)
+        self._client.submit_annotation(task["id"], result, lead_time, draft_id=0, parent_prediction=parent)
         score = agreement(before, true_mask, len(self._label_map.classes)) if shown_regions else None
         return Submission(task["id"], image, score, time.monotonic() - begin, lead_time)
+
+    def _answers(self, shown: Sequence[Mapping[str, Any]], true_mask: Mask) -> list[dict[str, Any]]:
+        """Returns the points that were shown with their true classes; those whose pixel has none are deleted.
+
+        Raises:
+            MaskError: none of them has a class, or one says no place in the image.
+        """
+        size, answers = (true_mask.shape[0], true_mask.shape[1]), list[dict[str, Any]]()
+        for region in sort_out(shown, self._label_map).drawn:
+            index = int(true_mask[pixel_of(region, size)]) if region.is_point else IGNORE_INDEX
+            if index == IGNORE_INDEX:
+                continue
+            if index == region.index:
+                answers.append({**region.entry, "origin": "prediction"})
+            else:
+                row, column = pixel_of(region, size)
+                (written,) = write_points([Guess(row, column, index)], self._label_map, size)
+                answers.append({**written, "id": region.entry.get("id"), "origin": "prediction-changed"})
+        if not answers:
+            raise MaskError("none of the points that were asked for has a class in the true mask")
+        return answers
 
     def _pre_annotation(self, shown: Sequence[Mapping[str, Any]], true_mask: Mask) -> Mask:
         """Returns the mask (H, W) that the annotator starts from; nothing painted without a prediction."""

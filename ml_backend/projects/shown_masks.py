@@ -112,13 +112,14 @@ class MaskRenderer:
             return shown
         if not query.asks_for_points:
             return replace(shown, regions=[*shown.regions, *write_rectangles(query.boxes, self._label_map, shown.size)])
-        predicted = None if shown.png is None else masks.mask_from_png(shown.png)
         guessed = np.full(shown.size, IGNORE_INDEX, np.uint8)
-        for box in query.boxes if predicted is not None else ():
-            guessed[box.slices] = predicted[box.slices]
+        if shown.png is not None:
+            predicted = masks.mask_from_png(shown.png)
+            for box in query.boxes:
+                guessed[box.slices] = predicted[box.slices]
         places = [(box.top, box.left, int(guessed[box.top, box.left])) for box in query.boxes]
         guesses = [Guess(row, column, None if index == IGNORE_INDEX else index) for row, column, index in places]
-        png = None if predicted is None else masks.png_bytes(guessed)
+        png = None if shown.png is None else masks.png_bytes(guessed)
         return Shown(write_points(guesses, self._label_map, shown.size), png, shown.size)
 
     # -- masks --------------------------------------------------------------------------------------------------------

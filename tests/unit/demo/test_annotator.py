@@ -11,12 +11,20 @@ import pytest
 from PIL import Image
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.config_edits import with_points_control, with_query_control
+from ml_backend.annotations.key_points import Answer, Guess, write_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.annotations.masks import agreement, read_result, write_result
 from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
 from ml_backend.datasets import Truth
-from ml_backend.demo.annotator import LOOK_SECONDS, SECONDS_PER_EDGE, SimulatedAnnotator, Submission, drawing_seconds
+from ml_backend.demo.annotator import (
+    LOOK_SECONDS,
+    SECONDS_PER_EDGE,
+    SECONDS_PER_POINT,
+    SimulatedAnnotator,
+    Submission,
+    drawing_seconds,
+)
 from ml_backend.errors import (
     ConfigurationError,
     LabelStudioError,
@@ -118,6 +126,42 @@ def test_a_pre_annotation_is_compared_and_named_as_parent(annotator: Annotator) 
     assert submission.agreement == pytest.approx((56 / 68 + 12 / 24) / 2)  # background, cell
     assert submission.lead_time == drawing_seconds(predicted, TRUE)
     assert client.annotations[1]["parent_prediction"] == 55
+
+
+def test_points_are_answered_with_the_true_class_and_nothing_is_drawn(annotator: Annotator) -> None:
+    label_map = parse_label_config(with_points_control(XML))
+    guesses = [Guess(3, 4, 1), Guess(0, 0, 1), Guess(4, 8), Guess(7, 9, 0)]  # right, wrong, hidden, right
+    shown = write_points(guesses, label_map, TRUE.shape)
+    client = FakeLabelStudio([tasks(1)[0] | {"predictions": [{"id": 5, "result": shown}]}])
+    (submission,) = annotator(client, label_map).annotate(1)
+    result = client.annotations[1]["result"]
+    reading = read_result(result, label_map)
+    assert reading.answers == (Answer(3, 4, 1), Answer(0, 0, 0), Answer(4, 8, 1), Answer(7, 9, 0))
+    assert (reading.regions, (reading.mask != IGNORE_INDEX).sum()) == (0, 4)
+    assert [region["id"] for region in result] == [region["id"] for region in shown]
+    assert [region["origin"] for region in result] == ["prediction", *["prediction-changed"] * 2, "prediction"]
+    assert submission.lead_time == LOOK_SECONDS + 4 * SECONDS_PER_POINT
+    assert (submission.agreement, client.annotations[1]["parent_prediction"]) == (None, 5)
+
+
+def test_points_on_void_pixels_are_deleted_and_a_task_of_such_points_is_skipped(
+    annotator: Annotator, tmp_path: Path
+) -> None:
+    void = TRUE.copy()
+    void[0] = IGNORE_INDEX
+    for number in (1, 2):
+        Image.fromarray(void).save(tmp_path / f"cell_{number}.png")
+    label_map = parse_label_config(with_points_control(XML))
+    served = [
+        one | {"predictions": [{"id": 5, "result": write_points(guesses, label_map, TRUE.shape)}]}
+        for one, guesses in zip(tasks(1, 2), ([Guess(0, 0, 1), Guess(3, 4, 1)], [Guess(0, 3, 1)]), strict=True)
+    ]
+    client = FakeLabelStudio(served)
+    first, second = annotator(client, label_map).annotate(2)
+    assert read_result(client.annotations[1]["result"], label_map).answers == (Answer(3, 4, 1),)
+    assert not first.error
+    assert "none of the points" in second.error
+    assert client.skipped == [2]
 
 
 def test_inside_of_rectangles_only(annotator: Annotator) -> None:
