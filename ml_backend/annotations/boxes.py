@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -16,22 +16,27 @@ WHOLE_IMAGE: Final = ""
 
 @dataclass(frozen=True, order=True)
 class Box:
-    """A rectangle of whole pixels: `left` and `top` are at least 0, `width` and `height` at least 1."""
+    """A rectangle of whole pixels: `left` and `top` are at least 0, `width` and `height` at least 1.
+
+    Attributes:
+        is_point: whether it is a point, a single pixel whose class is asked for or was answered.
+    """
 
     left: int
     top: int
     width: int
     height: int
+    is_point: bool = field(default=False, compare=False, repr=False)
+
+    @classmethod
+    def point(cls, row: int, column: int) -> Box:
+        """Return a point at a pixel."""
+        return cls(column, row, 1, 1, is_point=True)
 
     @property
     def area(self) -> int:
         """Number of pixels inside."""
         return self.width * self.height
-
-    @property
-    def is_point(self) -> bool:
-        """Whether it is a single pixel: a point is asked for, or was answered."""
-        return self.area == 1
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -73,12 +78,12 @@ class Query:
 
 
 def boxes_to_text(boxes: Iterable[Box]) -> str:
-    """Return boxes as text for the database.
+    """Return boxes as text for the database; points without their size.
 
-    >>> boxes_to_text([Box(1, 2, 3, 4)])
-    '[[1, 2, 3, 4]]'
+    >>> boxes_to_text([Box(1, 2, 3, 4), Box.point(5, 6)])
+    '[[1, 2, 3, 4], [6, 5]]'
     """
-    return json.dumps([[box.left, box.top, box.width, box.height] for box in boxes])
+    return json.dumps([[box.left, box.top, *([] if box.is_point else [box.width, box.height])] for box in boxes])
 
 
 def boxes_from_text(text: str) -> tuple[Box, ...]:
@@ -87,7 +92,12 @@ def boxes_from_text(text: str) -> tuple[Box, ...]:
     >>> boxes_from_text("[[1, 2, 3, 4]]")
     (Box(left=1, top=2, width=3, height=4),)
     """
-    return tuple(Box(*numbers) for numbers in json.loads(text)) if text else ()
+    return tuple(map(_box, json.loads(text))) if text else ()
+
+
+def _box(numbers: Sequence[int]) -> Box:
+    left, top, *size = numbers
+    return Box(left, top, *size) if size else Box.point(top, left)
 
 
 def covered_pixels(boxes: Iterable[Box], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -42,8 +42,8 @@ class Answer:
 
     @property
     def box(self) -> Box:
-        """The pixel as a box: what is labelled of the image."""
-        return Box(self.column, self.row, 1, 1)
+        """The pixel as what is labelled of the image."""
+        return Box.point(self.row, self.column)
 
 
 @dataclass(frozen=True)

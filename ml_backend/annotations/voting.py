@@ -33,12 +33,31 @@ def annotations_that_count(annotations: Iterable[Annotation], policy: Policy) ->
     >>> [row["id"] for row in annotations_that_count([first, second], "majority")]
     [1]
     """
+    eligible, by_majority = _eligible(annotations, policy)
+    return _newest_of_each(eligible) if by_majority else eligible[:1]
+
+
+def annotations_beneath(annotations: Iterable[Annotation], policy: Policy) -> list[Annotation]:
+    """Return the older annotations that the label of a task lies over where it says the class of points only.
+
+    Args:
+        annotations, policy: as of `annotations_that_count`.
+
+    Returns:
+        The newest first; none where annotators vote.
+    """
+    eligible, by_majority = _eligible(annotations, policy)
+    return [] if by_majority else eligible[1:]
+
+
+def _eligible(annotations: Iterable[Annotation], policy: Policy) -> tuple[list[Annotation], bool]:
+    """Return the annotations that may count, the newest first, and whether they vote."""
     submitted = (row for row in annotations if not row.get("was_cancelled"))
     newest_first = sorted(submitted, key=_age, reverse=True)
     truths = [row for row in newest_first if row.get("ground_truth")]
     if policy != "newest" and truths:
-        return truths[:1]
-    return _newest_of_each(newest_first) if policy == "majority" else newest_first[:1]
+        return truths, False
+    return newest_first, policy == "majority"
 
 
 def majority(masks: Sequence[Mask], votes: Sequence[NDArray[np.bool_] | None] = ()) -> Mask:
@@ -76,10 +95,10 @@ def _age(annotation: Annotation) -> tuple[str, int]:
     return str(annotation.get("updated_at") or annotation.get("created_at") or ""), int(annotation["id"])
 
 
-def _newest_of_each(newest_first: Iterable[Annotation]) -> list[Annotation]:
+def _newest_of_each(submitted: Iterable[Annotation]) -> list[Annotation]:
     """Keep the newest annotation of each annotator, and every annotation whose annotator is unknown."""
     kept: dict[object, Annotation] = {}
-    for annotation in newest_first:
+    for annotation in submitted:
         annotator = annotation.get("completed_by")
         annotator = annotator.get("id") if isinstance(annotator, Mapping) else annotator
         kept.setdefault(("unknown", annotation["id"]) if annotator is None else annotator, annotation)

@@ -20,10 +20,11 @@ from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes, read_rectangles
 from ml_backend.annotations.reading import agreement_with, inside_boxes, is_untouched, starting_mask
 from ml_backend.annotations.regions import mask_regions
-from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
+from ml_backend.annotations.voting import Annotation, annotations_beneath, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, is_own
 from ml_backend.projects.audit import AuditSet, audit_set, group_of
+from ml_backend.projects.parts import merged_mask
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
 from ml_backend.system.whole_files import write_once
@@ -94,6 +95,8 @@ class TaskReader:
         task = replace(task, masked=any(saw))
         try:
             read = self._read_annotations(task, counting, predictions)
+            older = annotations_beneath(annotations, self._settings.several_annotations)
+            read = self._over_older(read, task, older, predictions)
             return replace(read, held_out=self._measures(read))
         except (MaskError, ImageError) as error:
             status = "unavailable" if isinstance(error, ImageError) else "broken"
@@ -141,6 +144,24 @@ class TaskReader:
         png, boxes = _vote(read)
         problems = [read[0].error, *problems]
         return replace(read[0], **self._keep(task, png), boxes=boxes, error="; ".join(filter(None, problems)))
+
+    def _over_older(self, read: Task, task: Task, older: Sequence[Annotation], predictions: _Predictions) -> Task:
+        """Lay a label of points over the older ones of its task, as far as the next that says more than points."""
+        for annotation in older:
+            boxes = boxes_from_text(read.boxes)
+            if not read.boxes or not all(box.is_point for box in boxes):
+                break
+            try:
+                below = self._read_annotation(task, annotation, predictions, self._size_of(task.image))
+            except MaskError:
+                continue
+            png = masks.png_bytes(merged_mask([below, read]))
+            together = (
+                boxes_to_text(dict.fromkeys((*boxes_from_text(below.boxes), *boxes))) if below.boxes else WHOLE_IMAGE
+            )
+            regions, vertices = read.regions + below.regions, read.vertices + below.vertices
+            read = replace(read, **self._keep(task, png), boxes=together, regions=regions, vertices=vertices)
+        return read
 
     def _read_annotation(
         self, task: Task, annotation: Annotation, predictions: _Predictions, size: tuple[int, int]

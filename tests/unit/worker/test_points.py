@@ -73,7 +73,7 @@ def predicted(services: Services, studio: MemoryStudio, *guesses: tuple[int, int
     """The task was published with points; returns the id of its prediction."""
     row = {"task": task_id, "result": points(*guesses), "score": 0.5, "model_version": VERSION}
     studio.import_predictions(PROJECT, [row])
-    boxes = tuple(Box(column, row, 1, 1) for row, column, _ in guesses)
+    boxes = tuple(Box.point(row, column) for row, column, _ in guesses)
     services.store.put_queries(PROJECT, VERSION, {task_id: Query(boxes)})
     services.store.put_published(PROJECT, VERSION, [(task_id, 0.5, None)])
     return int(studio.predictions[-1]["id"])
@@ -89,7 +89,8 @@ def test_answers_label_their_pixels_and_nothing_else(services: Services, studio:
     found, label_map = task(services), parse_label_config(POINTS_XML, unpainted=unpainted)  # type: ignore[arg-type]
     assert (found.status, found.error, found.lead_time, found.regions) == ("labelled", "", 6.0, 0)
     assert labelled(found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
-    assert boxes_from_text(found.boxes) == (Box(4, 3, 1, 1), Box(6, 5, 1, 1))
+    assert boxes_from_text(found.boxes) == (Box.point(3, 4), Box.point(5, 6))
+    assert all(box.is_point for box in boxes_from_text(found.boxes))
     assert found.agreement is None, "how a mask compares with a few doubtful pixels says nothing about it"
 
 
@@ -97,7 +98,7 @@ def test_answers_that_nobody_asked_for_label_only_their_pixels_too(services: Ser
     studio.annotate(1, points((3, 4, CELL), origin="manual"))
     sync(services)
     assert labelled(task(services)) == {(3, 4): CELL}
-    assert boxes_from_text(task(services).boxes) == (Box(4, 3, 1, 1),)
+    assert boxes_from_text(task(services).boxes) == (Box.point(3, 4),)
 
 
 def test_an_answer_is_a_click(services: Services, studio: MemoryStudio) -> None:
@@ -173,7 +174,7 @@ def test_points_count_outside_of_rectangles_too(services: Services, studio: Memo
     expected[box.slices] = truth[box.slices]
     expected[30, 30] = NUCLEUS
     assert np.array_equal(mask_of(task(services)), expected)
-    assert boxes_from_text(task(services).boxes) == (box, Box(30, 30, 1, 1))
+    assert boxes_from_text(task(services).boxes) == (box, Box.point(30, 30))
 
 
 def test_answers_of_several_annotators_are_voted_on_where_they_answered(
@@ -184,7 +185,26 @@ def test_answers_of_several_annotators_are_voted_on_where_they_answered(
         studio.annotate(1, points(*answers), parent_prediction=asked, completed_by=annotator)
     sync(services, several_annotations="majority")
     assert labelled(task(services)) == {(3, 4): CELL, (5, 6): NUCLEUS}
-    assert set(boxes_from_text(task(services).boxes)) == {Box(4, 3, 1, 1), Box(6, 5, 1, 1)}
+    assert set(boxes_from_text(task(services).boxes)) == {Box.point(3, 4), Box.point(5, 6)}
+
+
+def test_points_correct_the_older_annotations_of_their_task(services: Services, studio: MemoryStudio) -> None:
+    truth = disc(0)[1]
+    studio.label(1, completed_by=1)
+    studio.annotate(1, points((0, 0, NUCLEUS), (1, 1, CELL), origin="manual"), completed_by=2)
+    studio.annotate(1, points((1, 1, NUCLEUS), origin="manual"), completed_by=3)
+    studio.annotate(2, points((3, 4, CELL), origin="manual"), completed_by=1)
+    studio.annotate(2, [{**region(truth), "to_name": "picture"}], completed_by=2)
+    studio.annotate(2, points((5, 6, CELL), origin="manual"), completed_by=3)
+    studio.annotate(3, points((0, 0, NUCLEUS), origin="manual"), completed_by=1)
+    studio.label(3, completed_by=2)
+    sync(services)
+    corrected = truth.copy()
+    corrected[0, 0] = corrected[1, 1] = NUCLEUS
+    assert np.array_equal(mask_of(task(services, 1)), corrected)
+    assert (task(services, 1).boxes, task(services, 1).regions, task(services, 1).annotation_id) == ("", 1, 3)
+    assert labelled(task(services, 2)) == {(3, 4): CELL, (5, 6): CELL}, "what cannot be read hides nothing"
+    assert np.array_equal(mask_of(task(services, 3)), disc(2)[1]), "a newer mask of the whole image stands alone"
 
 
 # -- questions that follow -------------------------------------------------------------------------------------------
@@ -210,13 +230,13 @@ def test_a_question_is_open_until_one_of_its_pixels_is_labelled(services: Servic
     def waits(*boxes: Box) -> bool:
         return bool(pending(tasks, {1: Query(boxes)}, ()))
 
-    assert waits(Box(9, 9, 1, 1), Box(20, 20, 1, 1))
-    assert not waits(Box(9, 9, 1, 1), Box(4, 3, 1, 1))
+    assert waits(Box.point(9, 9), Box.point(20, 20))
+    assert not waits(Box.point(9, 9), Box.point(3, 4))
     assert waits(Box(0, 0, 16, 16)), "a region with an answered point in it is not labelled"
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
-ASKED = Query((Box(4, 3, 1, 1), Box(39, 31, 1, 1)), 2.0)
+ASKED = Query((Box.point(3, 4), Box.point(31, 39)), 2.0)
 
 
 def ranked(services: Services, queries: dict[int, Query]) -> None:
