@@ -2,10 +2,10 @@
 
     python benchmarks/unlabelled.py FOLDER… [--seeds 0-4] [--out benchmarks/results/unlabelled.csv]
 
-FOLDER is a data set (docs/datasets.md). The term is that of FixMatch (arXiv 2001.07685) with the perturbations that kept
-maps allow: the teacher, a moving average of the decoder's weights, predicts unlabelled images from their clean maps; the
-decoder learns what the teacher says, where it is surer than a threshold, from maps of which channels are dropped and a
-rectangle is another image's (CutMix). The weight of the term rises to 1 over the first third of the steps.
+FOLDER is a data set (docs/datasets.md). The term is that of FixMatch (arXiv 2001.07685) with the perturbations that
+kept maps allow: the teacher, a moving average of the decoder's weights, predicts unlabelled images from their clean
+maps; the decoder learns what the teacher says, where it is surer than a threshold, from maps of which channels are
+dropped and a rectangle is another image's (CutMix). The term's weight rises to 1 over the first third of the steps.
 
 Contrasts, named before the run; each is paired over the seeds, with a 95 % t-interval, on validation images:
 
@@ -91,7 +91,9 @@ def measure(
     dataset: Dataset, name: str, labels: int, seed: int, arms: Sequence[str], term: Term, maps: MapFolder, out: Path
 ) -> None:
     """Train each arm from the same initial weights; add a row for each."""
-    done = {row["arm"] for row in rows_of(out) if (row["dataset"], row["labels"], row["seed"]) == key(name, labels, seed)}
+    done = {
+        row["arm"] for row in rows_of(out) if (row["dataset"], row["labels"], row["seed"]) == key(name, labels, seed)
+    }
     if not set(arms) - done:
         return
     images = drawn(dataset, labels, seed)
@@ -163,12 +165,20 @@ def _by_size(samples: Samples) -> dict[torch.Size, list[Tensor]]:
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
-def network_of(classes: int, seed: int, maps: MapMemory, dropout: float = 0.1, **options: Any) -> SegmentationNetwork:
-    """Build the recipe's network for a CPU."""
+def network_of(
+    classes: int,
+    seed: int,
+    maps: MapMemory,
+    dropout: float = 0.1,
+    *,
+    architecture: str = RECIPE.architecture,
+    **options: Any,
+) -> SegmentationNetwork:
+    """Build the recipe's network for a CPU, or another one, on the frozen encoder."""
     torch.manual_seed(seed)
-    options = {**RECIPE.network_options, **options}
-    network = build(RECIPE.architecture, classes=classes, dropout=dropout, options=options)
-    return network.freeze_encoder(maps)
+    if architecture == RECIPE.architecture:
+        options = {**RECIPE.network_options, **options}
+    return build(architecture, classes=classes, dropout=dropout, options=options).freeze_encoder(maps)
 
 
 class Unlabelled:
@@ -306,9 +316,7 @@ class Training:
                 mean.lerp_(value, 1 - memory)
 
 
-def cost(
-    fresh: Callable[[], SegmentationNetwork], labelled: Samples, pool: Unlabelled, term: Term, seed: int
-) -> float:
+def cost(fresh: Callable[[], SegmentationNetwork], labelled: Samples, pool: Unlabelled, term: Term, seed: int) -> float:
     """Return how many times as long a step takes with the term: medians of steps in turns, maps kept."""
     courses = [Training(fresh(), labelled, pool, one, 1000, seed) for one in (None, term)]
     network = fresh().eval()
@@ -376,9 +384,10 @@ def report(rows: Sequence[Mapping[str, str]]) -> None:
                 name: statistics.fmean(float(row[name] or 0) for row in of_arm)
                 for name in ("steps", "seconds", "confident", "miou")
             }
+            against = "" if arm == "without" else interval(differences)
             print(
                 f"| {dataset} | {labels} | {arm} | {len(of_arm)} | {mean['steps']:.0f} | {mean['seconds']:.0f} "
-                f"| {mean['confident']:.2f} | {mean['miou']:.3f} | {interval(differences) if arm != 'without' else ''} |"
+                f"| {mean['confident']:.2f} | {mean['miou']:.3f} | {against} |"
             )
 
 
