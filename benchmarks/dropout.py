@@ -5,8 +5,8 @@
 FOLDER is a data set (docs/datasets.md). The recipe's network for a CPU is trained on 20 labels for 150 steps with each
 dropout; labels and validation images are drawn as in unlabelled.py, and test images are not looked at. The decoder's
 own dropout and ours drop channels of the same map, one after the other: a network trained with 0.2 and 0.1 lost 28 %
-of the channels in each step, of which the members of a committee lose 10 %. `unet` is the U-Net on the same frozen
-encoder, whose last map has 16 channels.
+of the channels in each step, of which the members of a committee lost 10 % before this was measured. `unet` is the
+U-Net on the same frozen encoder, whose last map has 16 channels.
 
 Contrasts, named before the run, paired over the seeds, with a 95 % t-interval, each of another dropout minus that which
 is set: validation mIoU of the network without dropout; Spearman's correlation, over validation images, of the mean
