@@ -47,6 +47,10 @@ def test_a_project_at_work(services: Services) -> None:
     record = services.checkpoints(PROJECT).get(1).record
     assert status.held_out_miou == record.measures["miou"]
     assert status.held_out_miou is not None
+    assert status.held_out is not None
+    assert [status.held_out.low, status.held_out.high] == record.measures["intervals"]["miou"]
+    shown = json.loads(json.dumps(status.as_json()))
+    assert (shown["held_out_miou"], shown["held_out"]["images"]) == (record.measures["miou"], 2)
     assert (status.pool, status.queue, status.skipped) == (3, 2, 1)
     assert status.errors == {"task 2": "one region of it cannot be read", "task 5": "no image"}
 
@@ -141,7 +145,7 @@ def test_advice_follows_the_version_that_serves(services: Services) -> None:
     )
     advice = project_status(services.settings, services.store, PROJECT).advice
     assert advice is not None
-    assert (advice.held_out, advice.is_coarse, advice.gain) == (2, True, None)
+    assert (advice.held_out, advice.gain, advice.gain_images) == (2, None, 0)
     assert (advice.agreement, advice.agreement_labels) == (pytest.approx(0.9), 20)
     shown = project_status(services.settings, services.store, PROJECT).as_json()
     assert json.loads(json.dumps(shown))["advice"]["sentences"] == list(advice.sentences)
