@@ -97,7 +97,7 @@ def boxes_from_text(text: str) -> tuple[Box, ...]:
 
 def _box(numbers: Sequence[int]) -> Box:
     left, top, *size = numbers
-    return Box(left, top, *size) if size else Box.point(top, left)
+    return Box(left, top, size[0], size[1]) if size else Box.point(top, left)
 
 
 def covered_pixels(boxes: Iterable[Box], size: tuple[int, int]) -> NDArray[np.bool_]:
