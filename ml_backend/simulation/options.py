@@ -13,7 +13,7 @@ from ml_backend.simulation.plan import Amount, Contender, MeasureAt, MeasureOn, 
 from ml_backend.simulation.presets import plan_of, unit_of
 from ml_backend.simulation.results import FULL
 from ml_backend.simulation.seeds import seeds_of
-from strategies.catalogue import described, importable
+from strategies.catalogue import importable
 
 _ALL = "all"
 """In the place of a strategy: all strategies."""
@@ -57,6 +57,8 @@ class Options:
     members: int | None = None
     measure_on: str | None = None
     measure_at: str | None = None
+    point_clicks: int | None = None
+    opening_clicks: int | None = None
     object_class: str | None = None
     device: str | None = None
 
@@ -76,6 +78,8 @@ class Options:
             "unit": unit,
             "measure_on": _choice("--measure-on", self.measure_on, get_args(MeasureOn)),
             "measure_at": _choice("--measure-at", self.measure_at, get_args(MeasureAt)),
+            "point_clicks": self.point_clicks,
+            "opening_clicks": self.opening_clicks,
             "object_class": self.object_class,
             "device": self.device,
         }
@@ -90,13 +94,8 @@ def _contenders(texts: Sequence[str] | None) -> tuple[Contender, ...] | None:
     """Read strategies, each once, after the reference that they are measured by; None where none is given."""
     if not texts:
         return None
-    names = [FULL, *(name for text in texts for name in (_every() if text == _ALL else (text,)))]
+    names = [FULL, *(name for text in texts for name in (importable() if text == _ALL else (text,)))]
     return tuple({contender.label: contender for contender in map(Contender.parse, names)}.values())
-
-
-def _every() -> tuple[str, ...]:
-    """Return the names of all strategies that a simulation can play through."""
-    return tuple(name for name in importable() if not described(name).asks_for_points)
 
 
 def _amount(option: str, text: str | None, unit: str) -> Amount | None:
