@@ -32,8 +32,8 @@ class Batch:
         images: (B,3,H,W) floating, RGB in [0, 1], padded to the largest image of the batch.
         probabilities: (M,B,C,H,W) floating, sum 1 over C at valid pixels, one entry per committee member; or None.
         features: (B,D) floating descriptors of whole images; or None.
-        places: (B,D,h,w) floating descriptors of places, finite where an image is: a cell is about a square of
-            `place_size` pixels a side, the first in the upper left corner; or None.
+        places: (B,D,h,w) floating descriptors of places, finite: each is of a square of `place_size` pixels a side, the
+            first of that in the upper left corner; or None.
         place_size: side of such a cell.
         valid: (B,H,W) bool, False on padding; all True when omitted. Every image has a valid pixel.
         labelled: (B,H,W) bool, what a person has labelled; all False when omitted.
@@ -86,6 +86,7 @@ class Batch:
 
     def _check_places(self, places: Tensor) -> None:
         check_shape("Batch.places", places, B=len(self.ids), D=None, h=None, w=None)
+        check_finite("Batch.places", places)
         check_count("Batch.place_size", self.place_size, 1)
         wanted = [-(-side // self.place_size) for side in self.images.shape[-2:]]
         if any(got < least for got, least in zip(places.shape[-2:], wanted, strict=True)):

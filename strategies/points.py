@@ -104,7 +104,7 @@ class Points(PixelUncertainty):
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:
-        """Keep candidates of each image; its information is the mean of u^p over the pixels that can be asked about.
+        """Keep candidates of each image; its information is the mean of u^p over the pixels that are not labelled.
 
         Without probabilities, but with `Batch.places`, the candidates are the points of a first round.
         """
@@ -185,7 +185,7 @@ class Points(PixelUncertainty):
         every = kept(list(range(len(at))), np.ones(len(at)))
         drawn = self._draw(every, partial(distances, descriptors), lambda n: chance.exponential(size=n), size=size)
         promise = [distances(descriptors, drawn[:place])[one] for place, one in enumerate(drawn)]
-        if drawn:  # the first is far from nothing: it promises as much as the image differs from it
+        if drawn:  # the first has none before it: it promises as much as the image differs from it
             promise[0] = distances(descriptors, drawn[:1]).mean()
         return kept(drawn, np.array(promise, np.float64))
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from strategies import Batch, Budget, Observation, Point, Region, create
 from strategies.candidates import CELLS
@@ -230,6 +232,32 @@ def test_an_original_that_is_smaller_than_what_is_seen_has_no_pixel_twice():
     ]
 
 
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_points_of_any_image_are_free_distinct_and_apart(data):
+    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    size = (data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40)))
+    chance = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    labelled = torch.from_numpy(chance.random((1, height, width)) < data.draw(st.floats(0, 1)))
+    count, apart = data.draw(st.integers(1, 30)), data.draw(st.floats(1, 6))
+    batch = image(chance.random((height, width)), labelled=labelled, size=torch.tensor([size]))
+    strategy = create("points", count=count, apart=apart, scales=data.draw(st.integers(1, 5)))
+    asked = {"a": [pixel_box(int(chance.integers(size[0])), int(chance.integers(size[1])))]}
+    found = pixels(ranked(strategy, batch, asked=asked))
+    candidates = strategy.observe(batch).candidates[0]
+    places = {tuple(pixel): place for pixel, place in zip(candidates.pixels.tolist(), candidates.places, strict=True)}
+    assert len(found) == len(set(found)) <= count
+    assert {(box.top, box.left) for box in asked["a"]}.isdisjoint(found)
+    assert all(0 <= row < size[0] and 0 <= column < size[1] for row, column in found)
+    assert not any(labelled[0][tuple(places[one])] for one in found)
+    if size[0] >= height and size[1] >= width:  # else several places are the same pixel
+        gaps = [np.hypot(*(places[one] - places[other])) for one in found for other in found if one != other]
+        assert all(gap >= apart for gap in gaps)
+    left = [one for one in places if one not in found and one != (asked["a"][0].top, asked["a"][0].left)]
+    if len(found) < count and size[0] >= height and size[1] >= width:
+        assert all(any(np.hypot(*(places[one] - places[other])) < apart for other in found) for one in left)
+
+
 # chance
 
 
@@ -314,6 +342,11 @@ def test_first_points_keep_away_from_padding_and_answers():
 def test_without_a_network_or_an_encoder_it_says_what_it_needs():
     with pytest.raises(ValueError, match=r"points needs Batch.probabilities"):
         create("points").observe(Batch(ids=("a",), images=torch.zeros(1, 3, 4, 4)))
+
+
+def test_places_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"Batch.places: expected finite values, received nan"):
+        seen_by_an_encoder(np.full((1, 2, 3), np.nan), 8, (16, 24))
 
 
 def test_places_that_do_not_cover_the_images_are_refused():
