@@ -35,10 +35,11 @@ from ml_backend.images.decoding import load_image
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.prediction.predictors import load_predictor
+from ml_backend.learning.ranking import settable
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import load_settings
-from strategies import available, catalogue
+from strategies import catalogue
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 FIELDS = [
@@ -97,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path(".nextmask/methods-live"))
     parser.add_argument("--label-studio", type=Path)
-    parser.add_argument("--strategies", nargs="+", default=list(available()), choices=available())
+    parser.add_argument("--strategies", nargs="+", default=list(settable()), choices=settable())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--step", type=int, default=20)
     parser.add_argument("--input-size", type=int, default=192)

@@ -106,6 +106,8 @@ def trained(dataset: Dataset, samples: Sequence[Sample]) -> SegmentationNetwork:
             label_map_digest="",
             data_digest="",
             folder=Path(folder),
+            architecture="unet",
+            train_encoder=True,
             dropout=DROPOUT,
             input_size=INPUT_SIZE,
             iterations=100,
@@ -432,6 +434,48 @@ def cereals(scene: Scene) -> Figure:
     return figure
 
 
+def points(scene: Scene) -> Figure:
+    """Show points over the uncertainty of three slices, and what is drawn of the third where that does not count."""
+    choice, anywhere = choose(scene, "points"), choose(scene, "points", power=0.0, rarity=0.0)
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    first = choice.ranking.ids[:3]
+    shown = [*((choice, number) for number in first), (anywhere, first[-1])]
+    for axes, (own, number) in zip(figure.subplots(1, 4), shown, strict=True):
+        show_points(axes, scene, own, number, MEASURES["margin"](committee_on(scene, number))[0].numpy())
+    axes.set_title(f"slice {first[-1]}, power=0")
+    return figure
+
+
+def random_points(scene: Scene) -> Figure:
+    """Show points that were drawn by chance."""
+    choice = choose(scene, "random_points")
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    for axes, number in zip(figure.subplots(1, 4), choice.ranking.ids, strict=False):
+        show_points(axes, scene, choice, number)
+    return figure
+
+
+def show_points(axes: Axes, scene: Scene, choice: Choice, number: int, below: NDArray[Any] | None = None) -> None:
+    """Show the points of a slice over it, or over a map of it, in the colours of the guessed classes."""
+    height, width = scene.pixels[number].shape
+    if below is None:
+        show(axes, scene.pixels[number], f"slice {number}")
+    else:
+        show(
+            axes, below, f"slice {number}", cmap="gray", vmin=0, vmax=1, extent=(-0.5, width - 0.5, height - 0.5, -0.5)
+        )
+    asked = choice.ranking.points.get(number, ())
+    colours = [scene.palette[point.guess or 0] / 255 for point in asked]
+    axes.scatter(
+        [point.column for point in asked],
+        [point.row for point in asked],
+        s=42,
+        c=colours,
+        edgecolor="white",
+        linewidth=1,
+    )
+
+
 def stream(scene: Scene) -> Figure:
     """Show which slices are kept as they arrive, and the threshold."""
     observed = choose(scene, "entropy").pool
@@ -481,6 +525,8 @@ PICTURES: dict[str, Callable[[Scene], Figure]] = (
             vaal,
             ceal,
             cereals,
+            points,
+            random_points,
             stream,
         )
     }

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from strategies import selection
 from strategies.batch import Batch
 from strategies.checks import Id
-from strategies.observation import Observation, Region
+from strategies.observation import Observation, Point, Region
 from strategies.ranking import Budget, Pick, Ranking
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Order",
     "Pick",
     "Picks",
+    "Point",
     "Progress",
     "Ranking",
     "Region",
@@ -82,12 +83,14 @@ class Strategy(ABC):
             labelled images in `rank`), "examples" (batches of both pools in `prepare`) and "background" (a first
             class that is no object). Options may change it.
         asks_for_regions: whether its rankings name the regions of an image that are worth labelling.
+        asks_for_points: whether its rankings name single pixels, whose class is all that is to be labelled.
         plans_one_round: whether its budget should be what is labelled before the next ranking, because what is beyond
             it is treated in another way (left to pseudo-labels, or for later regions), and not just of lower rank.
     """
 
     name: ClassVar[str]
     asks_for_regions: ClassVar[bool] = False
+    asks_for_points: ClassVar[bool] = False
     plans_one_round: ClassVar[bool] = False
     needs: frozenset[str]
 

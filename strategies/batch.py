@@ -12,6 +12,7 @@ from strategies.checks import (
     OMITTED,
     Id,
     assign,
+    check_count,
     check_finite,
     check_mask,
     check_probabilities,
@@ -31,6 +32,9 @@ class Batch:
         images: (B,3,H,W) floating, RGB in [0, 1], padded to the largest image of the batch.
         probabilities: (M,B,C,H,W) floating, sum 1 over C at valid pixels, one entry per committee member; or None.
         features: (B,D) floating descriptors of whole images; or None.
+        places: (B,D,h,w) floating descriptors of places, finite: each is of a square of `place_size` pixels a side, the
+            first of that in the upper left corner; or None.
+        place_size: side of such a cell.
         valid: (B,H,W) bool, False on padding; all True when omitted. Every image has a valid pixel.
         labelled: (B,H,W) bool, what a person has labelled; all False when omitted.
         cost: (B,H,W) floating, the effort of labelling each pixel, >= 0 in a unit of the caller's; or None.
@@ -44,6 +48,8 @@ class Batch:
     images: Tensor
     probabilities: Tensor | None = None
     features: Tensor | None = None
+    places: Tensor | None = None
+    place_size: int = 1
     valid: Tensor = OMITTED
     labelled: Tensor = OMITTED
     cost: Tensor | None = None
@@ -56,6 +62,8 @@ class Batch:
         self._fill_in()
         self._check_device()
         self._check_pixels()
+        if self.places is not None:
+            self._check_places(self.places)
         if self.features is not None:
             check_shape("Batch.features", self.features, B=len(self.ids), D=None)
             check_finite("Batch.features", self.features)
@@ -71,10 +79,18 @@ class Batch:
         assign(self, size=image_sizes("Batch.size", size, batch, self.images.device))
 
     def _check_device(self) -> None:
-        for name in ("probabilities", "features", "valid", "labelled", "cost"):
+        for name in ("probabilities", "features", "places", "valid", "labelled", "cost"):
             value = getattr(self, name)
             if value is not None and value.device != self.images.device:
                 raise ValueError(f"Batch.{name}: expected on {self.images.device} as images, received {value.device}")
+
+    def _check_places(self, places: Tensor) -> None:
+        check_shape("Batch.places", places, B=len(self.ids), D=None, h=None, w=None)
+        check_finite("Batch.places", places)
+        check_count("Batch.place_size", self.place_size, 1)
+        wanted = [-(-side // self.place_size) for side in self.images.shape[-2:]]
+        if any(got < least for got, least in zip(places.shape[-2:], wanted, strict=True)):
+            raise ValueError(f"Batch.places: expected {wanted} cells at least, received {list(places.shape[-2:])}")
 
     def _check_pixels(self) -> None:
         batch, _, height, width = self.images.shape

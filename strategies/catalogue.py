@@ -129,6 +129,17 @@ ENTRIES: Final = (
         needs=frozenset({"probabilities"}),
     ),
     Entry(
+        name="points",
+        method="strategies.points:Points",
+        words=Words(
+            "images with pixels that promise most: the network wavers between two classes there, rare ones sooner",
+            "uncertainty",
+            "It holds pixels whose answers promise much. The uncertainty of the whole image is {value}, {compared}.",
+        ),
+        needs=frozenset({"probabilities"}),
+        asks_for_points=True,
+    ),
+    Entry(
         name="power_noise",
         method="strategies.power_noise:PowerNoise",
         words=Words(
@@ -143,6 +154,16 @@ ENTRIES: Final = (
         method="strategies.random:Random",
         words=Words("images drawn by chance", why="Drawn by chance: nothing was measured."),
         needs=frozenset(),
+    ),
+    Entry(
+        name="random_points",
+        method="strategies.random_points:RandomPoints",
+        words=Words(
+            "images of which the fewest points were asked, drawn by chance as the points are",
+            why="Drawn by chance, as its points are: nothing was measured.",
+        ),
+        needs=frozenset(),
+        asks_for_points=True,
     ),
     Entry(
         name="std",

@@ -1,4 +1,4 @@
-"""What a strategy keeps of each image, and the boxes inside an image that it may ask for."""
+"""What a strategy keeps of each image, and the boxes and points inside an image that it may ask for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from strategies import uncertainty
 from strategies.batch import Batch
+from strategies.candidates import Candidates
 from strategies.checks import (
     OMITTED,
     Id,
@@ -20,6 +21,7 @@ from strategies.checks import (
     check_count,
     check_finite,
     check_length,
+    check_number,
     check_range,
     check_shape,
     image_sizes,
@@ -27,6 +29,7 @@ from strategies.checks import (
 )
 
 _Default = TypeVar("_Default", Tensor, None)
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,36 @@ class Region:
             raise ValueError(f"Region.score: expected a finite number, received {self.score}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A pixel of the original image whose class is asked for.
+
+    Attributes:
+        row, column: of the pixel, from 0.
+        score: what its answer promises, finite; higher = more.
+        guess: index of the class that the network takes it for; None where no network was asked.
+        margin: in [0, 1], by how much that class is likelier than the next; None likewise.
+
+    Raises:
+        ValueError: on creation, when a field is not as above.
+    """
+
+    row: int
+    column: int
+    score: float
+    guess: int | None = None
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("row", self.row), ("column", self.column), ("guess", self.guess)):
+            if value is not None:
+                check_count(f"Point.{name}", value, 0)
+        if not math.isfinite(self.score):
+            raise ValueError(f"Point.score: expected a finite number, received {self.score}")
+        if self.margin is not None:
+            check_number("Point.margin", self.margin, 0, 1)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observation:
     """What a strategy keeps of each image of a pool; small enough to hold a pool of a million.
@@ -71,7 +104,8 @@ class Observation:
         size: (N,2) int64, height and width of the original image in pixels.
         regions: one grid (2,rows,columns) per image, the means of information and of cost over windows of the
             image in rows from the top and columns from the left; the strategy knows window and step. Or None.
-        excluded: per image the boxes already asked for; none when omitted.
+        candidates: per image the pixels that may be asked about; or None.
+        excluded: per image the boxes already asked for, those of points a pixel large; none when omitted.
 
     Raises:
         ValueError: on creation, when a field is not as above; it says what was expected and what was received.
@@ -84,6 +118,7 @@ class Observation:
     descriptors: Tensor | None = None
     size: Tensor
     regions: tuple[Tensor, ...] | None = None
+    candidates: tuple[Candidates, ...] | None = None
     excluded: tuple[tuple[Region, ...], ...] = OMITTED
 
     def __post_init__(self) -> None:
@@ -124,6 +159,7 @@ class Observation:
             ValueError: an id occurs twice, or only some of the observations have an optional field.
         """
         parts = [part for part in observations if part.ids]
+        grids = _chained("regions", [part.regions for part in parts])
         return cls(
             ids=tuple(chain.from_iterable(part.ids for part in parts)),
             information=_joined("information", [part.information for part in parts], torch.zeros(0)),
@@ -131,7 +167,8 @@ class Observation:
             class_fraction=_joined("class_fraction", [part.class_fraction for part in parts], None),
             descriptors=_joined("descriptors", [part.descriptors for part in parts], None),
             size=_joined("size", [part.size for part in parts], torch.zeros((0, 2), dtype=torch.int64)),
-            regions=_chained("regions", [part.regions for part in parts]),
+            regions=None if grids is None else tuple(grid.cpu() for grid in grids),
+            candidates=_chained("candidates", [part.candidates for part in parts]),
             excluded=tuple(chain.from_iterable(part.excluded for part in parts)),
         )
 
@@ -158,6 +195,9 @@ class Observation:
             for grid in self.regions:
                 check_shape("Observation.regions", grid, sums=2, rows=None, columns=None)
                 check_finite("Observation.regions", grid)
+        if self.candidates is not None:
+            assign(self, candidates=tuple(self.candidates))
+            check_length("Observation.candidates", self.candidates, len(self.ids))
 
 
 def _joined(name: str, values: Sequence[Tensor | None], empty: _Default) -> Tensor | _Default:
@@ -167,11 +207,11 @@ def _joined(name: str, values: Sequence[Tensor | None], empty: _Default) -> Tens
     return torch.cat(given) if given else empty
 
 
-def _chained(name: str, values: Sequence[tuple[Tensor, ...] | None]) -> tuple[Tensor, ...] | None:
-    """Join the tuples of grids, on the CPU; None when there is nothing to join."""
+def _chained(name: str, values: Sequence[tuple[_Entry, ...] | None]) -> tuple[_Entry, ...] | None:
+    """Join tuples with an entry per image; None when there is nothing to join."""
     given = [value for value in values if value is not None]
     _check_all_or_none(name, len(given), len(values))
-    return tuple(grid.cpu() for grid in chain.from_iterable(given)) if given else None
+    return tuple(chain.from_iterable(given)) if given else None
 
 
 def _check_all_or_none(name: str, given: int, count: int) -> None:

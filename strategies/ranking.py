@@ -12,7 +12,7 @@ from torch import Tensor
 
 from strategies import selection
 from strategies.checks import Id, assign, check_count, check_range, check_shape, unique_ids
-from strategies.observation import Region
+from strategies.observation import Point, Region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,8 @@ class Ranking:
         priority: (N) float64 on the CPU, in [0, 1], strictly decreasing.
         regions: what to label of an image, by id, the best first; the whole image where there is no entry or
             an empty entry.
+        points: whose class to ask for, by id, the best first; no two of an image are the same pixel. Of a method that
+            asks for points an image without an entry has nothing left to ask.
         pseudo_labels: ids whose prediction may train the model in place of a label, for this round only.
         picks: how images came to their places, by id, where the method can tell more than their information.
 
@@ -108,6 +110,7 @@ class Ranking:
     ids: tuple[Id, ...]
     priority: Tensor
     regions: Mapping[Id, tuple[Region, ...]] = field(default_factory=dict)
+    points: Mapping[Id, tuple[Point, ...]] = field(default_factory=dict)
     pseudo_labels: tuple[Id, ...] = ()
     picks: Mapping[Id, Pick] = field(default_factory=dict)
 
@@ -117,7 +120,12 @@ class Ranking:
         regions = {image: tuple(boxes) for image, boxes in self.regions.items()}
         pseudo_labels = unique_ids("Ranking.pseudo_labels", self.pseudo_labels)
         assign(self, ids=ids, priority=priority, regions=regions, pseudo_labels=pseudo_labels, picks=dict(self.picks))
+        assign(self, points={image: tuple(points) for image, points in self.points.items()})
         _check_known("Ranking.regions", regions, ids)
+        _check_known("Ranking.points", self.points, ids)
+        for points in self.points.values():
+            if len({(point.row, point.column) for point in points}) < len(points):
+                raise ValueError("Ranking.points: expected every pixel of an image once, received one more than once")
         _check_known("Ranking.pseudo_labels", pseudo_labels, ids)
         _check_known("Ranking.picks", self.picks, ids)
         check_shape("Ranking.priority", priority, N=len(ids))

@@ -70,6 +70,12 @@ class Simulate:
             "in cereals."
         ),
     ] = None
+    point_clicks: Annotated[
+        int | None, _labelling(min=1, help="Clicks that the answer to a point counts as. Without it 1.")
+    ] = None
+    opening_clicks: Annotated[
+        int | None, _labelling(min=0, help="Clicks that opening an image counts as, each time. Without it 0.")
+    ] = None
     architecture: Annotated[str | None, _training(help="As NEXTMASK_ARCHITECTURE.")] = None
     encoder: Annotated[str | None, _training(help="As NEXTMASK_ENCODER.")] = None
     encoder_weights: Annotated[str | None, _training(help="As NEXTMASK_ENCODER_WEIGHTS.")] = None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import ConfigurationError, shown
+from strategies import catalogue
 
 if TYPE_CHECKING:
     from strategies import Batch, Budget, Observation, Pick, Ranking, Region, Strategy
@@ -119,17 +120,29 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         options: its options; `preset` stands for options that a paper gives, which the others are laid over.
 
     Raises:
-        ConfigurationError: unknown name, option or preset; the message lists the valid ones.
+        ConfigurationError: unknown name, option or preset; the message lists the valid ones. Or a strategy that asks
+            for points, which a project's queue cannot show.
     """
     from strategies import create
 
     try:
-        return create(name, **options)
+        strategy = create(name, **options)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: "
             f"{str(error)[:1000]}"
         ) from error
+    if strategy.asks_for_points:
+        raise ConfigurationError(
+            f"NEXTMASK_STRATEGY = {shown(name)} asks for single points, which a project's queue cannot show. Choose "
+            f"one of {', '.join(settable())}."
+        )
+    return strategy
+
+
+def settable() -> tuple[str, ...]:
+    """Return the names of the strategies that a project can have, sorted: those that do not ask for points."""
+    return tuple(name for name in catalogue.available() if not catalogue.described(name).asks_for_points)
 
 
 def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:

@@ -171,8 +171,9 @@ def _check_labelled(material: Material) -> None:
 
 
 def _check_step(plan: Plan, material: Material) -> None:
-    """Refuse a step that no image fits into."""
-    if plan.unit == "images":
+    """Refuse a step that no image fits into; points of images are cheap."""
+    names = {contender.name for contender in plan.strategies} - {FULL}
+    if plan.unit == "images" or all(catalogue.described(name).asks_for_points for name in names):
         return
     sizes = _sizes(plan, material)
     step, smallest = plan.step.of(sum(sizes)), min(sizes)

@@ -30,10 +30,16 @@ class Budgeted:
     amount: int
     unit: Unit
 
-    def spent(self, labels: Labels, pick: Pick) -> int | Fraction:
-        """Return what a pick takes of the budget; in images, boxes count as their share of the image."""
+    def spent(self, labels: Labels, pick: Pick, *, is_open: bool = False) -> int | Fraction:
+        """Return what a pick takes of the budget; in images, boxes count as their share of the image, points as one.
+
+        Args:
+            is_open: more of the image was picked in the same round.
+        """
         if self.unit == "clicks":
-            return labels.cost(pick)
+            return labels.cost(pick, is_open=is_open)
+        if self.unit == "images" and pick.points:
+            return 0 if is_open else 1
         return (
             labels.area(pick) if self.unit == "pixels" else Fraction(labels.area(pick), labels.area(Pick(pick.number)))
         )
@@ -119,26 +125,51 @@ class Chooser:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
             return Choice(self._affordable(by_chance, labels))
         ranking = ranked.ranking
-        picks = self._affordable(_picks(ranking, whole_only=not self._strategy.asks_for_regions), labels)
+        picks = self._affordable(_picks(ranking, self._strategy), labels)
         asked = {pick.number for pick in picks}
         pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)
         return Choice(picks, pseudo)
 
+    def first_points(self, images: Sequence[int], predictor: Predictor) -> Choice:
+        """Ask for the first points of some images, without a network that has learned anything.
+
+        Args:
+            predictor: of a network with its initial weights.
+        """
+        items = [self._pictures[number].shrunk() for number in images]
+
+        def batches() -> Iterator[Batch]:
+            size = self._recipe.score_size
+            if sees_predictions(self._strategy):
+                return predictor.places(items, batch_size=size)
+            return image_batches(items, input_size=self._recipe.input_size, batch_size=size, device=predictor.device)
+
+        ranked = rank_pool(
+            self._strategy,
+            Pools(batches, lambda: iter(()), lambda: iter(()), lambda: iter(())),
+            budget=Budget(images=max(1, len(images))),
+            seed=self._seed,
+            round_number=0,
+            progress=lambda _: None,
+        )
+        return Choice(() if ranked is None else tuple(_picks(ranked.ranking, self._strategy)))
+
     def _is_open(self, number: int, labels: Labels) -> bool:
-        if self._strategy.asks_for_regions:
+        if self._strategy.asks_for_regions or self._strategy.asks_for_points:
             return not labels.is_whole(number)
         return number not in labels
 
     def _affordable(self, picks: Iterable[Pick], labels: Labels) -> tuple[Pick, ...]:
         """Take picks until the budget is used up; the last may exceed it. Boxes of an image become one pick."""
-        taken: dict[int, list[Box]] = {}
+        taken: dict[int, Pick] = {}
         spent: int | Fraction = 0
         for pick in picks:
             if spent >= self._budget.amount:
                 break
-            spent += self._budget.spent(labels, pick)
-            taken.setdefault(pick.number, []).extend(pick.boxes)
-        return tuple(Pick(number, tuple(boxes)) for number, boxes in taken.items())
+            before = taken.get(pick.number)
+            spent += self._budget.spent(labels, pick, is_open=before is not None)
+            taken[pick.number] = pick if before is None else Pick(pick.number, (*before.boxes, *pick.boxes))
+        return tuple(taken.values())
 
     def _pools(self, pool: Sequence[int], labels: Labels, predictor: Predictor, committee: Committee | None) -> Pools:
         def predicted(numbers: Sequence[int]) -> Iterator[Batch]:
@@ -164,7 +195,7 @@ class Chooser:
             labelled=lambda: observed(known),
             unlabelled_images=lambda: plain(pool),
             labelled_images=lambda: plain(known),
-            asked={number: labels.boxes(number) for number in pool},
+            asked={number: labels.asked(number) for number in pool},
             known=known,
         )
 
@@ -175,9 +206,15 @@ class Chooser:
             yield self._pictures[number].shrunk(known, cost)
 
 
-def _picks(ranking: Ranking, *, whole_only: bool) -> list[Pick]:
-    """Return the picks of a ranking in order: whole images, or windows by their score across images."""
-    if whole_only:
+def _picks(ranking: Ranking, strategy: Strategy) -> list[Pick]:
+    """Return the picks of a ranking in order: images, or points of images, or windows by their score across images."""
+    if strategy.asks_for_points:
+        return [
+            Pick(int(number), points=tuple((point.row, point.column) for point in ranking.points[number]))
+            for number in ranking.ids
+            if number in ranking.points
+        ]
+    if not strategy.asks_for_regions:
         return [Pick(int(number)) for number in ranking.ids]
     windows = [
         (

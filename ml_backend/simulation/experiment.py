@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
-
 from ml_backend.simulation.choices import Choices
 from ml_backend.simulation.choosing import Budgeted, Choice, Chooser, initial_choice
 from ml_backend.simulation.labels import Labels, Pick
@@ -19,6 +17,7 @@ from ml_backend.simulation.material import Material
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.results import FULL, Row
 from ml_backend.simulation.training.trainer import Trained, Trainer
+from strategies import Strategy
 
 
 class Experiment:
@@ -43,7 +42,7 @@ class Experiment:
             done: number of rows of this run that are written already.
         """
         if contender.name == FULL:
-            labels = Labels(self._material.pool, self._material.background)
+            labels = self._labels()
             labels.add([Pick(number) for number in self._material.pool])
             if not done:
                 yield self._row(contender, seed, 0, labels, self._trainer.train(labels, seed), 0.0)
@@ -52,12 +51,6 @@ class Experiment:
 
     def _rounds(self, contender: Contender, seed: int, done: int) -> Iterator[Row]:
         file = Choices(self._folder, contender, seed)
-        choices = file.read()[: done + 1] or [self._initial(seed)]
-        if not choices[-1].picks:
-            return  # it ended before the last round: nothing was left to choose
-        labels = Labels(self._material.pool, self._material.background)
-        for choice in choices[:-1]:
-            labels.add(choice.picks)
         strategy = contender.make()
         chooser = Chooser(
             strategy,
@@ -67,12 +60,19 @@ class Experiment:
             seed=seed,
             file=file.learned,
         )
+        choices = file.read()[: done + 1] or [self._initial(chooser, strategy, seed)]
+        if not choices[-1].picks:
+            return  # it ended before the last round: nothing was left to choose
+        labels = self._labels()
+        for choice in choices[:-1]:
+            labels.add(choice.picks)
         seconds = 0.0
         trained: Trained | None = None
         for number in range(len(choices) - 1, self._plan.rounds + 1):
             labels.add(choices[number].picks)
             masks = file.masks(number) if choices[number].pseudo_labels else {}
-            trained = self._train(number, labels, seed, masks)
+            is_shared = number == 0 and not strategy.asks_for_points  # all others start with the same masks
+            trained = self._trainer.first(labels, seed) if is_shared else self._trainer.train(labels, seed, masks)
             if number >= done:
                 yield self._row(contender, seed, number, labels, trained, seconds)
             if number == self._plan.rounds:
@@ -88,13 +88,15 @@ class Experiment:
             if not choice.picks:
                 return  # nothing is left to choose
 
-    def _train(self, number: int, labels: Labels, seed: int, pseudo_labels: dict[int, Tensor]) -> Trained:
-        if number == 0:
-            return self._trainer.first(labels, seed)
-        return self._trainer.train(labels, seed, pseudo_labels)
+    def _labels(self) -> Labels:
+        return Labels(self._material.pool, self._material.background, self._plan.effort)
 
-    def _initial(self, seed: int) -> Choice:
-        return initial_choice(self._material.pool, self._plan.start.of(len(self._material.pool)), seed)
+    def _initial(self, chooser: Chooser, strategy: Strategy, seed: int) -> Choice:
+        """Draw the first images, the same for all strategies; those that ask for points do so of the same images."""
+        whole = initial_choice(self._material.pool, self._plan.start.of(len(self._material.pool)), seed)
+        if not strategy.asks_for_points:
+            return whole
+        return chooser.first_points([pick.number for pick in whole.picks], self._trainer.untrained(seed))
 
     def _budget(self) -> Budgeted:
         pool = self._material.pool.values()

@@ -23,7 +23,7 @@ from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size
 from ml_backend.simulation.checks import splits
 from ml_backend.simulation.choices import Choices
-from ml_backend.simulation.labels import Pick
+from ml_backend.simulation.labels import Pick, Pixel, places_of
 from ml_backend.simulation.material import background_of
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.polygons import Mask
@@ -38,6 +38,7 @@ _MOST = 8
 _DIMMED = 0.35
 """Brightness of what was not labelled."""
 _WINDOW = (255, 255, 255)
+_DOT = 2
 _FIRST_ROUND = 1
 
 Colour = tuple[int, int, int]
@@ -98,6 +99,7 @@ def picture(
     pixels: Pixels,
     mask: Mask,
     boxes: Sequence[Box] = (),
+    points: Sequence[Pixel] = (),
     *,
     size: tuple[int, int],
     colours: Sequence[Colour],
@@ -108,7 +110,8 @@ def picture(
     Args:
         pixels: (h,w,3) uint8 RGB.
         mask: (h,w) uint8 class indices; 255 is not outlined.
-        boxes: labelled parts, in pixels of the original; none: all of the image.
+        boxes: labelled parts, in pixels of the original; neither these nor points: all of the image.
+        points: labelled pixels of the original, shown as dots.
         size: (H,W) of the original.
         colours: class index -> RGB.
         background: a class that is not outlined, or None.
@@ -125,6 +128,9 @@ def picture(
             cv2.drawContours(shown, contours, -1, colours[value], 1)
     for left, top, right, bottom in corners:
         cv2.rectangle(shown, (left, top), (right, bottom), _WINDOW, 1)
+    rows, columns = places_of(points, size, (pixels.shape[0], pixels.shape[1]))
+    for place in zip(columns.tolist(), rows.tolist(), strict=True):
+        cv2.circle(shown, place, _DOT, _WINDOW, -1)
     return shown
 
 
@@ -143,7 +149,15 @@ def _drawn(
     for pick in picks:
         image = shrunk(pick.number)
         drawn.append(
-            picture(image.pixels, image.mask, pick.boxes, size=image.size, colours=colours, background=background)
+            picture(
+                image.pixels,
+                image.mask,
+                pick.boxes,
+                pick.points,
+                size=image.size,
+                colours=colours,
+                background=background,
+            )
         )
     return drawn
 

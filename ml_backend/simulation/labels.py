@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,82 +14,130 @@ from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.learning.prediction.batches import resize_mask
 from ml_backend.simulation.material import Picture
+from ml_backend.simulation.plan import USUAL_EFFORT, Effort
 from ml_backend.simulation.polygons import Points, clicks_at, window_clicks
+
+Pixel = tuple[int, int]
+"""Row and column in the original image."""
 
 
 @dataclass(frozen=True)
 class Pick:
-    """A label to be made: boxes of an image, or all of it where there are no boxes."""
+    """A label to be made: boxes of an image, or single pixels, or all of it where there is neither."""
 
     number: int
     boxes: tuple[Box, ...] = ()
+    points: tuple[Pixel, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the image is to be labelled."""
+        return not self.boxes and not self.points
 
     def to_json(self) -> list[Any]:
         """Return values that JSON can hold; `from_json` reads them."""
-        return [self.number, [[box.left, box.top, box.width, box.height] for box in self.boxes]]
+        values: list[Any] = [self.number, [[box.left, box.top, box.width, box.height] for box in self.boxes]]
+        return [*values, [list(point) for point in self.points]] if self.points else values
 
     @classmethod
     def from_json(cls, values: Sequence[Any]) -> Pick:
         """Return the pick that `to_json` wrote."""
-        return cls(int(values[0]), tuple(Box(*box) for box in values[1]))
+        number, boxes, *rest = values
+        points = tuple((row, column) for pixels in rest for row, column in pixels)
+        return cls(int(number), tuple(Box(*box) for box in boxes), points)
 
 
 class Labels:
     """Labels collected from picks.
 
+    Args:
+        effort: what is charged besides the clicks of outlines.
+
     Attributes:
         pictures: number -> picture that can be labelled.
         pixels: number of labelled pixels of the original masks.
-        clicks: number of clicks that drawing them took.
+        clicks: number of clicks that drawing and answering took.
     """
 
-    def __init__(self, pictures: Mapping[int, Picture], background: int | None) -> None:
+    def __init__(self, pictures: Mapping[int, Picture], background: int | None, effort: Effort = USUAL_EFFORT) -> None:
         self.pictures = pictures
-        self._background = background
-        self._boxes: dict[int, tuple[Box, ...]] = {}
+        self._background, self._effort = background, effort
+        self._picks: dict[int, Pick] = {}
+        self._answers: dict[int, dict[Pixel, int]] = {}
         self.pixels = 0
         self.clicks = 0
 
     def __len__(self) -> int:
-        return len(self._boxes)
+        return len(self._picks)
 
     def __contains__(self, number: int) -> bool:
-        return number in self._boxes
+        return number in self._picks
 
     @property
     def numbers(self) -> list[int]:
         """Numbers of the images of which anything is labelled, ascending."""
-        return sorted(self._boxes)
+        return sorted(self._picks)
 
     def is_whole(self, number: int) -> bool:
         """Whether an image was labelled as a whole."""
-        return self._boxes.get(number) == ()
+        return number in self._picks and self._picks[number].is_whole
 
     def boxes(self, number: int) -> tuple[Box, ...]:
         """Return the labelled boxes of an image; none where it is labelled as a whole, or not at all."""
-        return self._boxes.get(number, ())
+        return self._picks[number].boxes if number in self else ()
 
-    def cost(self, pick: Pick) -> int:
-        """Return the clicks that a pick takes."""
+    def answers(self, number: int) -> Mapping[Pixel, int]:
+        """Return the pixels of an image that were asked for one by one, with their classes; 255: there is none."""
+        return self._answers.get(number, {})
+
+    def asked(self, number: int) -> tuple[Box, ...]:
+        """Return all that was asked for of an image that is not labelled as a whole; a point is a box of one pixel."""
+        return (*self.boxes(number), *(Box(column, row, 1, 1) for row, column in self.answers(number)))
+
+    def cost(self, pick: Pick, *, is_open: bool = False) -> int:
+        """Return the clicks that a pick takes.
+
+        Args:
+            is_open: the image is open already.
+        """
         picture = self.pictures[pick.number]
-        return sum(map(len, self._made(picture, pick.boxes))) if pick.boxes else picture.outlines.clicks
+        drawn = picture.outlines.clicks if pick.is_whole else sum(map(len, self._made(picture, pick.boxes)))
+        return drawn + self._effort.point * len(pick.points) + (0 if is_open else self._effort.opening)
 
     def area(self, pick: Pick) -> int:
         """Return the pixels of a pick."""
-        return sum(box.area for box in pick.boxes) if pick.boxes else self.pictures[pick.number].area
+        if pick.is_whole:
+            return self.pictures[pick.number].area
+        return sum(box.area for box in pick.boxes) + len(pick.points)
 
     def add(self, picks: Sequence[Pick]) -> None:
         """Label picks.
 
         Raises:
-            ValueError: an image is labelled already as a whole, or a whole image is picked that has labelled boxes.
+            ValueError: an image is labelled already as a whole, or a whole image is picked that is labelled in part, or
+                a point was answered before.
         """
         for pick in picks:
-            if self.is_whole(pick.number) or (pick.number in self and not pick.boxes):
+            before = self._picks.get(pick.number)
+            if before is not None and (before.is_whole or pick.is_whole):
                 raise ValueError(f"image {pick.number} is labelled already")
+            self._answer(pick)
             self.pixels += self.area(pick)
             self.clicks += self.cost(pick)
-            self._boxes[pick.number] = (*self.boxes(pick.number), *pick.boxes)
+            if before is not None:
+                pick = Pick(pick.number, (*before.boxes, *pick.boxes), (*before.points, *pick.points))
+            self._picks[pick.number] = pick
+
+    def _answer(self, pick: Pick) -> None:
+        """Look up the classes of a pick's points."""
+        if not pick.points:
+            return
+        answers = self._answers.setdefault(pick.number, {})
+        truth = self.pictures[pick.number].truth()
+        for point in pick.points:
+            if point in answers:
+                raise ValueError(f"pixel {point} of image {pick.number} is answered already")
+            answers[point] = int(truth[point])
 
     def known(self, number: int) -> Tensor:
         """Return which pixels of an image are labelled, at the network's size: (h,w) bool."""
@@ -99,12 +147,17 @@ class Labels:
             return torch.zeros(size, dtype=torch.bool)
         if self.is_whole(number):
             return torch.ones(size, dtype=torch.bool)
-        return resize_mask(covered_pixels(self.boxes(number), picture.size), size)
+        known = resize_mask(covered_pixels(self.boxes(number), picture.size), size)
+        known[self._places(number, size)] = True
+        return known
 
     def mask(self, number: int) -> Tensor:
         """Return the labelled part (h,w) uint8 of a mask, 255 elsewhere."""
         mask = self.pictures[number].mask
-        return torch.where(self.known(number).to(mask.device), mask, torch.full_like(mask, IGNORE_INDEX))
+        labelled = torch.where(self.known(number).to(mask.device), mask, torch.full_like(mask, IGNORE_INDEX))
+        answers = torch.tensor([*self.answers(number).values()], dtype=mask.dtype, device=mask.device)
+        labelled[self._places(number, (mask.shape[0], mask.shape[1]))] = answers  # of the very pixel
+        return labelled
 
     def effort(self, number: int) -> Tensor:
         """Return the number of clicks at each pixel of the labelled part, at the network's size: (h,w) float32.
@@ -122,9 +175,26 @@ class Labels:
             if len(seen[0]):
                 places = zip(clicks_at(made, picture.size, size), seen, strict=True)
                 np.add.at(counts, tuple(at.clip(known.min(), known.max()) for at, known in places), 1)
+        rows, columns = self._places(number, size)
+        np.add.at(counts, (rows.numpy(), columns.numpy()), self._effort.point)
         return torch.from_numpy(counts)
+
+    def _places(self, number: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the rows and columns of the answered pixels of an image, at the network's size."""
+        return places_of(self.answers(number), self.pictures[number].size, size)
 
     def _made(self, picture: Picture, boxes: Sequence[Box]) -> list[Points]:
         """Return where the clicks in each of some boxes are made, which are labelled each by itself."""
         mask = picture.truth()
         return [window_clicks(picture.outlines, mask, box, background=self._background) for box in boxes]
+
+
+def places_of(pixels: Iterable[Pixel], of: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return in which rows and columns of an image of `size` the pixels of one of (height, width) are.
+
+    >>> places_of([(0, 0), (5, 9)], (6, 10), (3, 2))
+    (tensor([0, 2]), tensor([0, 1]))
+    """
+    at = torch.tensor([*pixels], dtype=torch.int64).reshape(-1, 2)
+    rows, columns = ((2 * at + 1) * torch.tensor(size) // (2 * torch.tensor(of))).unbind(dim=1)
+    return rows, columns

@@ -57,6 +57,8 @@ class Options:
     members: int | None = None
     measure_on: str | None = None
     measure_at: str | None = None
+    point_clicks: int | None = None
+    opening_clicks: int | None = None
     object_class: str | None = None
     device: str | None = None
 
@@ -76,6 +78,8 @@ class Options:
             "unit": unit,
             "measure_on": _choice("--measure-on", self.measure_on, get_args(MeasureOn)),
             "measure_at": _choice("--measure-at", self.measure_at, get_args(MeasureAt)),
+            "point_clicks": self.point_clicks,
+            "opening_clicks": self.opening_clicks,
             "object_class": self.object_class,
             "device": self.device,
         }

@@ -9,13 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ml_backend.errors import ConfigurationError, NextmaskError
-from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training import Job
 from ml_backend.simulation.results import FULL
-from strategies import Strategy
+from strategies import Strategy, create
 
 Unit = Literal["images", "pixels", "clicks"]
 MeasureOn = Literal["test", "validation"]
@@ -157,8 +156,15 @@ class Contender:
         return f"{self.name}:{json.dumps(dict(self.options), sort_keys=True)}" if self.options else self.name
 
     def make(self) -> Strategy:
-        """Return the strategy, as production makes it from these options."""
-        return make_strategy(self.name, dict(self.options))
+        """Return the strategy.
+
+        Raises:
+            ConfigurationError: unknown name or option; the message lists the valid ones.
+        """
+        try:
+            return create(self.name, **self.options)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(str(error)[:1000]) from error
 
     @classmethod
     def parse(cls, text: str) -> Contender:
@@ -179,8 +185,24 @@ class Contender:
             if name != FULL:
                 contender.make()
         except ConfigurationError as error:
-            raise ConfigurationError(f"--strategy {text!r}: {error.__cause__ or error}") from error
+            raise ConfigurationError(f"--strategy {text!r}: {error}") from error
         return contender
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What annotators are charged for besides the clicks of outlines.
+
+    Attributes:
+        point: clicks that the answer to a point counts as.
+        opening: clicks that opening an image counts as, each time.
+    """
+
+    point: int = 1
+    opening: int = 0
+
+
+USUAL_EFFORT: Final = Effort()
 
 
 @dataclass(frozen=True)
@@ -198,6 +220,8 @@ class Plan:
             which then cannot be chosen.
         measure_at: "original": predictions are compared with the original masks; "network": with masks shrunk to
             what the network sees, which is faster.
+        point_clicks: clicks that the answer to a point counts as.
+        opening_clicks: clicks that opening an image counts as, each time.
         object_class: the class whose connected components are measured as objects; None: no class is.
     """
 
@@ -210,14 +234,24 @@ class Plan:
     recipe: Recipe = field(default_factory=Recipe)
     measure_on: MeasureOn = "test"
     measure_at: MeasureAt = "original"
+    point_clicks: int = USUAL_EFFORT.point
+    opening_clicks: int = USUAL_EFFORT.opening
     object_class: str | None = None
     device: str = "auto"
+
+    @property
+    def effort(self) -> Effort:
+        """What annotators are charged for besides the clicks of outlines."""
+        return Effort(self.point_clicks, self.opening_clicks)
 
     def settings(self) -> dict[str, Any]:
         """Return all settings that change the rows of a run, by name; more rounds only add rows."""
         values = dataclasses.asdict(self)
         for name in ("strategies", "seeds", "rounds", "device"):
             del values[name]
+        for name, usual in (("point_clicks", USUAL_EFFORT.point), ("opening_clicks", USUAL_EFFORT.opening)):
+            if values[name] == usual:  # as in files of results that do not know them
+                del values[name]
         values["start"], values["step"] = str(self.start), str(self.step)
         values["recipe"] = {key: value for key, value in values["recipe"].items() if key != "score_size"}
         return values

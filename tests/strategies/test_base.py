@@ -48,12 +48,24 @@ def test_frozen_and_keywords_only(kind):
 
 def test_field_names_are_the_contract():
     assert [field.name for field in fields(Batch)] == [
-        *("ids", "images", "probabilities", "features", "valid", "labelled", "cost", "size")
+        *("ids", "images", "probabilities", "features", "places", "place_size", "valid", "labelled", "cost", "size")
     ]
     assert {field.name for field in fields(Observation)} == {
-        *("ids", "information", "confidence", "class_fraction", "descriptors", "size", "regions", "excluded")
+        *(
+            "ids",
+            "information",
+            "confidence",
+            "class_fraction",
+            "descriptors",
+            "size",
+            "regions",
+            "candidates",
+            "excluded",
+        )
     }
-    assert [field.name for field in fields(Ranking)] == ["ids", "priority", "regions", "pseudo_labels", "picks"]
+    assert [field.name for field in fields(Ranking)] == [
+        *("ids", "priority", "regions", "points", "pseudo_labels", "picks")
+    ]
 
 
 def test_batch_fills_in_what_is_omitted():

@@ -71,6 +71,7 @@ def same(one: Ranking, other: Ranking) -> bool:
         one.ids == other.ids
         and torch.equal(one.priority, other.priority)
         and one.regions == other.regions
+        and one.points == other.points
         and set(one.pseudo_labels) == set(other.pseudo_labels)
     )
 
@@ -125,6 +126,7 @@ def test_class_and_catalogue_say_the_same(strategy, name):
     assert strategy.name == facts.name == name
     assert create(name).needs == facts.needs
     assert strategy.asks_for_regions == facts.asks_for_regions
+    assert strategy.asks_for_points == facts.asks_for_points
 
 
 def test_presets_are_options(name):

@@ -14,6 +14,9 @@ from ml_backend.learning.networks.frozen_encoder import FrozenEncoder, used_maps
 from ml_backend.learning.networks.geometry import pad_to
 from ml_backend.learning.networks.weights import Normalisation
 
+_PLACE = 16
+"""Longest side of what a descriptor of a place stands for, in pixels."""
+
 
 class SegmentationNetwork(nn.Module):
     """A model of three parts, as smp's are, with normalisation and padding inside, and a dropout before its head.
@@ -123,6 +126,19 @@ class SegmentationNetwork(nn.Module):
             valid: (B,H,W) bool, False on padding, which is left out of the mean; None: all valid.
         """
         return self._descriptors(self._encode(images)[0][-1], images, valid)
+
+    def places(self, images: Tensor) -> tuple[Tensor, int]:
+        """Return descriptors (B,D,h,w) of places of images (B,3,H,W), and the side of a place in pixels.
+
+        They are the deepest map of the encoder whose cells are at most `_PLACE` pixels a side, computed anew.
+        """
+        padded = pad_to(images, *self.padded_size(images.shape[-2], images.shape[-1]))
+        encoded = self.model.get_submodule("encoder")((padded - self.mean) / self.std)
+        levels: list[Tensor] = encoded[0] if isinstance(encoded, tuple) else encoded
+        sides = [padded.shape[-2] // level.shape[-2] for level in levels]
+        fine = [number for number, side in enumerate(sides) if side <= _PLACE]
+        deepest = fine[-1] if fine else 0
+        return levels[deepest].float(), sides[deepest]
 
     def forward_with_features(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (B,C,H,W) and descriptors (B,D) of a single pass; arguments as in `features`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -152,6 +152,27 @@ class Predictor:
 
         score = partial(self._score, committee=asked, features=features)
         yield from self._run(self._groups(items, most), score, _batch)
+
+    def places(self, items: Iterable[Item | Shrunk], *, batch_size: int) -> Iterator[Batch]:
+        """Give images with descriptors of their places, of the encoder alone: for a network that learned nothing yet.
+
+        Args:
+            items: images of any size, or as the network will see them; read lazily.
+            batch_size: most images per batch; fewer after memory ran out.
+
+        Yields:
+            Batches on the device, at the network's resolution; images come in another order than they were given in.
+
+        Raises:
+            ImageError, OutOfMemory, MaskError: as in `batches`.
+        """
+        yield from self._run(self._groups(items, lambda _: batch_size), self._placed, lambda batch: batch)
+
+    def _placed(self, group: list[Shrunk]) -> Batch:
+        stacked = stack(group, self._padded(group), self.device)
+        with self._lock, torch.no_grad(), autocast(self.device):
+            places, side = self.network.places(stacked.images)
+        return replace(stacked.batch(), places=places, place_size=side)
 
     def _groups(self, items: Iterable[Item | Shrunk], most: Callable[[Size], int]) -> Iterator[list[Shrunk]]:
         shrunk = (item if isinstance(item, Shrunk) else shrink(item, self.input_size) for item in items)

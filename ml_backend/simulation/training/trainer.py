@@ -111,6 +111,10 @@ class Trainer:
                 masks[number] = probabilities[:, :height, :width].argmax(dim=0).to(torch.uint8)
         return masks
 
+    def untrained(self, seed: int) -> Predictor:
+        """Return a predictor of the network with its initial weights: the encoder's may be pretrained."""
+        return self._predictor(self._initial(seed))
+
     # -- fitting ------------------------------------------------------------------------------------------------------
     def _initial(self, seed: int) -> SegmentationNetwork:
         """Build a network with its initial weights."""

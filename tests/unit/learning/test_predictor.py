@@ -225,6 +225,23 @@ def test_probabilities_and_features_do_not_depend_on_the_batch(predictor: Predic
         torch.testing.assert_close(descriptor, wanted[number][1], atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_places_are_what_the_encoder_makes_of_parts_of_an_image(predictor: Predictor, batch_size: int) -> None:
+    """Two images that differ in their right halves differ most at the right border."""
+    left = picture(48, 64)
+    other = left.copy()
+    other[:, 32:] = 255 - other[:, 32:]
+    seen = {}
+    for batch in predictor.places([Item(1, left), Item(2, other), Item(3, left[:20])], batch_size=batch_size):
+        assert batch.probabilities is None
+        assert 1 < batch.place_size <= 16
+        for number, places in zip(batch.ids, batch.places, strict=True):
+            seen[number] = places
+    assert seen.keys() == {1, 2, 3}
+    change = (seen[1] - seen[2]).norm(dim=0) / seen[1].norm(dim=0)  # (h,w)
+    assert change[:, -1].min() > change[:, 0].max()
+
+
 def test_masks_agree_with_probabilities(predictor: Predictor) -> None:
     image = picture(50, 60)
     (batch,) = predictor.batches([Item(1, image)], features=False, batch_size=1)

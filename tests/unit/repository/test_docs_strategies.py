@@ -98,7 +98,8 @@ def test_the_first_table_says_what_a_strategy_needs_and_trains(name: str) -> Non
     trains = {"examples"} if row["Trains"] else set()
     assert {need for column, need in columns.items() if row[column] == "yes"} | trains == entry(name).needs
     assert bool(row["Trains"]) == issubclass(entry(name).load(), Learner)
-    assert (row["Regions"] == "yes") == entry(name).asks_for_regions
+    facts = entry(name)
+    assert row["Asks for"] == ("regions" if facts.asks_for_regions else "points" if facts.asks_for_points else "")
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------

@@ -469,3 +469,60 @@ def test_the_command_goes_on_after_it_was_killed(tmp_path: Path) -> None:
         assert (found.miou, found.dice) == pytest.approx((one.miou, one.dice), rel=1e-5)
     assert not results_of
     assert len({one.miou for one in whole}) > 3  # what is compared differs from row to row
+
+
+# -- points ------------------------------------------------------------------------------------------------------------
+POINTS = 'points:{"count": 3, "apart": 2}'
+RANDOM_POINTS = 'random_points:{"count": 3}'
+
+
+@pytest.mark.parametrize("text", [POINTS, RANDOM_POINTS])
+def test_points_are_asked_of_the_first_images_and_then_of_all(text: str, data: Material, tmp_path: Path) -> None:
+    """Three points on two images; then six clicks a round, of which a point takes one."""
+    made = plan(text, unit="clicks", step=Amount(6), rounds=4)
+    rows = rows_of(made, data, tmp_path, text)
+    assert [one.clicks for one in rows] == [6, 12, 18, 24, 30]
+    assert [one.pixels for one in rows] == [6, 12, 18, 24, 30]
+    choices = Choices(tmp_path, Contender.parse(text), 0).read()
+    first = {pick.number for pick in initial_choice(data.pool, 2, 0).picks}
+    assert {pick.number for pick in choices[0].picks} == first, "as all strategies of this seed"
+    asked = [(pick.number, *point) for choice in choices for pick in choice.picks for point in pick.points]
+    assert len(asked) == len(set(asked)) == 30
+    assert len({number for number, *_ in asked}) > 2
+
+
+def test_points_stopped_anywhere_go_on_to_the_same_rows(data: Material, tmp_path: Path) -> None:
+    made = plan(POINTS, unit="clicks", step=Amount(6))
+    whole = rows_of(made, data, tmp_path / "whole", POINTS)
+    for most in (1, 2):
+        folder = tmp_path / str(most)
+        begun = rows_of(made, data, folder, POINTS, most=most)
+        rest = rows_of(made, data, folder, POINTS, done=most)
+        assert without_seconds([*begun, *rest]) == without_seconds(whole)
+
+
+def test_points_do_not_change_what_others_start_with(data: Material, tmp_path: Path) -> None:
+    """The network of the first masks is shared, that of the first points is not."""
+    alone = rows_of(plan("random"), data, tmp_path / "alone", "random")
+    rows_of(plan(POINTS), data, tmp_path / "after", POINTS)
+    assert without_seconds(rows_of(plan("random"), data, tmp_path / "after", "random")) == without_seconds(alone)
+
+
+def test_points_end_when_nothing_is_left_to_ask(tmp_path: Path) -> None:
+    """In images of 32 pixels, points 20 apart: a few of each, and then no more."""
+    few = material(3, 1)
+    text = 'points:{"count": 5, "apart": 20}'
+    rows = rows_of(plan(text, unit="clicks", step=Amount(100), rounds=9), few, tmp_path, text)
+    assert 1 < len(rows) < 10
+    assert rows[-1].images == 3
+
+
+def test_opening_an_image_is_charged_for_every_strategy(data: Material, tmp_path: Path) -> None:
+    made = plan(RANDOM_POINTS, unit="clicks", step=Amount(30), rounds=1, point_clicks=2, opening_clicks=5)
+    rows = rows_of(made, data, tmp_path, RANDOM_POINTS)
+    assert [one.clicks for one in rows] == [2 * (3 * 2 + 5), 2 * 11 + 3 * 11], "an image takes eleven"
+    plain, dear = (
+        rows_of(replace(plan("random"), opening_clicks=opening), data, tmp_path / str(opening), "random")
+        for opening in (0, 5)
+    )
+    assert [one.clicks - other.clicks for one, other in zip(dear, plain, strict=True)] == [10, 20, 30]

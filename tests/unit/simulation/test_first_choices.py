@@ -92,6 +92,18 @@ def test_windows_at_the_border_and_of_one_pixel_stay_inside(box: Box) -> None:
     assert (drawn == 255).all(axis=2).sum() in (1, 36)
 
 
+def test_points_are_dots_on_a_bright_image() -> None:
+    points = [(0, 99), (50, 41)]  # of an original twice as large
+    drawn = picture(
+        grey(50, 50), np.zeros((50, 50), np.uint8), (), points, size=(100, 100), colours=COLOURS, background=0
+    )
+    for row, column in ((0, 49), (25, 20)):
+        assert (drawn[row, column] == 255).all()
+    white = (drawn == 255).all(axis=2)
+    assert (drawn[~white] == 100).all()
+    assert 10 < white.sum() < 50
+
+
 def test_the_given_image_is_left_alone() -> None:
     pixels = grey()
     picture(pixels, np.ones((20, 30), np.uint8), size=(20, 30), colours=COLOURS)

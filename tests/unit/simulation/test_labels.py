@@ -14,6 +14,7 @@ from simulated_data import picture
 from ml_backend.annotations.boxes import Box
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
+from ml_backend.simulation.plan import Effort
 
 
 def one_square(number: int, side: int = 10) -> Picture:
@@ -149,3 +150,52 @@ def test_a_drawn_background_costs() -> None:
 @pytest.mark.parametrize("pick", [Pick(7), Pick(7, (Box(1, 2, 3, 4), Box(5, 6, 7, 8)))])
 def test_picks_survive_json(pick: Pick) -> None:
     assert Pick.from_json(json.loads(json.dumps(pick.to_json()))) == pick
+
+
+# -- points ------------------------------------------------------------------------------------------------------------
+def test_points_are_answered_with_the_class_of_their_very_pixel() -> None:
+    """Seen at half the size: the square's corner (5, 5) is in a place whose middle is none of it."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[5, 5], mask[40, 41] = 1, 255
+    labels = Labels({1: picture(1, mask)}, background=0)
+    labels.add([Pick(1, points=((5, 5), (20, 30), (40, 41)))])
+    assert labels.answers(1) == {(5, 5): 1, (20, 30): 0, (40, 41): 255}
+    seen = labels.mask(1)
+    assert seen.shape == (32, 32)
+    assert (seen[2, 2], seen[10, 15]) == (1, 0)
+    assert int((seen != 255).sum()) == 2, "everything else, and a pixel without a class, trains nothing"
+    assert set(map(tuple, labels.known(1).nonzero().tolist())) == {(2, 2), (10, 15), (20, 20)}, (
+        "void is not asked again"
+    )
+
+
+def test_points_are_charged_and_so_is_opening_an_image() -> None:
+    pictures = {number: one_square(number) for number in (1, 2)}
+    labels = Labels(pictures, background=0, effort=Effort(point=3, opening=2))
+    labels.add([Pick(1, points=((0, 0), (5, 5)))])
+    assert (labels.pixels, labels.clicks) == (2, 2 * 3 + 2)
+    labels.add([Pick(1, points=((9, 9),)), Pick(2)])  # opened again; a square of five clicks
+    assert (labels.pixels, labels.clicks) == (3 + 384, 8 + 3 + 2 + 5 + 2)
+    assert labels.effort(1).sum() == 9
+    assert (len(labels), labels.is_whole(1), labels.is_whole(2)) == (2, False, True)
+    assert labels.asked(1) == (Box(0, 0, 1, 1), Box(5, 5, 1, 1), Box(9, 9, 1, 1))
+
+
+@pytest.mark.parametrize("second", [Pick(1), Pick(1, points=((3, 7),)), Pick(1, points=((0, 0), (3, 7)))])
+def test_no_point_is_answered_twice(labels: Labels, second: Pick) -> None:
+    labels.add([Pick(1, points=((3, 7),))])
+    with pytest.raises(ValueError, match=r"is (labelled|answered) already"):
+        labels.add([second])
+
+
+def test_boxes_and_points_of_an_image_go_together(labels: Labels) -> None:
+    labels.add([Pick(1, (Box(0, 0, 8, 8),))])
+    labels.add([Pick(1, points=((15, 23), (2, 2)))])
+    assert int(labels.known(1).sum()) == 65
+    assert labels.boxes(1) == (Box(0, 0, 8, 8),)
+
+
+def test_picks_of_points_come_back_from_json() -> None:
+    for pick in (Pick(4, points=((1, 2), (3, 4))), Pick(4, (Box(1, 2, 3, 4),)), Pick(4)):
+        assert Pick.from_json(json.loads(json.dumps(pick.to_json()))) == pick
+    assert len(Pick(4).to_json()) == 2, "as files of choices have it that know no points"

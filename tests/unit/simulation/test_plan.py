@@ -96,6 +96,20 @@ def test_strategies_that_cannot_be(text: str, message: str) -> None:
         Contender.parse(text)
 
 
+def test_what_is_charged_is_a_setting_unless_it_is_the_usual() -> None:
+    """Rows of earlier files have the settings of the plan without these."""
+    usual, dear = Options(preset="quick").plan(), Options(preset="quick", point_clicks=3, opening_clicks=5).plan()
+    assert not {"point_clicks", "opening_clicks"} & usual.settings().keys()
+    assert (dear.settings()["point_clicks"], dear.settings()["opening_clicks"]) == (3, 5)
+    assert (dear.effort.point, dear.effort.opening) == (3, 5)
+    assert usual.digest() != dear.digest()
+
+
+def test_every_strategy_can_be_played_through() -> None:
+    names = {contender.name for contender in Options(preset="quick", strategy=["all"]).plan().strategies}
+    assert {"points", "random_points", "cereals"} < names
+
+
 def test_windows_are_those_of_production() -> None:
     """Of the strategy's own options: a simulation with others would say nothing of what annotators are asked for."""
     simulated, produced = Contender.parse("cereals").make(), make_strategy("cereals", {})

@@ -17,10 +17,10 @@ from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.errors import ConfigurationError, LeaseLost
 from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.ranking import settable
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.score_pool import PoolScorer
-from strategies import available
 
 MISSING = "/data/upload/missing.png"
 QUERIED = parse_label_config(with_query_control(XML))
@@ -71,7 +71,7 @@ def labelled(folder: Path, number: int, *boxes: Box, effort: float | None = None
 
 
 # -- every method ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", settable())
 def test_every_method_ranks_the_whole_pool_and_does_it_again_alike(
     name: str, make_scorer: MakeScorer, tasks: list[Task], tmp_path: Path
 ) -> None:

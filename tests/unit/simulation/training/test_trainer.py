@@ -68,6 +68,24 @@ def test_the_same_labels_and_seed_give_the_same_weights(data: Material, tmp_path
     assert not same(state(one), state(train(0, 1, 3)))
 
 
+def test_ten_labelled_pixels_an_image_train_a_network(data: Material, tmp_path: Path) -> None:
+    """On kept maps of the encoder, with everything else left out of the loss; two teach far less."""
+
+    def miou(pixels: int) -> float:
+        labels, chance = Labels(data.pool, data.background), np.random.default_rng(0)
+        for number, one in data.pool.items():
+            at = np.unravel_index(chance.permutation(one.area)[:pixels], one.size)
+            points = tuple((int(row), int(column)) for row, column in zip(*at, strict=True))
+            labels.add([Pick(number, points=points)])
+        assert labels.clicks == pixels * len(data.pool)
+        return trainer.train(labels, 0).measured.miou
+
+    trainer = Trainer(plan(iterations=60, views=1), data, tmp_path)
+    whole = trainer.train(labelled(data, *data.pool), 0).measured.miou
+    assert miou(10) > 0.75 * whole
+    assert miou(2) < 0.75 * whole
+
+
 def test_what_was_trained_before_does_not_matter(data: Material, tmp_path: Path) -> None:
     """A simulation that goes on has an empty memory of maps, and none of the trainings before."""
     fresh, used = (Trainer(plan(), data, tmp_path) for _ in range(2))
