@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import ConfigurationError, shown
-from strategies import catalogue
 
 if TYPE_CHECKING:
-    from strategies import Batch, Budget, Observation, Pick, Ranking, Region, Strategy
+    from strategies import Batch, Budget, Observation, Pick, Point, Ranking, Region, Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +61,7 @@ class PoolRanking:
         ranking, pool = ranked.ranking, ranked.pool
         priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
         queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
+        queries |= {int(task): _query_of_points(points) for task, points in ranking.points.items() if points}
         information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
         picks = {int(task): pick for task, pick in ranking.picks.items()}
         return cls(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)), information, picks)
@@ -120,29 +120,17 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         options: its options; `preset` stands for options that a paper gives, which the others are laid over.
 
     Raises:
-        ConfigurationError: unknown name, option or preset; the message lists the valid ones. Or a strategy that asks
-            for points, which a project's queue cannot show.
+        ConfigurationError: unknown name, option or preset; the message lists the valid ones.
     """
     from strategies import create
 
     try:
-        strategy = create(name, **options)
+        return create(name, **options)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"NEXTMASK_STRATEGY = {shown(name)}, NEXTMASK_STRATEGY_OPTIONS = {shown(dict(options))}: "
             f"{str(error)[:1000]}"
         ) from error
-    if strategy.asks_for_points:
-        raise ConfigurationError(
-            f"NEXTMASK_STRATEGY = {shown(name)} asks for single points, which a project's queue cannot show. Choose "
-            f"one of {', '.join(settable())}."
-        )
-    return strategy
-
-
-def settable() -> tuple[str, ...]:
-    """Return the names of the strategies that a project can have, sorted: those that do not ask for points."""
-    return tuple(name for name in catalogue.available() if not catalogue.described(name).asks_for_points)
 
 
 def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
@@ -294,6 +282,10 @@ def _query(regions: Sequence[Region]) -> Query:
     boxes = tuple(Box(region.left, region.top, region.width, region.height) for region in regions)
     costs = [region.cost for region in regions if region.cost is not None]
     return Query(boxes, sum(costs) if len(costs) == len(regions) else None)
+
+
+def _query_of_points(points: Sequence[Point]) -> Query:
+    return Query(tuple(Box.point(point.row, point.column) for point in points[:MOST_BOXES]))
 
 
 def _region(box: Box) -> Region:

@@ -23,7 +23,7 @@ from ml_backend.errors import LabelStudioError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
-from ml_backend.projects.hints import hints
+from ml_backend.projects.hints import hints, question_hint
 from ml_backend.projects.registration import Registration, check_backend_address, params_object, webhook_secret
 from ml_backend.projects.tabs import remove_tabs, show_passed_over, show_queue
 from ml_backend.projects.undo import Undo
@@ -59,7 +59,7 @@ class Connection:
 
     # -- connect ------------------------------------------------------------------------------------------------------
     def lacks_query_control(self, extra_params: Mapping[str, Any] | None = None) -> bool:
-        """Whether the strategy asks for regions and the labelling configuration cannot show any.
+        """Whether the strategy asks for regions or points and the labelling configuration cannot show any.
 
         Raises:
             ConfigurationError, LabelConfigError, LabelStudioError: as `connect`.
@@ -67,9 +67,9 @@ class Connection:
         check_backend_address(self._settings.effective_backend_url)
         backends = self._registration.backends()
         settings = self._settings.for_project(_merged(backends, extra_params or {}))
-        if not make_strategy(settings.strategy, settings.strategy_options).asks_for_regions:
-            return False
-        return label_map_of(str(self._client.project(self._id)["label_config"]), settings).query_control is None
+        make_strategy(settings.strategy, settings.strategy_options)
+        label_map = label_map_of(str(self._client.project(self._id)["label_config"]), settings)
+        return question_hint(label_map, settings, self._id) is not None
 
     def connect(self, extra_params: Mapping[str, Any] | None = None, *, add_query_control: bool = False) -> list[str]:
         """Make the project ready; return what was changed (empty when all was in place).

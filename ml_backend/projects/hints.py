@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ml_backend.annotations.label_map import LabelMap, label_map_of
+from ml_backend.annotations.label_map import POINTS_CONTROL, LabelMap, label_map_of
 from ml_backend.annotations.shortcomings import Shortcoming, shortcomings
 from ml_backend.errors import LabelConfigError
 from ml_backend.settings import Settings
@@ -20,16 +20,21 @@ def hints(xml: str, settings: Settings, project_id: int) -> list[Shortcoming]:
         label_map = label_map_of(xml, settings)
     except LabelConfigError:
         return []
-    regions = region_hint(label_map, settings, project_id)
-    return [*shortcomings(xml, label_map), *([regions] if regions else [])]
+    questions = question_hint(label_map, settings, project_id)
+    return [*shortcomings(xml, label_map), *([questions] if questions else [])]
 
 
-def region_hint(label_map: LabelMap, settings: Settings, project_id: int) -> Shortcoming | None:
-    """Say that regions are asked for and cannot be shown; None where they can, or are not asked for."""
-    if not catalogue.described(settings.strategy).asks_for_regions or label_map.query_control is not None:
+def question_hint(label_map: LabelMap, settings: Settings, project_id: int) -> Shortcoming | None:
+    """Say that regions or points are asked for and cannot be shown; None where they can, or are not asked for."""
+    strategy = catalogue.described(settings.strategy)
+    if strategy.asks_for_regions and label_map.query_control is None:
+        what, control = "regions", settings.query_control
+    elif strategy.asks_for_points and label_map.points_control is None:
+        what, control = "points", POINTS_CONTROL
+    else:
         return None
     return Shortcoming(
-        f"Strategy {settings.strategy} asks for regions, but the labelling configuration has no control"
-        f" {settings.query_control!r} to show them, so whole images are asked for.",
+        f"Strategy {settings.strategy} asks for {what}, but the labelling configuration has no control {control!r} to"
+        " show them, so whole images are asked for.",
         f"To add it: nextmask connect {project_id} --add-query-control",
     )

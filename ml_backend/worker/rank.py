@@ -19,7 +19,7 @@ from ml_backend.worker.follow_up import follow_ups_of
 from ml_backend.worker.images_in_part import tell_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import proposal_text
-from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer
+from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer, asks_for_points
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,9 @@ def _ranking_key(look: Look, model: Version | None) -> str:
     measuring = audit_set(s, look.store, look.project_id)
     audit = json.dumps([measuring.share, measuring.seed, s.audit_group, sorted(measuring.drawn)])
     if model is None:
-        return f"no model {hashlib.sha256(audit.encode()).hexdigest()}"
+        asked = [s.strategy, s.strategy_options, look.label_map.digest] if asks_for_points(look) else []
+        first = json.dumps([audit, *asked], sort_keys=True) if asked else audit
+        return f"no model {hashlib.sha256(first.encode()).hexdigest()}"
     scoring = [s.pool_sample, s.committee, s.members, s.query_images, s.cost_measure]
     parts = [model.number, s.strategy, s.strategy_options, *scoring, look.label_map.digest, audit]
     shown = [s.minimum_area, s.polygon_tolerance]

@@ -34,6 +34,7 @@ from ml_backend.projects.candidates import Candidate, candidates
 from ml_backend.projects.parts import labelled_pixels
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
+from strategies import catalogue
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.batches import Item
@@ -89,7 +90,7 @@ class PoolScorer:
         if self._model is None:
             return self._cold_start(tasks)
         strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
-        in_parts = strategy.asks_for_regions and self._label_map.query_control is not None
+        in_parts = self._asks_for_parts(strategy)
         pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=in_parts)}
         order = sample_order(list(pool), self._settings.seed)
         limit, at_least, seconds = self._sample_bounds(len(order))
@@ -129,30 +130,48 @@ class PoolScorer:
 
         return Observer(observe, self._sample_bounds)
 
+    def _asks_for_parts(self, strategy: Strategy) -> bool:
+        """Whether parts of images are asked for: regions or points, which the labelling configuration can show."""
+        if strategy.asks_for_points:
+            return self._label_map.points_control is not None
+        return strategy.asks_for_regions and self._label_map.query_control is not None
+
     # -- before the first labels --------------------------------------------------------------------------------------
     def _cold_start(self, tasks: Sequence[Task]) -> PoolRanking:
-        """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images."""
+        """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images.
+
+        A strategy that asks for points asks for the first ones itself, by what the encoder makes of places in them.
+        """
         pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=False)}
         order = sample_order(list(pool), self._settings.seed)
-        nothing = PoolRanking({}, 0)
-        if self._settings.encoder_weights == "none" or len(order) < 2:
+        nothing, by_points = PoolRanking({}, 0), asks_for_points(self._look)
+        if not by_points and (self._settings.encoder_weights == "none" or len(order) < 2):
             return append_unscored(nothing, order)  # an encoder that never saw an image tells nothing of likeness
         from ml_backend.learning.prediction.predictors import fresh_predictor
         from strategies import Budget
 
-        strategy = make_strategy("coreset", {})
-        predictor = fresh_predictor(self._settings, self._label_map.classes)
+        s = self._settings
+        strategy = make_strategy(s.strategy, s.strategy_options) if by_points else make_strategy("coreset", {})
+        predictor = fresh_predictor(s, self._label_map.classes)
 
         def batches() -> Iterator[Batch]:
             items = self._items([pool[task_id] for task_id in order])
-            return predictor.batches(items, features=True, batch_size=self._settings.effective_batch_size)
+            if by_points:
+                return predictor.places(items, batch_size=s.effective_batch_size)
+            return predictor.batches(items, features=True, batch_size=s.effective_batch_size)
 
         unlabelled, seen = _watched(batches, seconds=COLD_START_SECONDS, at_least=0)
         ranked = rank_pool(
             strategy,
-            Pools(unlabelled, lambda: iter(()), lambda: iter(()), lambda: iter(())),
-            budget=Budget(images=self._settings.queue_window),
-            seed=self._settings.seed,
+            Pools(
+                unlabelled,
+                lambda: iter(()),
+                lambda: iter(()),
+                lambda: iter(()),
+                asked={task_id: _asked(candidate, strategy) for task_id, candidate in pool.items() if candidate.parts},
+            ),
+            budget=Budget(images=s.queue_window),
+            seed=s.seed,
             round_number=0,
             progress=lambda done: self._look.stage("ranking", done, len(order)),
         )
@@ -204,7 +223,7 @@ class PoolScorer:
         from strategies import Budget
 
         s = self._settings
-        if in_parts and s.query_images:
+        if in_parts and strategy.asks_for_regions and s.query_images:
             return Budget(images=s.query_images)
         return Budget(images=s.train_after if strategy.plans_one_round else s.queue_window)
 
@@ -274,6 +293,11 @@ class PoolScorer:
             raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
         checkpoints = self._look.checkpoints
         return self._look.services.predictors.get(checkpoints, self._model.number, self._settings.device)
+
+
+def asks_for_points(look: Look) -> bool:
+    """Whether the project's strategy asks for points, and its labelling configuration can show them."""
+    return catalogue.described(look.settings.strategy).asks_for_points and look.label_map.points_control is not None
 
 
 def _watched(unlimited: Batches, *, seconds: float, at_least: int) -> tuple[Batches, set[int]]:

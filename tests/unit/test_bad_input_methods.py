@@ -43,7 +43,7 @@ from ml_backend.errors import TrainingError
 from ml_backend.images import decoding
 from ml_backend.images.cache import ImageCache
 from ml_backend.images.decoding import load_image
-from ml_backend.learning.ranking import MOST_BOXES, PoolRanking, settable
+from ml_backend.learning.ranking import MOST_BOXES, PoolRanking
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import Shown
@@ -51,6 +51,7 @@ from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.score_pool import PoolScorer
+from strategies import available
 
 QUICK: dict[str, dict[str, Any]] = {
     "cereals": {"window": 16, "stride": 8, "iterations": 2, "cost_width": 4},
@@ -133,7 +134,7 @@ def ranked(services: Services, tasks: list[Task], label_map: LabelMap, name: str
 
 # -- one class, a pool of one ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("label_map", [ONE_CLASS, TWO_CLASSES], ids=["one class", "two classes"])
-@pytest.mark.parametrize("name", settable())
+@pytest.mark.parametrize("name", available())
 def test_every_method_ranks_a_pool_of_one(name: str, label_map: LabelMap, services: Services, folder: Path) -> None:
     task = task_of(1, _project(label_map), image=data_uri(1))
     for known in ([], [labelled(folder, 20, label_map)]):
@@ -221,7 +222,7 @@ def kinds(studio: MemoryStudio, services: Services) -> dict[int, tuple[str, tupl
     return found
 
 
-@pytest.mark.parametrize("name", settable())
+@pytest.mark.parametrize("name", available())
 def test_every_method_ranks_images_of_every_kind(
     name: str, services: Services, kinds: dict[int, tuple[str, tuple[int, int]]], folder: Path
 ) -> None:

@@ -13,7 +13,7 @@ from ml_backend.doctor.project.facts import Facts
 from ml_backend.errors import LabelConfigError
 from ml_backend.projects.audit import audit_counts
 from ml_backend.projects.audit_hints import audit_hints
-from ml_backend.projects.hints import region_hint
+from ml_backend.projects.hints import question_hint
 from ml_backend.store import Store
 
 _SHOWN_TASKS: Final = 3
@@ -36,8 +36,8 @@ def check_labels(facts: Facts) -> Iterator[Finding]:
     if bare:
         message = "Labels have no colour of their own (attribute background)"
         yield warning("colours", message, "Label Studio paints them alike: classes cannot be told apart.", facts.mend)
-    if (regions := region_hint(label_map, settings, facts.id)) is not None:
-        yield warning("regions", regions.cause, "", regions.remedy)
+    if (hint_of_questions := question_hint(label_map, settings, facts.id)) is not None:
+        yield warning("regions", hint_of_questions.cause, "", hint_of_questions.remedy)
     yield ok("labels", f"{len(label_map.classes)} classes: {', '.join(label_map.classes[:8])}")
 
 

@@ -21,7 +21,6 @@ from ml_backend.learning.ranking import (
     make_strategy,
     rank_pool,
     sample_order,
-    settable,
     state_file,
     within_time,
 )
@@ -232,18 +231,9 @@ def test_labelled_images_are_counted_without_a_look_at_them() -> None:
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", settable())
+@pytest.mark.parametrize("name", available())
 def test_every_method_of_the_library_can_be_set(name: str) -> None:
     assert make_strategy(name, {}).name == name
-
-
-@pytest.mark.parametrize("name", ["points", "random_points"])
-def test_a_project_cannot_have_a_strategy_that_its_queue_cannot_show(name: str) -> None:
-    assert name in available()
-    assert name not in settable()
-    with pytest.raises(ConfigurationError, match=f"NEXTMASK_STRATEGY = '{name}' asks for single points") as raised:
-        make_strategy(name, {})
-    assert "auto, bald, ceal" in str(raised.value)
 
 
 def test_a_preset_stands_for_the_options_of_a_paper() -> None:

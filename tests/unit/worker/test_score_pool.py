@@ -12,15 +12,15 @@ import pytest
 from wiring import BROKEN, LABEL_MAP, PROJECT, SHAPE, XML, data_uri, disc, look_at, put_task, task_of
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import Box, boxes_to_text, covered_pixels
-from ml_backend.annotations.config_edits import with_query_control
+from ml_backend.annotations.boxes import Box, boxes_from_text, boxes_to_text, covered_pixels
+from ml_backend.annotations.config_edits import with_points_control, with_query_control
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.errors import ConfigurationError, LeaseLost
 from ml_backend.learning.checkpoints import Version
-from ml_backend.learning.ranking import settable
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.score_pool import PoolScorer
+from strategies import available
 
 MISSING = "/data/upload/missing.png"
 QUERIED = parse_label_config(with_query_control(XML))
@@ -71,7 +71,7 @@ def labelled(folder: Path, number: int, *boxes: Box, effort: float | None = None
 
 
 # -- every method ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", settable())
+@pytest.mark.parametrize("name", available())
 def test_every_method_ranks_the_whole_pool_and_does_it_again_alike(
     name: str, make_scorer: MakeScorer, tasks: list[Task], tmp_path: Path
 ) -> None:
@@ -258,3 +258,47 @@ def test_a_pool_of_one_or_none(count: int, make_scorer: MakeScorer, model: Versi
     for version in (None, model):
         ranking = make_scorer(version=version).rank(tasks[:count], round_number=0)
         assert len(ranking.priorities) == count
+
+
+# -- points ----------------------------------------------------------------------------------------------------------
+POINTED = parse_label_config(with_points_control(XML))
+POINTS = {"strategy": "points", "strategy_options": {"count": 5}}
+
+
+@pytest.mark.parametrize("name", ["points", "random_points"])
+def test_points_are_asked_for_where_the_project_can_show_them(
+    name: str, make_scorer: MakeScorer, tasks: list[Task]
+) -> None:
+    settings = {**POINTS, "strategy": name}
+    ranking = make_scorer(POINTED, settings=settings).rank(tasks, round_number=1)
+    assert set(ranking.queries) == {task.task_id for task in tasks}
+    assert all(query.asks_for_points and len(query.boxes) == 5 for query in ranking.queries.values())
+    plain = make_scorer(settings=settings).rank(tasks, round_number=1)
+    assert plain.queries == {}
+    assert plain.priorities.keys() == ranking.priorities.keys()
+
+
+def test_a_pixel_that_was_answered_is_not_asked_again(
+    make_scorer: MakeScorer, tasks: list[Task], tmp_path: Path
+) -> None:
+    first = make_scorer(POINTED, settings=POINTS).rank(tasks, round_number=1)
+    chosen = tasks[0]
+    answered = labelled(tmp_path, 11, *first.queries[chosen.task_id].boxes)
+    answered = replace(answered, image=chosen.image)
+    for round_number in (1, 2, 3):
+        ranking = make_scorer(POINTED, settings=POINTS).rank([*tasks[1:], answered], round_number=round_number)
+        assert set(ranking.queries[11].boxes).isdisjoint(boxes_from_text(answered.boxes))
+        assert all(box.is_point for box in ranking.queries[11].boxes)
+
+
+@pytest.mark.parametrize("name", ["points", "random_points"])
+def test_before_there_is_a_network_the_first_points_are_asked_for(
+    name: str, services: Services, tasks: list[Task]
+) -> None:
+    settings = {**POINTS, "strategy": name, "encoder_weights": "none"}
+    scorer = PoolScorer(look_at(services, label_map=POINTED, settings=settings), None)
+    ranking = scorer.rank(tasks, round_number=0)
+    assert set(ranking.queries) == {task.task_id for task in tasks}
+    assert all(len(set(query.boxes)) == 5 and query.asks_for_points for query in ranking.queries.values())
+    without = PoolScorer(look_at(services, settings=settings), None).rank(tasks, round_number=0)
+    assert without.queries == {}
