@@ -74,7 +74,7 @@ def _default(field: FieldInfo) -> str:
 
 def _valid(name: str, field: FieldInfo) -> str:
     kind = field.annotation
-    own = tuple(entry.name for entry in ENTRIES if not entry.asks_for_points)  # a queue cannot show them
+    own = tuple(entry.name for entry in ENTRIES)
     choices = own if name == "strategy" else get_args(kind) if get_origin(kind) is Literal else ()
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import wait_for
 from steps import label_map_of, predictions, true_mask
 from support import Nextmask
 
@@ -19,6 +20,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio import LabelStudio
+from ml_backend.projects.parts import labelled_pixels, parts_of
 from ml_backend.store import Task
 
 pytestmark = pytest.mark.live
@@ -97,5 +99,8 @@ def test_then_they_come_with_the_networks_guess_and_never_at_the_same_pixel(
     assert [one.error for one in serving.annotate(project, dataset, len(rows))] == [""] * len(rows)
     status = serving.wait_for_version(project, 2)
     assert status.errors == {}
-    record = serving.services.checkpoints(project).get(2).record
-    assert any("+" in key for key in record.labels), "the answers of an image are not learned together"
+    wait_for(lambda: len(labelled(serving, project)) == STEP + len(rows), name="the arrival of all answers")
+    for image in {tasks[task_id].image for task_id in again}:
+        parts = parts_of(task for task in labelled(serving, project) if task.image == image)
+        assert labelled_pixels(parts).sum() == len(parts) * POINTS
+        assert len(parts) == 2
