@@ -373,6 +373,21 @@ def test_disconnect_takes_control_and_colours_back(
     assert studio.xml == XML
 
 
+def test_a_strategy_that_asks_for_points_lacks_its_control_and_is_told(make_connection: MakeConnection) -> None:
+    points = {"strategy": "points"}
+    assert make_connection().lacks_query_control(points)
+    connection = make_connection()
+    connection.connect(points)
+    assert any(
+        "asks for points, but the labelling configuration has no control 'points'" in str(one)
+        for one in connection.hints
+    )
+    connection.connect(points, add_query_control=True)
+    assert connection.hints == []
+    assert not make_connection().lacks_query_control(points)
+    assert make_connection().lacks_query_control(CEREALS)
+
+
 def test_a_points_control_is_added_once_where_no_regions_are_asked_for(
     studio: MemoryStudio, make_connection: MakeConnection
 ) -> None:

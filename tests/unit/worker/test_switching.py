@@ -12,6 +12,7 @@ import pytest
 from memory_studio import MemoryStudio
 from wiring import PROJECT, XML, disc, nothing, project_of, region
 
+from ml_backend.annotations.config_edits import with_points_control
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
@@ -355,3 +356,22 @@ def test_the_last_training_serves_though_nothing_is_left_to_label(
     look(services)
     assert studio.fields["model_version"] == "nextmask-2.3"
     assert len(studio.queue()) == 1
+
+
+@pytest.mark.studio(8, connected=True, xml=with_points_control(XML))
+def test_a_project_turns_to_points_before_it_has_a_network_and_back(services: Services, studio: MemoryStudio) -> None:
+    def shown(strategy: str) -> set[str]:
+        """The kinds of regions in the queue with a strategy."""
+        studio.backends[0]["extra_params"] = {**QUICK, "encoder_weights": "none", "strategy": strategy}
+        reconcile(services, PROJECT, nothing)
+        version = studio.fields["model_version"]
+        rows = [row for row in studio.predictions if row["model_version"] == version]
+        assert len(rows) == QUICK["queue_window"]
+        return {region["type"] for row in rows for region in row["result"]}
+
+    assert shown("entropy") == set()
+    assert shown("points") == {"keypointlabels"}
+    before = len(studio.imports)
+    assert shown("points") == {"keypointlabels"}
+    assert len(studio.imports) == before, "nothing changed, and all was ranked anew"
+    assert shown("entropy") == set()
