@@ -5,8 +5,8 @@ They show a running demo that has been trained; playwright (among the developmen
     make demo ARGS="--rounds 1"                                # leave it running
     .venv/bin/python scripts/make_screenshots.py               # in a second terminal
 
-With the numbers of projects in the same Label Studio that run CEREALS (--regions) and stream mode (--stream), the
-pictures of these, too.
+With the numbers of projects in the same Label Studio that run CEREALS (--regions), ask for points (--points) and run
+stream mode (--stream), the pictures of these, too.
 """
 
 from __future__ import annotations
@@ -65,12 +65,15 @@ def save(page: Page, path: Path) -> None:
 
 
 def main() -> None:
-    """Writes queue.png and editor.png; on request cereals.png and passed-over.png."""
+    """Writes queue.png and editor.png; on request cereals.png, points.png and passed-over.png."""
     parser = argparse.ArgumentParser(description="Make the pictures of the documentation from a running demo.")
     parser.add_argument("--folder", type=Path, default=ROOT / ".nextmask" / "demo", help="the demo's folder")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
     parser.add_argument(
         "--regions", type=int, metavar="PROJECT", help="a project that asks for regions: writes cereals.png"
+    )
+    parser.add_argument(
+        "--points", type=int, metavar="PROJECT", help="a project that asks for points: writes points.png"
     )
     parser.add_argument(
         "--stream", type=int, metavar="PROJECT", help="a project in stream mode: writes passed-over.png"
@@ -90,6 +93,10 @@ def main() -> None:
             open_tab(page, url, arguments.regions, TAB_TITLE)
             open_editor(page)
             save(page, arguments.output / "cereals.png")
+        if arguments.points:
+            open_tab(page, url, arguments.points, TAB_TITLE)
+            open_editor(page)
+            save(page, arguments.output / "points.png")
         if arguments.stream:
             open_tab(page, url, arguments.stream, PASSED_TAB_TITLE)
             save(page, arguments.output / "passed-over.png")
