@@ -37,7 +37,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"count": count, "measure": measure, "change": change, "moment": moment, "duration": duration}
+    made.filters |= {
+        "count": count,
+        "measure": measure,
+        "change": change,
+        "percent": percent,
+        "moment": moment,
+        "duration": duration,
+    }
     made.filters |= {"megabytes": megabytes}
     made.globals |= {"nextmask_version": __version__, "tabs": TABS}
     return made
@@ -82,6 +89,15 @@ def measure(value: float | None, digits: int = 3) -> str:
     ('0.834', '–')
     """
     return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share of [0, 1].
+
+    >>> percent(0.666), percent(None)
+    ('67 %', '–')
+    """
+    return NOTHING if share is None else f"{100 * share:.0f} %"
 
 
 def change(value: float) -> str:
