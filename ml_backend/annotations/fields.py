@@ -41,8 +41,8 @@ def annotator_of(annotation: Mapping[str, Any]) -> int | None:
 
     The host sends the number or an object with it, by the call, and null once the user is deleted.
 
-    >>> annotator_of({"completed_by": 7}), annotator_of({"completed_by": {"id": 7}}), annotator_of({"completed_by": "7"})
-    (7, 7, None)
+    >>> [annotator_of({"completed_by": user}) for user in (7, {"id": 7}, None)]
+    [7, 7, None]
     """
     user = annotation.get("completed_by")
     number = user.get("id") if isinstance(user, Mapping) else user

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 from ml_backend.dashboard.pages import MAX_ID, PageNumber, Pager, ProjectId, editor_address, project_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.settings import project_settings
-from ml_backend.projects.unchanged import unchanged_labels
+from ml_backend.projects.unchanged import Annotator, unchanged_labels
 from ml_backend.settings import Settings
-from ml_backend.store import Store
+from ml_backend.store import Store, Task
 
 PER_PAGE: Final = 50
 AnnotatorId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
@@ -41,5 +41,10 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             whose=whose,
             unchanged=counts,
             pager=pager,
-            rows=[(task, people[task.annotator].title, editor_address(settings, task)) for task in tasks],
+            rows=[(task, _title(people.get(task.annotator), task), editor_address(settings, task)) for task in tasks],
         )
+
+
+def _title(annotator: Annotator | None, task: Task) -> str:
+    """Say who made a label; whoever began to label while the page was made is not counted yet."""
+    return annotator.title if annotator else f"user {task.annotator}"
