@@ -111,7 +111,7 @@ def test_it_stays_known_after_the_prediction_was_deleted(
     annotation["parent_prediction"] = None
     studio.items[1]["updated_at"] = studio.now()
     services.store.forget_version(PROJECT, VERSION)
-    change_database(services.settings, "DELETE FROM published")  # what was shown is lost, too
+    change_database(services, "DELETE FROM published")  # what was shown is lost, too
     sync(look_at(services))
     assert label(services, 1).updated_at == studio.items[1]["updated_at"]
     assert told(services, 1) == before
@@ -236,7 +236,7 @@ def of_the_rules_before(services: Services) -> None:
     parts = (look.label_map.digest, s.audit_group, s.several_annotations, s.cost_measure, 3)
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
     services.store.update_project(PROJECT, labels_digest=digest)
-    change_database(services.settings, "UPDATE tasks SET annotator = NULL, unchanged = NULL")
+    change_database(services, "UPDATE tasks SET annotator = NULL, unchanged = NULL")
 
 
 def test_labels_that_are_there_get_it_at_the_next_look_and_stay_as_they_are(
@@ -265,7 +265,7 @@ def test_where_the_prediction_is_gone_an_agreement_in_full_tells_and_else_nothin
         submit(studio, task, changed(kept) if task == 3 else kept)
     sync(look_at(services))
     of_the_rules_before(services)
-    change_database(services.settings, "UPDATE tasks SET agreement = 0.97 WHERE task_id = 2")  # as 0.1 measured it
+    change_database(services, "UPDATE tasks SET agreement = 0.97 WHERE task_id = 2")  # as 0.1 measured it
     studio.predictions.clear()
     sync(look_at(services))
     assert [told(services, task) for task in (1, 2, 3)] == [(7, True), (7, None), (7, False)]
