@@ -55,7 +55,7 @@ class UnchangedLabels:
     shown: int
     unchanged: int
     share: float | None
-    annotators: tuple[Annotator, ...]
+    annotators: list[Annotator]
     warning: str
 
 
@@ -71,7 +71,7 @@ def unchanged_labels(settings: Settings, store: Store, project_id: int) -> Uncha
         shown,
         unchanged,
         _share(unchanged, shown),
-        tuple(_annotator(row, names) for row in rows),
+        [_annotator(row, names) for row in rows],
         _warning(unchanged, shown, settings.unchanged_share),
     )
 

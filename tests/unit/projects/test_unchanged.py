@@ -74,7 +74,7 @@ def test_status_tells_of_each_annotator(services: Services, monkeypatch: pytest.
     put_labels(services, 8, 4, without=3)
     keep_annotator_names(services.store, {7: "Ada", 8: ""})
     status = project_status(services.settings, services.store, PROJECT)
-    assert status.unchanged.annotators == (Annotator(7, "Ada", 12, 12, 8, 8 / 12), Annotator(8, "", 3, 0, 0, None))
+    assert status.unchanged.annotators == [Annotator(7, "Ada", 12, 12, 8, 8 / 12), Annotator(8, "", 3, 0, 0, None)]
     shown = json.loads(json.dumps(status.as_json()))["unchanged"]
     assert (shown["shown"], shown["unchanged"], shown["share"]) == (12, 8, 8 / 12)
     assert shown["annotators"][0] == {

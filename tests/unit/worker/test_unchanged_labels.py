@@ -130,7 +130,7 @@ def test_a_deleted_label_counts_no_longer_and_one_made_anew_counts_as_it_is(
     studio.items[1] |= {"annotations": [], "updated_at": studio.now()}
     sync(look_at(services))
     assert told(services, 1) == (None, None)
-    assert project_state(services.settings, services.store, PROJECT).unchanged.annotators == ()
+    assert project_state(services.settings, services.store, PROJECT).unchanged.annotators == []
     submit(studio, 1, changed(kept), user=8)
     sync(look_at(services))
     assert told(services, 1) == (8, False)
