@@ -49,6 +49,8 @@ from scipy import ndimage
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, open_dataset
+from ml_backend.learning.measuring.counts import Counts, pixels_of
+from ml_backend.learning.measuring.uncertainty import differences, estimates
 from ml_backend.projects.held_out import is_held_out
 from ml_backend.simulation.choosing import Budgeted, Chooser
 from ml_backend.simulation.labels import Labels, Pick
@@ -120,7 +122,7 @@ class Project:
                     labels[number] = self._answer(annotator, number, shown[number].numpy())
                 newest, before = self._train(labels), newest
 
-    # -- who labels what ------------------------------------------------------------------------------------------------
+    # -- who labels what -----------------------------------------------------------------------------------------
     def _next_numbers(self, labels: Mapping[int, Mask], trained: Trained | None) -> list[int]:
         """Return the next ten images: ranked ones, and audit images at the places that production gives them."""
         count = next(total for total in ROUNDS if total > len(labels)) - len(labels)
@@ -159,7 +161,7 @@ class Project:
         truth: Mask = self._material.pool[number].mask.numpy()
         return truth
 
-    # -- training and measuring -----------------------------------------------------------------------------------------
+    # -- training and measuring ----------------------------------------------------------------------------------
     def _measures(self, number: int) -> bool:
         return number in self._audit if self._rule == "audit" else is_held_out(f"{number}", BEFORE_SHARE, self._seed)
 
@@ -187,6 +189,24 @@ class Project:
         return counts
 
 
+def shown_measure(confusions: NDArray[np.int64]) -> tuple[float | None, float | None, float | None]:
+    """Return mIoU of confusions (N,C,C) with the ends of its interval, as production shows them."""
+    found = estimates(_counts(confusions)) if len(confusions) else None
+    return (None, None, None) if found is None else (found.miou.value, found.miou.low, found.miou.high)
+
+
+def shown_gain(newest: NDArray[np.int64], before: NDArray[np.int64]) -> tuple[float | None, float | None, float | None]:
+    """Return how much more mIoU the newest version has on the same labels, with the ends of the interval."""
+    found = differences(_counts(before), _counts(newest)) if len(newest) else None
+    return (None, None, None) if found is None else (found.miou.value, found.miou.low, found.miou.high)
+
+
+def _counts(confusions: NDArray[np.int64]) -> Counts:
+    names = tuple(str(position) for position in range(len(confusions)))
+    classes = tuple(str(index) for index in range(confusions.shape[1]))
+    return Counts(classes, names, names, np.stack([pixels_of(own) for own in confusions]))
+
+
 def audits_among(places: int) -> int:
     """Return how many of the first so many labels are audit labels: the fourth, and every eighth."""
     return (places >= 4) + places // 8
@@ -196,7 +216,7 @@ def _gain(newest: Trained, before: Trained) -> float:
     return newest.measured.miou - before.measured.miou
 
 
-# -- the data -----------------------------------------------------------------------------------------------------------
+# -- the data ------------------------------------------------------------------------------------------------
 def read(dataset: Dataset) -> list[Picture]:
     """Decode all images of a data set, at the size of the preset, numbered in order."""
     return load(
@@ -217,7 +237,7 @@ def split(dataset: Dataset, pictures: Sequence[Picture], seed: int) -> Material:
     return Material(dataset.name, dataset.classes, background_of(dataset), pool, test)
 
 
-# -- rows ---------------------------------------------------------------------------------------------------------------
+# -- rows ----------------------------------------------------------------------------------------------------
 def read_rows(file: Path) -> list[Row]:
     """Return the rows of a file; none where there is no file."""
     if not file.exists():
@@ -253,7 +273,7 @@ def add_rows(file: Path, rows: Sequence[Row]) -> None:
             )
 
 
-# -- the report ---------------------------------------------------------------------------------------------------------
+# -- the report ----------------------------------------------------------------------------------------------
 def report(rows: Sequence[Row]) -> str:
     """Return the tables of docs/measures.md."""
     parts = []
