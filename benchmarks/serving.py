@@ -66,7 +66,7 @@ def main() -> None:
         )
         services = open_services(settings)
         job = make_job(dataset, services.checkpoints(PROJECT), options.size)
-        number = training_process.run(job, progress=ignore, heartbeat=ignore, timeout=1800)
+        number = training_process.run(job, progress=ignore, heartbeat=ignore)
         publish(services, dataset, number)
         with server(settings):
             results = measure(services, dataset, number, settings.effective_backend_url, options, job)
@@ -125,7 +125,7 @@ def measure(
     post(url, body)  # loads the network there and fills the image cache
     network = rebuild(checkpoints, checkpoints.get(number)).eval()
     shrunk = [resize_image(image, options.size) / 255 for image in images]
-    size = services.settings.batch_size
+    size = services.settings.effective_batch_size
     batches = [torch.stack(shrunk[start : start + size]) for start in range(0, len(shrunk), size)]
     forward, http = in_turns(lambda: bare_forward(network, batches), lambda: post(url, body))
     results = {
@@ -188,7 +188,7 @@ def training(job: Job) -> Iterator[None]:
     def run() -> None:
         try:
             long = replace(job, iterations=100_000)
-            training_process.run(long, progress=ignore, heartbeat=heartbeat, timeout=3600)
+            training_process.run(long, progress=ignore, heartbeat=heartbeat)
         except KeyboardInterrupt:
             return
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -21,11 +21,22 @@ from ml_backend.errors import ConfigurationError, first_few, shown
 from ml_backend.images.hosts import ImageHosts
 from strategies import catalogue
 
+AUTO: Final = "auto"
+"""Leaves a value to what is best on the device."""
 _PREFIX = "NEXTMASK_"
 _ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ensemble)
 SECRETS = Path("/run/secrets")
 """Where containers find files with secrets, each named as its variable."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+RENAMED: Final[Mapping[str, str]] = {"held_out_share": "audit_share", "held_out_group": "audit_group"}
+"""Settings of earlier releases that have another name now: both names of the field."""
+RETIRED: Final[Mapping[str, str]] = {
+    "held_out_minimum": "Remove it: a version is kept back where its interval says that it is worse.",
+    "publish_tolerance": "Remove it: a version is kept back where its interval says that it is worse.",
+    "training_minutes": "A training ends by itself: NEXTMASK_TRAINING_BUDGET says after how many minutes.",
+    "patience": "Remove it: a training ends with NEXTMASK_TRAINING_BUDGET, and held-out labels choose no weights.",
+}
+"""Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
 
 
 def _unprefixed(name: str) -> AliasChoices:
@@ -102,7 +113,10 @@ class Settings(BaseSettings):
         15.0, gt=0, description="Longest time that a strategy may train networks of its own before each ranking."
     )
     query_images: int = Field(
-        0, ge=0, description="Area of the regions asked for per ranking, in images. 0: that of NEXTMASK_TRAIN_AFTER."
+        0,
+        ge=0,
+        description="Images whose regions are planned together, and the area of all regions of a ranking, in images. "
+        "0: NEXTMASK_TRAIN_AFTER.",
     )
     committee: Literal["auto", "mc_dropout", "ensemble"] = Field(
         "auto",
@@ -115,7 +129,8 @@ class Settings(BaseSettings):
         1_000_000_000, ge=1_000_000, description="Bytes that scoring may take: batches are cut to fit."
     )
     architecture: str = Field(
-        "unet", description="Architecture: one of segmentation_models_pytorch, or dcan, drn, fcn8s, segnet."
+        "auto",
+        description="Architecture: one of segmentation_models_pytorch, or dcan, drn, fcn8s, segnet. auto: by device.",
     )
     encoder: str = Field("tu-tf_efficientnet_lite0", description="Encoder of the network.")
     encoder_weights: str = Field(
@@ -129,14 +144,21 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     train_after: int = Field(10, ge=1, description="New or changed labels that start a training.")
     train_from: Literal["last", "scratch"] = Field("last", description="Weights that a training starts from.")
-    iterations: int = Field(200, ge=1, description="Most optimiser steps of one training.")
-    batch_size: int = Field(8, ge=1, le=1024, description="Images per optimiser step and per forward pass.")
-    learning_rate: float = Field(3e-3, gt=0, le=1, description="Peak learning rate of the decoder.")
-    train_encoder: bool = Field(
-        True, description="Whether the encoder learns, too. Without it a training on a CPU takes about half the time."
+    training_budget: float = Field(
+        0.0, ge=0, le=10_000, description="Minutes that one training takes, at most. 0: 2 on a CPU, 5 on a GPU."
     )
-    patience: int = Field(4, ge=1, description="Evaluations without improvement after which training stops.")
-    training_minutes: float = Field(240.0, gt=0, description="Time after which a training is ended as failed.")
+    iterations: int = Field(
+        0, ge=0, description="Optimiser steps of one training. 0: as many as fit into NEXTMASK_TRAINING_BUDGET."
+    )
+    batch_size: int = Field(
+        0, ge=0, le=1024, description="Images per optimiser step and per forward pass. 0: by the device, 8 per pass."
+    )
+    learning_rate: float = Field(0.0, ge=0, le=1, description="Peak learning rate of the decoder. 0: by the device.")
+    train_encoder: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether the encoder learns. auto: on a GPU, and where its weights are none. Otherwise its maps of "
+        "an image are computed once.",
+    )
     seed: int = Field(0, ge=0, description="Seed of training and of random choices.")
     unpainted: Literal["background", "ignore"] = Field(
         "background", description="What a pixel without a region means: the class background, or not labelled."
@@ -147,13 +169,14 @@ class Settings(BaseSettings):
     several_annotations: Literal["newest", "ground_truth", "majority"] = Field(
         "ground_truth", description="Which of several annotations count; majority: the newest of each annotator vote."
     )
-    held_out_share: float = Field(0.2, ge=0, le=0.9, description="Share of labels kept for measuring.")
-    held_out_group: str = Field(
-        "", description="Key in the task's data (video, patient) whose tasks are held out together. Empty: the image."
+    audit_share: float = Field(
+        0.125,
+        ge=0,
+        le=0.9,
+        description="Share of images that measure: drawn at random, never ranked, labelled without a mask. 0: none.",
     )
-    held_out_minimum: int = Field(8, ge=1, description="Held-out labels from which on a worse version is rejected.")
-    publish_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Loss of held-out mIoU up to which a new version is still published."
+    audit_group: str = Field(
+        "", description="Key in the task's data (video, patient) whose tasks measure together. Empty: the image."
     )
 
     # -- the queue ----------------------------------------------------------------------------------------------------
@@ -192,7 +215,11 @@ class Settings(BaseSettings):
     )
 
     # -- images -------------------------------------------------------------------------------------------------------
-    image_cache_bytes: int = Field(10_000_000_000, ge=1_000_000, description="Bytes of images kept on disk.")
+    image_cache_bytes: int = Field(
+        10_000_000_000,
+        ge=1_000_000,
+        description="Bytes of images kept on disk, a quarter of them for what encoders made of images.",
+    )
     picture_cache_bytes: int = Field(
         1_000_000_000, ge=1_000_000, description="Bytes of the dashboard's pictures kept on disk."
     )
@@ -253,6 +280,21 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
 
     @property
+    def effective_batch_size(self) -> int:
+        """Images per forward pass, with 0 resolved."""
+        return self.batch_size or 8
+
+    @property
+    def maps_folder(self) -> Path:
+        """Folder of what encoders that are not trained made of images."""
+        return self.model_dir / "encoder_maps"
+
+    @property
+    def maps_bytes(self) -> int:
+        """Most bytes in that folder."""
+        return self.image_cache_bytes // 4
+
+    @property
     def effective_committee(self) -> Literal["mc_dropout", "ensemble"]:
         """Kind of the committee, with `auto` resolved for the strategy."""
         if self.committee != "auto":
@@ -295,6 +337,11 @@ class Settings(BaseSettings):
             return self
         merged = {name: getattr(self, name) for name in type(self).model_fields} | overrides
         return _build(merged, origin="extra_params of the project", env=False)
+
+    def for_project_of_earlier_release(self, extra_params: str) -> Settings:
+        """Return what `for_project` does of settings that an earlier release found good; what is gone is left out."""
+        given = {key.lower().removeprefix(_PREFIX.lower()): value for key, value in _as_object(extra_params).items()}
+        return self.for_project({RENAMED.get(key, key): given[key] for key in given if key not in RETIRED})
 
     def environment(self) -> dict[str, str]:
         """Return environment variables that rebuild these settings in a child process, secrets included."""
@@ -408,8 +455,15 @@ def _unknown(keys: Iterable[str]) -> list[str]:
         if key.upper().startswith(_PREFIX) and key.upper() not in known:
             hint = difflib.get_close_matches(key.upper(), known, n=1)
             remedy = f"Did you mean {hint[0]}?" if hint else "docs/configuration.md lists the valid names."
+            remedy = _of_earlier_release(key) or remedy
             problems.append(f"Unknown setting {shown(key)[1:-1]} in the environment or .env file. {remedy}")
     return problems
+
+
+def _of_earlier_release(key: str) -> str:
+    """Say what takes the place of a setting of an earlier release; empty for other names."""
+    name = key.lower().removeprefix(_PREFIX.lower())
+    return f"It is called {environment_name(RENAMED[name])} now." if name in RENAMED else RETIRED.get(name, "")
 
 
 def _build(values: dict[str, Any], *, origin: str, env: bool) -> Settings:
@@ -468,6 +522,8 @@ def _as_object(extra_params: object) -> dict[str, Any]:
 
 def _project_field(key: str) -> str:
     name = key.lower().removeprefix(_PREFIX.lower())
+    if remedy := _of_earlier_release(name):
+        raise ConfigurationError(f"extra_params of the project has {shown(key)}, of an earlier release. {remedy}")
     if name not in PROJECT_FIELDS:
         valid = ", ".join(sorted(PROJECT_FIELDS))
         raise ConfigurationError(f"extra_params of the project has {shown(key)}, which is not one of: {valid}.")

@@ -81,6 +81,8 @@ def _valid(name: str, field: FieldInfo) -> str:
     limits = (
         f"{word} {getattr(rule, limit)}" for rule in field.metadata for limit, word in LIMITS if hasattr(rule, limit)
     )
+    if kind == bool | Literal["auto"]:
+        return f"{KINDS[bool]}, or `auto`"
     return ", ".join([KINDS[get_origin(kind) or kind], *limits])
 
 

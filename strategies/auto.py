@@ -66,7 +66,7 @@ class Auto(MeasuredUncertainty):
 
     name = "auto"
     plans_one_round = True
-    needs = frozenset({"probabilities", "labelled"})
+    needs = frozenset({"probabilities"})
 
     def __init__(
         self,
@@ -127,7 +127,6 @@ class Auto(MeasuredUncertainty):
     def _pseudo_labels(self, round: Round, order: Order) -> list[int]:
         """Return the surest images beyond the budget, the surest first."""
         pool = round.unlabelled
-        known = set(round.labelled.ids) if round.labelled is not None else set()
         if pool.descriptors is None:
             return []
         sureness = pool.descriptors[:, -1].double().cpu().numpy()
@@ -137,9 +136,9 @@ class Auto(MeasuredUncertainty):
             for position in selection.by_information(pool.ids, sureness).tolist()
             if sureness[position] >= max(self._confident_from, _LEAST_SURENESS)
             and position not in asked
-            and pool.ids[position] not in known
+            and pool.ids[position] not in round.known
         ]
-        return certain[: int(self._confident * len(known))]
+        return certain[: int(self._confident * len(round.known))]
 
 
 def effort_factors(effort: Tensor, cost_weight: float) -> Tensor:

@@ -66,6 +66,7 @@ class Round:
 
     unlabelled: Observation
     labelled: Observation | None
+    known: frozenset[Id]
     budget: Budget
     number: int
     generator: torch.Generator
@@ -132,16 +133,20 @@ class Strategy(ABC):
         *,
         budget: Budget,
         round: int = 0,
+        known: Iterable[Id] | None = None,
         generator: torch.Generator,
     ) -> Ranking:
         """Order the unlabelled pool.
 
         Args:
             unlabelled: the pool, in any order. Empty gives an empty ranking.
-            labelled: what is labelled already; None or empty when nothing is. Both hold an image labelled in part.
+            labelled: what is observed of labelled images; None or empty when nothing is. Both hold an image labelled
+                in part.
             budget: up to it the images are chosen as a set, beyond it they follow by information. It may exceed
                 the pool.
             round: how often has been ranked before, for thresholds that decay.
+            known: ids of all labelled images, for methods that count them and need no look at them; None: those of
+                `labelled`.
             generator: the only source of randomness, drawn from after sorting by id.
 
         Returns:
@@ -149,8 +154,16 @@ class Strategy(ABC):
         """
         if not unlabelled.ids:
             return Ranking.in_order((), np.zeros(0, dtype=np.int64))
+        observed = () if labelled is None else labelled.ids
         return self._ranking(
-            Round(unlabelled=unlabelled, labelled=labelled, budget=budget, number=round, generator=generator)
+            Round(
+                unlabelled=unlabelled,
+                labelled=labelled,
+                known=frozenset(observed if known is None else known),
+                budget=budget,
+                number=round,
+                generator=generator,
+            )
         )
 
     def _ranking(self, round: Round) -> Ranking:

@@ -23,7 +23,7 @@ ENTRIES: Final = (
             "uncertainty",
             "Its uncertainty is {value}, {compared}.",
         ),
-        needs=frozenset({"probabilities", "labelled"}),
+        needs=frozenset({"probabilities"}),
     ),
     Entry(
         name="bald",
@@ -70,7 +70,6 @@ ENTRIES: Final = (
         ),
         needs=frozenset({"probabilities", "examples"}),
         asks_for_regions=True,
-        window_share=128 / 2048,  # the paper's best on Cityscapes
     ),
     Entry(
         name="class_balanced",

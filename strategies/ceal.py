@@ -8,6 +8,10 @@ In round t the most uncertain images are asked for, and those whose entropy is b
 0) get their prediction as pseudo-label, until the next round decides anew.
 
 Deviations:
+- Without a threshold δ is a quantile: the share of the pool with the lowest entropy is certain. The paper's δ_0 of 0.05
+  is below all entropies of a network that has learned from few labels; the method is then plain uncertainty. A
+  quantile also names images that are certain and wrong, so one where a single class is predicted is no candidate: a
+  network that misses its objects is the surest of those it misses altogether.
 - An image's entropy is the mean over its pixels, divided by log C.
 - The melanoma paper's groups are shares of the budget, and its pixel weights are those of a mean, so that images
   of different size compare: Σ w u / Σ w with w the distance to the nearest pixel of another class, or of background.
@@ -19,7 +23,7 @@ A certain and two uncertain images, of which one is asked for:
     >>> import torch
     >>> from strategies.base import Batch, Budget
     >>> probabilities = torch.tensor([[0.999, 0.001], [0.5, 0.5], [0.7, 0.3]]).view(1, 3, 2, 1, 1)
-    >>> strategy = Ceal()
+    >>> strategy = Ceal(threshold=0.05)
     >>> pool = strategy.observe(Batch(ids=("a", "b", "c"), images=torch.zeros(3, 3, 1, 1), probabilities=probabilities))
     >>> ranking = strategy.rank(pool, None, budget=Budget(images=1), generator=torch.Generator())
     >>> ranking.ids, ranking.pseudo_labels  # entropies 0.01, 1 and 0.88
@@ -52,7 +56,8 @@ class Ceal(MeasuredUncertainty):
     Args:
         measure: the pixels' uncertainty, one of `strategies.uncertainty.MEASURES`. Those of disagreement need a
             committee.
-        threshold: δ_0, in [0, 1]; images of lower entropy are certain.
+        share: part of the candidates for pseudo-labels that is certain, those of lowest entropy, in [0, 1].
+        threshold: δ_0, in [0, 1]; then images of lower entropy are certain, however many. None: `share` decides.
         decay: what δ loses each round.
         confident_from: the first round that proposes pseudo-labels.
         confident_most: how many it proposes at most, the most certain first; None for all.
@@ -74,7 +79,8 @@ class Ceal(MeasuredUncertainty):
         self,
         *,
         measure: str = "entropy",
-        threshold: float = 0.05,
+        share: float = 0.1,
+        threshold: float | None = None,
         decay: float = 0.005,
         confident_from: int = 0,
         confident_most: int | None = None,
@@ -84,14 +90,16 @@ class Ceal(MeasuredUncertainty):
         weighting: str = "none",
     ) -> None:
         super().__init__(measure=measure)
-        check_number("threshold", threshold, 0, 1)
+        check_number("share", share, 0, 1)
+        if threshold is not None:
+            check_number("threshold", threshold, 0, 1)
         check_number("decay", decay, 0)
         counts = {"confident_from": confident_from, "confident_growth": confident_growth, "background": background}
         for option, count in counts.items():
             check_count(option, count, 0)
         if confident_most is not None:
             check_count("confident_most", confident_most, 0)
-        self._threshold, self._decay = threshold, decay
+        self._share, self._threshold, self._decay = share, threshold, decay
         self._from, self._most, self._growth = confident_from, confident_most, confident_growth
         self._shares = _shares(groups)
         self._background = background
@@ -119,13 +127,13 @@ class Ceal(MeasuredUncertainty):
         seen = Observation.from_batch(batch, information=information)
         return replace(seen, descriptors=torch.stack([entropy, labelled], dim=1))
 
-    def threshold(self, round: int) -> float:
-        """Return δ of a round, in [0, 1].
+    def threshold(self, round: int) -> float | None:
+        """Return δ of a round, in [0, 1]; None where it is a quantile.
 
         >>> [Ceal(threshold=0.5, decay=0.25).threshold(round) for round in (0, 1, 2, 3)]
         [0.5, 0.25, 0.0, 0.0]
         """
-        return max(0.0, self._threshold - self._decay * round)
+        return None if self._threshold is None else max(0.0, self._threshold - self._decay * round)
 
     def _order(self, round: Round) -> Order:
         """Put the groups first, in turn, then the rest by information."""
@@ -137,13 +145,12 @@ class Ceal(MeasuredUncertainty):
     def _pseudo_labels(self, round: Round, order: Order) -> list[int]:
         """Return the certain images of those that are not asked for.
 
-        Images in `labelled` are not among them, nor are any that a person has labelled in part.
+        Labelled images are not among them, nor are any that a person has labelled in part.
         """
         pool = round.unlabelled
         asked = set(order[: self._count(round)].tolist())
-        known = set(round.labelled.ids) if round.labelled is not None else set()
         candidates = (position for position in self._certain(pool, round.number) if position not in asked)
-        certain = [position for position in candidates if pool.ids[position] not in known]
+        certain = [position for position in candidates if pool.ids[position] not in round.known]
         return certain[: self._limit(round.number)]
 
     def _count(self, round: Round) -> int:
@@ -174,12 +181,14 @@ class Ceal(MeasuredUncertainty):
         if pool.descriptors is None:
             raise ValueError("Observation.descriptors: expected the entropies that ceal observes, received None")
         entropy, labelled = pool.descriptors.cpu().numpy().T  # (N) each
-        candidates = (entropy < self.threshold(round)) & (labelled == 0)
+        threshold = self.threshold(round)
+        candidates = labelled == 0
         if self._shares[0]:
             candidates &= ~self._undetected(pool)
+        candidates &= ~_of_one_class(pool) if threshold is None else entropy < threshold
         by_certainty = selection.by_information(pool.ids, -entropy)
         certain: list[int] = by_certainty[candidates[by_certainty]].tolist()
-        return certain
+        return certain if threshold is not None else certain[: int(self._share * len(certain))]
 
     def _limit(self, round: int) -> int | None:
         return None if self._most is None else self._most + self._growth * (round - self._from)
@@ -192,6 +201,14 @@ class Ceal(MeasuredUncertainty):
             raise ValueError(f"Observation.class_fraction: expected class {self._background}, received {received}")
         undetected: NDArray[np.bool_] = (shares[:, self._background] == 1).cpu().numpy()
         return undetected
+
+
+def _of_one_class(pool: Observation) -> NDArray[np.bool_]:
+    """Say of which images (N) every pixel is predicted as the same class."""
+    if pool.class_fraction is None:
+        raise ValueError("Observation.class_fraction: expected what ceal observes, received None")
+    single: NDArray[np.bool_] = (pool.class_fraction.max(dim=1).values == 1).cpu().numpy()
+    return single
 
 
 def _shares(groups: object) -> list[float]:

@@ -9,6 +9,9 @@ normalised to [0, 1] over the whole pool. The best windows that do not overlap a
 Deviations:
 - Any pixel measure can stand for I, not only entropy and vote entropy; with the fusion "information" it drives the
   choice of windows alone.
+- I and C are means over the window's pixels, not sums: the same where all windows are of one size. In images smaller
+  than a window sums would put a large dull one before a small sharp one, although the budget is an area.
+- A budget of images is labelled image by image: windows in so many images are chosen as a batch, then in others.
 - Normalised from the least to the largest window of the pool. Where all windows cost the same C is 0, and where
   all are as informative I is 1, so that the other decides.
 - C comes from a small network without pretrained weights (see `strategies.cost_network`). Before there are cost
@@ -99,7 +102,7 @@ class Cereals(training.Learner[_Trained], MeasuredUncertainty):
     """Asks for windows of images by their information and cost.
 
     Args:
-        measure: the pixel map that is summed to the information; one of `strategies.uncertainty.MEASURES`. Those of
+        measure: the pixel map that makes the information; one of `strategies.uncertainty.MEASURES`. Those of
             disagreement need a committee.
         window: side of the windows, in pixels of the original image.
         stride: step of the windows, likewise.
@@ -169,7 +172,7 @@ class Cereals(training.Learner[_Trained], MeasuredUncertainty):
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:
-        """Sum information and expected cost over the windows of each image.
+        """Average information and expected cost over the windows of each image, per pixel of the original.
 
         What is known of the images' true cost (`Batch.cost`) plays no part.
         """
@@ -185,7 +188,7 @@ class Cereals(training.Learner[_Trained], MeasuredUncertainty):
             density = size[0] * size[1] / (height * width)  # pixels of the original image per pixel of the map
             cost = self._cost(batch.images[position, :, :height, :width], classes[inside], size)
             both = (torch.where(open_pixels[inside], values, 0) for values in (pixels[inside] * density, cost))
-            grids.append(torch.stack([self._windows.sums(values, size) for values in both]))
+            grids.append(torch.stack([self._windows.sums(values, size) for values in both]) / self._windows.area(size))
         return replace(Observation.from_batch(batch, information=information), regions=tuple(grids))
 
     def _ranking(self, round: Round) -> Ranking:
@@ -193,9 +196,12 @@ class Cereals(training.Learner[_Trained], MeasuredUncertainty):
         pool = round.unlabelled
         grids = pool.regions or ()
         if len(grids) != len(pool.ids):
-            raise ValueError("Observation.regions: expected the window sums that cereals observes, received None")
+            raise ValueError("Observation.regions: expected the windows that cereals observes, received None")
         # The length of boundaries, which stands for the cost before there is effort to learn from, is no effort.
-        costs = [grid[1].double().cpu().numpy() for grid in grids] if self._learned is not None else None
+        costs = None
+        if self._learned is not None:
+            areas = [self._windows.area((height, width)) for height, width in pool.size.tolist()]
+            costs = [grid[1].double().cpu().numpy() * area for grid, area in zip(grids, areas, strict=True)]
         return regions.rank(pool, self._scores(grids), self._windows, round.budget, costs)
 
     def _start(self, seed: int, data: str) -> _Trained:

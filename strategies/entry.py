@@ -68,8 +68,6 @@ class Entry:
         asks_for_regions: whether its rankings name regions of images, as its class says.
         ensemble: whether its committee is an ensemble of trained networks where the settings do not say; else it
             comes from dropout.
-        window_share: part of the images' width that simulations give the option `window`, and a third of that
-            `stride`, where neither is given; None for methods without these options.
         presets: name -> options of a paper. The option `preset` stands for them.
         package: name and version of the package that registered it; empty for the methods of this package.
 
@@ -83,7 +81,6 @@ class Entry:
     needs: frozenset[str]
     asks_for_regions: bool = False
     ensemble: bool = False
-    window_share: float | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     package: str = ""
 

@@ -69,7 +69,7 @@ class Observation:
         class_fraction: (N,C) floating, share of the valid pixels predicted as each class; None likewise.
         descriptors: (N,D) floating, finite, for strategies that compare images; or None.
         size: (N,2) int64, height and width of the original image in pixels.
-        regions: one grid (2,rows,columns) per image, the sums of information and of cost over windows of the
+        regions: one grid (2,rows,columns) per image, the means of information and of cost over windows of the
             image in rows from the top and columns from the left; the strategy knows window and step. Or None.
         excluded: per image the boxes already asked for; none when omitted.
 

@@ -10,6 +10,9 @@ may be smaller. A window's border may therefore fall inside a pixel of the map; 
 Choosing is greedy by nature: the best window anywhere, then the best that does not overlap it, and so on. Since
 windows suppress each other within an image only, a heap of each image's best window is all that has to be kept
 in order: linear in the number of windows, plus a look at an image for each window chosen.
+
+Where images are labelled one by one, so many of them before the next ranking, the windows in so many images are a batch
+of their own: what would be the best use of a larger budget's area is asked for in other images, by the next batch.
 """
 
 from __future__ import annotations
@@ -92,6 +95,10 @@ class Windows:
             total = self._summed_along_rows(total, side).T
         return total
 
+    def area(self, size: tuple[int, int]) -> int:
+        """Return the pixels of a window in an image of that size (height, width)."""
+        return self.extent(size[0]) * self.extent(size[1])
+
     def region(self, size: tuple[int, int], row: int, column: int, score: float) -> Region:
         """Return the window in that row and column of an image of that size (height, width)."""
         height, width = size
@@ -149,6 +156,7 @@ def choose(
     *,
     windows: Windows,
     area: int,
+    images: int | None = None,
 ) -> dict[int, list[Region]]:
     """Take the best windows of all images, no two of which overlap, until their area comes to the budget.
 
@@ -157,6 +165,7 @@ def choose(
         sizes: per image height and width of the original.
         excluded: per image boxes that no window may overlap.
         area: in pixels of the original images. Not exceeded, except by the first window if that is larger.
+        images: how many images make a batch; the windows of the next batch are in other images. None: all are one.
 
     Returns:
         Position of the image -> its windows, the best first; images in the order of their best window.
@@ -169,8 +178,17 @@ def choose(
     heapq.heapify(heap)
     chosen: dict[int, list[Region]] = {}
     spent = 0
+    batch: set[int] = set()
+    closed: set[int] = set()
     while heap and heap[0][0] < np.inf:
         score, position = -heap[0][0], heap[0][1]
+        if len(batch) == images and position not in batch:
+            closed |= batch
+            batch = set()
+        if position in closed:
+            heapq.heappop(heap)
+            continue
+        batch.add(position)
         grid = live[position]
         row, column = np.unravel_index(int(grid.argmax()), grid.shape)
         region = windows.region(sizes[position], int(row), int(column), score)
@@ -196,7 +214,7 @@ def rank(
         pool: with `excluded` set where boxes were asked for in earlier rounds; its ids break ties.
         scores: per image of the pool (rows,columns), one score per window.
         windows: those that the scores belong to.
-        budget: so many pixels, or the area of so many images of average size.
+        budget: so many pixels; or so many images a batch, up to the area of so many images of average size.
         costs: per image (rows,columns), the effort that each window is expected to take; it becomes the chosen
             regions' cost.
 
@@ -216,6 +234,7 @@ def rank(
         [pool.excluded[position] for position in by_id],
         windows=windows,
         area=budget.in_pixels(pool.size),
+        images=budget.images,
     )
     asked = {by_id[place]: boxes for place, boxes in chosen.items()}
     if costs is not None:

@@ -16,8 +16,9 @@ Corrections of the survey:
 Deviations:
 - Similarities are clipped at 0; the paper's descriptors give none below.
 - Any committee will do, dropout's, too; and any pixel measure. The paper's is `std` over 4 bootstrapped networks.
-- A budget above k is filled k by k, each time out of the K most uncertain images left; what is covered stays so.
-  Images beyond the budget follow by uncertainty.
+- k is the budget where that is larger, and K grows with it, in the same proportion and at least 2 k: with K fixed,
+  more and more of the K are chosen, and what is left of the method is plain uncertainty. Images beyond the budget
+  follow by uncertainty.
 - Of images that add the same the more uncertain comes first, then the smaller id.
 
 Three images in S_c, two of them alike; the most uncertain is like nothing else in the pool:
@@ -35,17 +36,14 @@ Three images in S_c, two of them alike; the most uncertain is like nothing else 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from strategies import selection
 from strategies.base import Batch, Observation, Order, Round
 from strategies.checks import check_count, check_number
-from strategies.descriptors import Floats, as_array
+from strategies.descriptors import as_array
 from strategies.facility_location import FacilityLocation
 from strategies.pixel_uncertainty import MeasuredUncertainty, with_descriptors
 
@@ -54,13 +52,14 @@ class SuggestiveAnnotation(MeasuredUncertainty):
     """Ranks images that are uncertain and together like most of the pool first.
 
     Args:
-        candidates: K, how many of the most uncertain images are looked at.
+        candidates: K, how many of the most uncertain images are looked at; more for a larger budget than k.
         picks: k, how many of those are chosen, K at most.
         measure: the uncertainty, one of `strategies.uncertainty.MEASURES`.
         threshold: similarities from it, in (0, 1], count 1 and others 0; None: they count as they are.
     """
 
     name = "suggestive_annotation"
+    plans_one_round = True
     needs = frozenset({"probabilities", "features"})
 
     def __init__(
@@ -79,17 +78,17 @@ class SuggestiveAnnotation(MeasuredUncertainty):
         return with_descriptors(super().observe(batch), batch, self.name)
 
     def _order(self, round: Round) -> Order:
-        """Choose up to the budget by coverage of the pool, k out of K at a time; the rest follows by uncertainty."""
-        order = super()._order(round)
-        picks = round.budget.take(self._chosen(as_array(round.unlabelled, self.name), order), round.unlabelled.size)
+        """Choose up to the budget by coverage of the pool, out of the most uncertain; the rest by uncertainty."""
+        order, pool = super()._order(round), round.unlabelled
+        count = len(round.budget.take(order.tolist(), pool.size))
+        location = FacilityLocation(as_array(pool, self.name), self._threshold)
+        picks = round.budget.take(location.picks(order[: self.looked_at(count)]), pool.size)
         return selection.first_then(picks, order)
 
-    def _chosen(self, descriptors: Floats, waiting: NDArray[np.int64]) -> Iterator[int]:
-        """Yield positions; `waiting` are all of them, the most uncertain first."""
-        location = FacilityLocation(descriptors, self._threshold)
-        while len(waiting):
-            chosen: list[int] = []
-            for pick in islice(location.picks(waiting[: self._candidates]), self._picks):
-                chosen.append(pick)
-                yield pick
-            waiting = waiting[~np.isin(waiting, chosen)]
+    def looked_at(self, count: int) -> int:
+        """Return K for a budget of that many images.
+
+        >>> [SuggestiveAnnotation().looked_at(count) for count in (1, 8, 10, 64)]
+        [16, 16, 20, 128]
+        """
+        return math.ceil(max(count, self._picks) * max(2, self._candidates / self._picks))

@@ -63,7 +63,8 @@ class Vaal(training.Learner[_Networks]):
         width: channels of the VAE's first convolution; the following have 2, 4 and 8 times as many.
         beta: weight of the divergence in the ELBO.
         reconstruction_weight, adversarial_weight: λ1 and λ2 of Eq. 7.
-        epochs: passes over the unlabelled images; each step takes as many labelled ones.
+        epochs: passes over the unlabelled images; each step takes as many labelled ones. A pool of a hundred images
+            needs many of them, one of many thousands is cut short by the time that `prepare` has.
         warm_epochs: the same in later rounds, which start from the VAE of the round before.
         batch_size: images of either kind in a step.
         learning_rate: of both Adam optimisers.
@@ -84,8 +85,8 @@ class Vaal(training.Learner[_Networks]):
         beta: float = 1.0,
         reconstruction_weight: float = 1.0,
         adversarial_weight: float = 1.0,
-        epochs: int = 20,
-        warm_epochs: int = 10,
+        epochs: int = 100,
+        warm_epochs: int = 50,
         batch_size: int = 32,
         learning_rate: float = 5e-4,
     ) -> None:

@@ -15,7 +15,7 @@ from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset, label_config, sample_dataset
 
-FAST = {"input_size": 64, "iterations": 6, "train_after": 4, "held_out_share": 0.0}
+FAST = {"input_size": 64, "iterations": 6, "train_after": 4, "audit_share": 0.0}
 """Settings with which a training takes seconds. Nothing is held out: chance must not take all of four labels away."""
 
 

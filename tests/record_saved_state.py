@@ -45,8 +45,7 @@ ENVIRONMENT = {
     "NEXTMASK_LEARNING_RATE": "0.01",
     "NEXTMASK_TRAIN_AFTER": "4",
     "NEXTMASK_QUEUE_WINDOW": "4",
-    "NEXTMASK_HELD_OUT_SHARE": "0.34",
-    "NEXTMASK_HELD_OUT_MINIMUM": "1",
+    "NEXTMASK_AUDIT_SHARE": "0.34",
     "NEXTMASK_RETIRE_HOURS": "1000000",  # nothing is pruned, however old the recording is
 }
 """Settings of the installation: the smallest network, and rounds of four labels."""

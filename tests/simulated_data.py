@@ -29,6 +29,7 @@ TINY = Recipe(
     train_encoder=False,
     input_size=SIDE,
     iterations=20,
+    passes=0,
     batch_size=2,
     learning_rate=2e-2,
     views=2,

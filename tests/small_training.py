@@ -62,7 +62,7 @@ def disc_item(folder: Path, index: int, *, held_out: bool = False, shape: tuple[
 def disc_job(folder: Path, *, training: int = 6, held_out: int = 3, **changes: Any) -> Job:
     folder.mkdir(exist_ok=True)
     items = [disc_item(folder, index, held_out=index >= training) for index in range(training + held_out)]
-    defaults: dict[str, Any] = {"iterations": 20, "batch_size": 4, "input_size": 48, "patience": 10, "device": "cpu"}
+    defaults: dict[str, Any] = {"iterations": 20, "batch_size": 4, "input_size": 48, "device": "cpu"}
     return Job(
         items=tuple(items),
         classes=("background", "disc"),
@@ -78,9 +78,9 @@ def run(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     heartbeat: Callable[[], None] = lambda: None,
-    timeout: float = TEN_MINUTES,
+    silence: float = TEN_MINUTES,
 ) -> int:
-    return training_process.run(job, progress=progress, heartbeat=heartbeat, timeout=timeout)
+    return training_process.run(job, progress=progress, heartbeat=heartbeat, silence=silence)
 
 
 def once_under_way(act: Callable[[int], None]) -> Callable[[Progress], None]:

@@ -11,6 +11,7 @@ from wiring import task_of
 from ml_backend.errors import TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.training import Job, Progress
+from ml_backend.learning.training.recipe import resolved
 from ml_backend.projects.services import Services
 
 Run = Callable[..., bool]
@@ -25,8 +26,9 @@ class Trainings:
         self.fails = ""
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def run(self, job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
+    def run(self, job: Job, *, progress: Any, heartbeat: Any) -> int:
         heartbeat()
+        job = resolved(job)
         progress(Progress("training", 1, 2))
         self.jobs.append(job)
         self.meanwhile()

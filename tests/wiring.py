@@ -28,6 +28,7 @@ from ml_backend.errors import LeaseLost
 from ml_backend.images.cache import ImageCache
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.training import Item, Job, train
+from ml_backend.projects.audit import audit_set
 from ml_backend.projects.services import Services, open_services
 from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.settings import Settings, load_settings
@@ -268,7 +269,7 @@ def renderer_of(
         label_map,
         images=services.images_of(project),
         predictor=partial(services.predictor, project, model.number) if model else None,
-        **options,
+        **{"audit": audit_set(services.settings, services.store, project), **options},
     )
 
 

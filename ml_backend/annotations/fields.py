@@ -65,3 +65,9 @@ def _number(value: object) -> float | None:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return None
+
+
+def printable(value: object) -> str:
+    """Return what people entered as a database can keep it: JSON may hold halves of surrogate pairs, and zeros."""
+    text = value if isinstance(value, str) else shown(value)
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")

@@ -27,7 +27,7 @@ def watch(store: Store, project_id: int, done: Callable[[], bool]) -> None:
         while not done():
             project = store.project(project_id)
             if project is not None and project.stage:
-                shown.update(project.stage_done, project.stage_total, project.stage)
+                shown.update(project.stage_done, project.stage_total, project.stage, ends=project.stage_ends)
             time.sleep(_REFRESH_SECONDS)
 
 

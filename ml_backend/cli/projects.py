@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from ml_backend.cli.installation import diagnosed, installation
 from ml_backend.cli.project_argument import OptionalProjectId, ProjectId
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.audit import AuditCounts
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.passed_over import StreamCounts, return_to_pool
@@ -23,6 +25,7 @@ from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
 from ml_backend.settings import load_settings
 from ml_backend.store import Store
+from ml_backend.system.progress import duration
 
 commands = typer.Typer()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -102,7 +105,8 @@ def train(project: ProjectId) -> None:
     latest = services.checkpoints(project).latest()
     if latest is None or latest == before:
         raise NextmaskError(
-            f"No version was trained: project {project} has no usable label yet, or only held-out ones."
+            f"No version was trained: project {project} has no usable label yet, or only labels of audit images, "
+            "which measure."
         )
     console.print(f"Version {latest.number}: {_measure(latest)}. {latest.record.reason}", markup=False)
 
@@ -202,7 +206,7 @@ def _report(changes: list[str], nothing: str) -> None:
 
 
 def _status_table(statuses: list[Status]) -> Table:
-    """Return a table with a column per project: twelve facts do not fit side by side."""
+    """Return a table with a column per project: thirteen facts do not fit side by side."""
     table = Table("", *[escape(f"{status.project} {status.title}") for status in statuses])
     columns = list(map(_status_cells, statuses))
     for name in columns[0]:
@@ -215,7 +219,8 @@ def _status_cells(status: Status) -> dict[str, object]:
     if state == "waiting" and status.pool == 0:
         state = "waiting (nothing left to label)"
     elif state != "waiting" and status.total:
-        state = f"{state} ({status.done}/{status.total})"
+        left = f", about {duration(max(0.0, status.ends - time.time()))} left" if status.ends else ""
+        state = f"{state} ({status.done}/{status.total}{left})"
     return {
         "state": state,
         "strategy": escape(status.strategy),
@@ -227,9 +232,14 @@ def _status_cells(status: Status) -> dict[str, object]:
         "pool": status.pool,
         "queue": status.queue,
         "skipped": status.skipped,
+        "audit images": _audit(status.audit),
         "stream": _stream(status.stream),
         "errors": len(status.errors),
     }
+
+
+def _audit(counts: AuditCounts | None) -> str:
+    return "" if counts is None else f"{counts.waiting} wait, {counts.labels} labels measure"
 
 
 def _stream(counts: StreamCounts | None) -> str:

@@ -35,12 +35,15 @@ def simulate(given: Simulate) -> None:
     killed, the same command goes on.
     """
     from ml_backend.simulation import results
-    from ml_backend.simulation.processes import RESULTS
+    from ml_backend.simulation.contrasts import keep
     from ml_backend.simulation.report import check_installed, write_report
+    from ml_backend.simulation.results import RESULTS
 
     if given.report:
         check_installed()
     _check_writable(given.out)
+    if given.contrasts is not None:
+        keep(given.contrasts, given.out)
     name = None if given.dataset is None else _run(given, given.dataset)
     rows = results.read(given.out / RESULTS)
     if given.dataset is None and not (given.report and rows):
@@ -49,7 +52,7 @@ def simulate(given: Simulate) -> None:
             if given.report
             else "--no-report without DATASET leaves nothing to do: give the folder of a data set, or 'sample'."
         )
-    _summarise([row for row in rows if name in (None, row.dataset)])
+    _summarise([row for row in rows if name in (None, row.dataset)], given.out)
     if given.report:
         page = write_report(rows, given.out, target=_TARGET)
         console.print(f"Report: {page}", soft_wrap=True, highlight=False)
@@ -61,7 +64,8 @@ def _run(given: Simulate, folder: Path) -> str:
     from ml_backend.simulation import results
     from ml_backend.simulation.checks import check
     from ml_backend.simulation.first_choices import draw_first_choices
-    from ml_backend.simulation.processes import RESULTS, missing, run
+    from ml_backend.simulation.processes import missing, run
+    from ml_backend.simulation.results import RESULTS
 
     plan, out = given.plan_options().plan(), given.out
     try:
@@ -91,13 +95,17 @@ def _open(folder: Path) -> Dataset:
         return open_dataset(folder, shown.update)
 
 
-def _summarise(rows: list[Row]) -> None:
-    """Print a table of each data set in rows."""
+def _summarise(rows: list[Row], folder: Path) -> None:
+    """Print a table of each data set in rows, and below it what came of the folder's contrasts."""
     from ml_backend.cli.simulation_progress import summary
+    from ml_backend.simulation.contrasts import CONTRASTS, read
     from ml_backend.simulation.report.analysis import analyse
+    from ml_backend.simulation.report.findings import verdict_text
 
-    for analysis in analyse(rows, _TARGET, "clicks"):
+    for analysis in analyse(rows, _TARGET, "clicks", read(folder / CONTRASTS)):
         console.print(summary(analysis))
+        for verdict in analysis.verdicts:
+            console.print(verdict_text(verdict, analysis), soft_wrap=True, highlight=False, markup=False)
 
 
 def _check_writable(out: Path) -> None:

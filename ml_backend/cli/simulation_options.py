@@ -50,7 +50,11 @@ class Simulate:
         ),
     ] = None
     seeds: Annotated[
-        int | None, _labelling(min=1, help="Runs of each strategy; those of one seed start with the same images.")
+        str | None,
+        _labelling(
+            help="Runs of each strategy, how many or the first and the last seed (100-109); those of one seed start "
+            "with the same images."
+        ),
     ] = None
     start: Annotated[
         str | None, _labelling(help="Images that are labelled at first: a number, or a share such as 10%.")
@@ -78,7 +82,8 @@ class Simulate:
     ] = None
     dropout: Annotated[float | None, _training(help="As NEXTMASK_DROPOUT.")] = None
     input_size: Annotated[int | None, _training(min=32, help="Longest image side, in pixels.")] = None
-    iterations: Annotated[int | None, _training(min=1, help="Optimiser steps.")] = None
+    iterations: Annotated[int | None, _training(min=1, help="Optimiser steps of a training, at least.")] = None
+    passes: Annotated[int | None, _training(min=0, help="Times that a training sees each image, at least.")] = None
     batch_size: Annotated[int | None, _training(min=2, help="Images per step.")] = None
     learning_rate: Annotated[float | None, _training(help="As NEXTMASK_LEARNING_RATE.")] = None
     members: Annotated[int | None, _training(min=2, help="Members of committees of MC dropout.")] = None
@@ -91,6 +96,14 @@ class Simulate:
     ] = None
     object_class: Annotated[
         str | None, _measuring(help="Class whose connected components are measured as objects, too; 'none' for none.")
+    ] = None
+    contrasts: Annotated[
+        Path | None,
+        _measuring(
+            help="File of the few comparisons that are tested (docs/label-efficiency.md), named before the run; it is "
+            "kept in --out. Without one nothing is tested.",
+            show_default=False,
+        ),
     ] = None
     out: Annotated[Path, _running(help="Folder of results; the same command goes on where it was stopped.")] = OUT
     report: Annotated[

@@ -72,14 +72,10 @@ def summary(analysis: Analysis) -> Table:
     table = Table(title=escape(f"{analysis.dataset}: {_reference(analysis)}"), title_justify="left")
     table.add_column("strategy", overflow="fold")
     effort = f"{analysis.axis} to {percent(analysis.target)}"
-    for header in ("seeds", "mean mIoU", effort, f"{_TIMES} random's", "runs/h"):
+    for header in ("seeds", "mean mIoU", effort, "reached", f"{_TIMES} random's", "runs/h"):
         table.add_column(header, justify="right")
     for standing in analysis.standings:
         table.add_row(*_cells(analysis, standing))
-    efforts = [standing.efforts[analysis.axis] for standing in analysis.standings]
-    if any(effort is not None and effort.reached < effort.seeds for effort in efforts):
-        table.caption = "* not reached in every seed; where it was not, the whole data set is counted"
-        table.caption_justify = "left"
     return table
 
 
@@ -95,8 +91,9 @@ def _cells(analysis: Analysis, standing: Standing) -> list[str]:
     area = standing.area[analysis.axis]
     cells = [escape(standing.strategy), str(standing.seeds), UNKNOWN if area is None else f"{area.mean:.3f}"]
     if effort is None:
-        cells += [UNKNOWN, UNKNOWN]
+        cells += [UNKNOWN] * 3
     else:
-        missed = "" if effort.reached == effort.seeds else "*"
-        cells += [amount(effort.value) + missed, UNKNOWN if effort.ratio is None else ratio(effort.ratio)]
+        cells.append(UNKNOWN if effort.value is None else amount(effort.value))
+        cells.append(f"{effort.reached} of {effort.seeds}")
+        cells.append(UNKNOWN if effort.ratio is None else ratio(effort.ratio))
     return [*cells, UNKNOWN if speed is None else f"{speed:.3g}"]

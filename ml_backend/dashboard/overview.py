@@ -14,8 +14,8 @@ from ml_backend.dashboard.learning_curve import learning_curve
 from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.pictures.subjects import NoPicture, labels_of
 from ml_backend.dashboard.rendering import render
+from ml_backend.projects.audit import first_audit_place
 from ml_backend.projects.folders import checkpoints_of
-from ml_backend.projects.held_out import first_held_out
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
 from ml_backend.settings import Settings
@@ -104,8 +104,8 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             label_studio=settings.effective_label_studio_public_url,
             train_after=own_settings.train_after,
             held_out=store.count_held_out(project_id),
-            first_held_out=None if curve.measured else first_held_out(own_settings, store, project_id),
-            held_out_share=own_settings.held_out_share,
+            first_audit=None if curve.measured else first_audit_place(own_settings, store, project_id),
+            audit_share=own_settings.audit_share,
         )
 
     @router.get("/projects/{project_id}/live")
@@ -141,7 +141,7 @@ def live(project: Project, status: Status) -> Live:
         doing=status.stage if is_busy else "",
         unit=_UNITS.get(status.stage.split(":")[0], ""),
         note=project.stage_note if is_busy else "",
-        left=max(0.0, project.stage_ends - now) if is_busy and project.stage_ends else None,
+        left=max(0.0, status.ends - now) if is_busy and status.ends else None,
         share=min(1.0, status.done / total) if is_busy and total else None,
         elapsed=max(0.0, now - status.since) if is_busy and status.since else None,
         is_busy=is_busy,

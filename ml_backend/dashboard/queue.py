@@ -17,6 +17,7 @@ from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import count, render
 from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.audit import AuditSet, audit_set
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry, Store
@@ -26,6 +27,12 @@ PAGE: Final = 12
 """Tasks on a page."""
 _MOST_CLASSES = 6
 _UNITS: Final = {"clicks": "clicks", "seconds": "s"}
+
+AUDIT: Final = (
+    "An audit image: drawn at random, whatever the strategy prefers, to measure the model with. It opens without a"
+    " mask, as it should: a label that began with a predicted mask would lean to the version that drew it."
+)
+"""Why an audit image has its place, and opens as it does."""
 
 Layer = Literal["image", "mask", "uncertainty"]
 Strength = Literal["30", "60", "100"]
@@ -55,6 +62,7 @@ class Card:
         regions: how many are to be labelled; 0: the whole image.
         effort: expected effort of labelling, with its unit; empty where it is not predicted.
         problem: why the image cannot be shown or used; empty where it can.
+        is_audit: whether it is an audit image, which opens without a mask.
         editor: address of the task in Label Studio.
     """
 
@@ -66,6 +74,7 @@ class Card:
     effort: str
     problem: str
     editor: str
+    is_audit: bool = False
 
 
 def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pictures) -> None:
@@ -79,7 +88,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
         own_settings, _ = project_settings(settings, store, project)
         pager = Pager.of(page, store.count_ranked(project_id), PAGE)
         entries = store.queue_page(project_id, project.published_version, offset=pager.start, limit=PAGE)
-        cards = Cards(pictures, project, own_settings)
+        cards = Cards(pictures, project, own_settings, audit_set(own_settings, store, project_id))
         return render(
             request,
             "queue.html",
@@ -138,8 +147,8 @@ def scores_of(store: Store, project_id: int, entries: Sequence[QueueEntry]) -> S
 class Cards:
     """The tasks of a project as cards."""
 
-    def __init__(self, pictures: Pictures, project: Project, settings: Settings) -> None:
-        self._pictures, self._project, self._settings = pictures, project, settings
+    def __init__(self, pictures: Pictures, project: Project, settings: Settings, audit: AuditSet) -> None:
+        self._pictures, self._project, self._settings, self._audit = pictures, project, settings, audit
         self._words = catalogue.described(settings.strategy).words
         self._labels: Labels | None = None
         with suppress(NoPicture):  # each picture says so
@@ -156,16 +165,17 @@ class Cards:
 
     def _card(self, entry: QueueEntry, scores: Scores) -> Card:
         subject = Subject(self._project, self._settings, self._labels, entry.task) if self._labels else None
-        failure = self._pictures.failure(subject) if subject else None
+        failure, is_audit = self._pictures.failure(subject) if subject else None, self._audit.opens_empty(entry.task)
         return Card(
             entry=entry,
             name=file_name(entry.task.image),
-            why=reason(entry, scores, self._words, model_number(self._project.ranking_version)),
-            classes=_classes(self._pictures, subject) if subject else (),
+            why=AUDIT if is_audit else reason(entry, scores, self._words, model_number(self._project.ranking_version)),
+            classes=_classes(self._pictures, subject) if subject and not is_audit else (),
             regions=len(boxes_from_text(entry.asked)),
             effort=self._effort(entry),
             problem=entry.task.error or failure or "",
             editor=editor_address(self._settings, entry.task),
+            is_audit=is_audit,
         )
 
     def _effort(self, entry: QueueEntry) -> str:

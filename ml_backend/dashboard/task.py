@@ -12,6 +12,7 @@ from ml_backend.dashboard.pictures import Pictures
 from ml_backend.dashboard.queue import PAGE, Card, Cards, Strength, scores_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.images.references import file_name
+from ml_backend.projects.audit import audit_set
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, Task
@@ -51,9 +52,11 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
         if task is None:
             raise HTTPException(404, f"Project {project_id} has no task {task_id}.")
         own_settings, _ = project_settings(settings, store, project)
-        cards = Cards(pictures, project, own_settings)
+        audit = audit_set(own_settings, store, project_id)
+        cards = Cards(pictures, project, own_settings, audit)
         before, card, after = _neighbours(store, project, task, cards)
-        layers = _layers(project, task, a, b)
+        waits_empty = audit.opens_empty(task) and not task.mask_file
+        layers = [] if waits_empty else _layers(project, task, a, b)
         return render(
             request,
             "task.html",
@@ -70,7 +73,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
             layer=layer if layer in {one.name for one in layers} else "image",
             strength=strength,
             versions=(a, b) if a and b else None,
-            legend=cards.legend,
+            legend=[] if waits_empty else cards.legend,
         )
 
 

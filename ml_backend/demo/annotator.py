@@ -24,7 +24,6 @@ from ml_backend.annotations.query_regions import is_query, read_rectangles
 from ml_backend.datasets import Mask, Truth
 from ml_backend.errors import LabelStudioError, LabelStudioRefused, LabelStudioUnavailable, NextmaskError
 from ml_backend.label_studio import LabelStudio
-from ml_backend.label_studio.predictions import shows_masks
 
 LOOK_SECONDS = 4.0
 SECONDS_PER_EDGE = 0.02
@@ -103,7 +102,6 @@ class SimulatedAnnotator:
         image = self._image(task)
         true_mask = self._truth.read(self._truth.find(image), self._label_map)
         prediction = next(iter(task.get("predictions") or ()), None)  # the editor starts from the first, too
-        shown = prediction is not None and shows_masks(str(prediction.get("model_version", "")))
         shown_regions = [] if prediction is None else list(prediction["result"])
         before = self._pre_annotation(shown_regions, true_mask)
         asked = self._asked(shown_regions, true_mask)
@@ -117,7 +115,7 @@ class SimulatedAnnotator:
             draft_id=0,
             parent_prediction=None if prediction is None else prediction["id"],
         )
-        score = agreement(before, true_mask, len(self._label_map.classes)) if shown else None
+        score = agreement(before, true_mask, len(self._label_map.classes)) if shown_regions else None
         return Submission(task["id"], image, score, time.monotonic() - begin, lead_time)
 
     def _pre_annotation(self, shown: Sequence[Mapping[str, Any]], true_mask: Mask) -> Mask:

@@ -22,7 +22,7 @@ from ml_backend.doctor.label_studio.release import LARGE_PROJECT, check_release,
 from ml_backend.doctor.label_studio.token import Login, check_rights, log_in
 from ml_backend.doctor.project.facts import Facts, read_facts
 from ml_backend.doctor.project.images import check_images
-from ml_backend.doctor.project.labels import check_left_out
+from ml_backend.doctor.project.labels import check_audit, check_left_out
 from ml_backend.doctor.project.summary import check_project, deleted_project, in_short, missing_project
 from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
@@ -196,6 +196,7 @@ class _Examination:
         store = self._store_if_any()
         if store is not None and facts.known is not None and facts.known.managed:
             yield from check_left_out(store, facts)
+            yield from check_audit(store, facts)
 
     def _check_images(self, shared: Shared[Facts | None]) -> Iterator[Finding]:
         facts = shared.get()

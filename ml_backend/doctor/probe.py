@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 Json = dict[str, Any]
@@ -26,7 +27,8 @@ def main(wanted: Json) -> None:
     """Write one line per part.
 
     Args:
-        wanted: the settings strategy, strategy_options, architecture, encoder, encoder_weights, network_options.
+        wanted: the settings strategy, strategy_options, architecture, encoder, encoder_weights, network_options,
+            device.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is not there is not fetched: that may be gigabytes
     parts: dict[str, Callable[[], Any]] = {
@@ -90,22 +92,27 @@ def _strategy(wanted: Json) -> str:
     return make_strategy(wanted["strategy"], wanted["strategy_options"]).name
 
 
-def _network(wanted: Json) -> None:
+def _network(wanted: Json) -> str:
+    """Return the architecture, which settings may leave to the device."""
     from ml_backend.learning.networks import check_network
+    from ml_backend.learning.networks.recipe import network_of
 
-    check_network(wanted["architecture"], wanted["encoder"], wanted["network_options"])
+    architecture, options = network_of(SimpleNamespace(**wanted))
+    check_network(architecture, wanted["encoder"], options)
+    return architecture
 
 
 def _weights(wanted: Json) -> Json:
     """Build the network, as a first training would; weights that would have to be fetched are asked after."""
     from ml_backend.learning.networks import build
+    from ml_backend.learning.networks.recipe import network_of
     from ml_backend.learning.networks.weights import BUNDLED, NONE, check_weights
 
     weights = wanted["encoder_weights"]
     check_weights(wanted["encoder"], weights)
-    parts = (wanted["architecture"], wanted["encoder"])
+    architecture, options = network_of(SimpleNamespace(**wanted))
     try:
-        build(*parts, weights, classes=2, dropout=0.0, options=wanted["network_options"])
+        build(architecture, wanted["encoder"], weights, classes=2, dropout=0.0, options=options)
     except Exception as error:
         if weights in (BUNDLED, NONE):
             raise

@@ -21,7 +21,7 @@ from ml_backend.settings import Settings
 Json = Mapping[str, Any]
 
 PACKAGES = ("torch", "torchvision", "timm", "segmentation_models_pytorch")
-PROBED = ("strategy", "strategy_options", "architecture", "encoder", "encoder_weights", "network_options")
+PROBED = ("strategy", "strategy_options", "architecture", "encoder", "encoder_weights", "network_options", "device")
 _LOW_MEMORY = 2_000_000_000
 _INSTALL = (
     "Install nextmask anew into an environment of its own: python -m venv .venv && .venv/bin/pip install . (in a clone "
@@ -175,13 +175,13 @@ def check_network(answers: Mapping[str, Json], settings: Settings, check: str = 
             why = "Training and ranking fail with these settings."
             yield problem(check, answer["error"], why, "Correct the settings: docs/configuration.md")
             return
-    yield from _check_weights(answers["weights"]["value"], settings, check)
+    yield from _check_weights(answers["weights"]["value"], settings, check, answers["network"]["value"])
 
 
-def _check_weights(weights: Json, settings: Settings, check: str) -> Iterator[Finding]:
+def _check_weights(weights: Json, settings: Settings, check: str, architecture: str) -> Iterator[Finding]:
     name = f"encoder {settings.encoder}, weights {settings.encoder_weights}"
     if weights["here"]:
-        yield ok(check, f"{settings.architecture} on {name}; strategy {settings.strategy}")
+        yield ok(check, f"{architecture} on {name}; strategy {settings.strategy}")
     elif weights["reachable"]:
         yield note(check, f"{name} are not on this machine yet; the first training fetches them")
     else:

@@ -61,11 +61,6 @@ def ranking_number(version: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def shows_masks(version: str) -> bool:
-    """Whether predictions of a version of nextmask carry masks; before the first training they only order tasks."""
-    return not version.startswith(f"{_PREFIX}0.")
-
-
 def score_of(priority: float) -> float:
     """Return the score, in [0, 1], of a task's prediction; Label Studio serves the lowest score first.
 

@@ -86,6 +86,7 @@ class Pools:
         unlabelled, labelled: with the network's predictions.
         unlabelled_images, labelled_images: the images alone, with their cost where it is known, for `prepare`.
         asked: image id -> boxes of it that are labelled already; nothing there is asked for again.
+        known: ids of all labelled images.
     """
 
     unlabelled: Batches
@@ -93,6 +94,7 @@ class Pools:
     unlabelled_images: Batches
     labelled_images: Batches
     asked: Mapping[int, Sequence[Box]] = field(default_factory=dict)
+    known: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,15 @@ def rank_pool(
     pool = _observe(strategy, pools.unlabelled(), progress)
     if pool is None:
         return None
-    known = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
+    labelled = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
     excluded = tuple(tuple(map(_region, pools.asked.get(int(image), ()))) for image in pool.ids)
     ranking = strategy.rank(
-        replace(pool, excluded=excluded), known, budget=budget, round=round_number, generator=generator
+        replace(pool, excluded=excluded),
+        labelled,
+        budget=budget,
+        round=round_number,
+        known=pools.known,
+        generator=generator,
     )
     return Ranked(ranking, pool)
 

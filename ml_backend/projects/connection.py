@@ -213,9 +213,11 @@ class Connection:
 def _check_learning(settings: Settings) -> None:
     """Raise ConfigurationError where the strategy or the network cannot be made as configured."""
     from ml_backend.learning.networks import check_network  # takes torch with it
+    from ml_backend.learning.networks.recipe import network_of
 
     make_strategy(settings.strategy, settings.strategy_options)
-    check_network(settings.architecture, settings.encoder, settings.network_options)
+    architecture, options = network_of(settings)
+    check_network(architecture, settings.encoder, options)
 
 
 def _merged(backends: list[dict[str, Any]], changes: Mapping[str, Any]) -> dict[str, Any]:

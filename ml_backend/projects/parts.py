@@ -101,6 +101,11 @@ class MergedLabel:
         return "+".join(task.label_digest for task in self.tasks)
 
     @property
+    def group(self) -> str:
+        """What its image is of, such as a video."""
+        return self.tasks[0].group_key
+
+    @property
     def held_out(self) -> bool:
         """Whether it measures and does not train: so it is as soon as any of its parts is held out."""
         return any(task.held_out for task in self.tasks)

@@ -19,6 +19,7 @@ from ml_backend.settings import Settings
 from ml_backend.store import Store
 
 if TYPE_CHECKING:
+    from ml_backend.learning.networks import MapStore
     from ml_backend.learning.prediction.predictor import Predictor
 
 TOLD_HOSTNAME: Final = "label_studio_hostname"
@@ -79,11 +80,19 @@ def open_services(settings: Settings) -> Services:
     images = ImageCache(
         settings.model_dir / "images",
         client.fetch,
-        max_bytes=settings.image_cache_bytes,
+        max_bytes=settings.image_cache_bytes - settings.maps_bytes,
         max_image_bytes=settings.max_image_bytes,
         max_pixels=settings.max_pixels,
     )
-    return Services(settings, store, client, images, PredictorCache(capacity=4, one_each=True), TrainingTurns())
+    predictors = PredictorCache(capacity=4, one_each=True, maps=lambda: map_folder(settings))
+    return Services(settings, store, client, images, predictors, TrainingTurns())
+
+
+def map_folder(settings: Settings) -> MapStore:
+    """Return what keeps the maps of encoders for all projects of an installation."""
+    from ml_backend.learning.networks import MapFolder  # takes torch with it
+
+    return MapFolder(settings.maps_folder, settings.maps_bytes)
 
 
 def label_studio_of(settings: Settings, store: Store | None = None) -> LabelStudio:

@@ -69,7 +69,7 @@ def last_good_settings(settings: Settings, store: Store, project_id: int) -> Set
     """Return the settings that a project was last looked at with; None where it never had good ones."""
     kept = store.value(_good_key(project_id))
     try:
-        return None if kept is None else settings.for_project(kept)
+        return None if kept is None else settings.for_project_of_earlier_release(kept)
     except ConfigurationError:  # they were good for another release
         return None
 

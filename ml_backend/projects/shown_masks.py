@@ -21,6 +21,7 @@ from ml_backend.errors import ImageError, MaskError, OutOfMemory
 from ml_backend.images.cache import ProjectImages
 from ml_backend.images.decoding import Array
 from ml_backend.images.references import shown_reference
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
@@ -70,6 +71,7 @@ class MaskRenderer:
         images: of the project's tasks.
         predictor: returns the version's network, asked for when a mask is wanted; None before the first training:
             then nothing is predicted.
+        audit: whose images open without a mask.
         check: raises LeaseLost when this process must stop; a server has no lease.
     """
 
@@ -82,10 +84,11 @@ class MaskRenderer:
         *,
         images: ProjectImages,
         predictor: Callable[[], Predictor] | None,
+        audit: AuditSet,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings, self._store, self._id, self._label_map = settings, store, project_id, label_map
-        self._images, self._predictor, self._check = images, predictor, check
+        self._images, self._predictor, self._audit, self._check = images, predictor, audit, check
 
     # -- what is asked for --------------------------------------------------------------------------------------------
     @cached_property
@@ -104,14 +107,14 @@ class MaskRenderer:
     def render(self, tasks: Sequence[Task]) -> Iterator[Rendered]:
         """Predict the masks of tasks, in order; tasks whose image cannot be had are left out, and the store says why.
 
-        A task without a mask comes all the same before the first training, and where memory does not suffice: a
-        person can label it.
+        A task without a mask comes all the same before the first training, where memory does not suffice, and where
+        its image is of the audit set: a person can label it.
 
         Raises:
             LeaseLost: this process must stop.
             CheckpointError: the version cannot be loaded.
         """
-        for task, shown in zip(tasks, self.show([task.image for task in tasks]), strict=True):
+        for task, shown in self._each(tasks):
             self._check()
             if isinstance(shown, Shown):
                 query = self.queries.get(task.task_id)
@@ -121,6 +124,18 @@ class MaskRenderer:
                 self._store.set_task_error(self._id, task.task_id, str(shown))
             if shown is None or isinstance(shown, OutOfMemory):
                 yield Rendered(task, (), None)
+
+    def _each(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Shown | ImageError | None]]:
+        """Yield each task with its mask; None where it opens without one, an ImageError where it has no image."""
+        empty = {task.task_id for task in tasks if self._audit.opens_empty(task)}
+        shown = self.show([task.image for task in tasks if task.task_id not in empty])
+        with closing(self._images.arrays([task.image for task in tasks if task.task_id in empty])) as images:
+            for task in tasks:
+                if task.task_id in empty:
+                    image = next(images)
+                    yield task, image if isinstance(image, ImageError) else None
+                else:
+                    yield task, next(shown)
 
     def show(
         self, references: Sequence[str], *, is_late: Callable[[], bool] = lambda: False
@@ -142,7 +157,7 @@ class MaskRenderer:
             return
         predictor, answered = self._predictor(), 0
         with closing(self._images.arrays(references)) as images:
-            for chunk in _chunks(images, self._settings.batch_size):
+            for chunk in _chunks(images, self._settings.effective_batch_size):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
                 predictions = iter(predictor.predict_each(good) if good else [])
                 for reference, image in zip(references[answered:], chunk, strict=False):

@@ -10,6 +10,8 @@ from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.advice import Advice, advise
+from ml_backend.projects.audit import AuditCounts, audit_counts
+from ml_backend.projects.audit_hints import audit_hints
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
 from ml_backend.projects.folders import checkpoints_of, project_folder
 from ml_backend.projects.hidden_predictions import hidden_predictions, hidden_text
@@ -30,16 +32,18 @@ class Status:
 
     Attributes:
         state: idle, syncing, training, ranking, publishing, waiting or failed. idle: the worker has not looked yet.
-        stage, done, total: what is going on, in images or steps. since: when that began, in seconds since the epoch.
+        stage, done, total: what is going on, in images or steps. since, ends: when that began, and when it will have
+            ended, in seconds since the epoch; None where that is not known.
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
         held_out_miou: of the version that serves; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
         pool: tasks without a label, not counting skipped tasks. queue: how many of them are published.
+        audit: images that measure, and labels of them; None before the first look.
         stream: what stream mode kept, passed over and got back; None where it never ran.
         advice: what labelling brings, from the versions' measures; None before the first version.
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
-        hints: what the labelling configuration leaves out, what would make more of the settings, which predictions are
-            hidden, and which images are used in part.
+        hints: what the labelling configuration leaves out, what would make more of the settings, what keeps the
+            project from being measured or trained, which predictions are hidden, and which images are used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
             under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
@@ -53,6 +57,7 @@ class Status:
     done: int
     total: int
     since: float | None
+    ends: float | None
     strategy: str
     version: str
     labels: int
@@ -62,6 +67,7 @@ class Status:
     pool: int
     queue: int
     skipped: int
+    audit: AuditCounts | None
     stream: StreamCounts | None
     advice: Advice | None
     effort: EffortReport | None
@@ -139,6 +145,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
     project = known_project(settings, store, project_id)
     own, _ = project_settings(settings, store, project)
     counts, record = store.count_tasks(project_id), serving_record(settings, project)
+    audit = audit_counts(own, store, project_id)
     return Status(
         project=project.id,
         title=project.title,
@@ -147,6 +154,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         done=project.stage_done,
         total=project.stage_total,
         since=project.stage_since if project.stage else None,
+        ends=project.stage_ends if project.stage else None,
         strategy=own.strategy,
         version=project.published_version,
         labels=counts.get("labelled", 0),
@@ -156,10 +164,14 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         pool=counts.get("unlabelled", 0),
         queue=store.queue_length(project_id, project.published_version),
         skipped=counts.get("skipped", 0),
+        audit=audit,
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
-        hints=[*map(str, hints(project.label_config, own, project.id)), *_other_hints(store, project_id)],
+        hints=[
+            *map(str, [*hints(project.label_config, own, project.id), *audit_hints(audit, own)]),
+            *_other_hints(store, project_id),
+        ],
         notice=project.notice,
         errors=_installation_errors(settings, store, project_id)
         | ({"project": project.error} if project.error else {}),

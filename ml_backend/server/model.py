@@ -12,9 +12,11 @@ from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.images.references import as_imported
 from ml_backend.label_studio.predictions import NO_VERSION, SERVED_LAST, model_number, score_of
+from ml_backend.projects.audit import audit_set, group_of
 from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
+from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
 if TYPE_CHECKING:
@@ -76,19 +78,42 @@ class NextmaskModel:
         s = self._services
         settings, _ = project_settings(s.settings, s.store, project)
         label_map = label_map_of(self._label_config or project.label_config, settings)
+        audit = audit_set(settings, s.store, project.id)
         predictor = self._predictor(project.id, number)
         deadline = time.monotonic() + s.settings.predict_seconds
         renderer = MaskRenderer(
-            settings, s.store, project.id, label_map, images=s.images_of(project.id), predictor=lambda: predictor
+            settings,
+            s.store,
+            project.id,
+            label_map,
+            images=s.images_of(project.id),
+            predictor=lambda: predictor,
+            audit=audit,
         )
         # Label Studio may resolve cloud URIs before it sends a task; the store knows images as they were imported.
         references = [as_imported(label_map.image_reference(_data(task)) or "") for task in tasks]
+        groups = self._groups(tasks, references, project.id, settings)
+        masked = [bool(reference) and not audit.has(group) for reference, group in zip(references, groups, strict=True)]
         shown = renderer.show(
-            [reference for reference in references if reference],
+            [reference for reference, is_masked in zip(references, masked, strict=True) if is_masked],
             is_late=lambda: s.stopping.is_set() or time.monotonic() > deadline,
         )
-        answers = [next(shown) if reference else _no_image(label_map) for reference in references]
+        answers = [
+            next(shown) if is_masked else None if reference else _no_image(label_map)
+            for reference, is_masked in zip(references, masked, strict=True)
+        ]
         return self._answers(tasks, answers, scores, project.id, version, renderer)
+
+    def _groups(
+        self, tasks: Sequence[Mapping[str, Any]], references: Sequence[str], project_id: int, settings: Settings
+    ) -> list[str]:
+        """Return what each image is of: as the store knows it, or as the task tells that no look has seen yet."""
+        ids = [_task_id(task) for task in tasks]
+        known = self._services.store.tasks_by_id(project_id, {task_id for task_id in ids if task_id is not None})
+        return [
+            known[task_id].group_key if task_id in known else group_of(_data(task), reference, settings)
+            for task_id, task, reference in zip(ids, tasks, references, strict=True)
+        ]
 
     def _predictor(self, project_id: int, number: int) -> Predictor:
         """Return the network of the published version; where that is damaged, of the last good version.
@@ -116,9 +141,11 @@ class NextmaskModel:
         version: str,
         renderer: MaskRenderer,
     ) -> list[dict[str, Any]]:
-        predictions, kept, asked = [], [], dict[int, Query]()
+        predictions, kept, asked = [], list[tuple[int, float, bytes | None]](), dict[int, Query]()
         for task, answer, score in zip(tasks, answers, scores, strict=True):
             prediction, task_id = _empty(version, score), _task_id(task)
+            if answer is None and task_id is not None:  # an audit image: that it opened empty is kept, too
+                kept.append((task_id, score, None))
             if isinstance(answer, Shown):
                 query = None if task_id is None else renderer.queries.get(task_id)
                 prediction["result"] = renderer.regions(answer, query)

@@ -17,7 +17,6 @@ from ml_backend.simulation.material import Picture
 from ml_backend.simulation.plan import Recipe, Unit
 from strategies import Batch, Budget, Ranking, Strategy
 
-_PREPARE_SECONDS = 3600.0
 _SPARE = 1.5
 """A ranking covers so many times an average round, because the chosen images may be cheaper."""
 _SPARE_REGIONS = 6.0
@@ -114,7 +113,7 @@ class Chooser:
             seed=self._seed + round_number,
             round_number=round_number,
             progress=lambda _: None,
-            preparation=Preparation(self._file, _PREPARE_SECONDS, lambda *_: None),
+            preparation=Preparation(self._file, 60 * self._recipe.prepare_minutes, lambda *_: None),
         )
         if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
@@ -166,6 +165,7 @@ class Chooser:
             unlabelled_images=lambda: plain(pool),
             labelled_images=lambda: plain(known),
             asked={number: labels.boxes(number) for number in pool},
+            known=known,
         )
 
     def _items(self, numbers: Sequence[int], labels: Labels) -> Iterator[Shrunk]:

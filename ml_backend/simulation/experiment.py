@@ -35,8 +35,6 @@ class Experiment:
         self._plan, self._material, self._folder, self._commit = plan, material, folder, commit
         folder.mkdir(parents=True, exist_ok=True)
         self._trainer = Trainer(plan, material, folder)
-        widths = sorted(picture.size[1] for picture in material.pool.values())
-        self._width = widths[len(widths) // 2]
 
     def rows(self, contender: Contender, seed: int, done: int) -> Iterator[Row]:
         """Train, and yield the rows that are missing as they are measured.
@@ -60,7 +58,7 @@ class Experiment:
         labels = Labels(self._material.pool, self._material.background)
         for choice in choices[:-1]:
             labels.add(choice.picks)
-        strategy = contender.make(self._width)
+        strategy = contender.make()
         chooser = Chooser(
             strategy,
             self._material.pool,

@@ -14,7 +14,7 @@ from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.learning.prediction.batches import resize_mask
 from ml_backend.simulation.material import Picture
-from ml_backend.simulation.polygons import window_clicks
+from ml_backend.simulation.polygons import Points, clicks_at, window_clicks
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ class Labels:
     def cost(self, pick: Pick) -> int:
         """Return the clicks that a pick takes."""
         picture = self.pictures[pick.number]
-        if not pick.boxes:
-            return picture.outlines.clicks
-        return window_clicks(picture.outlines, picture.truth(), pick.boxes, background=self._background)
+        return sum(map(len, self._made(picture, pick.boxes))) if pick.boxes else picture.outlines.clicks
 
     def area(self, pick: Pick) -> int:
         """Return the pixels of a pick."""
@@ -109,8 +107,24 @@ class Labels:
         return torch.where(self.known(number).to(mask.device), mask, torch.full_like(mask, IGNORE_INDEX))
 
     def effort(self, number: int) -> Tensor:
-        """Return the number of clicks at each pixel of the labelled part, at the network's size: (h,w) float32."""
+        """Return the number of clicks at each pixel of the labelled part, at the network's size: (h,w) float32.
+
+        They are the clicks that are charged. One at the border of a box is put to its nearest pixel that is known.
+        """
         picture = self.pictures[number]
         size = (picture.mask.shape[0], picture.mask.shape[1])
-        counts = picture.outlines.effort(*picture.size, size)
-        return torch.from_numpy(np.where(self.known(number).numpy(), counts, 0))
+        counts = np.zeros(size, np.float32)
+        if self.is_whole(number):
+            np.add.at(counts, clicks_at(picture.outlines.made(), picture.size, size), 1)
+        boxes = self.boxes(number)
+        for box, made in zip(boxes, self._made(picture, boxes) if boxes else (), strict=True):
+            seen = resize_mask(covered_pixels([box], picture.size), size).numpy().nonzero()
+            if len(seen[0]):
+                places = zip(clicks_at(made, picture.size, size), seen, strict=True)
+                np.add.at(counts, tuple(at.clip(known.min(), known.max()) for at, known in places), 1)
+        return torch.from_numpy(counts)
+
+    def _made(self, picture: Picture, boxes: Sequence[Box]) -> list[Points]:
+        """Return where the clicks in each of some boxes are made, which are labelled each by itself."""
+        mask = picture.truth()
+        return [window_clicks(picture.outlines, mask, box, background=self._background) for box in boxes]

@@ -12,6 +12,7 @@ from ml_backend.errors import ConfigurationError
 from ml_backend.simulation.plan import Amount, Contender, MeasureAt, MeasureOn, Plan, Recipe, Unit
 from ml_backend.simulation.presets import plan_of, unit_of
 from ml_backend.simulation.results import FULL
+from ml_backend.simulation.seeds import seeds_of
 from strategies.catalogue import importable
 
 _ALL = "all"
@@ -27,7 +28,7 @@ class Options:
     Attributes:
         preset: name of a preset, over which the other options are laid; None: over the settings of production.
         strategy: each NAME or NAME:{JSON of its options}; "all" is every strategy.
-        seeds: how many; they count from 0.
+        seeds: how many, which count from 0, or the first and the last, such as "100-109".
         start, step: a whole number or a share, such as "12" or "5%"; see `Amount`.
         unit, measure_on, measure_at: see `Plan`, whose values they name.
         object_class: name of a class; "none": no objects are measured.
@@ -37,7 +38,7 @@ class Options:
 
     preset: str | None = None
     strategy: Sequence[str] | None = None
-    seeds: int | None = None
+    seeds: str | None = None
     start: str | None = None
     step: str | None = None
     rounds: int | None = None
@@ -50,6 +51,7 @@ class Options:
     dropout: float | None = None
     input_size: int | None = None
     iterations: int | None = None
+    passes: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     members: int | None = None
@@ -67,7 +69,7 @@ class Options:
         unit = _choice("--unit", self.unit, get_args(Unit))
         values = {
             "strategies": _contenders(self.strategy),
-            "seeds": None if self.seeds is None else tuple(range(self.seeds)),
+            "seeds": None if self.seeds is None else seeds_of("--seeds", self.seeds),
             "start": _amount("--start", self.start, "images"),
             "step": _amount("--step", self.step, unit or unit_of(self.preset)),
             "rounds": self.rounds,

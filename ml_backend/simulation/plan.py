@@ -15,9 +15,7 @@ from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.learning.training import Job
 from ml_backend.simulation.results import FULL
-from strategies import Strategy, catalogue
-
-_LEAST_WINDOW = 8
+from strategies import Strategy
 
 Unit = Literal["images", "pixels", "clicks"]
 MeasureOn = Literal["test", "validation"]
@@ -26,14 +24,18 @@ MeasureAt = Literal["original", "network"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every network of a simulation is trained: from the same initial weights, for the same number of steps.
+    """How every network of a simulation is trained: from the same initial weights, with as many passes over its labels.
 
     Attributes:
+        iterations: the fewest steps of a training.
+        passes: how often a training sees each of its images, at least. With a number of steps alone, a network that
+            learns from all labels has seen each of them the least, and is no reference.
         train_encoder: whether the encoder learns. A pretrained encoder that does not is computed once per image.
         views: for an encoder that does not learn, number of augmented views of each image, drawn once for all
             trainings; 1 is the image itself. An encoder that learns sees new views in every step.
         members: T, number of members of a committee of MC dropout.
         ensemble: number of networks of an ensemble, each trained on another bootstrap resample of the labels.
+        prepare_minutes: longest time that a strategy may train networks of its own in a round, as in production.
         score_size: images in a batch of the pool.
     """
 
@@ -45,19 +47,35 @@ class Recipe:
     dropout: float = 0.1
     input_size: int = 384
     iterations: int = 200
+    passes: int = 20
     batch_size: int = 8
     learning_rate: float = 3e-3
     views: int = 4
     members: int = 20
     ensemble: int = 4
+    prepare_minutes: float = 15.0
     score_size: int = 32
 
-    def job(self, classes: tuple[str, ...], seed: int, device: str) -> Job:
+    def steps(self, images: int) -> int:
+        """Return the steps of a training on so many images.
+
+        >>> Recipe(iterations=150, passes=20, batch_size=4).steps(85), Recipe(iterations=150, batch_size=4).steps(5)
+        (425, 150)
+        """
+        return max(self.iterations, math.ceil(self.passes * images / self.batch_size))
+
+    def job(self, classes: tuple[str, ...], seed: int, device: str, images: int = 0) -> Job:
         """Return the training job of a network.
+
+        Args:
+            images: number of images that it learns from.
 
         Raises:
             ConfigurationError: a value is out of range.
         """
+        for name in ("iterations", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} of a simulation must be positive, not {getattr(self, name)!r}.")
         try:
             return Job(
                 items=(),
@@ -71,7 +89,7 @@ class Recipe:
                 network_options=dict(self.network_options),
                 dropout=self.dropout,
                 input_size=self.input_size,
-                iterations=self.iterations,
+                iterations=self.steps(images),
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
                 train_encoder=self.train_encoder,
@@ -138,22 +156,9 @@ class Contender:
         """Name of the strategy with its options in results."""
         return f"{self.name}:{json.dumps(dict(self.options), sort_keys=True)}" if self.options else self.name
 
-    def make(self, width: int | None = None) -> Strategy:
-        """Return the strategy; see `options_for`."""
-        return make_strategy(self.name, self.options_for(width))
-
-    def options_for(self, width: int | None) -> dict[str, Any]:
-        """Return the options of the strategy for images of this width in pixels.
-
-        A strategy whose windows have no size given gets the share of the width that the catalogue names, and a stride
-        of a third of that.
-        """
-        options = dict(self.options)
-        share = catalogue.described(self.name).window_share
-        if width is not None and share is not None and "window" not in options:
-            options["window"] = max(_LEAST_WINDOW, round(width * share))
-            options.setdefault("stride", max(1, options["window"] // 3))
-        return options
+    def make(self) -> Strategy:
+        """Return the strategy, as production makes it from these options."""
+        return make_strategy(self.name, dict(self.options))
 
     @classmethod
     def parse(cls, text: str) -> Contender:

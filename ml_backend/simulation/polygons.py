@@ -10,11 +10,12 @@ the outlines of connected components, simplified to a pixel or two:
 
 Deviations: holes are free, because what lies in them is drawn over its surroundings; so is a background class, which
 nobody draws. Neighbours that share a boundary are each counted along it.
+
+What is charged and what a strategy learns from are the same clicks: each has its place, and their number is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,8 @@ TOLERANCE: Final = 1.5
 """Distance in pixels that a simplified outline may be off."""
 
 Mask = NDArray[np.uint8]
+Points = NDArray[np.float64]
+"""(N,2), x and y in pixels of the mask; a pixel's centre has whole coordinates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +53,9 @@ class Polygons:
         """Clicks that drawing the whole image takes."""
         return len(self.vertices) + len(self.first)
 
-    def effort(self, height: int, width: int, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Return where in the image those clicks are made: counts (h,w) in an image shrunk to `size`.
-
-        Args:
-            height, width: of the mask.
-            size: rows and columns of the map.
-        """
-        counts = np.zeros(size, np.float32)
-        made = np.concatenate([self.vertices, self.vertices[self.first]])
-        columns = ((made[:, 0] + 0.5) * size[1] / width).astype(np.intp).clip(0, size[1] - 1)
-        rows = ((made[:, 1] + 0.5) * size[0] / height).astype(np.intp).clip(0, size[0] - 1)
-        np.add.at(counts, (rows, columns), 1)
-        return counts
+    def made(self) -> Points:
+        """Return where in the image those clicks are made; the class of a component is clicked at its first vertex."""
+        return np.concatenate([self.vertices, self.vertices[self.first]])
 
 
 def polygons(mask: Mask, *, background: int | None = None) -> Polygons:
@@ -80,28 +73,33 @@ def polygons(mask: Mask, *, background: int | None = None) -> Polygons:
     return Polygons(np.concatenate(outlines), np.concatenate(following), starts.astype(np.int64))
 
 
-def window_clicks(outlines: Polygons, mask: Mask, boxes: Sequence[Box], *, background: int | None = None) -> int:
-    """Return the clicks that labelling the windows of an image takes, each by itself.
+def window_clicks(outlines: Polygons, mask: Mask, box: Box, *, background: int | None = None) -> Points:
+    """Return where the clicks are made that labelling a window of an image takes: (N,2), all of them inside it.
 
     Args:
         outlines: of the whole mask.
         mask: (H,W) uint8.
         background: as for `polygons`.
     """
-    return sum(_window_clicks(outlines, mask, box, background) for box in boxes)
-
-
-def _window_clicks(outlines: Polygons, mask: Mask, box: Box, background: int | None) -> int:
     low = np.array([box.left, box.top]) - 0.5
     high = low + np.array([box.width, box.height])
-    vertices = int(((outlines.vertices > low) & (outlines.vertices < high)).all(axis=1).sum())
+    vertices = outlines.vertices[((outlines.vertices > low) & (outlines.vertices < high)).all(axis=1)]
     inside = mask[box.slices]
-    components = sum(_components(inside == value) for value in _drawn(inside, background))
-    return vertices + _crossings(outlines, low, high) + components
+    named = [point for value in _drawn(inside, background) for point in _first_pixels(inside == value)]
+    components = np.array(named, np.float64).reshape(-1, 2) + np.array([box.left, box.top])
+    made = np.concatenate([vertices, _crossings(outlines, low, high), components])
+    return made.clip(low + 0.5, high - 0.5)
 
 
-def _crossings(outlines: Polygons, low: NDArray[np.float64], high: NDArray[np.float64]) -> int:
-    """Count how often edges cross the border of the rectangle from `low` to `high`, both (x, y).
+def clicks_at(made: Points, of: tuple[int, int], size: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows (N) and columns (N) of clicks in an image of (height, width) that is shrunk to `size`."""
+    rows = ((made[:, 1] + 0.5) * size[0] / of[0]).astype(np.intp).clip(0, size[0] - 1)
+    columns = ((made[:, 0] + 0.5) * size[1] / of[1]).astype(np.intp).clip(0, size[1] - 1)
+    return rows, columns
+
+
+def _crossings(outlines: Polygons, low: Points, high: Points) -> Points:
+    """Return where edges cross the border of the rectangle from `low` to `high`, both (x, y): (N,2).
 
     No vertex lies on the border, which runs between pixels. The part of an edge that is inside goes from t = `enter`
     to t = `leave` (Liang and Barsky's clipping); an end of it within the edge is a crossing.
@@ -114,7 +112,9 @@ def _crossings(outlines: Polygons, low: NDArray[np.float64], high: NDArray[np.fl
     enter = np.where(still, -np.inf, np.minimum(first, second)).max(axis=1, initial=-np.inf)
     leave = np.where(still, np.inf, np.maximum(first, second)).min(axis=1, initial=np.inf)
     meets = (enter < leave) & ~outside.any(axis=1)
-    return int((meets & (enter > 0) & (enter < 1)).sum() + (meets & (leave > 0) & (leave < 1)).sum())
+    crossed = [meets & (t > 0) & (t < 1) for t in (enter, leave)]
+    found = [start[at] + t[at, None] * step[at] for at, t in zip(crossed, (enter, leave), strict=True)]
+    return np.concatenate(found)
 
 
 def _drawn(mask: Mask, background: int | None) -> list[int]:
@@ -130,5 +130,10 @@ def _outlines(pixels: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     return [points.reshape(-1, 2).astype(np.float64) for points in simple]
 
 
-def _components(pixels: NDArray[np.bool_]) -> int:
-    return int(cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)[0]) - 1
+def _first_pixels(pixels: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the first pixel (x, y) in reading order of each connected component of (H,W)."""
+    count, parts = cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)
+    _, first = np.unique(parts, return_index=True)
+    rows, columns = np.divmod(first, parts.shape[1])
+    found = zip(columns.tolist(), rows.tolist(), strict=True)
+    return [point for point in found if pixels[point[1], point[0]]] if count > 1 else []

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.learning.training.recipe import values_of
 from ml_backend.settings import Settings, load_settings
 from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe, Unit
 
+_STEPS = 300
+"""Steps of a training by time, about: as many as two cores take in the two minutes of a CPU's budget."""
 _QUICK = Recipe(
     architecture="segformer",
     network_options={"decoder_segmentation_channels": 128},
@@ -126,7 +129,8 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _production(settings: Settings) -> Plan:
     names = {field.name for field in dataclasses.fields(Recipe)} & set(type(settings).model_fields) - {"members"}
-    recipe = Recipe(**{name: getattr(settings, name) for name in names})
+    values = {name: getattr(settings, name) for name in names} | values_of(settings)
+    recipe = Recipe(**values | {"iterations": settings.iterations or _STEPS})
     if settings.members:
         recipe = dataclasses.replace(recipe, members=settings.members, ensemble=settings.members)
     own = Contender(settings.strategy, settings.strategy_options)

@@ -25,10 +25,9 @@ from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
 from ml_backend.simulation import results
 from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.report.names import file_name
-from ml_backend.simulation.results import FULL, Row
+from ml_backend.simulation.results import FULL, RESULTS, Row
 from ml_backend.system.processes import die_with
 
-RESULTS = "results.csv"
 WAIT_SECONDS = 1.0
 """Time between two looks at whether a process has died."""
 

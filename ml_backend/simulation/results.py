@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ml_backend.errors import ConfigurationError
 
+RESULTS = "results.csv"
+"""Name of the file in a folder of results."""
 FULL = "full"
 """Name, in the column strategy, of the reference that is trained on all labels."""
 

@@ -15,7 +15,7 @@ SQLAlchemy Core on SQLite in WAL mode, or PostgreSQL. Rows leave this package as
 """
 
 from ml_backend.store.store import Store, file_name
-from ml_backend.store.tables import GONE, NO_LABEL, Decision, Event, Label, Lease, Project, QueueEntry, Task
+from ml_backend.store.tables import GONE, NO_LABEL, Decision, Event, Label, Lease, Project, QueueEntry, Side, Task
 
 __all__ = [
     "GONE",
@@ -26,6 +26,7 @@ __all__ = [
     "Lease",
     "Project",
     "QueueEntry",
+    "Side",
     "Store",
     "Task",
     "file_name",

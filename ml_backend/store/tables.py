@@ -79,6 +79,7 @@ TASKS = sa.Table(
     _text("boxes"),
     _text("effort_file"),
     sa.Column("effort", sa.Float),
+    sa.Column("masked", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Index("tasks_by_status", "project_id", "status"),
 )
 
@@ -172,7 +173,7 @@ class Project:
         train_requested_at: when a person asked for a training.
         state: waiting, syncing, training, …; see `status`.
         stage, stage_done, stage_total, stage_since: what a look does now, how far it is, and when that began.
-        stage_note: what is known of its result so far, in words; stage_ends: when it will have ended, at the latest.
+        stage_note: what is known of its result so far, in words; stage_ends: when it will have ended.
         error, error_at: why the last look failed; empty when it did not.
         decided_model: newest model version of which it is decided whether it serves.
         train_error, failed_digest, retry_at: why the last training failed, on which labels, and when to try again.
@@ -230,7 +231,7 @@ class Task:
 
     Attributes:
         image: reference of its image, as imported.
-        group_key: tasks of the same key are held out together.
+        group_key: tasks of the same key measure together.
         updated_at: time of its last change, as Label Studio has it.
         status: unlabelled, labelled, skipped, broken (its annotation cannot be read), unavailable (it is labelled, and
             its image or the file of its mask cannot be read) or passed (by a stream).
@@ -238,7 +239,7 @@ class Task:
         annotation_id: of the annotation that makes the label.
         label_digest: digest of the mask of the label.
         mask_file: path of the mask, a PNG of class indices.
-        held_out: whether the label is for measuring only.
+        held_out: whether the label is for measuring only: its image is of the audit set.
         lead_time: seconds that the annotator took, by Label Studio.
         regions, vertices: numbers of regions, and of points of polygons and vectors, in the annotation.
         shown_version: version of the prediction that the annotator started from.
@@ -246,6 +247,7 @@ class Task:
         boxes: the labelled boxes as text, see `boxes`; empty: the whole image is labelled.
         effort_file: path of the points of the effort of the label, see `effort`.
         effort: sum of those points, in clicks or seconds.
+        masked: whether a mask of ours was shown to anybody who labelled it.
     """
 
     project_id: int
@@ -267,6 +269,18 @@ class Task:
     boxes: str = ""
     effort_file: str = ""
     effort: float | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Side:
+    """What decides whether the label of a task trains or measures; attributes as those of `Task`."""
+
+    task_id: int
+    group_key: str
+    status: str
+    masked: bool
+    held_out: bool
 
 
 @dataclass(frozen=True)
@@ -327,7 +341,7 @@ class Event:
         at: seconds since the epoch.
         kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
             recovered, rolled_back, task_failed, pruned, version_deleted, registered_twice,
-            image_in_part or predictions_hidden.
+            image_in_part, predictions_hidden or audit_changed.
         level: info, warning or error.
         text: a sentence or two, as plain text.
     """

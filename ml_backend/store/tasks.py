@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ml_backend.annotations.boxes import WHOLE_IMAGE
-from ml_backend.store.tables import DECISIONS, PUBLISHED, QUERIES, RANKING, TASKS, Decision, Label, Task
+from ml_backend.store.tables import DECISIONS, PUBLISHED, QUERIES, RANKING, TASKS, Decision, Label, Side, Task
 from ml_backend.store.transactions import Connections, chunks
 
 _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
@@ -44,6 +44,27 @@ class Tasks(Connections):
         query = sa.select(TASKS).where(TASKS.c.project_id == project_id, condition).order_by(TASKS.c.task_id)
         with self._read() as connection:
             return [Task(**row._mapping) for row in connection.execute(query)]
+
+    def tasks_by_id(self, project_id: int, task_ids: Iterable[int]) -> dict[int, Task]:
+        """Return those of the tasks that are known, by id."""
+        found: dict[int, Task] = {}
+        for chunk in chunks(list(task_ids), 500):
+            found |= {task.task_id: task for task in self._select_tasks(project_id, TASKS.c.task_id.in_(chunk))}
+        return found
+
+    def sides(self, project_id: int) -> list[Side]:
+        """Return what decides whether labels train or measure, of all tasks by id."""
+        columns = (TASKS.c.task_id, TASKS.c.group_key, TASKS.c.status, TASKS.c.masked, TASKS.c.held_out)
+        query = sa.select(*columns).where(TASKS.c.project_id == project_id).order_by(TASKS.c.task_id)
+        with self._read() as connection:
+            return [Side(*row) for row in connection.execute(query)]
+
+    def set_held_out(self, project_id: int, task_ids: Iterable[int], *, held_out: bool) -> None:
+        """Let labels measure, or train."""
+        with self._write() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
+                connection.execute(sa.update(TASKS).where(here).values(held_out=held_out))
 
     def label_files(self, project_id: int) -> set[str]:
         """Return the names of the files of all labels: masks and efforts."""

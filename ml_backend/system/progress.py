@@ -32,6 +32,7 @@ class _Part:
     Attributes:
         began, first: when it was heard of first, and how many were done then.
         told: how many were done when a line said so; None before the first line.
+        ends: when it will be over, as who works on it says, in seconds since the epoch; None: the pace tells.
     """
 
     began: float
@@ -39,6 +40,7 @@ class _Part:
     done: int = 0
     total: int | None = None
     told: int | None = None
+    ends: float | None = None
 
 
 class Step(ABC):
@@ -51,19 +53,23 @@ class Step(ABC):
         self._parts = {"": self._part}
         self._lock = threading.RLock()  # work may go on in several threads
 
-    def update(self, done: int | None = None, total: int | None = None, what: str | None = None) -> None:
+    def update(
+        self, done: int | None = None, total: int | None = None, what: str | None = None, *, ends: float | None = None
+    ) -> None:
         """Show how far the work is.
 
         Args:
             done: how many of `total` are done.
             total: how many there are; 0 where that is not known. None, as of the others: as before.
             what: the part of the work that goes on. Parts may alternate; each has a pace of its own.
+            ends: when this part will be over, in seconds since the epoch; None: what the pace until now tells.
         """
         with self._lock:
             self._what = self._what if what is None else what
             self._part = self._parts.setdefault(self._what, _Part(self._clock(), done or 0))
             self._part.done = self._part.done if done is None else done
             self._part.total = self._part.total if total is None else total or None
+            self._part.ends = ends
             self._show()
 
     def advance(self) -> None:
@@ -76,8 +82,10 @@ class Step(ABC):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def left(self) -> str:
-        """Return the time that is left at the pace until now, as text; empty where that is not known."""
+        """Return the time that is left, as told or at the pace until now, as text; empty where that is not known."""
         part = self._part
+        if part.ends is not None:
+            return f"about {duration(max(0.0, part.ends - time.time()))} left"
         done = part.done - part.first
         if part.total is None or done <= 0 or part.done >= part.total:
             return ""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from ml_backend.label_studio.predictions import MARKER, RETURNED, SERVED_LAST, import_for_present
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.audit import audit_set
 from ml_backend.projects.candidates import Candidate, candidates
 from ml_backend.projects.passed_over import StreamRecords, StreamState, rename_markers
 from ml_backend.projects.tabs import show_passed_over
@@ -110,7 +111,14 @@ class Arrivals:
         gone = [task for task, decision in passed.items() if decision.marked and task not in present]
         there = [task for task, decision in passed.items() if not decision.marked and task in present]
         self._return(gone, "their markers were deleted")
+        self._return(self._passed_audits(), "their images measure")
         self._update(there, marked=True)  # a run died between the import and this
+
+    def _passed_audits(self) -> list[int]:
+        """Return audit images that were passed over when they were none."""
+        passed = [task for task in self._store.tasks(self._id, status="passed") if task.task_id in self._passed()]
+        audit = audit_set(self._settings, self._store, self._id) if passed else None
+        return [task.task_id for task in passed if audit and audit.opens_empty(task)]
 
     def _return(self, task_ids: Sequence[int], why: str) -> None:
         self._look.check()
@@ -145,8 +153,12 @@ class Arrivals:
         return state
 
     def _arrivals(self, baseline: int) -> list[Candidate]:
-        """Return new tasks without a decision, by id; follow-ups of images that are labelled in part are none."""
+        """Return new tasks without a decision, by id; follow-ups of images that are labelled in part are none.
+
+        No strategy decides about audit images: those are kept, all of them.
+        """
         decided = self._store.decisions(self._id)
+        audit = audit_set(self._settings, self._store, self._id)
         waiting = candidates(self._store.tasks(self._id), in_parts=False)
         return [
             candidate
@@ -154,6 +166,7 @@ class Arrivals:
             if candidate.task.task_id > baseline
             and candidate.task.task_id not in decided
             and not candidate.parts
+            and not audit.opens_empty(candidate.task)
             and not candidate.task.error
         ]
 

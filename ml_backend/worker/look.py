@@ -127,7 +127,7 @@ class Look:
         Args:
             done, total: of whatever the stage counts; 0 and 0 where it counts nothing.
             note: what is known of its result so far, in words.
-            ends: when it will have ended, at the latest, in seconds since the epoch; None where that is not known.
+            ends: when it will have ended, in seconds since the epoch; None where that is not known.
         """
         now = time.monotonic()
         is_new = stage != self._shown

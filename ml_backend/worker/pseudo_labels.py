@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ml_backend.annotations import masks
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet, audit_set
 from ml_backend.settings import Settings
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
@@ -49,7 +49,7 @@ def proposed(settings: Settings, text: str) -> list[int]:
     return list(kept.get("tasks", [])) if same else []
 
 
-def eligible(task_ids: Iterable[int], tasks: Iterable[Task], settings: Settings) -> list[Task]:
+def eligible(task_ids: Iterable[int], tasks: Iterable[Task], audit: AuditSet) -> list[Task]:
     """Return those of the proposed tasks whose image nobody has said anything about, one per image.
 
     An image that a person labelled or skipped in any task is left out, and so is one that is kept for measuring.
@@ -57,6 +57,7 @@ def eligible(task_ids: Iterable[int], tasks: Iterable[Task], settings: Settings)
     Args:
         task_ids: the proposed ones, the most certain first.
         tasks: all tasks of the project.
+        audit: whose images measure.
     """
     by_image: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
@@ -64,14 +65,14 @@ def eligible(task_ids: Iterable[int], tasks: Iterable[Task], settings: Settings)
     by_id = {task.task_id: task for same in by_image.values() for task in same}
     by_name: dict[str, Task] = {}
     for task in (by_id[task_id] for task_id in task_ids if task_id in by_id):
-        if task.image not in by_name and all(_is_untouched(same, settings) for same in by_image[task.image]):
+        if task.image not in by_name and all(_is_untouched(same, audit) for same in by_image[task.image]):
             by_name[task.image] = task
     return list(by_name.values())
 
 
-def _is_untouched(task: Task, settings: Settings) -> bool:
+def _is_untouched(task: Task, audit: AuditSet) -> bool:
     waits = task.status in ("unlabelled", "passed") and task.annotation_id is None
-    return waits and not is_held_out(task.group_key, settings.held_out_share, settings.seed)
+    return waits and not audit.has(task.group_key)
 
 
 class PseudoLabels:
@@ -111,12 +112,13 @@ class PseudoLabels:
     def _eligible(self) -> list[Task]:
         project = self._look.store.project(self._id)
         task_ids = proposed(self._settings, project.pseudo_labels) if project else []
-        return eligible(task_ids, self._look.store.tasks(self._id), self._settings) if task_ids else []
+        audit = audit_set(self._settings, self._look.store, self._id)
+        return eligible(task_ids, self._look.store.tasks(self._id), audit) if task_ids else []
 
     def _predict(self, model: Version, tasks: Sequence[Task], folder: Path) -> Iterator[Item | None]:
         """Predict, in batches; None where the image cannot be had."""
         waiting, done = iter(tasks), 0
-        while chunk := list(islice(waiting, self._settings.batch_size)):
+        while chunk := list(islice(waiting, self._settings.effective_batch_size)):
             self._look.attend()
             self._look.stage("predicting pseudo-labels", done, len(tasks))
             try:

@@ -19,6 +19,7 @@ from ml_backend.annotations.boxes import Query
 from ml_backend.errors import LabelStudioNotFound
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.predictions import DUPLICATE, import_for_present, model_number, score_of
+from ml_backend.projects.audit import audit_set
 from ml_backend.projects.shown_masks import MaskRenderer, Rendered
 from ml_backend.store import Store, Task
 from ml_backend.worker.look import Look
@@ -58,6 +59,7 @@ def publish(look: Look) -> None:
         look.label_map,
         images=look.images,
         predictor=partial(look.services.predictor, look.project_id, number) if number else None,
+        audit=audit_set(look.settings, look.store, look.project_id),
         check=look.check,
     )
     look.stage("publishing")
@@ -84,15 +86,21 @@ def prune(look: Look) -> bool:
 
 
 def _to_publish(look: Look) -> list[tuple[Task, float]]:
-    """Return the ranked tasks, best first; where regions are asked for, those with regions."""
+    """Return the ranked tasks, best first; where regions are asked for, those, and the audit images between."""
     ranked, asked = look.store.ranked(look.project_id), look.store.ranked_queries(look.project_id)
-    return [entry for entry in ranked if entry[0].task_id in asked] if asked else ranked
+    if not asked:
+        return ranked
+    audit = audit_set(look.settings, look.store, look.project_id)
+    shown = [entry for entry in ranked if entry[0].task_id in asked or audit.opens_empty(entry[0])]
+    while shown and shown[-1][0].task_id not in asked:
+        shown.pop()  # all that is asked for comes before: those after it wait for what the next ranking asks for
+    return shown
 
 
 def _labelled_task(look: Look) -> list[tuple[Task, float]]:
     """Return a labelled task: the host serves no version that no prediction carries, and no task that is done."""
-    labelled = look.store.tasks(look.project_id, status="labelled")
-    return next(([(task, 0.0)] for task in labelled if not task.error), [])
+    labelled = [task for task in look.store.tasks(look.project_id, status="labelled") if not task.error]
+    return [(task, 0.0) for task in sorted(labelled, key=lambda task: task.held_out)[:1]]
 
 
 def _queue_of(look: Look) -> PriorityQueue:

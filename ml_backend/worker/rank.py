@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from ml_backend.label_studio.predictions import model_number, ranking_number, version_name
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.audit import audit_set
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
 from ml_backend.store import Task
+from ml_backend.worker.audit_places import with_audits
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.follow_up import follow_ups_of
 from ml_backend.worker.images_in_part import tell_images_in_part
@@ -50,7 +52,10 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
     if model is not None:
         ensure_committee(look, model, [task for task in tasks if task.status == "labelled"])
     number = _next_ranking_number(look)
-    ranking = PoolScorer(look, model).rank(tasks, round_number=model.number - 1 if model else 0)
+    audit = audit_set(look.settings, look.store, look.project_id)
+    pool = [task for task in tasks if not audit.has(task.group_key)]
+    ranking = PoolScorer(look, model).rank(pool, round_number=model.number - 1 if model else 0)
+    ranking = with_audits(ranking, tasks, audit)
     version = version_name(model.number if model else 0, number)
     classes = model.record.classes if model else ()
     seconds = time.monotonic() - started
@@ -90,10 +95,12 @@ def _name_serving_model(look: Look, model: Version | None, tasks: Iterable[Task]
 def _ranking_key(look: Look, model: Version | None) -> str:
     """Return a digest of all that the order, and what is shown with it, depends on besides the pool."""
     s = look.settings
+    measuring = audit_set(s, look.store, look.project_id)
+    audit = json.dumps([measuring.share, measuring.seed, s.audit_group, sorted(measuring.drawn)])
     if model is None:
-        return "no model"
+        return f"no model {hashlib.sha256(audit.encode()).hexdigest()}"
     scoring = [s.pool_sample, s.committee, s.members, s.query_images, s.cost_measure]
-    parts = [model.number, s.strategy, s.strategy_options, *scoring, look.label_map.digest]
+    parts = [model.number, s.strategy, s.strategy_options, *scoring, look.label_map.digest, audit]
     shown = [s.minimum_area, s.polygon_tolerance]
     return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()
 

@@ -14,14 +14,14 @@ from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxe
 from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
-from ml_backend.annotations.fields import lead_time_of, regions_of
+from ml_backend.annotations.fields import lead_time_of, printable, regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes
 from ml_backend.annotations.reading import agreement_with, inside_boxes, is_untouched, starting_mask
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
-from ml_backend.label_studio.predictions import DUPLICATE, shows_masks
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.label_studio.predictions import DUPLICATE, is_own
+from ml_backend.projects.audit import AuditSet, audit_set, group_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
 from ml_backend.system.whole_files import write_once
@@ -67,13 +67,14 @@ class TaskReader:
         self._store, self._settings, self._label_map = store, settings, label_map
         self._folder, self._size_of, self._config_change = folder, size_of, config_change
         self._passed: Collection[int] | None = None
+        self._audit: AuditSet | None = None
 
     def read(self, project_id: int, item: Mapping[str, Any]) -> Task:
         """Turn a task of the host into one of the store; what cannot be read is told in its `error`, never raised."""
         data = item.get("data") or {}
         image = self._label_map.image_reference(data)
         task = Task(project_id, int(item["id"]), printable(image or ""), updated_at=str(item["updated_at"]))
-        task = replace(task, group_key=printable(data.get(self._settings.held_out_group) or image or ""))
+        task = replace(task, group_key=group_of(data, image or "", self._settings))
         if image is None:
             key = self._label_map.image_variable
             return replace(task, status="broken", error=f"The task's data has no image under {key!r}.")
@@ -85,8 +86,13 @@ class TaskReader:
             return replace(task, status="skipped" if skipped else waiting)
         if self._config_change is not None:
             self._config_change.count(task.task_id, regions_of(counting[0]))
+        predictions = _predictions_of(item)
+        submitted = (one for one in annotations if not one.get("was_cancelled"))
+        saw = [self._saw_mask(task, one, self._shown(task, one, predictions)) for one in submitted]
+        task = replace(task, masked=any(saw))
         try:
-            return self._read_annotations(task, counting, _predictions_of(item))
+            read = self._read_annotations(task, counting, predictions)
+            return replace(read, held_out=self._measures(read))
         except (MaskError, ImageError) as error:
             status = "unavailable" if isinstance(error, ImageError) else "broken"
             return replace(task, status=status, annotation_id=int(counting[0]["id"]), error=str(error))
@@ -96,6 +102,26 @@ class TaskReader:
         if self._passed is None:
             self._passed = self._store.passed_over(project_id)
         return self._passed
+
+    def _measures(self, task: Task) -> bool:
+        """Whether the label of a task measures: its image was drawn for that, and nobody was shown a mask of ours."""
+        if self._audit is None:
+            self._audit = audit_set(self._settings, self._store, task.project_id)
+        return not task.masked and self._audit.has(task.group_key)
+
+    def _saw_mask(self, task: Task, annotation: Annotation, shown: _Shown) -> bool:
+        """Whether an annotator started from a mask of ours; a mask that others predicted leans to no version.
+
+        Where the prediction is gone, what was read before counts; where there is nothing of that either, the regions
+        tell whether they came from a prediction, which may have been ours.
+        """
+        if shown.prediction is not None:
+            return is_own(shown.version) and (shown.mask is not None or bool(regions_of(shown.prediction)))
+        before = self._store.task(task.project_id, task.task_id)
+        if before is not None and before.annotation_id == annotation["id"]:
+            return before.masked
+        origins = {str(region.get("origin")) for region in regions_of(annotation) if isinstance(region, Mapping)}
+        return bool(origins & {"prediction", "prediction-changed"})
 
     def _read_annotations(self, task: Task, counting: Sequence[Annotation], predictions: _Predictions) -> Task:
         """Read the newest annotation, with the vote of all as its mask; those that cannot be read do not vote."""
@@ -138,7 +164,6 @@ class TaskReader:
             error="; ".join([*first_few(reading.problems), *rectangles.problems]),
             annotation_id=int(annotation["id"]),
             **self._keep(task, masks.png_bytes(mask)),
-            held_out=is_held_out(task.group_key, self._settings.held_out_share, self._settings.seed),
             lead_time=lead_time_of(annotation),
             regions=reading.regions,
             vertices=reading.vertices,
@@ -204,7 +229,9 @@ class TaskReader:
         size: tuple[int, int],
     ) -> Task:
         """Put down the effort that the label took, where that can be told."""
-        was_masked = shows_masks(shown.version) if shown.version else None
+        was_masked = None
+        if shown.version:
+            was_masked = self._saw_mask(task, annotation, shown) if is_own(shown.version) else True
         started_from = starting_mask(
             annotation, shown.mask, was_masked=was_masked, size=size, label_map=self._label_map
         )
@@ -229,12 +256,6 @@ class TaskReader:
 def is_annotated(item: Mapping[str, Any]) -> bool:
     """Whether anybody submitted an annotation of a task of the host."""
     return any(not annotation.get("was_cancelled") for annotation in item.get("annotations") or [])
-
-
-def printable(value: object) -> str:
-    """Return what people entered as a database can keep it: JSON may hold halves of surrogate pairs, and zeros."""
-    text = value if isinstance(value, str) else shown(value)
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _predictions_of(item: Mapping[str, Any]) -> _Predictions:

@@ -82,7 +82,7 @@ class PoolScorer:
         Tasks whose image cannot be had are left out, and their error says why.
 
         Args:
-            tasks: all tasks of the project, of any status.
+            tasks: those of the project that train, or will, of any status: of audit images a strategy sees nothing.
             round_number: how many rounds were ranked before.
         """
         if self._model is None:
@@ -144,7 +144,7 @@ class PoolScorer:
 
         def batches() -> Iterator[Batch]:
             items = self._items([pool[task_id] for task_id in order])
-            return predictor.batches(items, features=True, batch_size=self._settings.batch_size)
+            return predictor.batches(items, features=True, batch_size=self._settings.effective_batch_size)
 
         unlabelled, seen = _watched(batches, seconds=COLD_START_SECONDS, at_least=0)
         ranked = rank_pool(
@@ -167,6 +167,7 @@ class PoolScorer:
             unlabelled_images=batches_of(sample, predicted=False),
             labelled_images=batches_of(labelled, predicted=False),
             asked={candidate.task.task_id: candidate.asked for candidate in sample if candidate.parts},
+            known=[candidate.task.task_id for candidate in labelled],
         )
 
     def _batches_of(self, strategy: Strategy) -> _MakeBatches:
@@ -180,7 +181,7 @@ class PoolScorer:
                 return self._predictor().batches(
                     self._items(of),
                     features="features" in wanted,
-                    batch_size=self._settings.batch_size,
+                    batch_size=self._settings.effective_batch_size,
                     committee=committee,
                     memory=self._settings.scoring_memory,
                 )
@@ -236,7 +237,7 @@ class PoolScorer:
 
         s = self._settings
         device = resolve_device(s.device)
-        return image_batches(self._items(of), input_size=s.input_size, batch_size=s.batch_size, device=device)
+        return image_batches(self._items(of), input_size=s.input_size, batch_size=s.effective_batch_size, device=device)
 
     def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
         """Fetch and decode images, in order; where that fails, the task's error says why, and the image is left out."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations.config_changes import ConfigChange, config_change
+from ml_backend.annotations.fields import printable
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import ImageError
 from ml_backend.label_studio.queries import BEGINNING, host_time
@@ -27,15 +28,18 @@ from ml_backend.store import Project, Task
 from ml_backend.system.clock import boot_id, boot_seconds
 from ml_backend.worker.images_in_part import forget_images_in_part
 from ml_backend.worker.look import Look
-from ml_backend.worker.read_task import TaskReader, is_annotated, printable
+from ml_backend.worker.read_task import TaskReader, is_annotated
+from ml_backend.worker.sides import assign_sides
 
 logger = logging.getLogger(__name__)
 
 RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
 _BATCH = 50
-_RULES = 2
+_RULES = 3
 """Number of the rules by which annotations are read: all labels are read again when it changes."""
+_EARLIER_SHARE = 0.2
+"""Share of the labels that earlier releases held out by default; their digests know the share."""
 _STEP_SECONDS = 5.0
 """Clocks drift, and answers take their time: a clock that was set moved by more than that."""
 _Read = Callable[[int, Mapping[str, Any]], Task]
@@ -101,14 +105,15 @@ class Sync:
         host = self._client.project(project.id)
         label_map, total = label_map_of(str(host["label_config"]), self._settings), int(host.get("task_number") or 0)
         self._look.label_map = label_map
-        by_first_rules, digest = self._reading_digests(label_map)
-        since = project.cursor if project.labels_digest in (by_first_rules, digest) else None
-        if project.labels_digest == by_first_rules and not self._read_doubtful(project.id):
-            digest = by_first_rules
+        digest, rules = self._reading_digest(label_map), self._rules_of(project, label_map)
+        since = project.cursor if rules else None
+        if rules and rules < _RULES:
+            self._read_doubtful(project.id, rules)
         change = self._changed_config(project, label_map)
         read = self._reader(label_map, change).read
         changed, cursor = self._read_changes(project.id, read, since, total)
         self._compare_ids(project.id, read, total)
+        assign_sides(self._look)
         self._store.update_project(
             project.id,
             **self._notice(project, change),
@@ -173,20 +178,33 @@ class Sync:
 
     # -- what changed -------------------------------------------------------------------------------------------------
 
-    def _reading_digests(self, label_map: LabelMap) -> tuple[str, str]:
-        """Return digests of all that labels are read by, with the first rules and with those of now."""
+    def _reading_digest(self, label_map: LabelMap) -> str:
+        """Return a digest of all that labels are read by."""
         s = self._settings
-        held_out = f"{s.held_out_share}|{s.held_out_group}|{s.seed}"
-        first = f"{label_map.digest}|{held_out}|{s.several_annotations}|{s.cost_measure}"
-        by_first, by_present = (hashlib.sha256(text.encode()).hexdigest() for text in (first, f"{first}|{_RULES}"))
-        return by_first, by_present
+        return _digest(label_map.digest, s.audit_group, s.several_annotations, s.cost_measure, _RULES)
 
-    def _read_doubtful(self, project_id: int) -> bool:
-        """Read the labels again of which the first rules may have left something out; return whether there were any."""
+    def _rules_of(self, project: Project, label_map: LabelMap) -> int:
+        """Return the number of the rules that the labels were read by, all else being as it is; 0: all else is not."""
+        if project.labels_digest == self._reading_digest(label_map):
+            return _RULES
+        s = self._settings
+        for share in (s.audit_share, _EARLIER_SHARE):
+            first = (label_map.digest, share, s.audit_group, s.seed, s.several_annotations, s.cost_measure)
+            for rules, digest in ((1, _digest(*first)), (2, _digest(*first, 2))):
+                if project.labels_digest == digest:
+                    return rules
+        return 0
+
+    def _read_doubtful(self, project_id: int, rules: int) -> None:
+        """Read the labels again that earlier rules did not read in full.
+
+        The first left out what they could not read. None before the third looked at what all annotators were shown;
+        for labels of one annotator the database knows.
+        """
         labelled = self._store.tasks(project_id, status="labelled")
-        doubtful = [task for task in labelled if task.error or (not task.regions and not task.boxes)]
-        self.read_again(doubtful)
-        return bool(doubtful)
+        by_vote = self._settings.several_annotations == "majority"
+        left_out = [task for task in labelled if task.error or (not task.regions and not task.boxes)]
+        self.read_again(labelled if by_vote else left_out if rules == 1 else [])
 
     def _changed_config(self, project: Project, label_map: LabelMap) -> ConfigChange | None:
         """Return what a changed configuration means, where there are labels that it could matter to."""
@@ -248,6 +266,10 @@ class Sync:
             self._measure(batch)
             self._look.check()
             self._store.put_tasks(read(project_id, item) for item in batch)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
 
 
 def _moment(text: str) -> datetime:

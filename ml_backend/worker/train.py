@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import TrainingError
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 900.0
 """Pause before a training that failed is tried again on the same data."""
-_OF_THE_NETWORK = ("architecture", "encoder", "network_options", "input_size")
-"""Settings under which a version that exists is another network than the one that is wanted."""
 
 
 def train(look: Look) -> None:
@@ -116,8 +115,7 @@ def _trigger(look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: 
         enough = len(labelled) >= look.settings.train_after
         return f"The first {len(labelled)} labels were there." if enough else ""
     trained = {"network_options": {}, **latest.record.settings}  # the oldest versions have none
-    is_another_network = any(trained.get(name) != getattr(look.settings, name) for name in _OF_THE_NETWORK)
-    if is_another_network:
+    if any(trained.get(name) != value for name, value in _wanted_network(look.settings).items()):
         return f"The settings of the network changed after version {latest.number}."
     if latest.record.data_digest == digest:
         return ""
@@ -127,6 +125,19 @@ def _trigger(look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: 
     if changed < look.settings.train_after:
         return ""
     return f"{changed} labels were new, changed or gone since version {latest.number}."
+
+
+def _wanted_network(settings: Settings) -> dict[str, Any]:
+    """Return the settings under which a version that exists is another network than the one that is wanted."""
+    from ml_backend.learning.networks.recipe import network_of  # takes torch with it
+
+    architecture, options = network_of(settings)
+    return {
+        "architecture": architecture,
+        "encoder": settings.encoder,
+        "network_options": options,
+        "input_size": settings.input_size,
+    }
 
 
 def changed_labels(latest: Version, labelled: Iterable[Task], unavailable: Iterable[Task] = ()) -> int:

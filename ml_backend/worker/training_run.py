@@ -30,12 +30,10 @@ TRAINING_SETTINGS = (
     "dropout",
     "input_size",
     "iterations",
+    "training_budget",
     "batch_size",
     "learning_rate",
     "train_encoder",
-    "patience",
-    "publish_tolerance",
-    "held_out_minimum",
     "seed",
 )
 """Names of the settings that a network depends on."""
@@ -56,7 +54,7 @@ class TrainingRun:
     ) -> None:
         self._look, self._settings, self._store = look, look.settings, look.store
         self._labelled, self._label_map, self._digest = labelled, label_map, digest
-        self._trigger, self._pace = trigger, Pace()
+        self._trigger = trigger
 
     def train_version(self) -> int:
         """Train the next version and return its number.
@@ -118,7 +116,7 @@ class TrainingRun:
                     error = image if isinstance(image, ImageError) else label.mask
                     unavailable.update({str(task.task_id): str(error) for task in label.tasks})
                 else:
-                    items.append(Item(label.key, image, label.mask, label.held_out, label.digest))
+                    items.append(Item(label.key, image, label.mask, label.held_out, label.digest, group=label.group))
         if unavailable:
             self._look.client.whoami()  # raises where the host is away: then it is not the images' fault
             self._leave_out(unavailable)
@@ -145,6 +143,8 @@ class TrainingRun:
             parent=current.number if current else None,
             trigger=self._trigger,
             device=self._settings.device,
+            maps_folder=self._settings.maps_folder,
+            maps_bytes=self._settings.maps_bytes,
             **{name: getattr(self._settings, name) for name in TRAINING_SETTINGS},
         )
 
@@ -154,12 +154,7 @@ class TrainingRun:
         if full := shortage(self._settings.model_dir, int(self._store.value(room_key) or 0)):
             raise full
         try:
-            return training_process.run(
-                job,
-                progress=self._show,
-                heartbeat=self._look.attend,
-                timeout=self._settings.training_minutes * 60,
-            )
+            return training_process.run(job, progress=self._show, heartbeat=self._look.attend)
         except DiskFull as error:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()
@@ -172,34 +167,8 @@ class TrainingRun:
         return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.model_dir))
 
     def _show(self, progress: Progress) -> None:
-        ends = self._pace.end(progress, time.time())
+        ends = None if progress.seconds_left is None else time.time() + progress.seconds_left
         self._look.stage(progress.label, progress.done, progress.total, note=_note(progress), ends=ends)
-
-
-class Pace:
-    """How fast the steps of a training follow each other, measuring in between included, and so when it ends.
-
-    It is the latest end: a training whose measure no longer rises ends sooner.
-    """
-
-    def __init__(self) -> None:
-        self._of, self._began, self._first = "", 0.0, 0
-        self._end: float | None = None
-
-    def end(self, progress: Progress, now: float) -> float | None:
-        """Return when the steps will be done, in seconds since the epoch; None before two of them were seen.
-
-        Args:
-            now: in seconds since the epoch.
-        """
-        if progress.stage == "measuring":
-            return self._end  # that of the steps so far
-        if progress.label != self._of:
-            self._of, self._began, self._first, self._end = progress.label, now, progress.done, None
-        elif "training" in progress.stage and progress.done > self._first:
-            each = (now - self._began) / (progress.done - self._first)
-            self._end = now + each * (progress.total - progress.done)
-        return self._end
 
 
 def _note(progress: Progress) -> str:

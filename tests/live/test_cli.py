@@ -20,7 +20,7 @@ from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
-SETTINGS = {"input_size": 64, "iterations": 6, "train_after": 4, "held_out_share": 0}
+SETTINGS = {"input_size": 64, "iterations": 6, "train_after": 4, "audit_share": 0}
 STATUS_KEYS = {
     *("project", "state", "strategy", "version", "labels", "trained_labels", "held_out_miou", "pool", "queue"),
     *("skipped", "errors"),

@@ -21,7 +21,7 @@ from ml_backend.errors import ImageError
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.images.references import in_project
 from ml_backend.label_studio import LabelStudio
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 
 pytestmark = pytest.mark.live
 
@@ -142,7 +142,7 @@ def test_a_project_whose_images_are_in_a_bucket(
     assert (status.labels, status.pool, status.queue, dict(status.errors)) == (4, IMAGES - 4, IMAGES - 4, {})
     stored = nextmask.services.store.tasks(project)
     assert {task.image for task in stored} == {f"s3://{BUCKET}/folder/shape_{n:02}.png" for n in range(IMAGES)}
-    assert all(task.held_out == is_held_out(task.image, 0.0) for task in stored)
+    assert all(task.held_out == AuditSet(0.0, 0).has(task.image) for task in stored)
     rows = predictions(label_studio, project, status.version)
     assert {row["task"] for row in rows} == set(tasks[4:])
     assert all(row["result"] for row in rows)

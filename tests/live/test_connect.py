@@ -103,7 +103,9 @@ def test_connect_mends_what_is_missing_and_disconnect_puts_all_back(
     known = serving.services.store.project(project)
     assert known
     assert not known.managed
-    assert {row["model_version"] for row in predictions(label_studio, project)} == {"own", "nextmask-0.1"}
+    versions = {row["model_version"] for row in predictions(label_studio, project)}
+    assert {"own", "nextmask-0.1"} <= versions  # and those of the settings of the backend that was added by hand
+    assert all(version == "own" or version.startswith("nextmask-0.") for version in versions)
 
 
 def test_disconnect_ends_a_training_and_stays_disconnected(
@@ -113,7 +115,7 @@ def test_disconnect_ends_a_training_and_stays_disconnected(
     project = make_project(images=8, dataset=shapes)
     tasks = label_studio.task_ids(project)
     before = state_of(label_studio, project)
-    nextmask.connect(project, iterations=1_000_000, patience=1_000_000)
+    nextmask.connect(project, iterations=1_000_000)
     label(label_studio, project, shapes, tasks[:4])
     wait_for(lambda: nextmask.status(project).state == "training", name="a training")
     assert nextmask.process
@@ -164,9 +166,9 @@ def test_what_cannot_be_prefilled_is_told_by_connect_status_and_doctor_and_mende
     serving: Nextmask, label_studio: LabelStudio, make_project: Callable[..., int], shapes: Dataset
 ) -> None:
     boxes = NO_COLOURS.replace("BrushLabels", "RectangleLabels")
-    project = make_project(images=1, xml=boxes, dataset=shapes)
+    project = make_project(images=2, xml=boxes, dataset=shapes)
     connection = serving.connection(project)
-    connection.connect({})
+    connection.connect({"audit_share": 0.001})  # one is drawn: where none measures, there is another hint
     (hint,) = connection.hints
     assert hint.cause.startswith("No mask can be pre-filled: the labelling configuration has <RectangleLabels> 'mask'")
     assert serving.wait_settled(project).hints == [str(hint)]

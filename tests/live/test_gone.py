@@ -17,7 +17,7 @@ from ml_backend.datasets import Dataset, label_config
 
 pytestmark = pytest.mark.live
 
-ENDLESS = {"iterations": 1_000_000, "patience": 1_000_000}
+ENDLESS = {"iterations": 1_000_000}
 
 
 def is_at(nextmask: Nextmask, project: int, stage: str) -> bool:
@@ -103,7 +103,7 @@ def test_tasks_are_deleted_while_open_and_the_configuration_changes_in_training(
     added = xml.replace("</BrushLabels>", '<Label value="triangle" background="#123456"/></BrushLabels>')
     assert added != xml
     label_studio.update_project(project, label_config=added)
-    nextmask.connect(project, iterations=6, patience=4)
+    nextmask.connect(project, iterations=6)
     label(label_studio, project, shapes, [task for task in tasks[4:7] if task != opened["id"]])
     done = {task for task in tasks[1:7] if task != opened["id"]}
 

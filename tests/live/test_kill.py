@@ -15,7 +15,7 @@ from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
-ENDLESS = {"iterations": 1_000_000, "patience": 1_000_000}
+ENDLESS = {"iterations": 1_000_000}
 
 
 def server_of(nextmask: Nextmask) -> int:

@@ -77,7 +77,7 @@ def test_tasks_are_served_exactly_in_the_order_of_the_ranking(project: int, serv
 def test_more_labels_make_a_new_model_and_a_new_order(
     project: int, serving: Nextmask, label_studio: StudioClient, shapes: Dataset
 ) -> None:
-    serving.connect(project, train_after=5, held_out_share=0.3)
+    serving.connect(project, train_after=5, audit_share=0.3)
     status = serving.wait_for_version(project, 2)
     assert (status.version, status.labels, status.trained_labels, status.queue) == ("nextmask-2.3", 25, 25, 5)
     assert status.agreement is not None

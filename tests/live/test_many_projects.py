@@ -64,7 +64,7 @@ def test_many_projects_at_once(
         wait_for(lambda one=project: nextmask.status(one).queue == IMAGES, seconds=PATIENCE, name=f"queue of {project}")
 
     # All want to be trained at the same time, one for as long as it takes all others.
-    nextmask.connect(projects[0], queue_window=IMAGES, iterations=1_000_000, patience=1_000_000)
+    nextmask.connect(projects[0], queue_window=IMAGES, iterations=1_000_000)
     for project in projects:
         label(label_studio, project, shapes, done[project])
     wait_for(lambda: nextmask.status(projects[0]).state == "training", name="the long training")

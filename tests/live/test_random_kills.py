@@ -52,7 +52,7 @@ def test_kills_at_random_moments(
     data = make_shapes(tmp_path / "shapes", count)
     project = make_project(images=count, dataset=data)
     nextmask = make_nextmask()
-    nextmask.connect(project, train_after=3, held_out_share=0.25, queue_window=10)
+    nextmask.connect(project, train_after=3, audit_share=0.25, queue_window=10)
     nextmask.wait_settled(project)
 
     annotator = Annotator(label_studio, project, data, seed)

@@ -61,7 +61,7 @@ def test_answers_are_quick_right_after_the_start_and_during_training(
     assert median_seconds(lambda: nextmask.post("/setup", setup), 9) < 0.3
 
     project = make_project(images=20, dataset=shapes)
-    nextmask.connect(project, iterations=1_000_000, patience=1_000_000, queue_window=6)
+    nextmask.connect(project, iterations=1_000_000, queue_window=6)
     nextmask.wait_settled(project)
     nextmask.annotate(project, shapes, 4)
     wait_for(lambda: nextmask.status(project).done > 0 and training(nextmask), name="a training")

@@ -17,7 +17,7 @@ from ml_backend.label_studio import LabelStudio
 
 pytestmark = pytest.mark.live
 
-ENDLESS = {"iterations": 1_000_000, "patience": 1_000_000}
+ENDLESS = {"iterations": 1_000_000}
 MANY = 3000
 """Tasks in one request: their prediction takes far longer than ten seconds."""
 

@@ -45,7 +45,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     secrets = {"basic_auth_user": USER, "basic_auth_pass": PASSWORD, "webhook_secret": SECRET}
-    return make_settings(tmp_path_factory.mktemp("state"), **secrets, batch_size=3, image_hosts="127.0.0.1")
+    return make_settings(
+        tmp_path_factory.mktemp("state"), **secrets, batch_size=3, image_hosts="127.0.0.1", audit_share=0
+    )
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ for name in evil:
     task = studio.add_task(7)
     studio.files[name] = studio.files["/data/upload/7.png"]
     studio.items[task]["data"]["image"] = name
-settings = dict(train_after=2, iterations=2, batch_size=2, input_size=32, held_out_group="patient",
+settings = dict(train_after=2, iterations=2, batch_size=2, input_size=32, audit_group="patient",
                 strategy="entropy", encoder_weights="none")
 services = make_services(Path(sys.argv[1]), studio, **settings)
 services.store.wake(PROJECT, train=True, title="../../title", manage=True)

@@ -48,6 +48,26 @@ def test_by_hand():
     assert ranking.pseudo_labels == ("c", "a")  # the most certain first
 
 
+def test_a_tenth_of_the_pool_is_certain_whatever_its_entropies():
+    """None is below the paper's threshold, since a network of few labels is never so sure."""
+    seen = pool(np.linspace(0.9, 0.3, 31).tolist())
+    assert ranked(create("ceal"), seen).pseudo_labels == (30, 29, 28)
+    assert ranked(create("ceal"), seen, round=9).pseudo_labels == (30, 29, 28)
+    assert ranked(create("ceal", share=0.5), seen, images=25).pseudo_labels == (30, 29, 28, 27, 26, 25)
+    assert ranked(create("ceal", share=0), seen).pseudo_labels == ()
+    assert ranked(create("ceal", threshold=0.05), seen).pseudo_labels == ()
+
+
+def test_a_quantile_is_one_of_images_in_which_more_than_one_class_is_seen():
+    """An image in which the network misses its object is the surest of all."""
+    seen = pool(
+        [0.9, 0.8, 0.001, 0.002, 0.3, 0.4], background=[0.5, 0.5, 1.0, 0.0, 0.5, 0.5], labelled=[0, 0, 0, 0, 0, 0.1]
+    )
+    assert ranked(create("ceal", share=0.4), seen).pseudo_labels == (4,)  # 0.4 of three
+    assert ranked(create("ceal", share=1.0), seen).pseudo_labels == (4, 1)
+    assert ranked(create("ceal", threshold=0.5), seen).pseudo_labels == (2, 3, 4)
+
+
 def test_threshold_falls_and_stops_at_0():
     strategy = create("ceal", threshold=0.05, decay=0.02)
     thresholds = [strategy.threshold(round) for round in range(10)]
@@ -86,8 +106,9 @@ def test_labelled_in_full_is_not_taken_for_certain():
     drawn = torch.zeros(3, 4, 4, dtype=torch.bool)
     drawn[1] = True
     seen = create("ceal").observe(batch(foreground, labelled=drawn))
-    assert ranked(create("ceal"), seen).ids == (2, 0, 1)
-    assert ranked(create("ceal"), seen).pseudo_labels == (0,)
+    strategy = create("ceal", threshold=0.05)
+    assert ranked(strategy, seen).ids == (2, 0, 1)
+    assert ranked(strategy, seen).pseudo_labels == (0,)
 
 
 def test_names_follow_the_images_whatever_their_order():

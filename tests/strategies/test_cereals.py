@@ -123,7 +123,43 @@ def test_a_fusion_of_ones_own():
         best(pool, fusion=lambda information, cost: information + np.inf)
 
 
+def test_a_small_sharp_image_comes_before_a_large_dull_one():
+    """Both are smaller than the window. Of sums the large one would have more, for more of a budget that is an area."""
+    dull, sharp = (torch.tensor([one, 1 - one]).view(1, 1, 2, 1, 1) for one in (0.9, 0.5))
+    strategy = create("cereals", fusion="information")
+    large = strategy.observe(
+        Batch(ids=("a",), images=torch.zeros(1, 3, 40, 60), probabilities=dull.expand(1, 1, 2, 40, 60))
+    )
+    small = strategy.observe(
+        Batch(ids=("b",), images=torch.zeros(1, 3, 20, 20), probabilities=sharp.expand(1, 1, 2, 20, 20))
+    )
+    assert 2400 * large.information[0] > 400 * small.information[0]
+    ranking = ranked(strategy, Observation.concatenate([large, small]), pixels=400)
+    assert ranking.regions.keys() == {"b"}
+
+
+def test_the_cost_of_a_region_is_that_of_all_its_pixels():
+    strategy = prepared()
+    seen = strategy.observe(unlabelled(bright(1, seed=5)))
+    ((box,), *_) = ranked(strategy, seen, pixels=16).regions.values()
+    assert box.cost == pytest.approx(16 * seen.regions[0][1][box.top // 2, box.left // 2].item())
+
+
 # regions
+
+
+def test_what_is_planned_is_what_is_labelled_before_the_next_ranking():
+    """Budgets of images are labelled image by image: each asks for what is best in one image, then in the next."""
+    pool = grids([[9.0, 0.0], [8.0, 0.0]], [[7.0, 0.0], [1.0, 0.0]], [[6.0, 0.0], [5.0, 0.0]])
+    strategy = create("cereals", window=4, stride=4, fusion="information")
+    by_area = ranked(strategy, pool, pixels=64).regions
+    assert {name: len(boxes) for name, boxes in by_area.items()} == {"a": 2, "b": 1, "c": 1}
+    by_image = ranked(strategy, pool, images=2).regions
+    assert {name: len(boxes) for name, boxes in by_image.items()} == {"a": 2, "b": 1, "c": 1}
+    one_each = ranked(
+        strategy, grids([[9.0, 0.0], [2.0, 0.0]], [[7.0, 0.0], [1.0, 0.0]], [[6.0, 0.0], [5.0, 0.0]]), images=1
+    )
+    assert {name: len(boxes) for name, boxes in one_each.regions.items()} == {"a": 1, "b": 1}
 
 
 def test_no_overlap_in_any_round():
@@ -151,7 +187,7 @@ def test_no_overlap_in_any_round():
         assert painted.max() == 1
 
 
-def test_window_sums_are_those_of_the_maps():
+def test_windows_are_the_means_of_the_maps():
     strategy = create("cereals", **TINY, measure="margin")
     batch = unlabelled(bright(2))
     pixels = 1 - (batch.probabilities[0, :, 0] - batch.probabilities[0, :, 1]).abs()  # (B,H,W)
@@ -159,7 +195,7 @@ def test_window_sums_are_those_of_the_maps():
     for image in range(2):
         information = seen.regions[image][0]
         assert information.shape == (11, 15)
-        assert information[3, 5].item() == pytest.approx(pixels[image, 6:10, 10:14].sum().item(), abs=1e-4)
+        assert information[3, 5].item() == pytest.approx(pixels[image, 6:10, 10:14].mean().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -217,7 +253,7 @@ def test_labelled_pixels_have_neither_information_nor_cost():
 
 def test_images_without_regions_observed_are_refused():
     pool = Observation(ids=(1,), information=torch.zeros(1), size=torch.ones(1, 2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"Observation.regions: expected the window sums that cereals observes"):
+    with pytest.raises(ValueError, match=r"Observation.regions: expected the windows that cereals observes"):
         ranked(create("cereals"), pool, images=1)
 
 
@@ -243,7 +279,7 @@ def test_boundaries_stand_for_cost_before_there_is_any_on_record():
     batch = Batch(
         ids=(1,), images=torch.zeros(1, 3, 8, 16), probabilities=torch.cat([foreground, 1 - foreground], dim=2)
     )
-    assert strategy.observe(batch).regions[0][1].tolist() == [[0, 16]]
+    assert strategy.observe(batch).regions[0][1].tolist() == [[0, 16 / 64]]  # per pixel of the window
 
 
 def test_true_cost_and_labels_never_enter_the_scores():
@@ -257,7 +293,7 @@ def test_true_cost_and_labels_never_enter_the_scores():
 def test_cost_is_learned():
     strategy = prepared(iterations=80, learning_rate=0.01)
     cost = strategy.observe(unlabelled(bright(2, first=50, seed=7))).regions[0][1]
-    cheap, dear = cost[:, :6].mean().item() / 16, cost[:, -6:].mean().item() / 16  # per pixel
+    cheap, dear = cost[:, :6].mean().item(), cost[:, -6:].mean().item()  # per pixel
     assert dear > 3 * cheap
     assert dear == pytest.approx(1, rel=0.5)
 

@@ -125,8 +125,6 @@ def test_class_and_catalogue_say_the_same(strategy, name):
     assert strategy.name == facts.name == name
     assert create(name).needs == facts.needs
     assert strategy.asks_for_regions == facts.asks_for_regions
-    if facts.window_share is not None:
-        assert {"window", "stride"} <= facts.options().keys()
 
 
 def test_presets_are_options(name):

@@ -232,6 +232,43 @@ def test_a_budget_of_images_is_their_area():
     assert area(region for regions in ranking.regions.values() for region in regions) == 64
 
 
+def test_windows_beyond_a_batch_of_images_are_in_other_images():
+    """Two images a batch: 0.9 of a and 0.8 of b close it with 0.75 of a; 0.7 opens another, where b is out."""
+    scores = [np.array([[0.9, 0.75]]), np.array([[0.8, 0.65]]), np.array([[0.7, 0.2]]), np.array([[0.6, 0.1]])]
+    asked = {"sizes": [(4, 8)] * 4, "excluded": [()] * 4, "windows": Windows(window=4, stride=4), "area": 16 * 6}
+    found = choose(scores, **asked, images=2)
+    assert {at: [one.score for one in boxes] for at, boxes in found.items()} == {
+        0: [0.9, 0.75],
+        1: [0.8],
+        2: [0.7, 0.2],
+        3: [0.6],
+    }
+    whole = choose(scores, **asked)
+    assert {at: len(boxes) for at, boxes in whole.items()} == {0: 2, 1: 2, 2: 1, 3: 1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 40))
+def test_each_batch_is_the_choice_among_the_images_that_are_left(seed, images, budget):
+    chance = np.random.default_rng(seed)
+    scores = [chance.integers(0, 9, (2, 3)) / 9 for _ in range(6)]
+    asked = {"sizes": [(8, 12)] * 6, "excluded": [()] * 6, "windows": Windows(window=4, stride=4)}
+    found = choose(scores, **asked, area=16 * budget, images=images)
+    assert sum(map(len, found.values())) <= budget
+    names, left = list(found), list(range(6))
+    for start in range(0, len(names), images):
+        batch = names[start : start + images]
+        alone = choose(
+            [scores[at] for at in left],
+            [(8, 12)] * len(left),
+            [()] * len(left),
+            windows=Windows(window=4, stride=4),
+            area=10**6,
+        )
+        assert [left[at] for at in alone][: len(batch)] == batch
+        left = [at for at in left if at not in batch]
+
+
 def test_chosen_windows_carry_their_own_cost():
     scores = [np.array([[0.9, 0.1, 0.1], [0.1, 0.1, 0.8]]), np.full((2, 3), 0.05)]
     costs = [np.arange(6.0).reshape(2, 3), np.arange(6.0, 12).reshape(2, 3)]

@@ -181,7 +181,7 @@ def test_chosen_are_among_the_most_uncertain(count, seed, candidates, picks):
     picks = min(candidates, picks)
     information = np.random.default_rng(seed).random(count)
     order = ranked(seen(clusters(seed, count), information), Budget(images=picks), candidates=candidates, picks=picks)
-    assert set(order[:picks]) <= set(np.argsort(-information)[:candidates].tolist())
+    assert set(order[:picks]) <= set(np.argsort(-information)[: max(candidates, 2 * picks)].tolist())
     rest = [one for one in np.argsort(-information).tolist() if one not in order[:picks]]
     assert list(order[picks:]) == rest
 
@@ -214,21 +214,30 @@ def test_order_of_the_pool_does_not_matter(count, seed, randomness):
     )
 
 
-def test_budget_below_k_and_above():
+def test_a_small_budget_takes_the_first_of_the_papers_eight():
     x, information = clusters(7, 60), np.random.default_rng(7).random(60)
     by_eight = ranked(seen(x, information), Budget(images=8))
     by_three = ranked(seen(x, information), Budget(images=3))
     assert by_three[:3] == by_eight[:3]
-    more = ranked(seen(x, information), Budget(images=20))
-    assert more[:8] == by_eight[:8]
-    left = [one for one in np.argsort(-information).tolist() if one not in more[:8]]
-    assert set(more[8:16]) <= set(left[:16])  # the next eight out of the sixteen most uncertain ones that are left
 
 
-def test_what_is_covered_stays_covered_beyond_k():
-    x = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.9], [0.7, 0.7], [-1.0, 0.0]]
-    # of the next candidates 2 and 3 are covered by their copies; forgetting that would choose 2 first
-    assert ranked(seen(x), Budget(images=4), candidates=4, picks=2)[:4] == (0, 1, 5, 4)
+@pytest.mark.parametrize("images", [20, 40])
+def test_a_larger_budget_looks_at_twice_as_many(images):
+    """With K fixed nearly all of the most uncertain are chosen: at 40 picks what uncertainty alone would choose."""
+    x, information = clusters(7, 200), np.random.default_rng(7).random(200)
+    order = ranked(seen(x, information), Budget(images=images))
+    uncertain = np.argsort(-information).tolist()
+    assert set(order[:images]) <= set(uncertain[: 2 * images])
+    assert len(set(order[:images]) - set(uncertain[: images + 8])) > images / 8
+    greedy = ranked(seen(x, information), Budget(images=images), candidates=2 * images, picks=images)
+    assert order == greedy
+
+
+def test_a_budget_of_pixels_is_as_many_images_as_it_pays_for():
+    x, information = clusters(7, 200), np.random.default_rng(7).random(200)
+    pool = seen(x, information)
+    area = int(pool.size[0].prod())
+    assert ranked(pool, Budget(pixels=20 * area)) == ranked(pool, Budget(images=20))
 
 
 def test_maximum_cover():

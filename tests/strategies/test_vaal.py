@@ -112,6 +112,23 @@ def test_interrupted_training_goes_on_from_a_file(tmp_path):
     assert torch.equal(observed(resumed).information, observed(whole).information)
 
 
+def test_a_pool_of_a_hundred_images_gets_hundreds_of_steps():
+    """Passes over a small pool are few steps: with 20 of them 60 for 80 images."""
+
+    class Started(Exception):
+        pass
+
+    def first(_, steps):
+        told.append(steps)
+        raise Started
+
+    told = []
+    strategy = create("vaal", image_size=16, latent=4, width=4)
+    with pytest.raises(Started):
+        strategy.prepare(LABELLED, images([0.5] * 80), generator=torch.Generator(), progress=first)
+    assert told == [300]
+
+
 def test_a_later_round_starts_warm_and_is_shorter():
     strategy = prepared(epochs=4, warm_epochs=1)
     told = []

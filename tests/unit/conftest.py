@@ -30,9 +30,12 @@ def studio(request: pytest.FixtureRequest) -> MemoryStudio:
 
 @pytest.fixture
 def services(request: pytest.FixtureRequest, tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
-    """An installation in tmp_path that knows no project yet, and `studio` is its Label Studio."""
+    """An installation in tmp_path that knows no project yet, and `studio` is its Label Studio.
+
+    Of the few images of a test none measures, unless the test asks for that.
+    """
     mark = request.node.get_closest_marker("settings")
-    with open_installation(tmp_path, studio, **(mark.kwargs if mark else {})) as services:
+    with open_installation(tmp_path, studio, **{"audit_share": 0.0, **(mark.kwargs if mark else {})}) as services:
         yield services
 
 

@@ -162,7 +162,7 @@ def test_a_method_that_lost_all_it_could_learn_from_leaves_the_order_to_chance(
 
 def test_a_single_class_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     studio = MemoryStudio(xml=ONE_XML)
-    services = make_services(tmp_path, studio, unpainted="ignore", train_after=2, held_out_share=0.0)
+    services = make_services(tmp_path, studio, unpainted="ignore", train_after=2, audit_share=0.0)
     services.store.wake(PROJECT, label_config=ONE_XML)
     for index in range(4):
         studio.add_task(index)
@@ -279,7 +279,7 @@ def host() -> MemoryStudio:
 def served(tmp_path: Path, host: MemoryStudio) -> Iterator[Services]:
     """Six images and a model: CEREALS asks for regions from the start."""
     quick = {"input_size": 32, "iterations": 2, "train_after": 1000, "queue_window": 6}
-    with open_installation(tmp_path, host, held_out_share=0.0, **quick, **CEREALS) as services:
+    with open_installation(tmp_path, host, audit_share=0.0, **quick, **CEREALS) as services:
         services.store.wake(PROJECT, label_config=PARTS_XML)
         serve_model(services)
         reconcile(services, PROJECT, nothing)

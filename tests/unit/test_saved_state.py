@@ -15,6 +15,7 @@ import re
 import shutil
 import sqlite3
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -30,11 +31,13 @@ from PIL import Image
 from saved_installation import CELLS, MODEL_DIR, PARTS, RECORDED, SECRET, RecordedStudio, Rows, read_json, rows_of
 from wiring import Json, disc, make_services, make_settings, nothing
 
+from ml_backend.projects.audit import audit_set
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.services import Services
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import project_status
 from ml_backend.server.app import create_app
+from ml_backend.settings import RENAMED, RETIRED, environment_name
 from ml_backend.store.backup import restore
 from ml_backend.worker.worker import Worker
 
@@ -89,8 +92,15 @@ def unpack_backup(release: Path, folder: Path) -> None:
 def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = RECORDED / str(request.param)
     for name, value in read_json(folder / "expected.json")["environment"].items():
-        monkeypatch.setenv(name, value)
+        if field := as_named_now(name):
+            monkeypatch.setenv(environment_name(field), value)
     return folder
+
+
+def as_named_now(name: str) -> str:
+    """Return the setting that a variable of an earlier release sets now; empty where it is gone: as people are told."""
+    field = name.removeprefix("NEXTMASK_").lower()
+    return "" if field in RETIRED else RENAMED.get(field, field)
 
 
 @pytest.fixture
@@ -150,20 +160,66 @@ def labels(rows: Rows, project: int) -> list[dict[str, Any]]:
 # -- nothing is done a second time -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("put", [unpack, unpack_backup], ids=["folder", "backup"])
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_look_reads_trains_ranks_and_publishes_nothing_anew(project: int, installation: Installation) -> None:
+def test_a_look_reads_and_trains_nothing_anew_and_soon_there_is_nothing_to_do(
+    project: int, installation: Installation, put: Callable[[Path, Path], None]
+) -> None:
     studio = installation.studios[project]
-    rows, files, host = rows_of(installation.folder), files_of(installation.folder), json.dumps(studio.as_json())
+    before, files = rows_of(installation.folder), files_of(installation.folder)
     services = installation.open(project)
     look(services, project)
+    after = rows_of(installation.folder)
+    assert read_from(recorded_part(after, before), project) == read_from(before, project)
+    assert learned(files_of(installation.folder)) == learned(files)
+    if put is unpack:  # a backup is without the cache, and audit images leave the order: it is made anew
+        assert set(studio.fetched) <= {"/data/upload/gone.png"}  # which failed, and is asked for again now and then
+
+    look(services, project)  # what the new order made of tasks is read
+    after = rows_of(installation.folder)
+    files, host, imports = files_of(installation.folder), json.dumps(studio.as_json()), len(studio.imports)
+    look(services, project)
     now = rows_of(installation.folder)
-    assert recorded_part(at_rest(now), at_rest(rows)) == {name: kept for name, kept in at_rest(rows).items() if kept}
-    assert [row["key"] for row in at_rest(now)["meta"]] == [row["key"] for row in at_rest(rows)["meta"]]
+    assert recorded_part(at_rest(now), at_rest(after)) == {name: kept for name, kept in at_rest(after).items() if kept}
     assert files_of(installation.folder) == files
-    assert json.dumps(studio.as_json()) == host
-    assert studio.imports == []
-    assert set(studio.fetched) <= {"/data/upload/gone.png"}  # which failed, and is asked for again now and then
-    assert studio.fields["model_version"] == installation.recorded(project)["status"]["version"]
-    assert studio.queue() == installation.recorded(project)["queue"]
+    assert (json.dumps(studio.as_json()), len(studio.imports)) == (host, imports)
+
+
+def read_from(rows: Rows, project: int) -> list[dict[str, Any]]:
+    """What was read of annotations, but for what decides whether labels measure."""
+    own = [
+        row for row in rows["tasks"] if row["project_id"] == project and row["status"] not in ("unlabelled", "passed")
+    ]
+    return [{name: value for name, value in row.items() if name != "held_out"} for row in own]
+
+
+def learned(files: dict[str, str]) -> dict[str, str]:
+    """Masks and versions: a strategy that learns goes on when the pool is ranked."""
+    return {name: digest for name, digest in files.items() if "/strategy/" not in name}
+
+
+def test_after_the_upgrade_labels_made_over_a_mask_train_and_audit_images_open_empty(
+    installation: Installation,
+) -> None:
+    studio, before = installation.studios[CELLS], labels(rows_of(installation.folder), CELLS)
+    shown = {row["task_id"] for row in before if not row["shown_version"].startswith(("nextmask-0.", "other"))}
+    shown &= {row["task_id"] for row in before if row["shown_version"]}
+    moved = [row["task_id"] for row in before if row["held_out"] and row["task_id"] in shown]
+    assert moved
+    services = installation.open(CELLS)
+    look(services, CELLS)
+    rows = rows_of(installation.folder)
+    now = {row["task_id"]: row for row in labels(rows, CELLS)}
+    assert now.keys() == {row["task_id"] for row in before}
+    assert {task for task, row in now.items() if row["masked"]} == shown
+    assert not any(now[task]["held_out"] for task in shown)
+    (event,) = (row for row in rows["events"] if row["project_id"] == CELLS and row["kind"] == "audit_changed")
+    measuring = sum(row["held_out"] for row in now.values())
+    assert re.match(rf"{len(moved)} labels? that measured trains? from now on", event["text"])
+    assert f"{measuring} label" in event["text"]
+    audit = audit_set(services.settings, services.store, CELLS)
+    published = {row["task"]: row["result"] for rows in studio.imports for row in rows}
+    empty = {task for task, result in published.items() if not result}
+    assert empty == {task for task in published if audit.has(studio.items[task]["data"]["image"])}
+    assert empty
 
 
 def test_a_training_that_was_done_already_is_not_done_again(installation: Installation) -> None:
@@ -173,6 +229,9 @@ def test_a_training_that_was_done_already_is_not_done_again(installation: Instal
     for row in labels(rows_of(installation.folder), CELLS):
         if str(row["task_id"]) not in newest.labels:  # what was labelled since is deleted, too
             studio.items[row["task_id"]] |= {"annotations": [], "updated_at": "2026-01-01T00:59:59.000000Z"}
+    services.store.update_project(CELLS, train_requested_at=time.time())
+    look(services, CELLS)  # the first training after the upgrade: other labels measure
+    newest = services.checkpoints(CELLS).history()[-1]
     asked_at = datetime.fromisoformat(newest.created_at).timestamp() - 10
     services.store.update_project(CELLS, train_requested_at=asked_at)
     look(services, CELLS)
@@ -201,14 +260,15 @@ def test_labels_that_are_read_again_mean_the_same(project: int, installation: In
             row.pop("updated_at")
         if row["status"] == "labelled":
             assert (pixels(Path(found["mask_file"]).read_bytes()) == masks[row["task_id"]]).all()
-            for encoded in ("mask_file", "label_digest"):  # another release of Pillow may write other bytes
-                found.pop(encoded)
-                row.pop(encoded)
+            # Another release of Pillow may write other bytes, and other labels measure.
+            for changed in ("mask_file", "label_digest", "held_out"):
+                found.pop(changed)
+                row.pop(changed)
+        elif row["status"] == "passed":  # an audit image returns to the pool
+            found["status"] = row["status"]
         assert {name: found[name] for name in row} == row
-    assert (
-        project_status(services.settings, services.store, project).version
-        == installation.recorded(project)["status"]["version"]
-    )
+    model, _, ranking = installation.recorded(project)["status"]["version"].partition(".")
+    assert project_status(services.settings, services.store, project).version == f"{model}.{int(ranking) + 1}"
 
 
 # -- nothing is lost -------------------------------------------------------------------------------------------------
@@ -271,7 +331,7 @@ def test_the_version_that_serves_predicts_the_masks_that_it_predicted(project: i
     before = [services.store.published_mask(project, version, task) for task in queue]
     services.store.put_published(project, version, [(task, 0.0, None) for task in queue])
     tasks = [{"id": task, "data": studio.items[task]["data"], "project": project} for task in queue]
-    with installation.server() as client:
+    with installation.server(audit_share="0") as client:  # audit images would be predicted empty
         assert client.post("/setup", json={"project": f"{project}.1"}).json() == {"model_version": version}
         answer = client.post("/predict", json={"tasks": tasks, "project": f"{project}.1"}).json()
     assert answer["model_version"] == version
@@ -319,10 +379,16 @@ def test_back_to_an_earlier_version_and_its_committee(installation: Installation
     look(services, CELLS)
     assert studio.fields["model_version"] == f"nextmask-{int(version) - 1}.{int(ranking) + 1}"
     assert studio.queue()
-    assert all(row["result"] for row in studio.imports[0])
+    audit = audit_set(services.settings, services.store, CELLS)
+    for published in studio.imports[0]:
+        assert bool(published["result"]) != audit.has(studio.items[published["task"]]["data"]["image"])
     now = files_of(installation.folder)
     assert {name: digest for name, digest in now.items() if not name.endswith("/current")} == models
-    assert {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]} == keys
+    assert {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]} == {
+        *keys,
+        f"audit_{CELLS}",
+        f"stream_returned_{CELLS}",  # audit images that were passed over
+    }
 
 
 def test_a_new_order_is_made_with_what_the_strategy_learned(

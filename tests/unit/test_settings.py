@@ -41,7 +41,7 @@ def test_the_order_is_project_then_environment_then_file_then_default(environmen
     dotenv("NEXTMASK_TRAIN_AFTER=21", "NEXTMASK_SEED=22", "NEXTMASK_ITERATIONS=23")
     environment(NEXTMASK_TRAIN_AFTER="31", NEXTMASK_SEED="32")
     settings = load_settings().for_project({"train_after": 41})
-    assert (settings.train_after, settings.seed, settings.iterations, settings.batch_size) == (41, 32, 23, 8)
+    assert (settings.train_after, settings.seed, settings.iterations, settings.queue_window) == (41, 32, 23, 200)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_names_of_label_studio_ml_have_no_prefix(environment: SetEnvironment) ->
 def test_an_empty_variable_counts_as_not_set(environment: SetEnvironment) -> None:
     dotenv("NEXTMASK_SEED=7")
     environment(NEXTMASK_SEED="", NEXTMASK_ITERATIONS="")
-    assert (load_settings().seed, load_settings().iterations) == (7, 200)
+    assert (load_settings().seed, load_settings().iterations) == (7, 0)
 
 
 def test_settings_are_frozen() -> None:
@@ -147,8 +147,8 @@ def test_an_invalid_value_is_named_with_its_key_and_the_range(
 
 
 def test_all_invalid_values_are_named_at_once(environment: SetEnvironment) -> None:
-    environment(NEXTMASK_SEED="-1", NEXTMASK_PATIENCE="0")
-    with pytest.raises(ConfigurationError, match=r"NEXTMASK_PATIENCE = '0'.*NEXTMASK_SEED = '-1'|SEED.*PATIENCE"):
+    environment(NEXTMASK_SEED="-1", NEXTMASK_TRAIN_AFTER="0")
+    with pytest.raises(ConfigurationError, match=r"NEXTMASK_TRAIN_AFTER = '0'.*NEXTMASK_SEED = '-1'|SEED.*TRAIN_AFTER"):
         load_settings()
 
 
@@ -161,6 +161,12 @@ def test_an_unknown_name_is_refused_with_a_hint(environment: SetEnvironment) -> 
 def test_an_unknown_name_in_the_file_is_refused() -> None:
     dotenv("NEXTMASK_HOW_MUCH_WOOD_WOULD_A_WOODCHUCK=green")
     with pytest.raises(ConfigurationError, match=r"NEXTMASK_HOW_MUCH_WOOD_WOULD_A_WOODCHUCK.*docs/configuration.md"):
+        load_settings()
+
+
+def test_a_name_of_an_earlier_release_is_refused_with_the_one_of_now(environment: SetEnvironment) -> None:
+    environment(NEXTMASK_HELD_OUT_SHARE="0.1")
+    with pytest.raises(ConfigurationError, match=r"HELD_OUT_SHARE.*It is called NEXTMASK_AUDIT_SHARE now\."):
         load_settings()
 
 
@@ -228,6 +234,16 @@ def test_bad_extra_params_are_refused(extra_params: Any, words: str) -> None:
         load_settings().for_project(extra_params)
     assert words in str(raised.value)
     assert TOKEN not in str(raised.value)
+
+
+def test_a_key_of_an_earlier_release_is_refused_with_the_one_of_now() -> None:
+    with pytest.raises(ConfigurationError, match=r"'Held_Out_Group', .* It is called NEXTMASK_AUDIT_GROUP now\."):
+        load_settings().for_project({"Held_Out_Group": "patient"})
+
+
+def test_settings_that_an_earlier_release_found_good_can_stand_in() -> None:
+    settings = load_settings().for_project_of_earlier_release('{"NEXTMASK_HELD_OUT_SHARE": 0.5, "seed": 3}')
+    assert (settings.audit_share, settings.seed) == (0.5, 3)
 
 
 def test_what_belongs_to_the_installation_is_not_the_projects() -> None:

@@ -27,7 +27,7 @@ from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, M
 from ml_backend.images.decoding import Array
 from ml_backend.images.references import in_project
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.services import Services
+from ml_backend.projects.services import Services, map_folder
 
 if TYPE_CHECKING:
     import torch
@@ -206,7 +206,9 @@ class Pictures:
         if number == serving_number(subject.project):
             return self._services.predictors.get(checkpoints, number, subject.settings.device)
         if self._other_predictors is None:
-            self._other_predictors = PredictorCache(capacity=_OTHER_PREDICTORS)
+            self._other_predictors = PredictorCache(
+                capacity=_OTHER_PREDICTORS, maps=lambda: map_folder(self._services.settings)
+            )
         return self._other_predictors.get(checkpoints, number, subject.settings.device)
 
     # -- images -------------------------------------------------------------------------------------------------------

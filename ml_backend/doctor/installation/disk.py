@@ -63,7 +63,7 @@ def _check_room(settings: Settings, there: Path) -> Iterator[Finding]:
     need = max(
         LEAST_FREE, settings.minimum_free_bytes, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0)
     )
-    cached = _bytes_in(folder / "images")
+    cached = _bytes_in(folder / "images") + _bytes_in(settings.maps_folder)
     growth = max(0, settings.image_cache_bytes - cached)
     shown = f"MODEL_DIR = {folder}: {_size(free)} free"
     cure = "Free some space, or set MODEL_DIR to a folder on another disk"

@@ -8,9 +8,11 @@ from typing import Final
 from ml_backend.annotations.config_edits import labels_without_colours
 from ml_backend.annotations.label_map import label_map_of
 from ml_backend.annotations.shortcomings import shortcomings
-from ml_backend.doctor.findings import Finding, ok, problem, warning
+from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.project.facts import Facts
 from ml_backend.errors import LabelConfigError
+from ml_backend.projects.audit import audit_counts
+from ml_backend.projects.audit_hints import audit_hints
 from ml_backend.projects.hints import region_hint
 from ml_backend.store import Store
 
@@ -51,6 +53,17 @@ def check_left_out(store: Store, facts: Facts) -> Iterator[Finding]:
     why = "What cannot be read is neither counted as a label nor learned from."
     page = f"{facts.tested.effective_backend_url}/projects/{facts.id}/tasks"
     yield warning("left out", message, why, f"Mend them in Label Studio, as each says; all of them: {page}")
+
+
+def check_audit(store: Store, facts: Facts) -> Iterator[Finding]:
+    """Say what keeps the project from being measured, or from being trained."""
+    counts = audit_counts(facts.tested, store, facts.id)
+    found = audit_hints(counts, facts.tested)
+    is_wanted = facts.tested.audit_share == 0  # somebody set it so
+    for hint in found:
+        yield (note if is_wanted else warning)("audit images", hint.cause, "", hint.remedy)
+    if counts is not None and not found:
+        yield ok("audit images", f"labels that measure: {counts.labels}; audit images that wait: {counts.waiting}")
 
 
 def _sentence(text: str) -> str:

@@ -33,9 +33,13 @@ class VersionRecord:
         held_out: those ids of `labels` that measured, and did not train.
         pseudo_labels: ids of tasks that trained with a predicted mask; none of them is among `labels`.
         measures: held-out measures in [0, 1], None where nothing was measured: miou, mean_dice, pixel_accuracy,
-            parent_miou (the parent on the same labels), iou and dice by class name; counts: pixels, trained, held_out,
-            skipped; effort: iterations, best_iteration, seconds, images_at_once (fewer than a batch where memory was
-            short).
+            parent_miou (the parent on those of the labels that it was not trained on), iou and dice by class name;
+            their 95 % intervals under the same names in "intervals", as [low, high]; counts: images and groups that
+            were measured, pixels, trained, held_out, skipped; effort: iterations, best_iteration, seconds,
+            images_at_once (fewer than a batch where memory was short).
+        counts: id of each held-out label, those of an image's parts joined by "+" -> its pixels by class, as text of
+            `measuring.counts`. parent_counts: likewise, of the parent. Empty in versions of earlier releases.
+        groups: id of such a label -> digest of what its image is of; left out where that is the label alone.
         settings: what is needed to build the network again, and how it was trained.
         class_labels: class name -> in how many of the labels that trained it occurs.
         course: how the training went: "loss", pairs of a step and the mean loss up to it since the pair before; "miou",
@@ -60,8 +64,16 @@ class VersionRecord:
     class_labels: dict[str, int] = field(default_factory=dict)
     course: dict[str, list[list[float]]] = field(default_factory=dict)
     trigger: str = ""
+    counts: dict[str, str] = field(default_factory=dict)
+    parent_counts: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
     number: int = 0
     created_at: str = ""
+
+    @property
+    def trained_on(self) -> set[str]:
+        """Ids of the tasks whose labels trained it."""
+        return self.labels.keys() - set(self.held_out)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VersionRecord:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ml_backend.errors import CheckpointError, ConfigurationError
 from ml_backend.learning.networks import weights as initial
 from ml_backend.learning.networks.architectures import ARCHITECTURES
+from ml_backend.learning.networks.encoder_maps import MapStore
 from ml_backend.learning.networks.names import TIMM_PREFIX, check_pair
 from ml_backend.learning.networks.options import check_options, valid_text
 from ml_backend.learning.networks.segmentation import SegmentationNetwork
@@ -106,13 +107,17 @@ def build(
     return _pretrained(plan, encoder_weights, dropout)
 
 
-def load_network(settings: Mapping[str, Any], classes: int, state: Mapping[str, Tensor]) -> SegmentationNetwork:
+def load_network(
+    settings: Mapping[str, Any], classes: int, state: Mapping[str, Tensor], maps: MapStore | None = None
+) -> SegmentationNetwork:
     """Build the network that a version's settings describe, on the CPU, with its weights.
 
     Args:
-        settings: of a version's record; `architecture`, `encoder`, `dropout` and `network_options` are read.
+        settings: of a version's record; `architecture`, `encoder`, `dropout`, `network_options` and `train_encoder`
+            are read.
         classes: number of classes C.
         state: name -> tensor, the network's `state_dict()`.
+        maps: keeps the maps of an encoder that was not trained.
 
     Raises:
         KeyError: a setting is missing.
@@ -134,7 +139,7 @@ def load_network(settings: Mapping[str, Any], classes: int, state: Mapping[str, 
             f"The weights are not those of {architecture} on {encoder} with {classes} classes: roll back or train "
             f"again. {str(error)[:300]}"
         ) from error
-    return network
+    return network if settings.get("train_encoder", True) else network.freeze_encoder(maps)
 
 
 def check_network(architecture: str, encoder: str, options: Mapping[str, Any] | None = None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ml_backend.errors import ConfigurationError
 
@@ -31,6 +33,18 @@ def resolve_device(name: str) -> torch.device:
             f"NEXTMASK_DEVICE = {name!r} is not available here. Set auto or one of: {', '.join(available)}."
         )
     return torch.device(wanted)
+
+
+def device_type(name: str) -> Literal["cpu", "cuda"]:
+    """Return the kind of the device that `name` means, whether this machine has it or not."""
+    on_gpu = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+    return "cuda" if on_gpu else "cpu"
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device, without waiting for what a GPU still computes."""
+    waits = device.type != "cuda" or tensor.device.type == "cuda"  # or is there already
+    return tensor.to(device) if waits else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:

@@ -36,7 +36,7 @@ def working_bytes(network: SegmentationNetwork) -> float:
     hooks.append(network.model.get_submodule("encoder").register_forward_hook(of_encoder))
     height, width = network.padded_size(_SIDE, _SIDE)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), network.computing_anew():
             network(torch.zeros(1, 3, height, width, device=network.mean.device))
     finally:
         for hook in hooks:

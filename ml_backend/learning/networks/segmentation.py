@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ml_backend.learning.networks.encoder_maps import MapStore
+from ml_backend.learning.networks.frozen_encoder import FrozenEncoder, used_maps
 from ml_backend.learning.networks.geometry import pad_to
 from ml_backend.learning.networks.weights import Normalisation
 
@@ -36,12 +41,65 @@ class SegmentationNetwork(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.stride = stride
         self.least_side = least_side
+        self._is_frozen = False
+        self._frozen: FrozenEncoder | None = None
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1))
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size that images of this size are padded to inside."""
         return self._padded_side(height), self._padded_side(width)
+
+    def freeze_encoder(self, store: MapStore | None = None) -> SegmentationNetwork:
+        """Leave the encoder as it is from now on, statistics included; return this network.
+
+        Call it once the weights are loaded and on the device where they stay.
+
+        Args:
+            store: keeps the encoder's maps on a CPU, where the encoder gives a list of maps.
+        """
+        encoder = self.model.get_submodule("encoder").requires_grad_(False)
+        self._is_frozen = True
+        training = self.training
+        self.eval()
+        probe = torch.zeros(1, 3, *self.padded_size(1, 1), device=self.mean.device)
+        used = used_maps(encoder, self.model.get_submodule("decoder"), probe)
+        self._frozen = None if used is None else FrozenEncoder(encoder, used, store)
+        return self.train(training)
+
+    @contextmanager
+    def computing_anew(self) -> Iterator[None]:
+        """Neither look up nor keep maps of the encoder until the block ends."""
+        frozen, self._frozen = self._frozen, None
+        try:
+            yield
+        finally:
+            self._frozen = frozen
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoder stays as it is."""
+        return self._is_frozen
+
+    def train(self, mode: bool = True) -> SegmentationNetwork:
+        """Go into training mode, but for an encoder that stays as it is: its statistics belong to its weights."""
+        super().train(mode)
+        if self._is_frozen:
+            self.model.get_submodule("encoder").eval()
+        return self
+
+    def forward_each(self, images: Sequence[Tensor]) -> Tensor:
+        """Return logits (B,C,H,W) of images (3,h,w) of several sizes, whose upper left corners are theirs.
+
+        What the encoder makes of an image does not depend on the others, which `forward` would pad it with: maps are
+        padded in its place, with their own mirrored cells.
+        """
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        if self._frozen is None or len({image.shape for image in images}) == 1:
+            return self.forward(torch.stack([pad_to(image, height, width) for image in images]))
+        encoded = [self._encode(image[None])[0] for image in images]
+        levels = [_joined(level) for level in zip(*encoded, strict=True)]
+        return self.classify(self.dropout(self.model.get_submodule("decoder")(levels)), height, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B,C,H,W) of images (B,3,H,W), float in [0, 1]."""
@@ -78,7 +136,10 @@ class SegmentationNetwork(nn.Module):
     def _encode(self, images: Tensor) -> tuple[list[Tensor], ...]:
         """Return what the decoder takes: maps, shallow to deep, and DPT's prefix tokens or SegNet's positions."""
         padded = pad_to(images, *self.padded_size(images.shape[-2], images.shape[-1]))
-        encoded = self.model.get_submodule("encoder")((padded - self.mean) / self.std)
+        normalised = (padded - self.mean) / self.std
+        if self._frozen is not None:
+            return (self._frozen.maps(normalised),)
+        encoded = self.model.get_submodule("encoder")(normalised)
         return encoded if isinstance(encoded, tuple) else (encoded,)
 
     def _descriptors(self, deepest: Tensor, images: Tensor, valid: Tensor | None) -> Tensor:
@@ -93,3 +154,9 @@ class SegmentationNetwork(nn.Module):
 
     def _padded_side(self, side: int) -> int:
         return -(-max(side, self.least_side) // self.stride) * self.stride
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    """Stack maps (1,D,h,w) of several sizes: (B,D,H,W)."""
+    height, width = (max(level.shape[axis] for level in maps) for axis in (2, 3))
+    return torch.cat([pad_to(level, height, width) for level in maps])

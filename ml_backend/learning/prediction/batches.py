@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml_backend.errors import ImageError, MaskError
-from ml_backend.learning.networks import fit_size, pad_to, resize_image
+from ml_backend.learning.networks import fit_size, moved, pad_to, resize_image
 from strategies import Batch
 
 Size = tuple[int, int]
@@ -203,7 +203,7 @@ def stack(items: Sequence[Shrunk], padded: Size, device: torch.device) -> Stack:
     """Pad items to `padded`, height and width, and bring them onto a device."""
     pixels = torch.stack([pad_to(item.pixels, *padded) for item in items])  # (B,3,P,Q)
     valid = _filled([torch.ones(item.pixels.shape[1:], dtype=torch.bool) for item in items], padded, torch.bool)
-    return Stack(items, _moved(pixels, device).float() / 255, _moved(valid, device))
+    return Stack(items, moved(pixels, device).float() / 255, moved(valid, device))
 
 
 def _check_maps(item: Item) -> None:
@@ -229,9 +229,3 @@ def _filled(maps: Sequence[Tensor | None], size: Size, dtype: torch.dtype) -> Te
 
 def _padded_size(height: int, width: int) -> Size:
     return -(-height // _STRIDE) * _STRIDE, -(-width // _STRIDE) * _STRIDE
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device, without waiting for what a GPU still computes."""
-    waits = device.type != "cuda" or tensor.device.type == "cuda"  # or is there already
-    return tensor.to(device) if waits else tensor.pin_memory().to(device, non_blocking=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ml_backend.errors import CheckpointError, ConfigurationError
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import SegmentationNetwork, autocast, load_network, place
+from ml_backend.learning.networks import MapStore, SegmentationNetwork, autocast, load_network, place
 
 _PROBE_SIDE = 64
 _REMEDY = (
@@ -147,8 +147,13 @@ def mc_dropout(network: SegmentationNetwork, members: int, seed: int) -> McDropo
     return committee
 
 
-def load_ensemble(checkpoints: Checkpoints, version: Version, device: torch.device) -> Ensemble:
+def load_ensemble(
+    checkpoints: Checkpoints, version: Version, device: torch.device, maps: MapStore | None = None
+) -> Ensemble:
     """Load the networks that were trained as the committee of a version.
+
+    Args:
+        maps: keeps the maps of encoders that were not trained.
 
     Raises:
         CheckpointError: there is no committee, it is damaged, or its members are copies of one network.
@@ -156,7 +161,7 @@ def load_ensemble(checkpoints: Checkpoints, version: Version, device: torch.devi
     record, states = checkpoints.committees.record(version.number), checkpoints.committees.load(version.number)
     if record is None or states is None:
         raise CheckpointError(f"Version {version.number} has no committee: it was deleted or is damaged. Rank again.")
-    networks = [load_network(record["settings"], len(record["classes"]), state) for state in states]
+    networks = [load_network(record["settings"], len(record["classes"]), state, maps) for state in states]
     for network in networks:
         place(network.eval(), device)
     committee = Ensemble(networks, len(record["classes"]))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ml_backend.errors import ImageError, OutOfMemory
 from ml_backend.learning.networks import (
+    MapStore,
     SegmentationNetwork,
     autocast,
     is_out_of_memory,
@@ -70,14 +71,20 @@ class Predictor:
         classes: index -> class name, C of them.
         input_size: longest image side that the network sees, in pixels.
         device: where it runs.
+        maps: what keeps the maps of encoders that are not trained; None where nothing does.
     """
 
     def __init__(
-        self, network: SegmentationNetwork, classes: Sequence[str], input_size: int, device: torch.device
+        self,
+        network: SegmentationNetwork,
+        classes: Sequence[str],
+        input_size: int,
+        device: torch.device,
+        maps: MapStore | None = None,
     ) -> None:
         self.classes = tuple(classes)
         self.input_size = input_size
-        self.device = device
+        self.device, self.maps = device, maps
         self.network = network.eval()
         self._lock = threading.Lock()
         place(self.network, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from ml_backend.learning.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
+    from ml_backend.learning.networks import MapStore
     from ml_backend.learning.prediction.predictor import Predictor
 
 
@@ -22,15 +24,18 @@ class PredictorCache:
     Args:
         capacity: number of models.
         one_each: whether a project's other versions leave when a version is loaded.
+        maps: returns what keeps the maps of encoders that are not trained; asked when a model is loaded.
 
     Raises:
         ValueError: capacity is below 1.
     """
 
-    def __init__(self, capacity: int, *, one_each: bool = False) -> None:
+    def __init__(
+        self, capacity: int, *, one_each: bool = False, maps: Callable[[], MapStore | None] = lambda: None
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity: expected at least 1, received {capacity}")
-        self._capacity, self._one_each = capacity, one_each
+        self._capacity, self._one_each, self._maps = capacity, one_each, maps
         self._lock = threading.Lock()
         self._models: OrderedDict[tuple[Path, int, str], Future[Predictor]] = OrderedDict()
 
@@ -59,7 +64,7 @@ class PredictorCache:
         try:
             from ml_backend.learning.prediction.predictors import load_predictor  # takes torch with it
 
-            predictor = load_predictor(checkpoints, checkpoints.get(key[1]), key[2])
+            predictor = load_predictor(checkpoints, checkpoints.get(key[1]), key[2], self._maps())
         except BaseException as error:
             with self._lock:
                 del self._models[key]

@@ -1,6 +1,6 @@
 """Training of a version from labelled images; knows nothing of Label Studio.
 
-`job` is what is to be trained, `data` reads and augments, `losses` and `measures` are the formulas, `start` builds the
+`job` is what is to be trained, `data` reads and augments, `losses` and `measures` count and add up, `start` builds the
 network with its initial weights, `loop` trains it, `gate` decides whether the result may be published, `committee`
 trains several networks on resamples of the same labels. `process` trains in a process of its own, `turns` lets a single
 project train at a time.
@@ -30,7 +30,7 @@ def train(job: Job, progress: Callable[[Progress], None] | None = None) -> Versi
 
     Returns:
         the new version, or the version of the committee. `record.accepted` is False when it is worse than the
-        parent by more than the tolerance.
+        parent.
 
     Raises:
         TrainingError: no usable label, or the loss is not finite any more.

@@ -4,8 +4,8 @@ Paper: Yang et al., "Suggestive annotation: a deep active learning framework for
 (arXiv 1706.04737), where 4 networks are each trained on another resample, drawn with replacement, of the annotated
 images.
 
-Every member starts from the encoder's initial weights with a head and a decoder of its own, takes as many steps as a
-version, and keeps its last weights: nothing is measured, so the held-out labels stay unseen by all of them.
+Every member starts from the encoder's initial weights with a head and a decoder of its own, and is trained as a version
+is; all of them share the time of one. Nothing is measured, so the held-out labels stay unseen by all of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import resolve_device
+from ml_backend.learning.networks import MapStore, resolve_device
 from ml_backend.learning.training.data import Samples
+from ml_backend.learning.training.fit import Report, fit, seeded
 from ml_backend.learning.training.job import Job, Progress
-from ml_backend.learning.training.loop import Data, Report, fit, read_data, seeded
-from ml_backend.learning.training.start import initial_network
+from ml_backend.learning.training.loop import Data, read_data
+from ml_backend.learning.training.recipe import resolved
+from ml_backend.learning.training.start import initial_network, kept_maps
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +43,13 @@ def run(job: Job, report: Report) -> Version:
     checkpoints = Checkpoints(job.folder)
     version = checkpoints.get(job.committee_of or 0)
     job = dataclasses.replace(job, items=tuple(item for item in job.items if not item.held_out), parent=None)
-    device = resolve_device(job.device)
-    data = read_data(job, report)
+    job, device = resolved(job), resolve_device(job.device)
+    data, maps = read_data(job, report), kept_maps(job)
     record = describe(job, data)
     states = checkpoints.committees.parts(version.number, record)
     for index in range(job.members):
         if index not in states:
-            states[index] = train_member(job, data, index, device, report)
+            states[index] = train_member(job, data, index, device, report, maps)
             checkpoints.committees.keep_part(version.number, index, states[index], record)
     checkpoints.committees.put(version.number, [states[index] for index in range(job.members)], record)
     seconds = time.monotonic() - started
@@ -55,16 +57,18 @@ def run(job: Job, report: Report) -> Version:
     return version
 
 
-def train_member(job: Job, data: Data, index: int, device: torch.device, report: Report) -> dict[str, Tensor]:
-    """Train a member on its resample; return its last weights."""
+def train_member(
+    job: Job, data: Data, index: int, device: torch.device, report: Report, maps: MapStore | None = None
+) -> dict[str, Tensor]:
+    """Train a member on its resample; return its weights."""
     own = dataclasses.replace(job, seed=job.seed + 1 + index)  # no member has the version's seed
 
     def show(step: Progress) -> None:
         report(dataclasses.replace(step, stage="training committee", member=index + 1, members=job.members))
 
     with seeded(own.seed, device):
-        network = initial_network(own, Checkpoints(job.folder), None)
-        resample = Data(training=resampled(job, data, index), held_out=data.held_out)
+        network = initial_network(own, Checkpoints(job.folder), None, maps)
+        resample = resampled(job, data, index)
         return fit(network, resample, own, device, show, pretrained=job.encoder_weights != "none").state
 
 
@@ -76,7 +80,7 @@ def resampled(job: Job, data: Data, index: int) -> Samples:
 def describe(job: Job, data: Data) -> dict[str, Any]:
     """Return the committee's record: all that its weights depend on, as JSON values."""
     network = ("architecture", "encoder", "encoder_weights", "network_options", "dropout", "input_size")
-    effort = ("iterations", "batch_size", "learning_rate", "train_encoder", "seed")
+    effort = ("iterations", "training_budget", "batch_size", "learning_rate", "train_encoder", "seed")
     settings = {name: getattr(job, name) for name in (*network, *effort)}
     resamples = [[item.id for item in resampled(job, data, index).items] for index in range(job.members)]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import ImageError, MaskError, TrainingError
 from ml_backend.images.decoding import load_image
-from ml_backend.learning.networks import fit_size, pad_to, resize_image
+from ml_backend.learning.networks import fit_size, moved, resize_image
 from ml_backend.learning.training.job import Item
 
 MEMORY_BYTES = 1 << 30
@@ -144,28 +145,52 @@ class Samples:
 
         Images and masks in memory are shared with these samples, not copied.
         """
-        drawn = generator.integers(len(self.items), size=len(self.items)).tolist()
-        resample = copy.copy(self)
-        resample.items = [self.items[index] for index in drawn]
-        resample._kept = [self._kept[index] for index in drawn]
-        resample._shares = [self._shares[index] for index in drawn]
-        resample._classes_of = [self._classes_of[index] for index in drawn]
-        return resample
+        return self._of(generator.integers(len(self.items), size=len(self.items)).tolist())
 
-    def with_original_masks(self) -> Iterator[tuple[Tensor, NDArray[np.uint8]]]:
-        """Yield every sample's image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.
+    def _of(self, chosen: Sequence[int]) -> Samples:
+        """Return the samples at some positions."""
+        samples = copy.copy(self)
+        samples.items = [self.items[index] for index in chosen]
+        samples._kept = [self._kept[index] for index in chosen]
+        samples._shares = [self._shares[index] for index in chosen]
+        samples._classes_of = [self._classes_of[index] for index in chosen]
+        return samples
+
+    def views(self, most: int, memory_bytes: int = MEMORY_BYTES) -> Samples:
+        """Return these samples with up to `most` views of each, the first of which is the sample itself.
+
+        The others are augmented, in a way that depends on the image only: they are the same in every training, so that
+        what a frozen encoder makes of them can be kept. Views in which nothing is labelled are left out; samples that
+        are not in memory have no others.
+        """
+        viewed = self._of(range(len(self.items)))
+        for number in range(1, most):
+            for index, sample in enumerate(self._kept):
+                if sample is None or memory_bytes < sample.size_in_bytes:
+                    continue
+                view = _view(sample, number)
+                if view.labelled_share > 0:
+                    memory_bytes -= view.size_in_bytes
+                    viewed.items.append(self.items[index])
+                    viewed._kept.append(view)
+                    viewed._shares.append(view.labelled_share)
+                    viewed._classes_of.append(view.classes)
+        return viewed
+
+    def with_original_masks(self) -> Iterator[tuple[Item, Tensor, NDArray[np.uint8]]]:
+        """Yield every sample's item and image (3,h,w) uint8 with its mask (H,W) uint8 at the original size.
 
         A file that has become unreadable is skipped.
         """
-        pairs = _ahead(self._with_original_mask, range(len(self.items)))
-        return (pair for pair in pairs if pair is not None)
+        read = _ahead(self._with_original_mask, range(len(self.items)))
+        return (sample for sample in read if sample is not None)
 
-    def _with_original_mask(self, index: int) -> tuple[Tensor, NDArray[np.uint8]] | None:
+    def _with_original_mask(self, index: int) -> tuple[Item, Tensor, NDArray[np.uint8]] | None:
         sample = self._sample(index)
         if isinstance(sample, str):
             return None
         try:
-            return sample.image, _read_mask(self.items[index], self._classes)
+            return self.items[index], sample.image, _read_mask(self.items[index], self._classes)
         except (MaskError, OSError):
             return None
 
@@ -200,20 +225,30 @@ def augmentation() -> Augmentation:
     return composed
 
 
-def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation) -> tuple[Tensor, Tensor]:
-    """Augment on `device`, then pad to the largest of the batch.
+def unchanged(image: Any, mask: Any) -> tuple[Tensor, Tensor]:
+    """Change nothing: the `Augmentation` of samples that were augmented before."""
+    return image, mask
+
+
+def _view(sample: Sample, number: int) -> Sample:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(sample.image.cpu().contiguous().numpy().tobytes()) + number)
+        image, mask = augmentation()(tv_tensors.Image(sample.image), tv_tensors.Mask(sample.mask))
+    return Sample(image.as_subclass(Tensor), mask.as_subclass(Tensor))
+
+
+def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation) -> tuple[list[Tensor], Tensor]:
+    """Augment on `device`.
 
     Returns:
-        images (B,3,H,W) float in [0, 1], padded with their own mirrored pixels, and masks (B,H,W) int64, padded with
-        255.
+        images (3,h,w) float in [0, 1], and masks (B,H,W) int64, of the size of the largest, padded with 255.
     """
-    pairs = [augment(tv_tensors.Image(s.image.to(device)), tv_tensors.Mask(s.mask.to(device))) for s in batch]
+    pairs = [augment(tv_tensors.Image(moved(s.image, device)), tv_tensors.Mask(moved(s.mask, device))) for s in batch]
     height, width = (max(mask.shape[axis] for _, mask in pairs) for axis in (0, 1))
-    images = torch.stack([pad_to(image.as_subclass(Tensor) / 255, height, width) for image, _ in pairs])
     masks = torch.full((len(pairs), height, width), IGNORE_INDEX, dtype=torch.int64, device=device)
     for padded, (_, mask) in zip(masks, pairs, strict=True):
         padded[: mask.shape[0], : mask.shape[1]] = mask
-    return images, masks
+    return [image.as_subclass(Tensor) / 255 for image, _ in pairs], masks
 
 
 def _read_mask(item: Item, classes: int) -> NDArray[np.uint8]:

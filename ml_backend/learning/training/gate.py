@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from ml_backend.learning.measuring import Comparison
+from ml_backend.learning.measuring.words import difference_text, images_text, told_apart
+
+COLLAPSE: Final = 0.1
+"""Loss of mIoU that is never taken for chance: so much is lost by a training that failed, and few images show it."""
 
 
 @dataclass(frozen=True)
@@ -13,25 +20,25 @@ class Verdict:
     reason: str
 
 
-def judge(
-    *, miou: float | None, parent_miou: float | None, parent: int | None, held_out: int, minimum: int, tolerance: float
-) -> Verdict:
-    """Compare a new version with its parent on the same held-out labels.
+def judge(parent: int | None, comparison: Comparison | None, *, why_not: str = "") -> Verdict:
+    """Compare a new version with the version that serves, on the same held-out labels.
+
+    It is kept back where the interval of the difference lies wholly below nothing. On few labels that takes a loss as
+    large as only a failed training has; such a loss keeps a version back whatever the interval.
 
     Args:
-        miou: held-out mIoU of the new version, None where nothing is held out.
-        parent_miou: that of version `parent`, None where it cannot be compared (other classes, nothing held out).
-        held_out: how many labels measured; below `minimum` chance decides, so every version is accepted.
-        tolerance: loss of mIoU that is still accepted.
+        parent: number of the version that serves; None before the first.
+        comparison: of that version with the new one; None where they cannot be compared, and `why_not` says why.
     """
     if parent is None:
         return Verdict(True, "first version")
-    if miou is None or held_out < minimum:
-        labels = "1 label is" if held_out == 1 else f"{held_out} labels are"
-        return Verdict(True, f"not compared: {labels} held out, {minimum} are needed")
-    if parent_miou is None:
-        return Verdict(True, f"not compared: version {parent} has other classes")
-    compared = f"held-out mIoU {miou:.3f}, version {parent} has {parent_miou:.3f} on the same {held_out} labels"
-    if miou < parent_miou - tolerance:
-        return Verdict(False, f"worse by more than {tolerance:g}: {compared}")
-    return Verdict(True, compared)
+    if comparison is None:
+        return Verdict(True, f"not compared with version {parent}: {why_not}")
+    difference = comparison.difference.miou
+    measured = f"{difference_text(difference)} of mIoU {images_text(difference, same=True)}"
+    which = told_apart(difference)
+    if which == "worse" or difference.value < -COLLAPSE:
+        return Verdict(False, f"worse than version {parent}: {measured}")
+    if which == "better":
+        return Verdict(True, f"better than version {parent}: {measured}")
+    return Verdict(True, f"cannot be told apart from version {parent} yet: {measured}")

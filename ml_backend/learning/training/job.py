@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ml_backend.errors import TrainingError
+from ml_backend.settings import AUTO
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Item:
         held_out: the label measures, and does not train.
         digest: changes when the label changes; joined likewise.
         pseudo: the mask was predicted, not drawn: it trains, and counts as no label.
+        group: what the image is of, such as a video: measures of images of a group are alike. Empty: of itself alone.
     """
 
     id: str
@@ -31,6 +34,7 @@ class Item:
     held_out: bool
     digest: str
     pseudo: bool = False
+    group: str = ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -48,18 +52,20 @@ class Job:
         parent: number of the published version: it is measured on the same held-out labels, and with
             `train_from` "last" its weights are where the training starts.
         encoder_weights: initial encoder weights where there is no parent to start from.
+        architecture: a name, or "auto": by the device.
         network_options: keyword arguments of the architecture, as JSON has them.
         input_size: longest image side that the network sees, in pixels; smaller images are not enlarged.
-        iterations: most optimiser steps.
-        batch_size: images per step; batch normalisation needs two, so 1 counts as 2.
-        learning_rate: peak rate of the decoder; that of a pretrained encoder is three tenths of it.
-        train_encoder: False: the encoder stays as it was at the start, statistics included.
-        patience: evaluations without a better held-out mIoU after which the training stops.
-        publish_tolerance: loss of held-out mIoU against the parent that is still accepted.
+        iterations: optimiser steps; 0: as many as fit into the budget.
+        training_budget: minutes that reading and optimising may take; a committee's members share them. Few labels need
+            less, very many labels get more. 0: by the device; see `recipe`.
+        batch_size: images per step; batch normalisation needs two, so 1 counts as 2. 0: by the device.
+        learning_rate: peak rate of the decoder; that of a pretrained encoder is three tenths of it. 0: by the device.
+        train_encoder: False: the encoder stays as it was at the start, statistics included. "auto": by the device.
         trigger: why it is trained, in words, for the version's record.
-        held_out_minimum: held-out labels from which on a worse version is refused.
         device: auto, cpu, cuda or cuda:N.
-        seed: the same job with the same seed gives the same weights on a CPU.
+        seed: the same job with the same seed and number of `iterations` gives the same weights on a CPU.
+        maps_folder: keeps the maps of encoders that are not trained; None: they are kept in memory, for this job.
+        maps_bytes: most bytes in that folder.
         unavailable: id of labelled tasks whose image could not be read -> why; they are recorded as skipped.
         committee_of: number of the version that a committee is trained for, in the place of a new version: networks
             that all start from the encoder's weights, each on another bootstrap resample of the training items.
@@ -77,29 +83,31 @@ class Job:
     parent: int | None = None
     trigger: str = ""
     train_from: Literal["last", "scratch"] = "last"
-    architecture: str = "unet"
+    architecture: str = AUTO
     encoder: str = "tu-tf_efficientnet_lite0"
     encoder_weights: str = "bundled"
     network_options: Mapping[str, Any] = field(default_factory=dict)
     dropout: float = 0.1
     input_size: int = 384
-    iterations: int = 200
-    batch_size: int = 8
-    learning_rate: float = 3e-3
-    train_encoder: bool = True
-    patience: int = 4
-    publish_tolerance: float = 0.02
-    held_out_minimum: int = 8
+    iterations: int = 0
+    training_budget: float = 0.0
+    batch_size: int = 0
+    learning_rate: float = 0.0
+    train_encoder: bool | Literal["auto"] = AUTO
     device: str = "auto"
     seed: int = 0
     unavailable: Mapping[str, str] = field(default_factory=dict)
     committee_of: int | None = None
     members: int = 0
+    maps_folder: Path | None = None
+    maps_bytes: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("input_size", "iterations", "batch_size", "patience", "held_out_minimum", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} of a training must be positive, not {getattr(self, name)!r}.")
+        if not self.input_size > 0:
+            raise TrainingError(f"input_size of a training must be positive, not {self.input_size!r}.")
+        for name in ("iterations", "training_budget", "batch_size", "learning_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} of a training must be 0 or more, not {getattr(self, name)!r}.")
         if not 1 <= len(self.classes) <= 255:
             raise TrainingError(f"A training needs 1 to 255 classes, not {len(self.classes)}.")
         if self.train_from not in ("last", "scratch"):
@@ -128,6 +136,8 @@ class Job:
             Item(**item | {"image": Path(item["image"]), "mask": Path(item["mask"])}) for item in values["items"]
         )
         changed = {"items": items, "classes": tuple(values["classes"]), "folder": Path(values["folder"])}
+        if values["maps_folder"] is not None:
+            changed["maps_folder"] = Path(values["maps_folder"])
         return cls(**values | changed)
 
 
@@ -136,7 +146,8 @@ class Progress:
     """How far a training is: `done` of `total` images read, steps taken, or held-out images measured.
 
     `loss` is that of the newest step and `miou` the newest held-out measure, None as long as there is none.
-    `member` of `members`, counted from 1, is the network of a committee that is being trained; both are 0 elsewhere.
+    `seconds_left` is how long steps will still be taken, None as long as that is not known. `member` of `members`,
+    counted from 1, is the network of a committee that is being trained; both are 0 elsewhere.
     """
 
     stage: Literal["reading", "training", "measuring", "training committee"]
@@ -146,6 +157,7 @@ class Progress:
     miou: float | None = None
     member: int = 0
     members: int = 0
+    seconds_left: float | None = None
 
     @property
     def label(self) -> str:

@@ -27,6 +27,8 @@ from ml_backend.system.processes import die_with, ended
 
 logger = logging.getLogger(__name__)
 
+SILENCE_SECONDS = 1800.0
+"""A training that tells no progress for so long hangs: a single step takes seconds, on slow machines a minute."""
 _HEARTBEAT_SECONDS = 2.0
 _PROGRESS_SECONDS = 0.25
 _EXIT_SECONDS = 3.0
@@ -40,13 +42,19 @@ Lines: TypeAlias = "queue.SimpleQueue[bytes]"
 # -- the parent's side -----------------------------------------------------------------------------------------------
 
 
-def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[], None], timeout: float) -> int:
+def run(
+    job: Job,
+    *,
+    progress: Callable[[Progress], None],
+    heartbeat: Callable[[], None],
+    silence: float = SILENCE_SECONDS,
+) -> int:
     """Train in a child process and wait for it.
 
     Args:
         progress: called a few times per second at most.
         heartbeat: called every 2 s while the child runs.
-        timeout: seconds for each network that the job trains, after which the child is ended.
+        silence: seconds without any progress after which the child is ended: it hangs.
 
     An exception that `progress` or `heartbeat` raises (LeaseLost, KeyboardInterrupt) ends the child, and passes on.
 
@@ -54,15 +62,19 @@ def run(job: Job, *, progress: Callable[[Progress], None], heartbeat: Callable[[
         number of the new version, or of the version of the job's committee.
 
     Raises:
-        TrainingError: the child failed, was killed, or took too long; the caller is not affected.
+        TrainingError: the child failed, was killed, or hung; the caller is not affected.
         DiskFull: the disk has no room for the new version.
     """
-    deadline = time.monotonic() + timeout * job.networks
+    heard = time.monotonic()
     with _child(job) as (child, lines):
         for message in _messages(lines, heartbeat):
-            if time.monotonic() > deadline:
-                each = f" for each of {job.networks} networks" if job.networks > 1 else ""
-                raise TrainingError(f"Training was ended after NEXTMASK_TRAINING_MINUTES = {timeout / 60:g}{each}.")
+            if message:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > silence:
+                raise TrainingError(
+                    f"Training was ended: nothing was heard of it for {silence / 60:g} minutes. Where a single step "
+                    "takes so long, lower NEXTMASK_INPUT_SIZE or NEXTMASK_BATCH_SIZE."
+                )
             if "progress" in message:
                 progress(Progress(**message["progress"]))
             elif message:

@@ -8,19 +8,37 @@ import torch
 from torch import Tensor
 
 from ml_backend.learning.checkpoints import Checkpoints, Version
-from ml_backend.learning.networks import SegmentationNetwork, build, load_network
+from ml_backend.learning.networks import MapFolder, MapMemory, MapStore, SegmentationNetwork, build, load_network
 from ml_backend.learning.training.job import Job
 
+MAPS_IN_MEMORY = 1 << 29
+"""Bytes of maps that a training keeps in memory, beside its folder."""
 
-def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) -> SegmentationNetwork:
+
+def initial_network(
+    job: Job, checkpoints: Checkpoints, parent: Version | None, maps: MapStore | None = None
+) -> SegmentationNetwork:
     """Build the job's network, with the parent's weights when the job asks for them and the architecture is the same.
 
     Classes that stay keep their rows of the head, by name; rows of new classes are drawn.
+
+    Args:
+        maps: keeps the maps of an encoder that is not trained.
 
     Raises:
         ConfigurationError: the network cannot be built as configured.
         CheckpointError: the parent's weights are damaged.
     """
+    network = _initial(job, checkpoints, parent)
+    return network if job.train_encoder else network.freeze_encoder(maps)
+
+
+def kept_maps(job: Job) -> MapStore:
+    """Return what keeps the maps of encoders for a job: its memory, and the job's folder."""
+    return MapMemory(MAPS_IN_MEMORY, MapFolder(job.maps_folder, job.maps_bytes) if job.maps_folder else None)
+
+
+def _initial(job: Job, checkpoints: Checkpoints, parent: Version | None) -> SegmentationNetwork:
     if parent is None or not continues(job, parent):
         return _build(job, job.encoder_weights)
     state = checkpoints.load_state(parent)
@@ -33,21 +51,26 @@ def initial_network(job: Job, checkpoints: Checkpoints, parent: Version | None) 
 
 
 def continues(job: Job, parent: Version) -> bool:
-    """Whether the training starts from the parent's weights."""
+    """Whether the training starts from the parent's weights: not where these have learned what is to measure them."""
     settings = parent.record.settings
     before = (settings["architecture"], settings["encoder"], settings.get("network_options", {}))
-    return before == (job.architecture, job.encoder, job.network_options) and job.train_from == "last"
+    is_same = before == (job.architecture, job.encoder, job.network_options)
+    held_out = {task for item in job.items if item.held_out for task in item.labels}
+    return is_same and job.train_from == "last" and parent.record.trained_on.isdisjoint(held_out)
 
 
-def rebuild(checkpoints: Checkpoints, version: Version) -> SegmentationNetwork:
+def rebuild(checkpoints: Checkpoints, version: Version, maps: MapStore | None = None) -> SegmentationNetwork:
     """Build the network of a version, as it was trained, on the CPU.
+
+    Args:
+        maps: keeps the maps of an encoder that was not trained.
 
     Raises:
         KeyError: its record lacks a setting.
         CheckpointError: its weights are damaged, or another network's.
     """
     record = version.record
-    return load_network(record.settings, len(record.classes), checkpoints.load_state(version))
+    return load_network(record.settings, len(record.classes), checkpoints.load_state(version), maps)
 
 
 def _build(job: Job, encoder_weights: str, classes: int | None = None) -> SegmentationNetwork:

@@ -1,8 +1,8 @@
 """A simulation's results as a page.
 
-`curves`, `statistics` and `comparison` are the formulas, `analysis` gathers the numbers, `findings` puts them into
-sentences, `figures` draws the curves, `tables` writes files for other tools, `pictures` reads what was chosen first,
-and `page` puts all into a single file that needs no network.
+`curves`, `statistics` and `comparison` are the formulas, `verdicts` the tests, `analysis` gathers the numbers,
+`findings` puts them into sentences, `figures` draws the curves, `tables` writes files for other tools, `pictures` reads
+what was chosen first, and `page` puts all into a single file that needs no network.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.simulation.contrasts import CONTRASTS
+from ml_backend.simulation.contrasts import read as read_contrasts
 from ml_backend.simulation.report import tables
 from ml_backend.simulation.report.analysis import analyse
 from ml_backend.simulation.report.curves import Axis
@@ -40,6 +42,8 @@ def check_installed() -> None:
 def write_report(rows: Iterable[Row], folder: Path, *, target: float = 0.95) -> Path:
     """Write report.html, summary.csv, summary.md, pairs.csv and the curves; may be called while a simulation runs.
 
+    What was named before the run, in the folder's contrasts.toml, is tested, and nothing else.
+
     Args:
         rows: of any number of data sets.
         folder: made if need be; files of an earlier report are replaced. What was chosen first is read from its
@@ -51,11 +55,11 @@ def write_report(rows: Iterable[Row], folder: Path, *, target: float = 0.95) -> 
         The path of report.html.
 
     Raises:
-        ConfigurationError: there are no rows, or the target is out of range.
+        ConfigurationError: there are no rows, the target is out of range, or the contrasts cannot be read.
     """
     if not 0 < target <= 1:
         raise ConfigurationError(f"the target is a share of the full data's mIoU, above 0 and up to 1; got {target}")
-    analyses = analyse(list(rows), target, AXIS)
+    analyses = analyse(list(rows), target, AXIS, read_contrasts(folder / CONTRASTS))
     if not analyses:
         raise ConfigurationError(
             "there are no results to report yet: run `nextmask simulate` first, and give its folder here"

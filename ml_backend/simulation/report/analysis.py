@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ml_backend.simulation.contrasts import Contrast
 from ml_backend.simulation.report.comparison import (
     RANDOM,
-    Effort,
+    Efforts,
     Pair,
     Ratio,
     compare_pairs,
@@ -31,6 +32,7 @@ from ml_backend.simulation.report.curves import (
     usable,
 )
 from ml_backend.simulation.report.statistics import Interval, geometric_mean, mean_interval
+from ml_backend.simulation.report.verdicts import Verdict, verdicts_on
 from ml_backend.simulation.results import Row
 
 MEASURES = {"dice": "Dice", "object_f1": "object F1", "object_dice": "object Dice"}
@@ -41,16 +43,16 @@ _MOST_NAMES = 12
 
 @dataclass(frozen=True)
 class EffortSummary:
-    """What a strategy labelled to reach the target, over its finished seeds.
+    """What a strategy labelled to reach the target, over those of its finished seeds that reached it.
 
     Attributes:
-        value: geometric mean; seeds that did not reach it count as the whole budget.
+        value: geometric mean; None where no seed reached it.
         share: `value` as a share of the whole budget.
         reached: number of seeds that reached it, of `seeds`.
         ratio: to random's; None for random itself, and where it is not known.
     """
 
-    value: float
+    value: float | None
     share: float | None
     reached: int
     seeds: int
@@ -101,6 +103,7 @@ class Analysis:
         target: share of the reference's mIoU that efforts are measured for; `target_miou` is that mIoU.
         curves: strategy -> its finished curves, or all its curves where none is finished.
         standings: best area first.
+        verdicts: on the contrasts that were named for this data set; nothing else is tested.
         pairs: every two strategies, compared on `axis`.
         ranges: axis -> range of efforts that the areas are taken over.
         settings: names and values, of the last row.
@@ -115,6 +118,7 @@ class Analysis:
     reference: Reference | None
     curves: Mapping[str, Sequence[Curve]]
     standings: Sequence[Standing]
+    verdicts: Sequence[Verdict]
     pairs: Sequence[Pair]
     ranges: Mapping[Axis, tuple[float, float] | None]
     settings: Sequence[tuple[str, str]]
@@ -134,22 +138,26 @@ class Analysis:
         return None
 
 
-def analyse(rows: Sequence[Row], target: float, axis: Axis) -> list[Analysis]:
+def analyse(rows: Sequence[Row], target: float, axis: Axis, contrasts: Sequence[Contrast] = ()) -> list[Analysis]:
     """Analyse each data set, in the order in which they first appear."""
     by_dataset: dict[str, list[Row]] = {}
     for row in rows:
         by_dataset.setdefault(row.dataset, []).append(row)
-    return [_analyse(dataset, own, target, axis) for dataset, own in by_dataset.items()]
+    verdicts = verdicts_on(contrasts, usable(rows), target, axis)
+    return [
+        _analyse(dataset, own, target, axis, [one for one in verdicts if one.contrast.dataset == dataset])
+        for dataset, own in by_dataset.items()
+    ]
 
 
-def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis) -> Analysis:
+def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis, verdicts: Sequence[Verdict]) -> Analysis:
     good = usable(rows)
     reference = reference_of(good)
     goal = target * reference.miou.mean if reference else None
     every = curves_of(good)
     done = finished(every)
     areas = {name: areas_of(done, name) for name in AXES}
-    efforts = {name: _efforts(done, name, goal, reference) for name in AXES}
+    efforts = {name: {} if goal is None else efforts_of(done, name, goal) for name in AXES}
     standings = [
         _standing(strategy, good, done, areas, efforts, reference)
         for strategy in dict.fromkeys(c.strategy for c in every)
@@ -162,6 +170,7 @@ def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis) -> An
         reference=reference,
         curves={standing.strategy: _shown(standing.strategy, every, done) for standing in standings},
         standings=sorted(standings, key=lambda standing: _order(standing, axis)),
+        verdicts=verdicts,
         pairs=compare_pairs(areas[axis]),
         ranges={name: common_range(done, name) for name in AXES},
         settings=_settings(rows[-1].settings),
@@ -170,20 +179,12 @@ def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis) -> An
     )
 
 
-def _efforts(
-    done: Sequence[Curve], axis: Axis, goal: float | None, reference: Reference | None
-) -> dict[str, dict[int, Effort]]:
-    if goal is None or reference is None:
-        return {}
-    return efforts_of(done, axis, goal, reference.totals[axis])
-
-
 def _standing(
     strategy: str,
     rows: Sequence[Row],
     done: Sequence[Curve],
     areas: Mapping[Axis, Mapping[str, Mapping[int, float]]],
-    efforts: Mapping[Axis, Mapping[str, Mapping[int, Effort]]],
+    efforts: Mapping[Axis, Mapping[str, Efforts]],
     reference: Reference | None,
 ) -> Standing:
     own = [curve for curve in done if curve.strategy == strategy]
@@ -193,7 +194,7 @@ def _standing(
         strategy=strategy,
         seeds=len(own),
         area={axis: mean_interval(values) if values else None for axis, values in own_areas.items()},
-        final=mean_interval([float(curve.miou[-1]) for curve in own]) if own else None,
+        final=mean_interval([float(curve.measured[-1]) for curve in own]) if own else None,
         other=_other_measures(of_strategy, own),
         efforts={axis: _effort_summary(strategy, efforts[axis], axis, reference) for axis in AXES},
         seconds=_seconds(of_strategy, own),
@@ -224,18 +225,19 @@ def _other_measures(rows: Sequence[Row], own: Sequence[Curve]) -> dict[str, Inte
 
 
 def _effort_summary(
-    strategy: str, efforts: Mapping[str, Mapping[int, Effort]], axis: Axis, reference: Reference | None
+    strategy: str, efforts: Mapping[str, Efforts], axis: Axis, reference: Reference | None
 ) -> EffortSummary | None:
     own = efforts.get(strategy)
     if not own or reference is None:
         return None
-    value = geometric_mean([effort.value for effort in own.values()])
+    reached = [effort for effort in own.values() if effort is not None]
+    value = geometric_mean(reached) if reached else None
     total = reference.totals[axis]
     random = efforts.get(RANDOM, {})
     return EffortSummary(
         value=value,
-        share=value / total if total > 0 else None,
-        reached=sum(effort.reached for effort in own.values()),
+        share=value / total if value is not None and total > 0 else None,
+        reached=len(reached),
         seeds=len(own),
         ratio=None if strategy == RANDOM else effort_ratio(own, random),
     )

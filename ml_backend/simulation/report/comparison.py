@@ -1,7 +1,7 @@
-"""Comparisons of strategies: what each labels to reach a target, and which differences are more than chance.
+"""Comparisons of strategies: what each labels to reach a target, and how far apart their curves are.
 
 Runs of the same seed share their initial images, so all comparisons are paired by seed, over the seeds that both
-strategies have.
+strategies have. None of them is a test: `contrasts` tests those that were named before the run.
 """
 
 from __future__ import annotations
@@ -13,86 +13,84 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml_backend.simulation.report.curves import Axis, Curve
-from ml_backend.simulation.report.statistics import LEVEL, Interval, Numbers, holm, mean_interval, paired_t
+from ml_backend.simulation.report.curves import Axis, Curve, log
+from ml_backend.simulation.report.statistics import Interval, Numbers, mean_interval
 
 RANDOM = "random"
 """Name of the strategy that efforts are compared with."""
 
+Efforts = Mapping[int, float | None]
+"""Seed -> what the run labelled to reach the target, in images, pixels or clicks; None where it did not reach it."""
+
 
 # -- effort to reach a target ------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Effort:
-    """What a run labelled to reach the target, in images, pixels or clicks; the whole budget where it did not."""
-
-    value: float
-    reached: bool
-
-
-@dataclass(frozen=True)
 class Ratio:
-    """Effort of a strategy divided by random's: geometric mean over the seeds that both have.
+    """Effort of a strategy divided by another's: geometric mean over the seeds in which both reached the target.
+
+    What a seed that missed it would have taken is not known, and no number stands for it: such seeds are counted.
 
     Attributes:
         low, high: 95 % t-interval of the mean log ratio; None for a single seed. It covers 95 % as long as log ratios
             are roughly normal, and agrees with the paired t-test.
-        seeds: number of pairs.
-        reached, random_reached: number of pairs in which the strategy, or random, reached the target. Where random
-            did not, the ratio may be too small: random might have reached it soon after the simulation ended.
+        seeds: number of pairs in which both reached it, out of `pairs`.
+        missed, other_missed: number of pairs in which the strategy, or the other, did not.
     """
 
     value: float
     low: float | None
     high: float | None
     seeds: int
-    reached: int
-    random_reached: int
+    pairs: int
+    missed: int
+    other_missed: int
 
 
-def effort_to_reach(curve: Curve, axis: Axis, miou: float, total: float) -> Effort:
-    """Return the effort at which the curve first reaches `miou`, interpolated between rounds.
+def effort_to_reach(curve: Curve, axis: Axis, miou: float) -> float | None:
+    """Return the effort at which the curve reaches `miou`, interpolated between rounds; None where it does not.
 
-    A curve that starts above it has the effort of its first point. A curve that never reaches it counts as the whole
-    budget, or as what it spent where that is more: windows cut objects, and can cost more clicks than whole images.
-
-    Args:
-        total: the whole budget, in units of the axis.
+    A curve that starts above it has the effort of its first point.
     """
     x, y = curve.effort[axis], curve.miou
     above = np.flatnonzero(y >= miou)
     if not above.size:
-        return Effort(max(total, float(x[-1])), reached=False)
+        return None
     at = int(above[0])
     if at == 0:
-        return Effort(float(x[0]), reached=True)
+        return float(x[0])
     share = (miou - y[at - 1]) / (y[at] - y[at - 1])
-    return Effort(float(x[at - 1] + share * (x[at] - x[at - 1])), reached=True)
+    before, after = log(x[at - 1 : at + 1])
+    return float(np.exp(before + share * (after - before)))
 
 
-def efforts_of(curves: Sequence[Curve], axis: Axis, miou: float, total: float) -> dict[str, dict[int, Effort]]:
+def efforts_of(curves: Sequence[Curve], axis: Axis, miou: float) -> dict[str, dict[int, float | None]]:
     """Return strategy -> seed -> effort; arguments as for `effort_to_reach`."""
-    by_strategy: dict[str, dict[int, Effort]] = {}
+    by_strategy: dict[str, dict[int, float | None]] = {}
     for curve in curves:
-        by_strategy.setdefault(curve.strategy, {})[curve.seed] = effort_to_reach(curve, axis, miou, total)
+        by_strategy.setdefault(curve.strategy, {})[curve.seed] = effort_to_reach(curve, axis, miou)
     return by_strategy
 
 
-def effort_ratio(strategy: Mapping[int, Effort], random: Mapping[int, Effort]) -> Ratio | None:
-    """Compare efforts by seed; None without a common seed, where an effort is 0, or where no run got there."""
-    seeds = sorted(strategy.keys() & random.keys())
-    pairs = [(strategy[seed], random[seed]) for seed in seeds]
-    known = any(own.reached or other.reached for own, other in pairs)
-    if not known or any(min(own.value, other.value) <= 0 for own, other in pairs):
+def log_ratios(own: Efforts, other: Efforts) -> Numbers:
+    """Return the logarithms (N,) of own by other, for the seeds in which both reached the target, ascending."""
+    both = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
+    return np.array([math.log(mine / its) for mine, its in both if mine and its], np.float64)
+
+
+def effort_ratio(own: Efforts, other: Efforts) -> Ratio | None:
+    """Compare efforts by seed; None where no seed has both."""
+    logs, pairs = log_ratios(own, other), sorted(own.keys() & other.keys())
+    if not len(logs):
         return None
-    logs = np.array([math.log(own.value / other.value) for own, other in pairs])
     interval = mean_interval(logs)
     return Ratio(
         value=math.exp(interval.mean),
         low=_exp(interval.low),
         high=_exp(interval.high),
-        seeds=len(seeds),
-        reached=sum(own.reached for own, _ in pairs),
-        random_reached=sum(other.reached for _, other in pairs),
+        seeds=len(logs),
+        pairs=len(pairs),
+        missed=sum(own[seed] is None for seed in pairs),
+        other_missed=sum(other[seed] is None for seed in pairs),
     )
 
 
@@ -108,23 +106,12 @@ class Pair:
     Attributes:
         seeds: number of these.
         difference: of the areas, first minus second, with the interval of this pair alone; None without a common seed.
-        p: of the paired t-test; None for fewer than two seeds.
-        p_holm: the same, corrected over all pairs that have a p.
     """
 
     first: str
     second: str
     seeds: int
     difference: Interval | None
-    p: float | None
-    p_holm: float | None
-
-    @property
-    def winner(self) -> str | None:
-        """The better strategy; None unless the corrected p is below 0.05."""
-        if self.difference is None or self.p_holm is None or self.p_holm >= LEVEL:
-            return None
-        return self.first if self.difference.mean > 0 else self.second
 
     def lead(self, strategy: str) -> Interval | None:
         """Return by how much mIoU a strategy of the pair is ahead of the other."""
@@ -136,24 +123,14 @@ class Pair:
 
 
 def compare_pairs(by_strategy: Mapping[str, Mapping[int, float]]) -> list[Pair]:
-    """Compare every two strategies in their areas, as `areas_of` returns them, and correct over all pairs."""
-    names = list(itertools.combinations(sorted(by_strategy), 2))
-    differences = [_differences(by_strategy[first], by_strategy[second]) for first, second in names]
-    plain = [paired_t(values) for values in differences]
-    corrected = iter(holm([p for p in plain if p is not None]))
-    return [
-        Pair(
-            first=first,
-            second=second,
-            seeds=len(values),
-            difference=mean_interval(values) if len(values) else None,
-            p=p,
-            p_holm=None if p is None else next(corrected),
-        )
-        for (first, second), values, p in zip(names, differences, plain, strict=True)
-    ]
+    """Compare every two strategies in their areas, as `areas_of` returns them."""
+    pairs = []
+    for first, second in itertools.combinations(sorted(by_strategy), 2):
+        values = differences(by_strategy[first], by_strategy[second])
+        pairs.append(Pair(first, second, len(values), mean_interval(values) if len(values) else None))
+    return pairs
 
 
-def _differences(first: Mapping[int, float], second: Mapping[int, float]) -> Numbers:
+def differences(first: Mapping[int, float], second: Mapping[int, float]) -> Numbers:
     """Return first minus second (N,) for the seeds that both have."""
     return np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())], np.float64)

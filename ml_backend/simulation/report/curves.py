@@ -1,7 +1,9 @@
 """Curves of mIoU against what was labelled, and the area under them.
 
 A curve is one strategy with one seed, its points in the order of the rounds: mIoU against the images, pixels or clicks
-labelled until then. Between rounds it is interpolated linearly.
+labelled until then. A network that a round makes worse is noise of its training: the curve is the isotonic regression
+of what was measured, which never falls. Between rounds it is interpolated in the logarithm of what was labelled: the
+second thousand clicks teach less than the first.
 
 Only finished curves are compared: those that came as far as most did (`finished`). A run that is still under way has
 reached the target only if it was quick, and counting it would favour quick runs.
@@ -23,7 +25,7 @@ from ml_backend.simulation.results import FULL, Row
 Axis = Literal["images", "pixels", "clicks"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 _POINTS = 101
-"""Points of a mean curve, evenly spaced."""
+"""Points of a mean curve, evenly spaced in logarithms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +35,21 @@ class Curve:
     Attributes:
         last_round: number of its last round.
         effort: for each axis (R,) what was labelled, never decreasing.
-        miou: (R,) in [0, 1].
+        measured: (R,) mIoU in [0, 1] as it was measured.
+        miou: (R,) the same without falls.
     """
 
     strategy: str
     seed: int
     last_round: int
     effort: Mapping[Axis, Numbers]
+    measured: Numbers
     miou: Numbers
+
+    def at(self, axis: Axis, effort: Numbers) -> Numbers:
+        """Return the mIoU at efforts (G,) within the curve: (G,)."""
+        found: Numbers = np.interp(log(effort), log(self.effort[axis]), self.miou)
+        return found
 
     @property
     def name(self) -> str:
@@ -78,10 +87,29 @@ def curves_of(rows: Iterable[Row]) -> list[Curve]:
             seed=seed,
             last_round=group[-1].round,
             effort={axis: np.array([getattr(row, axis) for row in group], np.float64) for axis in AXES},
-            miou=np.array([row.miou for row in group], np.float64),
+            measured=(measured := np.array([row.miou for row in group], np.float64)),
+            miou=rising(measured),
         )
         for (strategy, seed), group in groups.items()
     ]
+
+
+def rising(values: Numbers) -> Numbers:
+    """Return the closest values (R,) to those given that never fall: their isotonic regression.
+
+    >>> rising(np.array([0.4, 0.6, 0.5, 0.8])).tolist()
+    [0.4, 0.55, 0.55, 0.8]
+    """
+    from scipy.optimize import isotonic_regression
+
+    fitted: Numbers = isotonic_regression(values).x
+    return fitted
+
+
+def log(effort: Numbers) -> Numbers:
+    """Return the logarithm of efforts; less than one image, pixel or click counts as one."""
+    logs: Numbers = np.log(np.maximum(effort, 1.0))
+    return logs
 
 
 def reference_of(rows: Iterable[Row]) -> Reference | None:
@@ -114,17 +142,19 @@ def common_range(curves: Sequence[Curve], axis: Axis) -> tuple[float, float] | N
 
 
 def area(curve: Curve, axis: Axis, low: float, high: float) -> float:
-    """Return the area under the curve from low to high by the width: the mean mIoU over that range.
+    """Return the area under the curve from low to high, in logarithms, by the width: the mean mIoU over that range.
 
     What a curve has outside of the range is cut off at an interpolated point: a curve that starts earlier or ends
     later than the others gains nothing by it. Where two rounds have the same effort, the curve jumps there.
     """
     x, y = curve.effort[axis], curve.miou
     within = (x >= low) & (x <= high)
-    ends = np.interp([low, high], x, y)
-    xs = np.concatenate([[low], x[within], [high]])
+    ends = curve.at(axis, np.array([low, high]))
+    xs = log(np.concatenate([[low], x[within], [high]]))
     ys = np.concatenate([ends[:1], y[within], ends[1:]])
-    return float(np.sum(np.diff(xs) * (ys[1:] + ys[:-1]) / 2) / (high - low))
+    if xs[-1] == xs[0]:
+        return float(ys.mean())
+    return float(np.sum(np.diff(xs) * (ys[1:] + ys[:-1]) / 2) / (xs[-1] - xs[0]))
 
 
 def areas_of(curves: Sequence[Curve], axis: Axis) -> dict[str, dict[int, float]]:
@@ -162,8 +192,8 @@ def mean_curve(curves: Sequence[Curve], axis: Axis) -> Band | None:
     high = min(float(curve.effort[axis][-1]) for curve in curves)
     if high < low:
         return None
-    grid: Numbers = np.linspace(low, high, _POINTS if high > low else 1, dtype=np.float64)
-    values = np.stack([np.interp(grid, curve.effort[axis], curve.miou) for curve in curves])  # (S,G)
+    grid: Numbers = np.geomspace(max(low, 1.0), max(high, 1.0), _POINTS if high > low else 1, dtype=np.float64)
+    values = np.stack([curve.at(axis, grid) for curve in curves])  # (S,G)
     mean = values.mean(axis=0)
     if len(curves) < 2:
         return Band(grid, mean, None, None, 1)

@@ -26,6 +26,7 @@ from ml_backend.simulation.report.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis
     from matplotlib.figure import Figure
 
 _DEFAULT: str = Settings.model_fields["strategy"].default
@@ -135,12 +136,12 @@ def _draw_intervals(axes: Axes, bands: Mapping[str, Band], coloured: Sequence[st
     from matplotlib.transforms import ScaledTranslation
 
     ends = sorted((float(bands[name].effort[-1]), name) for name in [*coloured, RANDOM] if name in bands)
-    near = _NEAR * (axes.get_xlim()[1] - axes.get_xlim()[0])
+    low, high = np.log(axes.get_xlim())
     place, before = 0, -np.inf
     for end, name in ends:
         band = bands[name]
-        place = place + 1 if end - before < near else 0
-        before = end
+        place = place + 1 if np.log(end) - before < _NEAR * (high - low) else 0
+        before = np.log(end)
         if band.low is None or band.high is None:
             continue
         axes.plot(
@@ -187,14 +188,11 @@ def limits(bands: Sequence[Band], analysis: Analysis) -> tuple[float, float]:
 
 
 def _dress(axes: Axes, analysis: Analysis, axis: Axis, theme: Theme) -> None:
-    from matplotlib.ticker import EngFormatter
-
     axes.set_facecolor(theme.paper)
     axes.grid(visible=True, color=theme.faint, alpha=0.35, linewidth=0.6)
+    logarithmic(axes, max(3, int(theme.size[0])))
     axes.set_xlabel(f"{axis} labelled", color=theme.ink, fontsize=theme.font)
     axes.set_ylabel("mean IoU", color=theme.ink, fontsize=theme.font)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.locator_params(axis="x", nbins=max(3, int(theme.size[0])))
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(theme.faint)
@@ -205,7 +203,22 @@ def _dress(axes: Axes, analysis: Analysis, axis: Axis, theme: Theme) -> None:
         top = axes.secondary_xaxis("top", functions=shares)
         top.set_xlabel(f"% of all {axis}", color=theme.ink, fontsize=theme.font)
         top.tick_params(colors=theme.ink, labelsize=theme.font - 1)
+        _ticks(top.xaxis, max(3, int(theme.size[0])))
         top.spines["top"].set_color(theme.faint)
+
+
+def logarithmic(axes: Axes, ticks: int) -> None:
+    """Let an axis of efforts run in logarithms, with so many ticks or fewer."""
+    axes.set_xscale("log")
+    _ticks(axes.xaxis, ticks)
+
+
+def _ticks(axis: XAxis, ticks: int) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _lines(axes: Axes, analysis: Analysis, theme: Theme) -> list[_Label]:

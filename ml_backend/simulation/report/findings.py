@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ml_backend.simulation.report.analysis import Analysis, EffortSummary, Standing
+from ml_backend.simulation.report.analysis import Analysis
 from ml_backend.simulation.report.comparison import RANDOM, Ratio
-from ml_backend.simulation.report.statistics import Interval
+from ml_backend.simulation.report.statistics import LEVEL, Interval
+from ml_backend.simulation.report.verdicts import Verdict
 
 UNKNOWN = "\N{EN DASH}"
 """In place of a number that is not known."""
+_UNNAMED = (
+    "Nothing is tested: no comparison was named before the run (--contrasts FILE). Differences and intervals describe "
+    "these runs; the largest of many is large by chance."
+)
 
 
 def findings(analysis: Analysis) -> list[str]:
     """Return the findings, the most important first."""
-    sentences = _against_random(analysis)
+    sentences = [verdict_text(verdict, analysis) for verdict in analysis.verdicts] or [_UNNAMED]
     if analysis.reference is None:
         sentences.append(
             "There is no reference yet: efforts to reach a target can be given once training on all labels is done."
@@ -24,91 +27,55 @@ def findings(analysis: Analysis) -> list[str]:
             f"Training on all labels reaches a mean mIoU of {miou(analysis.reference.miou)};"
             f" {percent(analysis.target)} of that is {analysis.target_miou:.3f}."
         )
-    return sentences
+    return sentences + _described(analysis)
 
 
-def _against_random(analysis: Analysis) -> list[str]:
-    names = [standing.strategy for standing in analysis.standings]
-    if RANDOM not in names:
+def verdict_text(verdict: Verdict, analysis: Analysis) -> str:
+    """Return what came of a contrast, with all that it takes to judge it."""
+    contrast = verdict.contrast
+    names = f"{contrast.strategy} against {contrast.against}"
+    if not verdict.is_decided:
+        return (
+            f"{names} is not decided yet: {verdict.finished} of {len(contrast.seeds)} seeds are finished, and no part "
+            "of them is tested."
+        )
+    if contrast.measure == "area":
+        text = f"{names}, mean mIoU over the logarithm of {analysis.axis}: {gain(verdict.lead)}"
+    elif verdict.ratio is None:
+        return f"{names}: no seed reached {percent(analysis.target)} of full data with both, so no ratio can be given."
+    else:
+        text = f"{names}, {analysis.axis} to {percent(analysis.target)} of full data: {ratio(verdict.ratio)}"
+        text += f" of its {analysis.axis}, {_missed(verdict.ratio, contrast.strategy, contrast.against)}"
+    return f"{text}; p {p_value(verdict.p)}, corrected {p_value(verdict.p_corrected)}. {_judged(verdict)}"
+
+
+def _missed(compared: Ratio, strategy: str, other: str) -> str:
+    seeds = f"over {compared.seeds} of {compared.pairs} seeds"
+    if not compared.missed and not compared.other_missed:
+        return seeds
+    return f"{seeds}; {strategy} missed it in {compared.missed}, {other} in {compared.other_missed}"
+
+
+def _judged(verdict: Verdict) -> str:
+    if verdict.better is not None:
+        return f"{verdict.better} is better beyond chance."
+    if verdict.p_corrected is not None and verdict.p_corrected < LEVEL:
+        return "Where both reached it the difference is more than chance, but the one ahead missed it more often."
+    return "The two cannot be told apart."
+
+
+def _described(analysis: Analysis) -> list[str]:
+    """Say what has the highest mean; it is a description, whatever its interval."""
+    if RANDOM not in analysis.curves:
         return [f"No comparison with random labelling: the results hold no strategy “{RANDOM}”."]
-    if len(names) == 1:
+    if len(analysis.standings) == 1:
         return ["There is no strategy to compare with random labelling yet."]
-    tested = [pair for pair in analysis.pairs if RANDOM in (pair.first, pair.second) and pair.p_holm is not None]
-    if not tested:
-        return [
-            "No strategy can be told from random yet: that takes finished runs of two seeds or more, over a common"
-            f" range of {analysis.axis}."
-        ]
-    winners = [standing for standing in analysis.standings if _winner(analysis, standing) not in (None, RANDOM)]
-    losers = [
-        standing
-        for standing in analysis.standings
-        if standing.strategy != RANDOM and _winner(analysis, standing) == RANDOM
-    ]
-    sentences = _nobody(analysis)
-    if winners:
-        sentences = [_some_won(winners, len(names) - 1), *(_won(analysis, standing) for standing in winners)]
-    if losers:
-        sentences.append(f"Worse than random beyond chance: {', '.join(standing.strategy for standing in losers)}.")
-    return sentences + _flattered(analysis)
-
-
-def _winner(analysis: Analysis, standing: Standing) -> str | None:
-    pair = analysis.against_random(standing.strategy)
-    return pair.winner if pair else None
-
-
-def _some_won(winners: Sequence[Standing], strategies: int) -> str:
-    names = ", ".join(standing.strategy for standing in winners)
-    verb = "beats" if len(winners) == 1 else "beat"
-    return f"{len(winners)} of {strategies} strategies {verb} random beyond chance: {names}."
-
-
-def _won(analysis: Analysis, standing: Standing) -> str:
-    pair = analysis.against_random(standing.strategy)
-    lead, p = (pair.lead(standing.strategy), pair.p_holm) if pair else (None, None)
-    text = (
-        f"{standing.strategy} is ahead by {gain(lead)} mIoU on average over the {analysis.axis} spent"
-        f" ({lead.seeds if lead else 0} seeds, corrected p {p_value(p)})."
-    )
-    effort = standing.efforts[analysis.axis]
-    return text if effort is None else f"{text} {_saving(analysis, effort)}"
-
-
-def _saving(analysis: Analysis, effort: EffortSummary) -> str:
-    goal = f"{percent(analysis.target)} of full data"
-    reached = f"{effort.reached} of {effort.seeds} seeds reached it"
-    if effort.ratio is None:
-        return f"For {goal} no ratio can be given; {reached}."
-    return f"It needs {ratio(effort.ratio)} of random's {analysis.axis} for {goal}; {reached}."
-
-
-def _flattered(analysis: Analysis) -> list[str]:
-    """Say that random's effort is put too high where it did not reach the target before the simulation ended."""
-    random = next(
-        (standing.efforts[analysis.axis] for standing in analysis.standings if standing.strategy == RANDOM), None
-    )
-    if random is None or random.reached == random.seeds:
-        return []
-    return [
-        f"Random reached {percent(analysis.target)} of full data in {random.reached} of {random.seeds} seeds. The"
-        " others count as the whole data set, which may be too much: ratios to random are flattering. More rounds"
-        " would tell."
-    ]
-
-
-def _nobody(analysis: Analysis) -> list[str]:
-    pairs = [pair for pair in analysis.pairs if pair.p_holm is not None]
-    seeds = sorted({pair.seeds for pair in pairs})
-    how_many = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    count = "one pair" if len(pairs) == 1 else f"Holm-corrected over {len(pairs)} pairs"
-    sentences = [f"No strategy beats random beyond chance (paired t-tests over {how_many} seeds, {count})."]
     best = analysis.standings[0]
     pair = analysis.against_random(best.strategy)
-    if best.strategy != RANDOM and pair is not None:
-        lead = gain(pair.lead(best.strategy))
-        sentences.append(f"The highest mean has {best.strategy}, {lead} mIoU against random: it may be chance.")
-    return sentences
+    if best.strategy == RANDOM or pair is None or pair.difference is None:
+        return []
+    lead = gain(pair.lead(best.strategy))
+    return [f"The highest mean of {len(analysis.standings)} has {best.strategy}, {lead} mIoU against random."]
 
 
 # -- numbers as text ---------------------------------------------------------------------------------------------------

@@ -29,16 +29,6 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of the matrix of pairs: kind is "win", "loss", "even", "unknown" or "self"."""
-
-    kind: str
-    difference: str = ""
-    p: str = ""
-    seeds: int = 0
-
-
-@dataclass(frozen=True)
 class Section:
     """The part of the page on a data set."""
 
@@ -46,8 +36,6 @@ class Section:
     findings: Sequence[str]
     curves: Sequence[Drawn]
     panels: Drawn | None
-    matrix: Sequence[tuple[str, Sequence[Cell]]]
-    tested: int
     pictures: Sequence[tuple[str, Sequence[Picture]]]
 
 
@@ -61,7 +49,7 @@ def render(analyses: Sequence[Analysis], pictures: Path) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        {name: getattr(texts, name) for name in ("amount", "gain", "miou", "p_value", "percent", "ratio")},
+        {name: getattr(texts, name) for name in ("amount", "gain", "miou", "percent", "ratio")},
         axes=AXES,
         highlighted=HIGHLIGHTED,
         random=RANDOM,
@@ -79,8 +67,6 @@ def _section(analysis: Analysis, pictures: Path) -> Section:
         findings=texts.findings(analysis),
         curves=[_drawn(analysis, axis, curve_svg, description(analysis, axis)) for axis in first] if strategies else [],
         panels=_panels(analysis),
-        matrix=[(strategy, [_cell(analysis, strategy, other) for other in strategies]) for strategy in strategies],
-        tested=sum(pair.p_holm is not None for pair in analysis.pairs),
         pictures=first_choices(pictures, analysis.dataset, strategies),
     )
 
@@ -100,14 +86,3 @@ def _drawn(analysis: Analysis, axis: Axis, draw: Callable[[Analysis, Axis, Theme
     }
     drawn = {name: data_address(draw(analysis, axis, theme), "image/svg+xml") for name, theme in themes.items()}
     return Drawn(description=text, **drawn)
-
-
-def _cell(analysis: Analysis, strategy: str, other: str) -> Cell:
-    if strategy == other:
-        return Cell("self")
-    pair = next((pair for pair in analysis.pairs if {pair.first, pair.second} == {strategy, other}), None)
-    lead = pair.lead(strategy) if pair else None
-    if pair is None or lead is None:
-        return Cell("unknown")
-    kind = "even" if pair.winner is None else "win" if pair.winner == strategy else "loss"
-    return Cell(kind, f"{lead.mean:+.3f}", texts.p_value(pair.p_holm), pair.seeds)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ml_backend.simulation.report.analysis import Analysis
 from ml_backend.simulation.report.comparison import RANDOM
 from ml_backend.simulation.report.curves import Axis, Band, mean_curve
-from ml_backend.simulation.report.figures import Theme, limits, marker, picture
+from ml_backend.simulation.report.figures import Theme, limits, logarithmic, marker, picture
 from ml_backend.simulation.report.names import short
 
 if TYPE_CHECKING:
@@ -66,12 +66,11 @@ def _draw(axes: Axes, band: Band | None, colour: str, dash: str | tuple[int, tup
 
 
 def _dress(axes: Axes, theme: Theme) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     axes.set_facecolor(theme.paper)
     axes.grid(visible=True, color=theme.faint, alpha=0.35, linewidth=0.6)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_major_locator(MaxNLocator(3))
+    logarithmic(axes, 4)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))

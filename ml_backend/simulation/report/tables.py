@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from ml_backend.simulation.report.analysis import MEASURES, Analysis, Standing
 from ml_backend.simulation.report.curves import AXES, Axis
-from ml_backend.simulation.report.findings import UNKNOWN, amount, findings, gain, miou, p_value, percent, ratio
+from ml_backend.simulation.report.findings import UNKNOWN, amount, findings, gain, miou, percent, ratio
 from ml_backend.simulation.report.statistics import Interval
 
 Cell = str | int | float | None
@@ -16,8 +16,8 @@ Cell = str | int | float | None
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 _LEGEND = (
-    "In brackets: 95 % intervals over the seeds. Best first. Efforts are geometric means, followed by their ratio to"
-    " random's, paired by seed; \\*: a seed that did not reach the target counts as the whole data set."
+    "In brackets: 95 % intervals over the seeds. Best first. Efforts are geometric means of the seeds that reached the"
+    " target, followed by their ratio to random's over the seeds in which both did."
 )
 
 
@@ -62,7 +62,8 @@ def _effort(standing: Standing, axis: Axis) -> dict[str, Cell]:
         f"ratio_{axis}_low": compared.low if compared else None,
         f"ratio_{axis}_high": compared.high if compared else None,
         f"ratio_{axis}_seeds": compared.seeds if compared else None,
-        f"ratio_{axis}_random_reached": compared.random_reached if compared else None,
+        f"ratio_{axis}_missed": compared.missed if compared else None,
+        f"ratio_{axis}_random_missed": compared.other_missed if compared else None,
     }
 
 
@@ -73,8 +74,8 @@ def pairs_csv(analyses: Iterable[Analysis]) -> str:
         for pair in analysis.pairs:
             names = (analysis.dataset, analysis.axis, pair.first, pair.second)
             difference = _interval("difference", pair.difference).values()
-            lines.append([*names, pair.seeds, *difference, pair.p, pair.p_holm, pair.winner])
-    header = "dataset axis one other seeds difference low high p p_holm winner"
+            lines.append([*names, pair.seeds, *difference])
+    header = "dataset axis one other seeds difference low high"
     return _csv(header.split(), lines)
 
 
@@ -95,7 +96,7 @@ def _section(analysis: Analysis) -> str:
     lines = [f"## {escape(analysis.dataset)}", ""]
     lines += [f"- {escape(text)}" for text in findings(analysis)]
     lines += [f"- **Warning:** {escape(text)}" for text in analysis.warnings]
-    header = ["strategy", "seeds", f"mean mIoU over {analysis.axis}", "against random", "corrected p", "final mIoU"]
+    header = ["strategy", "seeds", f"mean mIoU over {analysis.axis}", "against random", "final mIoU"]
     header += [f"final {name}" for name in analysis.other_measures]
     header += [f"{axis} to {percent(analysis.target)}" for axis in AXES]
     header += ["reached", "s/training", "s/choice"]
@@ -112,7 +113,6 @@ def _cells(analysis: Analysis, standing: Standing) -> list[str]:
         str(standing.seeds),
         miou(standing.area[analysis.axis]),
         gain(pair.lead(standing.strategy)) if pair else UNKNOWN,
-        p_value(pair.p_holm) if pair else UNKNOWN,
         miou(standing.final),
         *(miou(standing.other.get(name)) for name in analysis.other_measures),
         *(_effort_text(standing, axis) for axis in AXES),
@@ -125,13 +125,10 @@ def _cells(analysis: Analysis, standing: Standing) -> list[str]:
 def _effort_text(standing: Standing, axis: Axis) -> str:
     """Return the effort, its share of the whole, and the ratio to random's."""
     effort = standing.efforts[axis]
-    if effort is None:
+    if effort is None or effort.value is None:
         return UNKNOWN
     share = "" if effort.share is None else f" ({percent(effort.share)})"
-    missed = "" if effort.reached == effort.seeds else r"\*"
-    return f"{amount(effort.value)}{missed}{share}" + (
-        "" if effort.ratio is None else f", {_TIMES} {ratio(effort.ratio)}"
-    )
+    return f"{amount(effort.value)}{share}" + ("" if effort.ratio is None else f", {_TIMES} {ratio(effort.ratio)}")
 
 
 def escape(text: str) -> str:

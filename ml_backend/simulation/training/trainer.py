@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,21 @@ import torch
 from torch import Tensor
 
 from ml_backend.learning.checkpoints import Checkpoints
-from ml_backend.learning.networks import SegmentationNetwork, resolve_device
+from ml_backend.learning.networks import MapMemory, SegmentationNetwork, resolve_device
 from ml_backend.learning.prediction.committees import Committee, Ensemble, mc_dropout
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.training.data import Augmentation, Sample, Samples
+from ml_backend.learning.training.data import Sample, Samples
+from ml_backend.learning.training.fit import fit, seeded
 from ml_backend.learning.training.job import Item
-from ml_backend.learning.training.loop import Data, fit, seeded
 from ml_backend.learning.training.start import initial_network
 from ml_backend.simulation.labels import Labels
 from ml_backend.simulation.material import Material
 from ml_backend.simulation.plan import Plan
 from ml_backend.simulation.training.evaluation import Measured, by_image, evaluate
-from ml_backend.simulation.training.frozen_encoder import MapMemory, freeze_encoder
-from ml_backend.simulation.training.views import Views
 from strategies import Strategy, catalogue
+
+_MAPS_BYTES = 4 << 30
+"""Bytes of maps of encoders that are kept in memory, for all networks of a process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,7 @@ class Trainer:
     def __init__(self, plan: Plan, material: Material, folder: Path) -> None:
         self._plan, self._material, self._folder = plan, material, folder
         self._device = resolve_device(plan.device)
-        self._memory = MapMemory()
-        self._views = Views(material.pool, plan.recipe)
+        self._memory = MapMemory(_MAPS_BYTES)
         names = material.classes
         self._object_class = None if plan.object_class is None else names.index(plan.object_class)
 
@@ -66,7 +66,7 @@ class Trainer:
             pseudo_labels: picture number -> predicted mask (h,w) uint8 of class indices.
         """
         started = time.monotonic()
-        network = self._fitted(self._views.of(labels, pseudo_labels), seed)
+        network = self._fitted(self._samples(labels, pseudo_labels), seed)
         return self._measured(network, time.monotonic() - started)
 
     def first(self, labels: Labels, seed: int) -> Trained:
@@ -94,8 +94,9 @@ class Trainer:
             return None
         if not catalogue.described(strategy.name).ensemble:
             return mc_dropout(trained.predictor.network, self._plan.recipe.members, seed)
+        own = self._samples(labels)
         networks = [
-            self._fitted(self._views.resampled(labels, np.random.default_rng([seed, member])), seed + 1 + member).eval()
+            self._fitted(own.resampled(np.random.default_rng([seed, member])), seed + 1 + member).eval()
             for member in range(self._plan.recipe.ensemble)
         ]
         return Ensemble(networks, len(self._material.classes))
@@ -114,25 +115,27 @@ class Trainer:
     def _initial(self, seed: int) -> SegmentationNetwork:
         """Build a network with its initial weights."""
         job = self._plan.recipe.job(self._material.classes, seed, self._plan.device)
-        network = initial_network(job, Checkpoints(self._folder), None)
-        return network if self._plan.recipe.train_encoder else freeze_encoder(network, self._memory)
+        return initial_network(job, Checkpoints(self._folder), None, self._memory)
 
-    def _fitted(self, samples: Sequence[tuple[Item, Sample]], seed: int) -> SegmentationNetwork:
+    def _samples(self, labels: Labels, pseudo_labels: Mapping[int, Tensor] | None = None) -> Samples:
+        """Return what is labelled, and what was predicted in the place of labels, but for masks without a label."""
+        predicted = pseudo_labels or {}
+        masks = {number: labels.mask(number) for number in labels.numbers} | dict(predicted)
+        return Samples.in_memory(
+            [
+                (Item(str(number), Path(), Path(), held_out=False, digest="", pseudo=number in predicted), sample)
+                for number, mask in masks.items()
+                if (sample := Sample(self._material.pool[number].pixels, mask)).labelled_share > 0
+            ]
+        )
+
+    def _fitted(self, samples: Samples, seed: int) -> SegmentationNetwork:
         recipe = self._plan.recipe
-        job = recipe.job(self._material.classes, seed, self._plan.device)
-        augment: Augmentation | None = None if recipe.train_encoder else _unchanged
+        job = recipe.job(self._material.classes, seed, self._plan.device, len(samples))
         with seeded(seed, self._device):
             network = self._initial(seed)
-            fitted = fit(
-                network,
-                Data(training=Samples.in_memory(samples), held_out=Samples.in_memory([])),
-                job,
-                self._device,
-                lambda _: None,
-                pretrained=recipe.encoder_weights != "none",
-                augment=augment,
-            )
-        network.load_state_dict(fitted.state)
+            pretrained = recipe.encoder_weights != "none"
+            fit(network, samples, job, self._device, lambda _: None, pretrained=pretrained, views=recipe.views)
         return network
 
     def _measured(self, network: SegmentationNetwork, seconds: float) -> Trained:
@@ -148,7 +151,3 @@ class Trainer:
 
     def _predictor(self, network: SegmentationNetwork) -> Predictor:
         return Predictor(network, self._material.classes, self._plan.recipe.input_size, self._device)
-
-
-def _unchanged(image: Any, mask: Any) -> tuple[Tensor, Tensor]:
-    return image, mask

@@ -317,7 +317,7 @@ def test_status_shows_effort_and_hints(run: Command, services: Services) -> None
 
 def test_a_change_is_printed_as_it_is(run: Command, hosted: Services) -> None:
     run("connect", PROJECT)
-    ended = run("connect", PROJECT, "--set", "held_out_group=[/patient]")
+    ended = run("connect", PROJECT, "--set", "audit_group=[/patient]")
     assert ended.code == 0
     assert "[/patient]" in ended.out
 
@@ -396,9 +396,9 @@ def test_work_in_the_background_hands_over_what_it_returns_or_raises() -> None:
         ("strategy=entropy", {"strategy": "entropy"}),
         ("strategy_options={}", {"strategy_options": {}}),
         ('strategy_options={"a": [1, 2]}', {"strategy_options": {"a": [1, 2]}}),
-        ("held_out_group=a=b", {"held_out_group": "a=b"}),
-        ("held_out_group=", {"held_out_group": ""}),
-        ('held_out_group="7"', {"held_out_group": "7"}),
+        ("audit_group=a=b", {"audit_group": "a=b"}),
+        ("audit_group=", {"audit_group": ""}),
+        ('audit_group="7"', {"audit_group": "7"}),
     ],
 )
 def test_values_are_json_where_they_can_be(pair: str, expected: dict[str, Any]) -> None:

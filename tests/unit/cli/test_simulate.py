@@ -28,13 +28,14 @@ from ml_backend.datasets import open_dataset
 from ml_backend.simulation import results
 from ml_backend.simulation.options import Options
 from ml_backend.simulation.plan import Contender, Plan
-from ml_backend.simulation.processes import RESULTS, Run
+from ml_backend.simulation.processes import Run
 from ml_backend.simulation.report.analysis import analyse
 from ml_backend.simulation.report.findings import UNKNOWN
+from ml_backend.simulation.results import RESULTS
 from ml_backend.system.progress import step
 
 QUICK = ("--preset", "quick", "--device", "cpu")
-SHORT = (*QUICK, "--iterations", "4", "--members", "2", "--rounds", "1", "--input-size", "64")
+SHORT = (*QUICK, "--iterations", "4", "--passes", "0", "--members", "2", "--rounds", "1", "--input-size", "64")
 STRATEGIES = ("full", "random", "entropy", 'cereals:{"iterations": 5}')
 
 
@@ -120,10 +121,12 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown encoder": (("--encoder", "resnet"), r"ENCODER = 'resnet' is unknown\. Did you mean "),
     "weights of another encoder": (("--encoder", "resnet18"), r"ENCODER_WEIGHTS"),
     "frozen without weights": (("--encoder-weights", "none"), r"--freeze-encoder .* Use pretrained weights, or"),
-    "learning rate": (("--learning-rate", "-1"), r"learning_rate of a training must be positive, not -1\.0"),
+    "learning rate": (("--learning-rate", "-1"), r"learning_rate of a simulation must be positive, not -1\.0"),
     "measure on": (("--measure-on", "train"), r"--measure-on 'train' is unknown: use test, validation"),
     "measure at": (("--measure-at", "half"), r"--measure-at 'half' is unknown: use original, network"),
     "unknown device": (("--device", "tpu"), r"tpu"),
+    "no seeds": (("--seeds", "0"), r"--seeds '0' are no seeds: give how many, such as 10, or the first and the last"),
+    "contrasts of nothing": (("--contrasts", "no.toml"), r"--contrasts no\.toml is no file"),
 }
 
 
@@ -164,7 +167,7 @@ def test_ceal_for_melanoma_needs_a_background(simulate: Command, streets: Path) 
     assert match(r"looks for objects on a background, but the first class of 'streets' is 'sky'\. Leave", ended.message)
 
 
-@pytest.mark.parametrize("given", [("--seeds", "0"), ("--rounds", "-1"), ("--jobs", "0"), ("--input-size", "8")])
+@pytest.mark.parametrize("given", [("--passes", "-1"), ("--rounds", "-1"), ("--jobs", "0"), ("--input-size", "8")])
 def test_numbers_out_of_range_are_wrong_usage(simulate: Command, cells: Path, given: tuple[str, str]) -> None:
     ended = simulate(cells, "--out", "out", *given)
     assert ended.code == 2
@@ -239,6 +242,30 @@ def test_data_in_which_nothing_is_labelled(simulate: Command, cells: Path) -> No
     assert ended.code == 2
     assert match(r"images of 'cells' that measure, none has a labelled pixel: all masks are 255", ended.message)
     assert not Path("out", RESULTS).exists()
+
+
+# -- contrasts -------------------------------------------------------------------------------------------------------
+@pytest.mark.timeout(300)
+def test_what_is_compared_is_named_before_it_runs_and_tested_when_all_is_there(simulate: Command, cells: Path) -> None:
+    named = Path("named.toml")
+    named.write_text(
+        '[[contrast]]\ndataset = "cells"\nstrategy = "entropy"\nagainst = "random"\nmeasure = "area"\nseeds = "3-4"\n'
+        "rounds = 1\n"
+    )
+    given = (cells, "--out", "out", *SHORT, *strategies("random", "entropy"), "--contrasts", named, "--no-report")
+    first = simulate(*given, "--seeds", "3-3")
+    assert first.code == 0, first.err
+    assert {one.seed for one in results.read(Path("out", RESULTS))} == {3}
+    assert "entropy against random is not decided yet: 1 of 2 seeds are finished" in first.out
+    second = simulate(*given, "--seeds", "3-4")
+    assert second.code == 0, second.err
+    assert "entropy against random, mean mIoU over the logarithm of clicks: " in second.out
+    ended = simulate(*given[:2], "other", *given[3:], "--seeds", "3-3")
+    assert ended.code == 0
+    Path("other/contrasts.toml").unlink()
+    ended = simulate(*given[:2], "other", *given[3:], "--seeds", "3-4")
+    assert ended.code == 2
+    assert match("other has rows of runs that named.toml names: what is compared is named before", ended.message)
 
 
 # -- the folder of results -------------------------------------------------------------------------------------------
@@ -341,7 +368,7 @@ def test_the_table_says_what_is_not_known() -> None:
     (analysis,) = analyse([row("random", 0, 0, 0.5), row("[b]", 0, 0, 0.5)], 0.95, "clicks")
     table = summary(analysis)
     assert "no training on all labels yet" in str(table.title)
-    assert [list(column.cells) for column in table.columns][2:5] == [[UNKNOWN, UNKNOWN]] * 3
+    assert [list(column.cells) for column in table.columns][2:6] == [[UNKNOWN, UNKNOWN]] * 4
 
 
 # -- the whole -------------------------------------------------------------------------------------------------------

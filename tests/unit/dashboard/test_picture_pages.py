@@ -31,6 +31,7 @@ from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, Scores, reason
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.images.cache import ImageCache
+from ml_backend.projects.audit import AuditCounts, AuditSet, KeptAudit, keep_audit
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
@@ -103,6 +104,30 @@ def test_queue_shows_tasks_in_the_order_in_which_they_are_served(client: TestCli
     assert shown_tasks(rest) == order[PAGE:]
     assert f'start="{PAGE + 1}"' in rest
     assert shown_tasks(page(client, f"{QUEUE}?page=77")) == order[PAGE:]  # tasks were labelled since the link was made
+
+
+def test_an_audit_image_has_a_badge_a_sentence_and_no_predicted_mask(client: TestClient, services: Services) -> None:
+    (first, _), (second, _), *_ = services.store.ranked(PROJECT)
+    services.store.put_tasks([replace(first, group_key="drawn")])
+    counts = AuditCounts(images=1, waiting=1, skipped=0, labels=0, training=9, groups=24, measuring=1)
+    kept = KeptAudit(AuditSet(0.125, 0, drawn=frozenset(["drawn"])), counts)
+    keep_audit(services.settings, services.store, PROJECT, kept)
+    text = page(client, QUEUE)
+    audit, other = (text[text.index(f'id="task-{task.task_id}"') :].partition("</li>")[0] for task in (first, second))
+    assert "audit image · opens without a mask" in audit
+    assert "It opens without a mask, as it should" in audit
+    assert (audit.count("/mask?"), audit.count("/uncertainty?"), "Predicted classes" in audit) == (0, 0, False)
+    assert (other.count("/mask?"), other.count("/uncertainty?"), "audit image" in other) == (1, 1, False)
+
+    text = page(client, f"/projects/{PROJECT}/tasks/{first.task_id}")
+    assert "audit image · opens without a mask" in text
+    assert not re.findall(r"/(?:mask|uncertainty)\?", text)
+    assert f"/tasks/{first.task_id}/image?large=1" in text
+    assert "1 wait, 0 labels measure" in page(client, f"/projects/{PROJECT}")
+
+    labelled = replace(first, status="labelled", held_out=True, mask_file=str(services.settings.model_dir / "a.png"))
+    services.store.put_tasks([labelled])  # then there is nothing to be swayed by
+    assert re.findall(r"/(?:mask|truth)\?", page(client, f"/projects/{PROJECT}/tasks/{first.task_id}"))
 
 
 def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Services) -> None:

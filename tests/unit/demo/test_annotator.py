@@ -150,10 +150,10 @@ def test_what_needs_no_change_is_submitted_as_it_was_predicted(annotator: Annota
     assert [region["origin"] for region in client.annotations[1]["result"]] == ["prediction"]
 
 
-def test_a_prediction_without_regions_is_an_empty_pre_annotation(annotator: Annotator) -> None:
+def test_a_prediction_without_regions_is_no_mask_to_agree_with(annotator: Annotator) -> None:
     client = FakeLabelStudio([tasks(1)[0] | {"predictions": [{"id": 5, "result": []}]}])
     (submission,) = annotator(client).annotate(1)
-    assert submission.agreement == pytest.approx((56 / 80 + 0) / 2)
+    assert submission.agreement is None  # an audit image opens so
     assert client.annotations[1]["parent_prediction"] == 5
 
 

@@ -145,7 +145,7 @@ def test_a_job_travels_as_text(tmp_path: Path) -> None:
 
 
 def run(job: Job, progress: Any) -> int:
-    return training_process.run(job, progress=progress, heartbeat=lambda: None, timeout=600)
+    return training_process.run(job, progress=progress, heartbeat=lambda: None)
 
 
 def test_killed_in_the_middle_nothing_half_written_is_used(tmp_path: Path) -> None:
@@ -181,15 +181,6 @@ def test_members_of_another_job_are_not_used(tmp_path: Path) -> None:
         train(job, stop)
     train(dataclasses.replace(job, iterations=1), shown.append)
     assert {step.member for step in shown if step.member} == {1, 2, 3}
-
-
-def test_each_network_has_its_time(tmp_path: Path) -> None:
-    job = make_job(tmp_path, iterations=10**6)
-    with pytest.raises(TrainingError, match=r"NEXTMASK_TRAINING_MINUTES = 0\.01 for each of 3 networks"):
-        training_process.run(job, progress=lambda _: None, heartbeat=lambda: None, timeout=0.6)
-
-
-# -- on disk ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ml_backend.errors import CheckpointError, ConfigurationError, ImageError
 from ml_backend.learning.checkpoints import Checkpoints, Version, VersionRecord
-from ml_backend.learning.networks import SegmentationNetwork, build
+from ml_backend.learning.networks import MapStore, SegmentationNetwork, build
 from ml_backend.learning.networks.weights import IMAGENET
 from ml_backend.learning.prediction import predictors
 from ml_backend.learning.prediction.batches import Item
@@ -367,11 +367,11 @@ class Loads:
         self._load = predictors.load_predictor
         monkeypatch.setattr(predictors, "load_predictor", self)
 
-    def __call__(self, checkpoints: Checkpoints, version: Version, device: str) -> Predictor:
+    def __call__(self, checkpoints: Checkpoints, version: Version, device: str, maps: MapStore | None) -> Predictor:
         self.numbers.append(version.number)
         if version.number in self.slow:
             assert self.slow[version.number].wait(20)
-        return self._load(checkpoints, version, device)
+        return self._load(checkpoints, version, device, maps)
 
 
 @pytest.fixture

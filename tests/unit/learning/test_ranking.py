@@ -207,8 +207,27 @@ def test_regions_are_asked_for_where_nothing_was_asked_before() -> None:
 
 
 def test_certain_images_are_proposed_as_pseudo_labels() -> None:
-    found = ranked(make_strategy("ceal", {}), Pools(reread(batch((1, 0.9999), (2, 0.5))), *[reread()] * 3), images=1)
+    found = ranked(
+        make_strategy("ceal", {"threshold": 0.05}),
+        Pools(reread(batch((1, 0.9999), (2, 0.5))), *[reread()] * 3),
+        images=1,
+    )
     assert found.pseudo_labels == (1,)
+
+
+def test_labelled_images_are_counted_without_a_look_at_them() -> None:
+    """Half as many pseudo-labels as there are labels: to count them no image has to pass the network."""
+
+    def never() -> Iterator[Batch]:
+        raise AssertionError("labelled images were read")
+
+    def two_classes(task: int) -> Batch:
+        return corners(task, 0.95, 0.95, 0.05, 0.05)
+
+    pool = reread(*map(two_classes, (1, 2, 3, 4)))
+    found = ranked(make_strategy("auto", {}), Pools(pool, never, pool, never, known=(7, 8, 9, 4)), images=1)
+    assert len(found.pseudo_labels) == 2
+    assert 4 not in found.pseudo_labels
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from small_training import disc_item
 from ml_backend.errors import TrainingError
 from ml_backend.learning.training import Item
 from ml_backend.learning.training.data import Sample, Samples, augmentation, collate
-from ml_backend.learning.training.loop import seeded
+from ml_backend.learning.training.fit import seeded
 
 CPU = torch.device("cpu")
 
@@ -91,26 +92,25 @@ def test_augmentation_moves_image_and_mask_together(tmp_path: Path) -> None:
     batch = next(samples.batches(4, torch.Generator()))
     with seeded(3, CPU):
         images, masks = collate(batch, CPU, augmentation())
-    assert images.dtype == torch.float32
-    assert 0 <= images.min() <= images.max() <= 1
+    assert all(image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1 for image in images)
     assert masks.dtype == torch.int64
     assert set(masks.flatten().tolist()) == {0, 1, 255}  # no class between two others
-    brighter = images[:, 0] > images[:, 2]  # discs are more red than blue, the ground is not
+    brighter = torch.stack(images)[:, 0] > torch.stack(images)[:, 2]  # discs are more red than blue, the ground is not
     agree = (brighter == (masks == 1))[masks != 255].float().mean()
     assert agree > 0.95
     with seeded(3, CPU):
         again = collate(batch, CPU, augmentation())
-    assert torch.equal(again[0], images)
+    assert all(torch.equal(*pair) for pair in zip(again[0], images, strict=True))
 
 
-def test_batches_are_padded_to_their_largest(tmp_path: Path) -> None:
+def test_masks_are_padded_to_the_largest_of_their_batch(tmp_path: Path) -> None:
     items = [disc_item(tmp_path, 0, shape=(30, 48)), disc_item(tmp_path, 1, shape=(48, 26))]
     batch = next(Samples(items, classes=2, input_size=48).batches(2, torch.Generator()))
     images, masks = collate(batch, CPU, lambda image, mask: (image, mask))
-    assert images.shape == (2, 3, 48, 48)
+    assert masks.shape == (2, 48, 48)
     for image, mask, sample in zip(images, masks, batch, strict=True):
         height, width = sample.mask.shape
-        assert torch.equal(image[:, :height, :width], sample.image / 255)
+        assert torch.equal(image, sample.image / 255)
         assert torch.equal(mask[:height, :width], sample.mask.long())
         assert (mask != 255).sum() == height * width
 
@@ -197,3 +197,72 @@ def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None
     assert set(found) == {1.0, round(5 / 48, 3)}
     windows = found.count(round(5 / 48, 3))
     assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100
+
+
+# -- views of samples, for encoders that are not trained ---------------------------------------------------------------
+def discs(tmp_path: Path, count: int) -> Samples:
+    return Samples([disc_item(tmp_path, index) for index in range(count)], classes=2, input_size=48)
+
+
+def of(samples: Samples) -> list[Sample]:
+    return next(samples.batches(len(samples), torch.Generator().manual_seed(0)))
+
+
+def test_views_are_the_same_in_every_training(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = of(discs(tmp_path, 2).views(3))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    again = of(discs(tmp_path, 2).views(3))
+    assert torch.equal(before, torch.get_rng_state())
+    assert len(first) == 6
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.mask, b.mask)
+
+
+def test_views_of_more_samples_hold_those_of_fewer(tmp_path: Path) -> None:
+    few, more = (of(discs(tmp_path, count).views(3)) for count in (2, 4))
+    assert all(any(torch.equal(one.image, other.image) for other in more) for one in few)
+
+
+def test_the_first_view_is_the_sample_and_the_others_differ(tmp_path: Path) -> None:
+    samples = discs(tmp_path, 1)
+    (sample,) = of(samples)
+    views = of(samples.views(3))
+    assert [torch.equal(view.image, sample.image) for view in views].count(True) == 1
+    assert not any(torch.equal(one.image, other.image) for one, other in itertools.combinations(views, 2))
+    assert len(samples) == 1
+
+
+def test_a_view_moves_image_and_mask_together(tmp_path: Path) -> None:
+    for view in of(discs(tmp_path, 2).views(6)):
+        known = view.mask != 255
+        is_disc = view.image[0].float() > view.image[2].float()  # discs are more red than blue, the ground is not
+        assert ((view.mask == 1)[known] == is_disc[known]).float().mean() > 0.9
+
+
+def test_views_in_which_nothing_is_labelled_are_left_out(tmp_path: Path) -> None:
+    mask = torch.full((40, 40), 255, dtype=torch.uint8)
+    mask[39, 39] = 0  # moved out of the picture by half of the views, or scaled away
+    item = disc_item(tmp_path, 0)
+    views = Samples.in_memory([(item, Sample(torch.zeros(3, 40, 40, dtype=torch.uint8), mask))]).views(20)
+    assert 2 <= len(views) < 20
+    assert all((view.mask != 255).any() for view in of(views))
+
+
+def test_views_are_bounded_discs(tmp_path: Path) -> None:
+    samples = discs(tmp_path, 3)
+    size = of(samples)[0].size_in_bytes
+    assert len(samples.views(4, memory_bytes=2 * size)) == 3 + 2
+
+
+def test_a_resample_is_one_of_images_each_with_all_its_views(tmp_path: Path) -> None:
+    samples = discs(tmp_path, 6)
+    absent = 0
+    for member in range(40):
+        ids = [item.id for item in samples.resampled(np.random.default_rng([0, member])).views(4).items]
+        assert len(ids) == 4 * 6
+        assert all(ids.count(number) % 4 == 0 for number in set(ids))
+        absent += 6 - len(set(ids))
+    assert absent / (40 * 6) == pytest.approx((1 - 1 / 6) ** 6, abs=0.08)  # of views it would be 0.01

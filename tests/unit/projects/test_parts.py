@@ -17,7 +17,7 @@ from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.effort import read_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import read_rectangles, write_rectangles
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.parts import MergedLabel, merged_mask, supervising
 from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer
@@ -36,7 +36,7 @@ VERSION = "nextmask-1.1"
 
 pytestmark = [
     pytest.mark.studio(4, xml=PARTS_XML),
-    pytest.mark.settings(held_out_share=0.0, input_size=32),
+    pytest.mark.settings(audit_share=0.0, input_size=32),
 ]
 
 
@@ -173,11 +173,11 @@ def test_what_counts_is_what_this_annotator_was_shown(services: Services, studio
     studio.predictions.clear()
     for version in ("nextmask-0.1", "nextmask-1.2"):
         services.store.forget_version(PROJECT, version)
-    sync(services, held_out_share=0.1)
+    sync(services, audit_share=0.1)
     assert [task(services, number).status for number in (1, 2)] == ["labelled", "broken"]
     # the annotator of whom it is not known what was shown may have been shown rectangles
     studio.annotate(1, [region(disc(0)[1])])
-    sync(services, held_out_share=0.1)
+    sync(services, audit_share=0.1)
     assert task(services).status == "broken"
 
 
@@ -214,10 +214,13 @@ def test_parts_of_one_image_are_held_out_together(services: Services, studio: Me
         (copy,) = studio.import_tasks(PROJECT, [{"data": {**data, "nextmask_follow_up": number}}])
         for one in (number, copy):
             studio.annotate(one, [region(disc(0)[1]), *rectangles(BOX)])
-    sync(services, held_out_share=0.5)
+    sync(services, audit_share=0.5)
     tasks = services.store.tasks(PROJECT)
     assert {one.held_out for one in tasks} == {True, False}
-    assert all(one.held_out == is_held_out(one.image, 0.5) for one in tasks)
+    trained = {task(services, number).image for number in range(1, 5)}  # by the version that serves
+    assert [one.held_out for one in tasks] == [
+        AuditSet(0.5, 0).has(one.image) and one.image not in trained for one in tasks
+    ]
 
 
 # -- effort ----------------------------------------------------------------------------------------------------------

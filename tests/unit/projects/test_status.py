@@ -38,8 +38,10 @@ def test_a_project_at_work(services: Services) -> None:
     )
     store.put_published(PROJECT, "nextmask-1.1", [(one, 0.5, None) for one in (1, 6, 7)])
     store.update_project(PROJECT, state="training", stage="training", stage_done=3, stage_total=9, reconciled_at=1.0)
+    store.update_project(PROJECT, stage_ends=1e9)
     status = project_status(services.settings, services.store, PROJECT)
     assert (status.state, status.stage, status.done, status.total) == ("training", "training", 3, 9)
+    assert status.ends == 1e9
     assert (status.strategy, status.version) == ("margin", "nextmask-1.1")
     assert (status.labels, status.trained_labels, status.agreement) == (3, 6, 0.75)
     record = services.checkpoints(PROJECT).get(1).record

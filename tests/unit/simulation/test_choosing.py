@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from simulated_data import CLASSES, TINY, picture, plan, shapes, with_mask
 from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.ranking import make_strategy, sample_order
+from ml_backend.settings import Settings
 from ml_backend.simulation.choosing import Budgeted, Choice, Chooser
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material, Picture
+from ml_backend.simulation.presets import plan_of
 from ml_backend.simulation.training.trainer import Trainer
 from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
 
@@ -43,6 +46,10 @@ class Scripted(Strategy):
         self.budgets: list[Budget] = []
         self.shown: list[int] = []
         self.excluded: dict[Any, tuple[Region, ...]] = {}
+        self.seconds = 0.0
+
+    def prepare(self, *_: Any, deadline: float | None = None, **options: Any) -> None:
+        self.seconds = (deadline or 0.0) - time.monotonic()
 
     def observe(self, batch: Batch) -> Observation:
         self.shown += map(int, batch.ids)
@@ -92,6 +99,16 @@ def choose(
 
 def numbers(choice: Choice) -> list[int]:
     return [pick.number for pick in choice.picks]
+
+
+def test_a_strategy_has_the_time_of_production_to_learn(
+    pool: dict[int, Picture], predictor: Predictor, tmp_path: Path
+) -> None:
+    strategy = Scripted([5])
+    choose(strategy, labelled(pool), predictor, tmp_path / "x", Budgeted(1, "images"))
+    minutes = Settings.model_fields["prepare_minutes"].default
+    assert strategy.seconds == pytest.approx(60 * minutes, abs=30)
+    assert plan_of(None, {}, {}).recipe.prepare_minutes == minutes
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------

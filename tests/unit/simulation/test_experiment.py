@@ -413,8 +413,8 @@ def test_with_all_rows_there_is_nothing_to_run(opened: Dataset, tmp_path: Path) 
 # -- the command, killed -----------------------------------------------------------------------------------------------
 COMMAND = [
     "simulate sample --strategy random --strategy entropy --seeds 1 --rounds 2 --start 3 --step 3 --unit images",
-    "--architecture fcn8s --freeze-encoder --input-size 32 --iterations 8 --batch-size 2 --learning-rate 0.03",
-    "--measure-at network --device cpu --no-report --out",
+    "--architecture fcn8s --freeze-encoder --input-size 32 --iterations 8 --passes 1 --batch-size 2",
+    "--learning-rate 0.03 --measure-at network --device cpu --no-report --out",
 ]
 STRATEGIES = ("full", "random", "entropy")
 """What it runs: all labels are trained on as well."""
@@ -423,6 +423,7 @@ COMMAND_RECIPE = {
     "train_encoder": False,
     "input_size": 32,
     "iterations": 8,
+    "passes": 1,
     "batch_size": 2,
     "learning_rate": 0.03,
 }

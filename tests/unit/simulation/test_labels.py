@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from simulated_data import picture
 
 from ml_backend.annotations.boxes import Box
@@ -109,9 +111,26 @@ def test_effort_is_known_inside_only(labels: Labels) -> None:
     labels.add([Pick(1, (Box(0, 0, 8, 8),)), Pick(2)])
     assert labels.effort(2).sum() == 5
     inside = labels.effort(1)
-    assert inside.sum() == 2  # the vertex (4, 4), and the class that is clicked there
-    assert inside[4, 4] == 2
+    assert inside.sum() == 4  # the vertex (4, 4), the class that is clicked there, and two crossings of the border
+    assert (inside[4, 4], inside[4, 7], inside[7, 4]) == (2, 1, 1)
     assert inside.dtype == torch.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 12), st.integers(0, 8), st.integers(4, 12), st.integers(4, 8), st.sampled_from([1, 2, 8]))
+def test_the_effort_that_is_learned_is_the_effort_that_is_charged(
+    left: int, top: int, width: int, height: int, scale: int
+) -> None:
+    """Crossings of a window's border and its components, too, whatever the size that the network sees."""
+    mask = one_square(1).truth()
+    mask[2:6, 12:23] = 2
+    large = picture(1, np.kron(mask, np.ones((scale, scale), np.uint8)))
+    labels = Labels({1: large, 2: large}, background=0)
+    box = Box(left * scale, top * scale, width * scale, height * scale)
+    labels.add([Pick(1, (box,)), Pick(2)])
+    efforts = [labels.effort(number) for number in (1, 2)]
+    assert sum(float(one.sum()) for one in efforts) == labels.clicks
+    assert (efforts[0] > 0)[~labels.known(1)].sum() == 0
 
 
 def test_costs_are_told_before_anything_is_labelled(labels: Labels) -> None:

@@ -16,10 +16,13 @@ from simulated_data import TINY, material, plan, shapes, write_dataset
 
 from ml_backend.datasets import Dataset, open_dataset
 from ml_backend.errors import ConfigurationError
+from ml_backend.learning.ranking import make_strategy
 from ml_backend.simulation.checks import budget_text, check, read, splits
+from ml_backend.simulation.options import Options
 from ml_backend.simulation.plan import Amount, Contender, Plan, Recipe, Unit
 from ml_backend.simulation.polygons import polygons
 from ml_backend.simulation.presets import plan_of
+from strategies.regions import Windows
 
 
 # -- amounts -----------------------------------------------------------------------------------------------------------
@@ -93,19 +96,23 @@ def test_strategies_that_cannot_be(text: str, message: str) -> None:
         Contender.parse(text)
 
 
-def test_windows_follow_the_width_of_the_images() -> None:
-    """128 of 2,048 pixels, and a stride of a third; what is given stays."""
+def test_windows_are_those_of_production() -> None:
+    """Of the strategy's own options: a simulation with others would say nothing of what annotators are asked for."""
+    simulated, produced = Contender.parse("cereals").make(), make_strategy("cereals", {})
+    assert vars(simulated)["_windows"] == vars(produced)["_windows"] == Windows(window=128, stride=32)
 
-    def windows(text: str, width: int | None) -> tuple[int | None, int | None]:
-        options = Contender.parse(text).options_for(width)
-        return options.get("window"), options.get("stride")
 
-    assert windows("cereals", 2048) == (128, 42)
-    assert windows("cereals", 480) == (30, 10)
-    assert windows("cereals", 40) == (8, 2)
-    assert windows("cereals", None) == (None, None)
-    assert windows('cereals:{"window": 50}', 2048) == (50, None)
-    assert windows('cereals:{"stride": 5}', 480) == (30, 5)
+# -- seeds -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("text", ["", "0", "-1", "5-4", "a", "1-b", "1.5", "3-", "-", "0-10000", "10001", "1-2-3"])
+def test_seeds_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--seeds '.*' are no seeds: give how many, such as 10, or the first"):
+        Options(seeds=text).plan()
+
+
+def test_seeds_are_a_number_or_the_first_and_the_last() -> None:
+    assert Options(preset="quick", seeds="2").plan().seeds == (0, 1)
+    assert Options(preset="quick", seeds=" 100-102 ").plan().seeds == (100, 101, 102)
+    assert Options(preset="quick", seeds="7-7").plan().seeds == (7,)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -128,6 +135,7 @@ def test_settings_are_what_decides_the_outcome() -> None:
         plan("random", measure_on="validation"),
         plan("random", object_class="disc"),
         plan("random", iterations=3),
+        plan("random", passes=7),
         plan("random", network_options={"a": 1}),
     ]
     texts = {one.settings_text() for one in (before, *other)}

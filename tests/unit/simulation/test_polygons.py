@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.simulation.polygons import polygons, window_clicks
+from ml_backend.simulation.polygons import clicks_at, polygons, window_clicks
 
 Mask = NDArray[np.uint8]
 
@@ -28,7 +28,7 @@ def square() -> Mask:
 
 def in_window(mask: Mask, *box: int) -> int:
     """Clicks of one window: left, top, width, height."""
-    return window_clicks(polygons(mask, background=0), mask, [Box(*box)], background=0)
+    return len(window_clicks(polygons(mask, background=0), mask, Box(*box), background=0))
 
 
 # -- whole images ------------------------------------------------------------------------------------------------------
@@ -104,9 +104,9 @@ def test_ignored_pixels_are_never_drawn() -> None:
 def test_nothing_to_draw_takes_no_click(mask: Mask) -> None:
     found = polygons(mask, background=0)
     assert (found.clicks, len(found.vertices), len(found.first)) == (0, 0, 0)
-    assert found.effort(max(1, len(mask)), max(1, len(mask)), (3, 3)).sum() == 0
+    assert len(found.made()) == 0
     if mask.size:
-        assert window_clicks(found, mask, [Box(0, 0, *mask.shape[::-1])], background=0) == 0
+        assert len(window_clicks(found, mask, Box(0, 0, *mask.shape[::-1]), background=0)) == 0
 
 
 def test_a_pixel_is_a_click_and_its_class() -> None:
@@ -193,11 +193,10 @@ def test_an_edge_through_a_corner_into_a_window_crosses_once() -> None:
     assert in_window(diamond(), 6, 14, 4, 6) == 0 + 2 + 1  # in through the corner, out on the right
 
 
-def test_windows_are_counted_each_by_itself() -> None:
-    mask, boxes = square(), [Box(0, 0, 8, 8), Box(6, 6, 4, 4)]
-    outlines = polygons(mask, background=0)
-    assert window_clicks(outlines, mask, boxes, background=0) == 4 + 1
-    assert window_clicks(outlines, mask, [], background=0) == 0
+def test_clicks_of_a_window_have_their_places() -> None:
+    """The corner at (4, 4), two crossings of the border between columns and rows 7 and 8, and the class."""
+    found = window_clicks(polygons(square(), background=0), square(), Box(0, 0, 8, 8), background=0)
+    assert sorted(found.tolist()) == [[4, 4], [4, 4], [4, 7], [7, 4]]
 
 
 @st.composite
@@ -225,7 +224,7 @@ def nests(mask: Mask) -> bool:
 def test_a_window_of_the_whole_image_takes_what_the_image_takes(mask: Mask) -> None:
     if not nests(mask):
         outlines = polygons(mask, background=0)
-        assert window_clicks(outlines, mask, [Box(0, 0, 26, 20)], background=0) == outlines.clicks
+        assert len(window_clicks(outlines, mask, Box(0, 0, 26, 20), background=0)) == outlines.clicks
 
 
 @settings(max_examples=60, deadline=None)
@@ -234,7 +233,9 @@ def test_a_window_has_an_even_number_of_crossings(mask: Mask, left: int, top: in
     """Outlines are closed: they leave as often as they enter. So vertices and components leave an even rest."""
     box = Box(left, top, data.draw(st.integers(1, 26 - left)), data.draw(st.integers(1, 20 - top)))
     outlines = polygons(mask, background=0)
-    clicks = window_clicks(outlines, mask, [box], background=0)
+    made = window_clicks(outlines, mask, box, background=0)
+    assert ((made >= [box.left, box.top]) & (made < [box.left + box.width, box.top + box.height])).all()
+    clicks = len(made)
     x, y = outlines.vertices.T
     inside = (x >= left) & (x < left + box.width) & (y >= top) & (y < top + box.height)
     part = mask[box.slices]
@@ -245,22 +246,12 @@ def test_a_window_has_an_even_number_of_crossings(mask: Mask, left: int, top: in
 
 
 # -- where -------------------------------------------------------------------------------------------------------------
-def test_effort_lies_where_the_clicks_are() -> None:
-    mask = square()
-    found = polygons(mask, background=0).effort(24, 24, (2, 2))  # quarters of 12 pixels
-    assert found.tolist() == [[1 + 1, 1], [1, 1]]  # a corner in each; the class is clicked at the first vertex
-    assert found.dtype == np.float32
+def test_clicks_lie_on_the_vertices_and_the_class_at_the_first() -> None:
+    found = polygons(square(), background=0).made()
+    assert sorted(set(map(tuple, found.tolist()))) == [(4, 4), (4, 13), (13, 4), (13, 13)]
+    assert len(found) == 5
 
 
-def test_effort_at_full_size_is_on_the_vertices() -> None:
-    found = polygons(square(), background=0).effort(24, 24, (24, 24))
-    assert sorted(zip(*map(list, np.nonzero(found)), strict=True)) == [(4, 4), (4, 13), (13, 4), (13, 13)]
-
-
-@settings(max_examples=40, deadline=None)
-@given(masks(), st.integers(1, 30), st.integers(1, 30))
-def test_effort_sums_to_the_clicks(mask: Mask, height: int, width: int) -> None:
-    found = polygons(mask, background=0)
-    effort = found.effort(20, 26, (height, width))
-    assert effort.shape == (height, width)
-    assert effort.sum() == found.clicks
+def test_clicks_are_found_again_in_a_smaller_image() -> None:
+    rows, columns = clicks_at(polygons(square(), background=0).made(), (24, 24), (2, 2))  # quarters of 12 pixels
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 0), (0, 0), (0, 1), (1, 0), (1, 1)]

@@ -53,6 +53,17 @@ def test_a_step_says_when_it_begins_and_how_long_it_took(console: Console, file:
     assert file.reached.splitlines()[1:] == ["starting [b]Label Studio: done in 1:15 min"]
 
 
+def test_the_time_that_is_left_is_what_is_told_where_it_is_told(console: Console, file: Flushed, clock: Clock) -> None:
+    with step(console, "project 1", clock=clock) as shown:
+        shown.update(0, 100, "training")
+        for done, ends in ((10, time.time() + 90.4), (20, None)):
+            clock.now += 30.0
+            shown.update(done, ends=ends)
+    lines = file.reached.splitlines()
+    assert "project 1: training: 10 of 100, 30 s so far, about 1:30 min left" in lines
+    assert "project 1: training: 20 of 100, 1:00 min so far, about 4:00 min left" in lines  # at the pace until now
+
+
 def test_each_tenth_is_a_line_with_the_time_that_is_left(console: Console, file: Flushed, clock: Clock) -> None:
     with step(console, "uploading", 200, clock=clock) as shown:
         for done in range(1, 201):

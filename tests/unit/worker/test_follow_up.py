@@ -31,7 +31,7 @@ CEREALS = {"strategy": "cereals", "strategy_options": {"window": 16, "stride": 8
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "known_project"),
     pytest.mark.studio(xml=PARTS_XML, connected=True),
-    pytest.mark.settings(held_out_share=0.0, **QUICK, **CEREALS),
+    pytest.mark.settings(audit_share=0.0, **QUICK, **CEREALS),
 ]
 
 

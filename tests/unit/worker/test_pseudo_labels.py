@@ -33,7 +33,7 @@ from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, rank_pool
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training import process as training_process
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.worker.pseudo_labels import PseudoLabels, eligible, proposal_text, proposed
 from ml_backend.worker.reconcile import reconcile
@@ -42,7 +42,7 @@ from strategies import Batch, Budget
 
 OPTIONS = {"threshold": 1.0, "decay": 0}
 SETTINGS = {"strategy": "ceal", "strategy_options": OPTIONS}
-QUICK = {"input_size": 32, "iterations": 4, "batch_size": 4, "train_after": 2, "queue_window": 2, "held_out_share": 0.0}
+QUICK = {"input_size": 32, "iterations": 4, "batch_size": 4, "train_after": 2, "queue_window": 2, "audit_share": 0.0}
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "known_project"),
@@ -89,8 +89,7 @@ def test_what_is_no_proposal_proposes_nothing(services: Services, text: str) -> 
 
 # -- which tasks -----------------------------------------------------------------------------------------------------
 def ids(services: Services, *tasks: Any, share: float = 0.0) -> list[int]:
-    settings = services.settings.for_project({"held_out_share": share})
-    return [task.task_id for task in eligible([3, 2, 1], tasks, settings)]
+    return [task.task_id for task in eligible([3, 2, 1], tasks, AuditSet(share, services.settings.seed))]
 
 
 def test_the_most_certain_come_first_and_tasks_that_are_gone_do_not(services: Services) -> None:
@@ -121,7 +120,7 @@ def test_an_image_gets_one_pseudo_label(services: Services) -> None:
 def test_what_is_kept_for_measuring_never_trains(services: Services) -> None:
     def group(task: int) -> str:
         """A group of which only that of task 2 is held out."""
-        return next(name for name in (f"{task}-{n}" for n in range(99)) if is_held_out(name, 0.5) == (task == 2))
+        return next(name for name in (f"{task}-{n}" for n in range(99)) if AuditSet(0.5, 0).has(name) == (task == 2))
 
     tasks = [task_of(task, group_key=group(task)) for task in (1, 2, 3)]
     assert ids(services, *tasks, share=0.5) == [3, 1]
@@ -236,7 +235,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """What the training process is given; it trains in this process."""
     given: list[Job] = []
 
-    def run(job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
+    def run(job: Job, *, progress: Any, heartbeat: Any) -> int:
         given.append(job)
         return train(job, progress).number
 

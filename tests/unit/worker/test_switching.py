@@ -17,7 +17,8 @@ from ml_backend.errors import ConfigurationError, NextmaskError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.training import Job
 from ml_backend.learning.training import process as training_process
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.learning.training.recipe import resolved
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
@@ -25,7 +26,7 @@ from ml_backend.store import Task
 from ml_backend.worker.reconcile import reconcile
 from ml_backend.worker.train import changed_labels
 
-QUICK = {"input_size": 32, "train_after": 3, "queue_window": 2, "held_out_share": 0.0}
+QUICK = {"input_size": 32, "train_after": 3, "queue_window": 2, "audit_share": 0.0}
 MORE = XML.replace('<Label value="nucleus"/>', '<Label value="vessel"/>')
 
 pytestmark = [
@@ -42,14 +43,15 @@ class Trainings:
         self.jobs: list[Job] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def run(self, job: Job, *, progress: Any, heartbeat: Any, timeout: float) -> int:
+    def run(self, job: Job, *, progress: Any, heartbeat: Any) -> int:
+        job = resolved(job)
         self.jobs.append(job)
         self.meanwhile()
         if job.architecture == "no-such-network":
             raise TrainingError("NEXTMASK_ARCHITECTURE = 'no-such-network' is unknown.")
         checkpoints = Checkpoints(job.folder)
         before = checkpoints.get(1)
-        names = ("architecture", "encoder", "input_size", "dropout")
+        names = ("architecture", "encoder", "network_options", "input_size", "dropout")
         record = VersionRecord(
             classes=before.record.classes,
             label_map_digest=job.label_map_digest,
@@ -185,6 +187,17 @@ def test_the_last_good_settings_stand_in_for_bad_ones(services: Services, studio
     assert project_status(services.settings, services.store, PROJECT).errors["settings"].startswith("Invalid setting")
 
 
+@pytest.mark.usefixtures("served_project")
+def test_after_an_upgrade_settings_of_the_earlier_release_stand_in_until_they_are_renamed(
+    services: Services, studio: MemoryStudio
+) -> None:
+    before = {"train_after": 99, "queue_window": 3, "held_out_share": 0}
+    services.store.set_value(f"good_extra_params_{PROJECT}", json.dumps(before))
+    enter(studio, **before)
+    assert "It is called NEXTMASK_AUDIT_SHARE now." in str(look(services))
+    assert len(studio.queue()) == 3
+
+
 def test_a_project_that_never_had_good_settings_waits_for_them(services: Services, studio: MemoryStudio) -> None:
     enter(studio, unpainted="sky")
     assert isinstance(look(services), ConfigurationError)
@@ -286,9 +299,9 @@ def test_a_mask_of_another_size_has_no_vote_and_is_said(services: Services, stud
 def test_held_out_labels_alone_are_not_enough_and_no_failure(
     services: Services, studio: MemoryStudio, trainings: Trainings
 ) -> None:
-    enter(studio, held_out_share=0.5, train_after=1)
+    enter(studio, audit_share=0.5, train_after=1)
     images = {task: studio.items[task]["data"]["image"] for task in studio.items}
-    kept = [task for task, image in images.items() if is_held_out(image, 0.5)]
+    kept = [task for task, image in images.items() if AuditSet(0.5, 0).has(image)]
     for task in kept:
         studio.label(task)
     services.store.wake(PROJECT, train=True)

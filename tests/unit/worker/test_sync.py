@@ -14,7 +14,7 @@ from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, look_at, nothing, regio
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.errors import LabelConfigError, LeaseLost
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.read_task import TaskReader
@@ -23,7 +23,7 @@ from ml_backend.worker.tidy_up import remove_unused_masks
 
 UNPAINTED_IGNORED = parse_label_config(XML, unpainted="ignore")
 
-pytestmark = pytest.mark.settings(held_out_share=0.3)
+pytestmark = pytest.mark.settings(audit_share=0.3)
 
 
 MakeSync = Callable[..., Sync]
@@ -85,28 +85,28 @@ def mask_of(task: Task) -> Any:
 
 
 # -- what is held out ------------------------------------------------------------------------------------------------
-def test_the_held_out_share_is_kept_and_never_changes_its_mind() -> None:
+def test_the_audit_share_is_kept_and_never_changes_its_mind() -> None:
     names = [f"/data/upload/{number}.png" for number in range(4000)]
-    held = {name for name in names if is_held_out(name, 0.2)}
+    held = {name for name in names if AuditSet(0.2, 0).has(name)}
     assert 0.17 < len(held) / len(names) < 0.23
-    assert held <= {name for name in names if is_held_out(name, 0.3)}  # a larger share takes none back
-    assert held != {name for name in names if is_held_out(name, 0.2, seed=1)}
-    assert not any(is_held_out(name, 0.0) for name in names)
-    assert all(is_held_out(name, 1.0) for name in names)
+    assert held <= {name for name in names if AuditSet(0.3, 0).has(name)}  # a larger share takes none back
+    assert held != {name for name in names if AuditSet(0.2, 1).has(name)}
+    assert not any(AuditSet(0.0, 0).has(name) for name in names)
+    assert all(AuditSet(1.0, 0).has(name) for name in names)
 
 
 def test_tasks_of_one_group_are_held_out_together(read: Read) -> None:
     data = [{"image": f"/data/upload/{number}.png", "patient": 7} for number in range(12)]
-    tasks = [read(item(annotation(), data=one), held_out_group="patient") for one in data]
+    tasks = [read(item(annotation(), data=one), audit_group="patient") for one in data]
     assert {task.group_key for task in tasks} == {"7"}
     assert len({task.held_out for task in tasks}) == 1
 
 
 def test_without_a_group_the_image_decides(read: Read) -> None:
-    for settings in ({}, {"held_out_group": "patient"}):
+    for settings in ({}, {"audit_group": "patient"}):
         task = read(item(annotation()), **settings)
         assert task.group_key == "/data/upload/0.png"
-        assert task.held_out == is_held_out("/data/upload/0.png", 0.3)
+        assert task.held_out == AuditSet(0.3, 0).has("/data/upload/0.png")
 
 
 # -- one task --------------------------------------------------------------------------------------------------------
@@ -301,14 +301,14 @@ def test_a_label_config_of_another_meaning_reads_everything_again(
     assert sync().changed == 0
 
 
-def test_another_held_out_share_is_applied_to_all(
+def test_another_audit_share_is_applied_to_all(
     services: Services, studio: MemoryStudio, sync: Callable[..., Synced]
 ) -> None:
     for index in range(5):
         studio.label(studio.add_task(index))
-    sync(held_out_share=0.0)
+    sync(audit_share=0.0)
     assert not any(task.held_out for task in services.store.tasks(PROJECT))
-    sync(held_out_share=0.9)
+    sync(audit_share=0.9)
     assert any(task.held_out for task in services.store.tasks(PROJECT))
 
 

@@ -22,11 +22,9 @@ from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_o
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.learning.training import Progress
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.train import RETRY_SECONDS, changed_labels, train_if_wanted
-from ml_backend.worker.training_run import Pace
 
 TRAIN_AFTER = 4
 
@@ -305,7 +303,7 @@ def test_a_lost_lease_ends_it_without_a_note(services: Services, run: Run) -> No
 def test_the_job_holds_labels_settings_and_parent(services: Services, run: Run, trainings: Trainings) -> None:
     label(services, range(1, 5))
     stages: list[tuple[str, int, int]] = []
-    run(stages=stages, iterations=33, encoder="resnet18", publish_tolerance=0.5)
+    run(stages=stages, iterations=33, encoder="resnet18", dropout=0.3)
     (job,) = trainings.jobs
     assert [(item.id, item.digest, item.held_out) for item in job.items] == [
         *(("1", "first", False), ("2", "first", False), ("3", "first", False), ("4", "first", True))
@@ -313,7 +311,7 @@ def test_the_job_holds_labels_settings_and_parent(services: Services, run: Run, 
     assert all(item.image.exists() for item in job.items)  # fetched
     assert [str(item.mask) for item in job.items] == [f"/masks/{one}.png" for one in range(1, 5)]
     assert (job.classes, job.label_map_digest, job.parent) == (LABEL_MAP.classes, LABEL_MAP.digest, None)
-    assert (job.iterations, job.encoder, job.publish_tolerance, job.device) == (33, "resnet18", 0.5, "cpu")
+    assert (job.iterations, job.encoder, job.dropout, job.device) == (33, "resnet18", 0.3, "cpu")
     assert ("fetching images", 4, 4) in stages
     assert stages[-1] == ("training", 1, 2)
     label(services, range(5, 9))
@@ -442,20 +440,3 @@ def test_labels_are_counted_by_what_a_version_learned(now: list[Task], count: in
     there = {task.task_id for task in now}
     waiting = [task_of(one, status="unavailable") for one in (1, 2, 3, 9) if one not in there]
     assert changed_labels(trained, now, waiting) == count - len({1, 2, 3} - there)
-
-
-# -- how long a training takes -----------------------------------------------------------------------------------------
-def test_the_end_of_a_training_follows_from_the_pace_of_its_steps_and_measurements() -> None:
-    pace, start = Pace(), 1_000_000.0
-
-    def end(stage: Any, done: int, at: float, **more: Any) -> float | None:
-        return pace.end(Progress(stage, done, 100, **more), start + at)
-
-    assert end("reading", 5, 0) is None
-    assert end("training", 1, 1) is None  # a single step has no pace
-    assert end("training", 11, 11) == start + 100
-    assert end("measuring", 3, 15) == start + 100  # until the next step
-    assert end("training", 21, 41) == start + 41 + 79 * 2  # forty seconds for twenty steps, with what was measured
-    assert end("training committee", 1, 300, member=1, members=4) is None
-    assert end("training committee", 3, 302, member=1, members=4) == start + 302 + 97
-    assert end("training committee", 1, 400, member=2, members=4) is None

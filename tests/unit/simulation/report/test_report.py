@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -18,8 +19,9 @@ from PIL import Image
 from simulated_rows import SETTINGS, row, simulated
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.simulation.contrasts import CONTRASTS, Contrast
 from ml_backend.simulation.report import figures, write_report
-from ml_backend.simulation.report.analysis import Analysis, Seconds, analyse
+from ml_backend.simulation.report.analysis import Analysis, EffortSummary, Seconds, analyse
 from ml_backend.simulation.report.curves import mean_curve
 from ml_backend.simulation.report.findings import findings
 from ml_backend.simulation.report.names import file_name, short
@@ -149,7 +151,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 def test_tables_have_headers(tmp_path: Path) -> None:
     found = page(simulated(EFFECTS), tmp_path)
-    assert len(found.all("table")) == 4
+    assert len(found.all("table")) == 3
     assert all(header.get("scope") in ("row", "col") for header in found.all("th"))
     assert all({"aria-label", "tabindex"} <= div.keys() for div in found.all("div") if div.get("class") == "scroll")
 
@@ -197,53 +199,103 @@ def test_pictures_of_what_was_chosen(tmp_path: Path) -> None:
 
 
 def test_summary_holds_the_numbers(tmp_path: Path) -> None:
-    rows = [row(FULL, seed, 0, 0.8, images=100, pixels=10_000, clicks=1000.0) for seed in range(2)]
+    rows = [row(FULL, seed, 0, 0.8, images=100, pixels=10_000, clicks=10_000.0) for seed in range(2)]
     for seed in range(2):
-        rows += [row("random", seed, number, miou) for number, miou in enumerate((0.4, 0.6, 0.8))]
-        rows += [row("quick", seed, number, miou) for number, miou in enumerate((0.4, 0.8, 0.8))]
+        rows += [row("random", seed, n, miou, clicks=10.0 ** (n + 1)) for n, miou in enumerate((0.4, 0.6, 0.8))]
+        rows += [row("quick", seed, n, miou, clicks=10.0 ** (n + 1)) for n, miou in enumerate((0.4, 0.8, 0.8))]
     page(rows, tmp_path, target=0.75)
     read = {line["strategy"]: line for line in csv.DictReader((tmp_path / "summary.csv").open(encoding="utf-8"))}
     quick = read["quick"]
     assert (quick["seeds"], quick["auc_clicks"], quick["final_miou"]) == ("2", "0.7", "0.8")
-    assert (quick["target"], quick["target_miou"], quick["effort_clicks"]) == ("0.75", "0.6", "150")
+    assert (quick["target"], quick["target_miou"], quick["effort_clicks"]) == ("0.75", "0.6", "31.6228")
     assert (quick["effort_clicks_share"], quick["effort_clicks_reached"], quick["ratio_clicks"]) == (
-        "0.15",
+        "0.00316228",
         "2",
-        "0.75",
+        "0.316228",
     )
-    assert (read["random"]["effort_clicks"], read["random"]["ratio_clicks"]) == ("200", "")
+    assert (quick["ratio_clicks_missed"], quick["ratio_clicks_random_missed"]) == ("0", "0")
+    assert (read["random"]["effort_clicks"], read["random"]["ratio_clicks"]) == ("100", "")
     (pair,) = csv.DictReader((tmp_path / "pairs.csv").open(encoding="utf-8"))
     assert (pair["one"], pair["other"], pair["difference"], pair["seeds"]) == ("quick", "random", "0.1", "2")
+    assert "p" not in pair
 
 
 # -- what is claimed -------------------------------------------------------------------------------------------------
-def test_a_winner_is_named_with_what_it_saves(tmp_path: Path) -> None:
-    analysis = one(simulated({**EFFECTS, "vaal": -1.0}, rounds=9))
-    found = findings(analysis)
-    assert found[0] == "1 of 3 strategies beats random beyond chance: cereals."
-    assert re.search(
-        r"It needs 0\.\d\d \(0\.\d\d to 0\.\d\d\) of random's clicks for 95\xa0% of full data; 5 of 5", found[1]
+NAMED = Contrast("glas", "cereals", "random", "effort", tuple(range(5)), rounds=8)
+
+
+def claimed(rows: Sequence[Row], *contrasts: Contrast) -> list[str]:
+    (found,) = analyse(rows, 0.95, "clicks", contrasts)
+    return findings(found)
+
+
+def test_what_was_named_is_tested_and_stands_first(tmp_path: Path) -> None:
+    rows = simulated({**EFFECTS, "vaal": -1.0}, rounds=9)
+    named = [NAMED, dataclasses.replace(NAMED, measure="area")]
+    first, second, *_ = claimed(rows, *named)
+    assert re.fullmatch(
+        r"cereals against random, clicks to 95\xa0% of full data: 0\.\d\d \(0\.\d\d to 0\.\d\d\) of its clicks, "
+        r"over 5 of 5 seeds; p .*, corrected .*\. cereals is better beyond chance\.",
+        first,
     )
-    assert "Worse than random beyond chance: vaal." in found
-    assert found[0] in page(simulated({**EFFECTS, "vaal": -1.0}, rounds=9), tmp_path).text
+    assert re.fullmatch(
+        r"cereals against random, mean mIoU over the logarithm of clicks: \+0\.\d+ \(.*\); p .*\. cereals is better .*",
+        second,
+    )
+    (tmp_path / CONTRASTS).write_text(
+        '[[contrast]]\ndataset = "glas"\nstrategy = "cereals"\nagainst = "random"\nmeasure = "effort"\nseeds = "5"\n'
+        "rounds = 8\n"
+    )
+    text = page(rows, tmp_path).text
+    assert "cereals is better beyond chance." in text
+    assert "vaal is" not in text  # it is worse, and nobody had asked
+
+
+def test_nothing_is_claimed_that_was_not_named(tmp_path: Path) -> None:
+    """However large: of many differences one is large by chance."""
+    rows = simulated({**EFFECTS, "vaal": -1.0}, rounds=9)
+    found = claimed(rows)
+    assert found[0].startswith("Nothing is tested: no comparison was named before the run (--contrasts FILE).")
+    assert "The highest mean of 4 has cereals, +0." in found[-1]
+    assert "beyond chance" not in page(rows, tmp_path).text
+    assert not re.search(r"\bp ?(<|=|0)", page(rows, tmp_path).text)
 
 
 def test_chance_is_called_chance() -> None:
-    found = findings(one(simulated(dict.fromkeys(("random", "a", "b"), 0.0), draw=2)))
-    assert (
-        found[0] == "No strategy beats random beyond chance (paired t-tests over 5 seeds, Holm-corrected over 3 pairs)."
+    found = claimed(simulated(dict.fromkeys(("random", "cereals", "b"), 0.0), rounds=9, draw=2), NAMED)
+    assert found[0].endswith("The two cannot be told apart.")
+
+
+def test_a_part_of_the_seeds_is_not_tested() -> None:
+    rows = [one for one in simulated(EFFECTS, rounds=9) if one.seed < 4]
+    assert claimed(rows, NAMED)[0] == (
+        "cereals against random is not decided yet: 4 of 5 seeds are finished, and no part of them is tested."
     )
 
 
-def test_a_ratio_that_flatters_is_called_so() -> None:
-    analysis = one(simulated({"random": 0.0, "cereals": 1.2}, rounds=5))
-    found = findings(analysis)
-    assert found[0].startswith("1 of 1 strategies beats random")
-    assert any(text.startswith("Random reached 95\xa0% of full data in 0 of 5 seeds.") for text in found)
-    effort = analysis.standings[0].efforts["clicks"]
-    assert effort is not None
-    assert effort.ratio is not None
-    assert effort.ratio.random_reached == 0
+def test_misses_are_told_and_nothing_stands_for_them(tmp_path: Path) -> None:
+    rows = simulated({"random": 0.0, "cereals": 1.2}, rounds=5)
+    found = claimed(rows, dataclasses.replace(NAMED, rounds=4))
+    assert found[0] == (
+        "cereals against random: no seed reached 95\xa0% of full data with both, so no ratio can be given."
+    )
+    (analysis,) = analyse(rows, 0.95, "clicks")
+    efforts = {standing.strategy: standing.efforts["clicks"] for standing in analysis.standings}
+    assert efforts["random"] == EffortSummary(None, None, 0, 5, None)
+    assert efforts["cereals"] is not None
+    assert efforts["cereals"].ratio is None
+    text = page(rows, tmp_path).text
+    assert "0 of 5" in text
+    lines = list(csv.DictReader((tmp_path / "summary.csv").open(encoding="utf-8")))
+    assert {line["strategy"]: line["effort_clicks"] for line in lines}["random"] == ""
+
+
+def test_a_miss_in_some_seeds_is_said_with_the_ratio() -> None:
+    rows = [
+        dataclasses.replace(one, miou=min(one.miou, 0.7)) if (one.strategy, one.seed) == ("random", 2) else one
+        for one in simulated(EFFECTS, rounds=9)
+    ]
+    assert "over 4 of 5 seeds; cereals missed it in 0, random in 1; p " in claimed(rows, NAMED)[0]
 
 
 def test_seconds_and_runs_per_hour() -> None:
@@ -278,8 +330,8 @@ def test_targets_that_are_no_share(tmp_path: Path, target: float) -> None:
         (simulated(EFFECTS, full=False), "There is no reference yet"),
         (simulated({"cereals": 1.0, "entropy": 0.0}), "No comparison with random labelling"),
         (simulated({"random": 0.0}), "There is no strategy to compare with random"),
-        (simulated(EFFECTS, rounds=1), "No strategy can be told from random yet"),
-        (simulated(EFFECTS, seeds=[3]), "No strategy can be told from random yet"),
+        (simulated(EFFECTS, rounds=1), "Nothing is tested"),
+        (simulated(EFFECTS, seeds=[3]), "Nothing is tested"),
         (simulated({}, seeds=range(2)), "No strategy has a row yet"),
         (simulated(EFFECTS)[:1], "There is no strategy to compare with random"),
         (simulated(EFFECTS, full=False, seeds=[0])[:8], "Not finished, and so not compared: cereals, seed 0."),

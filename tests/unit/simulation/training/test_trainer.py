@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from simulated_data import CLASSES, TINY, material, picture, plan, shapes, with_mask
+from simulated_data import CLASSES, material, picture, plan, shapes, with_mask
 from torch import Tensor
 
 from ml_backend.annotations.boxes import Box
@@ -18,15 +19,16 @@ from ml_backend.errors import ConfigurationError
 from ml_backend.learning.networks import SegmentationNetwork, labels_at
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.ranking import make_strategy
-from ml_backend.learning.training.data import Sample, Samples
+from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.job import Item
-from ml_backend.learning.training.measures import confusion, measures
+from ml_backend.learning.training.loop import fit
+from ml_backend.learning.training.measures import count, held_out_measures, measures
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material
+from ml_backend.simulation.training import trainer as trainer_module
 from ml_backend.simulation.training.evaluation import evaluate
 from ml_backend.simulation.training.objects import instances_of, object_scores
 from ml_backend.simulation.training.trainer import Trained, Trainer
-from ml_backend.simulation.training.views import Views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -111,6 +113,27 @@ def test_a_network_learns(data: Material, tmp_path: Path) -> None:
     assert trainer.train(labelled(data, *data.pool), 0).measured.miou > short.measured.miou + 0.2
 
 
+def test_every_training_sees_its_images_equally_often(
+    data: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a number of steps alone, the network that learns from all labels has seen each of them the least."""
+    seen = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        seen.append(arguments[2].iterations)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(trainer_module, "fit", noted)
+    trainer = Trainer(plan(iterations=4, passes=6, batch_size=2), data, tmp_path)
+    labels = labelled(data, 1, 2)
+    pseudo = {3: torch.zeros_like(data.pool[3].mask)}
+    trainer.train(labels, 0)
+    trainer.train(labels, 0, pseudo)
+    trainer.train(labelled(data, *data.pool), 0)
+    trainer.committee(make_strategy("suggestive_annotation", {}), trainer.train(labelled(data, 1), 0), labels, 0)
+    assert seen == [6, 9, 3 * len(data.pool), 4, 6, 6]  # passes * images / batch, or the fewest
+
+
 def test_pseudo_labels_train_and_count_for_nothing(data: Material, tmp_path: Path) -> None:
     trainer, labels = Trainer(plan(), data, tmp_path), labelled(data, 1, 2)
     without = trainer.train(labels, 0)
@@ -134,66 +157,6 @@ def test_an_image_of_which_nothing_is_known_does_not_train(data: Material, tmp_p
     other = replace(data, pool=dict(data.pool) | {5: ignored})
     trainer = Trainer(plan(), other, tmp_path)
     assert same(state(trainer.train(labelled(other, 1, 2), 0)), state(trainer.train(labelled(other, 1, 2, 5), 0)))
-
-
-# -- views -------------------------------------------------------------------------------------------------------------
-def views_of(data: Material, views: int, *, train_encoder: bool = False) -> Views:
-    return Views(data.pool, replace(TINY, views=views, train_encoder=train_encoder))
-
-
-def samples(views: Views, labels: Labels) -> list[Sample]:
-    return [sample for _, sample in views.of(labels)]
-
-
-def test_views_are_the_same_each_time(data: Material) -> None:
-    one, other = (views_of(data, 3) for _ in range(2))
-    torch.manual_seed(1)
-    first = samples(one, labelled(data, 1, 2))
-    torch.manual_seed(2)
-    again, apart = samples(one, labelled(data, 1, 2)), samples(other, labelled(data, 2, 1, 3))
-    assert len(first) == 6
-    for a, b in zip(first, again, strict=True):
-        assert torch.equal(a.image, b.image)
-        assert torch.equal(a.mask, b.mask)
-    assert all(torch.equal(a.image, b.image) for a, b in zip(first, apart[:6], strict=True))
-
-
-def test_the_first_view_is_the_image_and_the_others_differ(data: Material) -> None:
-    views = samples(views_of(data, 3), labelled(data, 1))
-    assert torch.equal(views[0].image, data.pool[1].pixels)
-    assert torch.equal(views[0].mask, data.pool[1].mask)
-    assert not torch.equal(views[1].image, views[0].image)
-    assert not torch.equal(views[1].image, views[2].image)
-
-
-def test_a_view_moves_image_and_mask_together() -> None:
-    """The image is red where the mask is 1 and dark elsewhere; so is each view, but at the edges."""
-    mask = np.zeros((32, 32), np.uint8)
-    mask[6:20, 4:18] = 1
-    image = np.zeros((32, 32, 3), np.uint8)
-    image[mask == 1] = (250, 0, 0)
-    data = material(pool=[picture(1, mask, image)])
-    for view in samples(views_of(data, 6), labelled(data, 1)):
-        known = view.mask != 255
-        red = view.image[0].float() > 90
-        assert ((view.mask == 1)[known] == red[known]).float().mean() > 0.9
-
-
-def test_views_see_the_labels_of_now(data: Material) -> None:
-    """What is kept of a view is its image, never the mask of an earlier round."""
-    views = views_of(data, 2)
-    labels = Labels(data.pool, data.background)
-    labels.add([Pick(1, (Box(0, 0, 24, 40),))])
-    before = samples(views, labels)
-    labels.add([Pick(1, (Box(24, 0, 24, 40),))])
-    after = samples(views, labels)
-    assert [bool((b.mask != 255).sum() < (a.mask != 255).sum()) for b, a in zip(before, after, strict=True)] == [
-        True
-    ] * 2
-
-
-def test_an_encoder_that_learns_sees_new_views_in_every_step(data: Material) -> None:
-    assert len(samples(views_of(data, 3, train_encoder=True), labelled(data, 1, 2))) == 2
 
 
 # -- first -------------------------------------------------------------------------------------------------------------
@@ -276,8 +239,8 @@ def test_measured_as_trainings_are(predictor: Predictor, tmp_path: Path, size: t
         (tmp_path / f"{number}-mask.png").write_bytes(png_bytes(mask))
         items.append(Item(str(number), tmp_path / f"{number}.png", tmp_path / f"{number}-mask.png", True, ""))
     held_out = Samples(items, classes=3, input_size=32)
-    counts = confusion(predictor.network, held_out, classes=3, device=CPU, report=lambda _: None)
-    expected = measures(counts, CLASSES)
+    counts = count(predictor.network, held_out, CLASSES, device=CPU, report=lambda _: None)
+    expected = held_out_measures(counts)
     assert 0.3 < expected["miou"] < 0.95
     for batch_size in (1, 2, 8):
         found = evaluate(predictor, pictures, at="original", batch_size=batch_size)
@@ -367,14 +330,3 @@ def test_a_committee_of_copies_says_so(data: Material, tmp_path: Path) -> None:
     trained = trainer.train(labels, 0)
     with pytest.raises(ConfigurationError, match="NEXTMASK_DROPOUT"):
         trainer.committee(make_strategy("bald", {}), trained, labels, 0)
-
-
-def test_a_member_of_an_ensemble_sees_a_resample_of_images_each_with_all_its_views(data: Material) -> None:
-    views, labels = views_of(data, 4), labelled(data, *data.pool)
-    absent = 0
-    for member in range(40):
-        items = [int(item.id) for item, _ in views.resampled(labels, np.random.default_rng([0, member]))]
-        assert len(items) == 4 * len(data.pool)
-        assert all(items.count(number) % 4 == 0 for number in set(items))
-        absent += len(data.pool) - len(set(items))
-    assert absent / (40 * len(data.pool)) == pytest.approx((1 - 1 / 6) ** 6, abs=0.08)  # of views it would be 0.01

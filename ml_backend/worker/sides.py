@@ -1,0 +1,97 @@
+"""sides: draw the audit set where that has to be done, and let each label train or measure by it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from ml_backend.projects.audit import AuditCounts, AuditSet, KeptAudit, drawn_from, keep_audit, kept_audit
+from ml_backend.store import Side
+from ml_backend.worker.look import Look
+
+logger = logging.getLogger(__name__)
+
+
+def assign_sides(look: Look) -> None:
+    """Let labels of audit images measure where nobody was shown a mask of ours, and all others train.
+
+    Derived anew at each look from what was read; a run that is killed anywhere is finished by the next.
+    """
+    sides, kept = look.store.sides(look.project_id), kept_audit(look.settings, look.store, look.project_id)
+    audit = _drawn(look, sides, kept)
+    labelled = [side for side in sides if side.status == "labelled"]
+    training = [side.task_id for side in labelled if side.held_out and not audit.has(side.group_key)]
+    measuring = [side.task_id for side in labelled if not side.held_out and audit.has(side.group_key)]
+    look.check()
+    look.store.set_held_out(look.project_id, training, held_out=False)
+    look.store.set_held_out(look.project_id, measuring, held_out=True)
+    counts = _counts(sides, audit)
+    keep_audit(look.settings, look.store, look.project_id, KeptAudit(audit, counts))
+    is_known = kept is not None or look.checkpoints.latest() is not None
+    if (training or measuring) and is_known:
+        _tell(look, training, measuring, counts)
+    changed = [group for group in audit.trains if kept is None or group not in kept.audit.trains]
+    if _wait(sides, changed):
+        look.store.update_project(look.project_id, ranking_key="")  # they are ranked from now on
+
+
+def _drawn(look: Look, sides: Sequence[Side], kept: KeptAudit | None) -> AuditSet:
+    s = look.settings
+    before = replace(kept.audit if kept else AuditSet(0, s.seed), share=s.audit_share)
+    masked = {side.group_key for side in sides if side.status == "labelled" and side.masked}
+    groups = {side.group_key for side in sides if side.group_key}
+    audit = drawn_from(groups, before, masked)
+    if kept is None or kept.audit.share != s.audit_share or audit.drawn != before.drawn:
+        # Versions may have been trained on labels of images that were of no audit set before.
+        audit = drawn_from(groups, before, masked | _trained(look, sides))
+    return audit
+
+
+def _trained(look: Look, sides: Sequence[Side]) -> set[str]:
+    """Return the groups of the labels that trained a version."""
+    records = look.checkpoints.history()
+    trained = {task for record in records for task in record.labels.keys() - set(record.held_out)}
+    tasks = {part for key in trained for part in key.split("+")}
+    return {side.group_key for side in sides if str(side.task_id) in tasks}
+
+
+def _counts(sides: Sequence[Side], audit: AuditSet) -> AuditCounts:
+    groups = {side.group_key for side in sides if side.group_key}
+    measuring = {group for group in groups if audit.has(group)}
+    images = [side for side in sides if side.group_key in measuring]
+    by_status = Counter(side.status for side in images)
+    labels = sum(side.status == "labelled" for side in sides)
+    return AuditCounts(
+        images=len(images),
+        waiting=by_status["unlabelled"],
+        skipped=by_status["skipped"],
+        labels=by_status["labelled"],
+        training=labels - by_status["labelled"],
+        groups=len(groups),
+        measuring=len(measuring),
+    )
+
+
+def _wait(sides: Sequence[Side], groups: Collection[str]) -> bool:
+    changed = set(groups)
+    return any(side.status == "unlabelled" and side.group_key in changed for side in sides)
+
+
+def _tell(look: Look, training: Collection[int], measuring: Collection[int], counts: AuditCounts) -> None:
+    moved = [
+        f"{_labels(len(tasks), after)} from now on"
+        for tasks, after in ((training, "that measured train"), (measuring, "that trained measure"))
+        if tasks
+    ]
+    logger.info("project=%s to_training=%s to_measuring=%s", look.project_id, len(training), len(measuring))
+    look.tell(
+        "audit_changed",
+        f"{'; '.join(moved)}: labels measure where their image was drawn for that at random and nobody was shown a"
+        f" predicted mask for it. {_labels(counts.labels, 'measure')} now, {_labels(counts.training, 'train')}.",
+    )
+
+
+def _labels(number: int, verb: str) -> str:
+    return f"1 label {verb}s" if number == 1 else f"{number} labels {verb}"
