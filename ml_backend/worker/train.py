@@ -50,7 +50,7 @@ def train_if_wanted(look: Look) -> bool:
     digest = data_digest(labelled, label_map)
     trigger = _trigger(look, labelled, label_map, digest)
     if not trigger:
-        look.services.turns.leave(look.project_id)
+        look.services.turns.leave(look.project_id, look.store.wake)
         return False
     _refuse_one_class(label_map)
     _refuse_copies(look.settings)

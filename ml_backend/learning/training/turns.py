@@ -30,25 +30,39 @@ class TrainingTurns:
         """Hold the turn for as long as a training takes.
 
         Args:
-            wake: called at the end with the project that waits longest.
+            wake: called with the project that waits longest, whenever it may train now.
 
         Raises:
             TrainingWaits: another project trains, or asked earlier; this project keeps its place.
         """
-        self._ask(project_id)
+        try:
+            self._ask(project_id)
+        except TrainingWaits:
+            self._wake_first(wake)  # it may have been woken when it was not first yet, and sleep
+            raise
         try:
             yield
         finally:
             with self._lock:
                 self._training = None
-                following = next(iter(self._waiting), None)
-            if following is not None:
-                wake(following)
+            self._wake_first(wake)
 
-    def leave(self, project_id: int) -> None:
-        """Give up a place in the queue."""
+    def leave(self, project_id: int, wake: Callable[[int], object]) -> None:
+        """Give up a place in the queue: whoever is behind it need not wait any more.
+
+        Args:
+            wake: as in `take`.
+        """
         with self._lock:
-            self._waiting.pop(project_id, None)
+            waited = self._waiting.pop(project_id, None) is not None
+        if waited:
+            self._wake_first(wake)
+
+    def _wake_first(self, wake: Callable[[int], object]) -> None:
+        with self._lock:
+            following = None if self._training is not None else next(iter(self._waiting), None)
+        if following is not None:
+            wake(following)
 
     def _ask(self, project_id: int) -> None:
         now = time.monotonic()

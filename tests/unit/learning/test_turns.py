@@ -53,8 +53,26 @@ def test_who_has_no_reason_any_more_holds_up_nobody(turns: TrainingTurns, monkey
         assert is_refused(turns, 2)
         assert is_refused(turns, 3)
         assert is_refused(turns, 4)
-    turns.leave(2)
+    turns.leave(2, lambda _: None)
     assert is_refused(turns, 4)
     later = time.monotonic() + 601  # 3 was disconnected, and does not come back
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert not is_refused(turns, 4)
+
+
+def test_whoever_is_behind_one_that_leaves_is_woken(turns: TrainingTurns) -> None:
+    woken: list[int] = []
+    with turns.take(1, woken.append):
+        assert is_refused(turns, 2)
+        assert is_refused(turns, 3)
+        turns.leave(4, woken.append)
+    assert woken == [2]
+    turns.leave(2, woken.append)  # it was woken, and found nothing to train
+    assert woken == [2, 3]
+    with pytest.raises(TrainingWaits), turns.take(2, woken.append):  # but a committee, a moment later
+        pytest.fail("3 was earlier")
+    assert woken == [2, 3, 3]
+    with turns.take(3, woken.append):
+        assert is_refused(turns, 2)
+        turns.leave(2, woken.append)
+        assert woken == [2, 3, 3], "nobody can train while another does"
