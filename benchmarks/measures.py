@@ -18,7 +18,7 @@ and what measures is chosen by one of two rules:
     audit     (today) an eighth of the pool is drawn at random, never ranked, put between what the strategy picks, and
               drawn without a mask.
 
-Contrasts, written down before the first run with the seeds of the committed rows:
+Contrasts, written down before the first run; twelve seeds from 0 were a pilot, the committed rows are of those after:
 
     1. With `accepts`, the measure of `picks` in the last round is too high by more than 0.02, and the interval over the
        seeds of the error of `audit` includes 0.
@@ -51,7 +51,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, open_dataset
 from ml_backend.learning.measuring.counts import Counts, pixels_of
 from ml_backend.learning.measuring.uncertainty import differences, estimates
-from ml_backend.projects.held_out import is_held_out
+from ml_backend.projects.audit import place_of
 from ml_backend.simulation.choosing import Budgeted, Chooser
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material, Picture, background_of, load
@@ -59,6 +59,7 @@ from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.presets import PRESETS
 from ml_backend.simulation.report.statistics import mean_interval
 from ml_backend.simulation.training.trainer import Trained, Trainer
+from ml_backend.worker.audit_places import interleaved, places
 
 ROUNDS = (10, 20, 30, 40)
 """Labels at each training."""
@@ -67,7 +68,7 @@ MOST_IMAGES = 90
 ANNOTATORS = ("accepts", "half", "all")
 RULES = ("picks", "audit")
 STRATEGY = "auto"
-BEFORE_SHARE = 0.2
+AUDIT_SHARE, BEFORE_SHARE = 0.125, 0.2
 
 Mask = NDArray[np.uint8]
 
@@ -102,8 +103,7 @@ class Project:
         self._trainer = Trainer(self._plan, material, folder)
         order = np.random.default_rng([seed, 1]).permutation(sorted(material.pool)).tolist()
         self._order = [int(number) for number in order]
-        audit = round(len(self._order) / 8)
-        self._audit = self._order[:audit] if rule == "audit" else []
+        self._audit = self._order[: round(AUDIT_SHARE * len(self._order))] if rule == "audit" else []
 
     def rows(self) -> Iterator[Row]:
         """Label the first ten, which are the same for all annotators, and go on with each of them."""
@@ -127,8 +127,13 @@ class Project:
         """Return the next ten images: ranked ones, and audit images at the places that production gives them."""
         count = next(total for total in ROUNDS if total > len(labels)) - len(labels)
         waiting = [number for number in self._audit if number not in labels]
-        audit = waiting[: audits_among(len(labels) + count) - audits_among(len(labels))] if self._audit else []
-        return [*self._picked(labels, trained, count - len(audit)), *audit]
+        ranked = self._picked(labels, trained, count)
+        if not waiting:
+            return ranked
+        order = list(labels)
+        measured = [place for place, number in enumerate(order) if number in self._audit]
+        since = len(order) - 1 - measured[-1] if measured else len(order)
+        return interleaved(ranked, waiting, places(AUDIT_SHARE, len(measured), since))[:count]
 
     def _picked(self, labels: Mapping[int, Mask], trained: Trained | None, count: int) -> list[int]:
         open_numbers = [number for number in self._order if number not in self._audit]
@@ -163,7 +168,7 @@ class Project:
 
     # -- training and measuring ----------------------------------------------------------------------------------
     def _measures(self, number: int) -> bool:
-        return number in self._audit if self._rule == "audit" else is_held_out(f"{number}", BEFORE_SHARE, self._seed)
+        return number in self._audit if self._rule == "audit" else place_of(f"{number}", self._seed) < BEFORE_SHARE
 
     def _train(self, labels: Mapping[int, Mask]) -> Trained:
         drawn = {number: torch.from_numpy(mask) for number, mask in labels.items() if not self._measures(number)}
@@ -205,11 +210,6 @@ def _counts(confusions: NDArray[np.int64]) -> Counts:
     names = tuple(str(position) for position in range(len(confusions)))
     classes = tuple(str(index) for index in range(confusions.shape[1]))
     return Counts(classes, names, names, np.stack([pixels_of(own) for own in confusions]))
-
-
-def audits_among(places: int) -> int:
-    """Return how many of the first so many labels are audit labels: the fourth, and every eighth."""
-    return (places >= 4) + places // 8
 
 
 def _gain(newest: Trained, before: Trained) -> float:
@@ -286,7 +286,7 @@ def report(rows: Sequence[Row]) -> str:
 
 def _errors(rows: Sequence[Row]) -> str:
     lines = [
-        "| rule | annotator | shown, last round | true | shown - true (95 % interval) | typical error | intervals that hold |",
+        "| rule | annotator | shown, last round | true | shown - true | typical error | intervals that hold |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for rule in RULES:
@@ -306,7 +306,7 @@ def _errors(rows: Sequence[Row]) -> str:
 
 def _gains(rows: Sequence[Row]) -> str:
     lines = [
-        "| rule | annotator | gain shown - true gain (95 % interval) | typical error | told apart from none | of those, wrong sign |",
+        "| rule | annotator | shown gain - true gain | typical error | told from none | of those, wrong sign |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for rule in RULES:
@@ -334,7 +334,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=Path("measures.csv"))
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=12, help="how many")
+    parser.add_argument("--first", type=int, default=12, help="the first of them; those before were the pilot's")
     parser.add_argument("--report", type=Path)
     arguments = parser.parse_args()
     if arguments.report:
@@ -343,7 +344,7 @@ def main() -> None:
     for folder in arguments.datasets:
         dataset = open_dataset(folder)
         pictures = read(dataset)
-        for seed in range(arguments.seeds):
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
             for rule in RULES:
                 if any(
                     (row.dataset, row.rule, row.seed) == (dataset.name, rule, seed) for row in read_rows(arguments.out)
