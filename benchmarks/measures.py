@@ -296,9 +296,10 @@ def _errors(rows: Sequence[Row]) -> str:
             error = mean_interval([_shown(row) - row.true for row in last])
             typical = np.sqrt(np.mean([(_shown(row) - row.true) ** 2 for row in own]))
             held = [row.low <= row.true <= row.high for row in own if row.low is not None and row.high is not None]
+            shown, true = np.mean([_shown(row) for row in last]), np.mean([row.true for row in last])
             lines.append(
-                f"| {rule} | {annotator} | {np.mean([_shown(row) for row in last]):.3f} "
-                f"| {np.mean([row.true for row in last]):.3f} | {error.mean:+.3f} ({error.low:+.3f} to {error.high:+.3f}) "
+                f"| {rule} | {annotator} | {shown:.3f} | {true:.3f} "
+                f"| {error.mean:+.3f} ({error.low:+.3f} to {error.high:+.3f}) "
                 f"| {typical:.3f} | {sum(held)} of {len(held)} |"
             )
     return "\n".join(lines)
