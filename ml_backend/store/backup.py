@@ -148,7 +148,7 @@ class _Writer:
     def _groups(self) -> list[list[Path]]:
         """Return files in groups: all files of a version or committee are added, or none."""
         groups: dict[Path, list[Path]] = {}
-        for path in sorted((self.folder / "projects").rglob("*")):
+        for path in sorted(_walk(self.folder / "projects")):
             name = self._name(path)
             if name in self.files or path.name in _POINTERS or _LEFT_OUT.search(name) or not _is_file(path):
                 continue
@@ -187,6 +187,18 @@ class _Writer:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Iterate over the files below a folder that others change: what is removed meanwhile is passed over."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a folder that cannot be read would be left out without a word
+            raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names)
 
 
 class _Hashed:

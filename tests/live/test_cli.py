@@ -128,7 +128,7 @@ def test_from_connect_to_disconnect(
         ("connect {project} --backend-url http://ml-backend:9090", 2, "nextmask.local"),
         ("connect {project} --set nonsense=1", 2, "not one of: "),
         ("connect {project} --set strategy", 2, "KEY=VALUE"),
-        ("connect {project} --set iterations=0", 2, "NEXTMASK_ITERATIONS = 0"),
+        ("connect {project} --set train_after=0", 2, "NEXTMASK_TRAIN_AFTER = 0"),
         ("connect {project} --set strategy=nonsense", 2, "unknown strategy 'nonsense'; available: "),
         ("connect {project} --set encoder=nonsense", 2, "NEXTMASK_ENCODER = 'nonsense'"),
         ("annotate {project} --masks /no/such/folder", 2, "/no/such/folder"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny_datasets
 from processes import wait_for
-from small_training import ROOT, TEN_MINUTES, small_job
+from small_training import ROOT, small_job
 from wiring import make_settings
 
 from ml_backend.demo.label_studio import LabelStudioHost
@@ -113,7 +113,7 @@ def test_a_simulation_runs_in_it(beside: Path, tmp_path: Path) -> None:
 def test_a_training_runs_in_it(beside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = small_job(tmp_path)
     monkeypatch.chdir(beside)
-    assert training_process.run(job, progress=lambda _: None, heartbeat=lambda: None, timeout=TEN_MINUTES) == 1
+    assert training_process.run(job, progress=lambda _: None, heartbeat=lambda: None) == 1
     assert were_run(beside) == []
 
 

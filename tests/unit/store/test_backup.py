@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -155,6 +156,23 @@ def test_what_is_taken_while_everything_changes_fits_together(services: Services
         ended.set()
         thread.join()
     assert failed == []
+
+
+def test_a_folder_may_be_removed_while_the_files_are_listed(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old versions are removed while server and worker run: here between the listing of all and of the one."""
+    scan, committee = os.scandir, services.checkpoints(PROJECT).folder / "committees" / "1"
+    assert committee.is_dir()
+
+    def scandir(path: str | int) -> object:
+        if path == str(committee) and committee.exists():
+            shutil.rmtree(committee)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert backup(services.settings, tmp_path / "a.tar.gz", progress=nothing) > 5
+    assert not committee.exists()
 
 
 def test_a_mask_that_is_lost_keeps_no_backup_from_being_taken(services: Services, tmp_path: Path) -> None:
