@@ -7,34 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.learning.measuring import Estimate, compare
+from ml_backend.learning.measuring.words import difference_text, images_text, points_text, told_apart
 
 LABELS: Final = 50
 """About how many labels the gain is told for."""
 SHOWN: Final = 20
 """Of how many labels the agreement is told."""
-HELD_OUT: Final = 8
-"""Held-out labels below which the measure is too coarse."""
 VERSIONS: Final = 4
 """Versions with a measure that a learning curve is fitted to, at least."""
-LITTLE: Final = 0.5
+LITTLE: Final = 1.0
 """Points below which a gain is called little."""
 
 _EXPONENTS = (0.05, 3.0)
 
 
 @dataclass(frozen=True)
-class Step:
-    """One training: labels that were new in it, and the points that it brought on the same held-out labels."""
+class Gain:
+    """What the last labels brought: the version that serves, less an earlier one, on the labels that both measured.
+
+    Attributes:
+        labels: that only the later version knows; 0: it was trained because labels were drawn anew.
+        miou: the difference with its interval.
+    """
 
     labels: int
-    gain: float
+    miou: Estimate
+
+    @property
+    def points(self) -> tuple[float, float | None, float | None]:
+        """The gain and both ends of its interval in points."""
+        low, high = (None if end is None else 100 * end for end in (self.miou.low, self.miou.high))
+        return 100 * self.miou.value, low, high
 
 
 @dataclass(frozen=True)
@@ -43,21 +53,23 @@ class Advice:
 
     Attributes:
         labels, gain: the last so many labels brought so many points.
+        gain_low, gain_high: the 95 % interval of the gain; gain_images: that both versions were measured on.
         expected_gain: points that as many more labels may bring, by the curve of the versions so far.
         agreement: mean IoU of predicted and submitted mask over the last `agreement_labels` labels that started from a
             predicted mask.
         held_out: labels that the version was measured on.
-        is_coarse: whether these are too few to act on the measure.
         sentences: the advice in words.
     """
 
     labels: int
     gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    gain_images: int
     expected_gain: float | None
     agreement: float | None
     agreement_labels: int
     held_out: int
-    is_coarse: bool
     sentences: tuple[str, ...] = ()
 
 
@@ -77,18 +89,20 @@ def advise(records: Iterable[VersionRecord], serving: int | None, agreements: Se
     if serving not in by_number:
         return None
     history = lineage(by_number, serving)
-    labels, gain = recent_gain(steps(history))
-    last = list(agreements)[-SHOWN:]
+    gain, last = recent_gain(history, by_number.values()), list(agreements)[-SHOWN:]
+    points, low, high = gain.points if gain else (None, None, None)
     advice = Advice(
-        labels=labels,
-        gain=gain,
-        expected_gain=None if gain is None or labels == 0 else expected_gain(_curve(history), labels),
+        labels=gain.labels if gain else 0,
+        gain=points,
+        gain_low=low,
+        gain_high=high,
+        gain_images=gain.miou.images if gain else 0,
+        expected_gain=expected_gain(_curve(history), gain.labels) if gain and gain.labels else None,
         agreement=sum(last) / len(last) if last else None,
         agreement_labels=len(last),
         held_out=len(history[-1].held_out),
-        is_coarse=len(history[-1].held_out) < HELD_OUT,
     )
-    return replace(advice, sentences=tuple(_sentences(advice)))
+    return replace(advice, sentences=tuple(_sentences(advice, gain, history)))
 
 
 def lineage(by_number: Mapping[int, VersionRecord], number: int) -> list[VersionRecord]:
@@ -99,33 +113,29 @@ def lineage(by_number: Mapping[int, VersionRecord], number: int) -> list[Version
     return records[::-1]
 
 
-def steps(history: Sequence[VersionRecord]) -> list[Step | None]:
-    """Return what each training after the first brought; None for a training whose gain is not known.
+def recent_gain(
+    history: Sequence[VersionRecord], records: Iterable[VersionRecord] = (), wanted: int = LABELS
+) -> Gain | None:
+    """Compare the last version of a line with the one before it that is at least `wanted` labels back.
 
-    The gain is the mIoU less that of the parent on the same held-out labels; where that was not measured, less that of
-    the parent's own training, if the classes are the same.
-    """
-    return [_step(before, after) for before, after in pairwise(history)]
-
-
-def recent_gain(trainings: Sequence[Step | None], wanted: int = LABELS) -> tuple[int, float | None]:
-    """Sum the last trainings until they hold at least `wanted` labels, or up to a training whose gain is not known.
+    Where the line cannot be compared so far back, it is compared as far as it can be.
 
     Args:
-        trainings: of `steps`.
+        history: of `lineage`.
+        records: of all versions: those that were trained while one of the line served measured that, too.
 
     Returns:
-        (labels, points); (0, None) where nothing is known of the last training.
-
-    >>> recent_gain([Step(40, 9.0), Step(30, 1.5), Step(25, -0.5)])
-    (55, 1.0)
+        None where it cannot be compared with the version before it.
     """
-    labels, gain = 0, None
-    for step in reversed(trainings):
-        if step is None or labels >= wanted:
+    latest, known, gain = history[-1], list(records), None
+    for before in reversed(history[:-1]):
+        comparison = compare(before, latest, known)
+        if comparison is None:
             break
-        labels, gain = labels + step.labels, (gain or 0.0) + step.gain
-    return labels, gain
+        gain = Gain(len(latest.labels.keys() - before.labels.keys()), comparison.difference.miou)
+        if gain.labels >= wanted:
+            break
+    return gain
 
 
 def expected_gain(curve: Sequence[tuple[int, float]], more: int) -> float | None:
@@ -167,32 +177,17 @@ def _fit(shares: NDArray[np.float64], miou: NDArray[np.float64], exponent: float
     return float(solution.cost), float(solution.x[1])
 
 
-def _step(before: VersionRecord, after: VersionRecord) -> Step | None:
-    miou, parent = after.measures.get("miou"), after.measures.get("parent_miou")
-    if parent is None and before.classes == after.classes:
-        parent = before.measures.get("miou")
-    if miou is None or parent is None:
-        return None
-    return Step(len(after.labels.keys() - before.labels.keys()), 100 * (miou - parent))
-
-
 def _curve(history: Sequence[VersionRecord]) -> list[tuple[int, float]]:
     """Return (labels, mIoU) of the versions that know the same classes as the newest."""
     same = [record for record in history if record.classes == history[-1].classes]
     return [(len(record.labels), miou) for record in same if (miou := record.measures.get("miou")) is not None]
 
 
-def _sentences(advice: Advice) -> Iterable[str]:
-    if advice.gain is not None:
-        counted = f"The last {_labels(advice.labels)}" if advice.labels else "The last training, without new labels,"
-        yield f"{counted} brought {_points(advice.gain)} points of mean IoU{_outlook(advice)}."
-    elif advice.held_out == 0:
-        yield "No label is held out yet, so what labels bring cannot be measured."
+def _sentences(advice: Advice, gain: Gain | None, history: Sequence[VersionRecord]) -> Iterable[str]:
+    if gain is not None:
+        yield _gain_text(advice, gain)
     else:
-        yield "It is too early to say what the last labels brought: that takes two measured versions."
-    if advice.is_coarse and advice.held_out:
-        there_are = "there is 1" if advice.held_out == 1 else f"there are {advice.held_out}"
-        yield f"Too coarse to act on: that takes {HELD_OUT} held-out labels, and {there_are}."
+        yield _why_no_gain(history)
     if advice.agreement is not None:
         yield (
             f"Over the last {_labels(advice.agreement_labels)}, the mean IoU between predicted and submitted masks is "
@@ -202,22 +197,41 @@ def _sentences(advice: Advice) -> Iterable[str]:
         yield "More labels like these bring little: it may be time to stop, or to look for other images."
 
 
-def _outlook(advice: Advice) -> str:
-    if advice.expected_gain is None:
-        return "" if advice.labels == 0 else "; it is too early to say what more would bring"
-    return f"; {advice.labels} more may bring about {_points(advice.expected_gain)}"
+def _gain_text(advice: Advice, gain: Gain) -> str:
+    """Say what the last labels brought; a difference that may be chance is not called a gain."""
+    who = f"The last {_labels(gain.labels)}" if gain.labels else "The last training, without new labels,"
+    measured, where = difference_text(gain.miou), images_text(gain.miou, same=True)
+    if not told_apart(gain.miou):
+        return f"{who} cannot be told apart from no gain yet: {measured} of mean IoU, {where}."
+    return f"{who} brought {measured} of mean IoU, {where}{_outlook(advice)}."
 
 
-def _pays_little(advice: Advice) -> bool:
-    """Whether the last labels brought little, and as many more may bring little, both well enough measured."""
-    known = (advice.gain, advice.expected_gain)
+def _why_no_gain(history: Sequence[VersionRecord]) -> str:
+    """Say why the last version is not compared with the one before it."""
+    latest = history[-1]
+    if not latest.held_out:
+        return "No label is held out yet, so what labels bring cannot be measured."
+    if len(history) < 2:
+        return "It is too early to say what the last labels brought: that takes two measured versions."
+    before = history[-2]
+    differ = before.classes != latest.classes
+    why = "they know different classes" if differ else "no label is known that both were measured on"
     return (
-        not advice.is_coarse and advice.labels >= LABELS and all(gain is not None and gain < LITTLE for gain in known)
+        f"What the last labels brought is not told: version {latest.number} cannot be compared with version "
+        f"{before.number}, since {why}."
     )
 
 
-def _points(gain: float) -> str:
-    return f"{round(gain, 1) + 0.0:+.1f}"  # adding zero takes the sign from -0.0
+def _outlook(advice: Advice) -> str:
+    if advice.expected_gain is None:
+        return "" if advice.labels == 0 else "; it is too early to say what more would bring"
+    return f"; {advice.labels} more may bring about {points_text(advice.expected_gain)}"
+
+
+def _pays_little(advice: Advice) -> bool:
+    """Whether the last labels brought little for sure, and as many more may bring little."""
+    known = (advice.gain_high, advice.expected_gain)
+    return advice.labels >= LABELS and all(gain is not None and gain < LITTLE for gain in known)
 
 
 def _labels(count: int) -> str:

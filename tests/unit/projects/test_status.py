@@ -141,7 +141,7 @@ def test_advice_follows_the_version_that_serves(services: Services) -> None:
     )
     advice = project_status(services.settings, services.store, PROJECT).advice
     assert advice is not None
-    assert (advice.held_out, advice.is_coarse, advice.gain) == (2, True, None)
+    assert (advice.held_out, advice.gain, advice.gain_images) == (2, None, 0)
     assert (advice.agreement, advice.agreement_labels) == (pytest.approx(0.9), 20)
     shown = project_status(services.settings, services.store, PROJECT).as_json()
     assert json.loads(json.dumps(shown))["advice"]["sentences"] == list(advice.sentences)
