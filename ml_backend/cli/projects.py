@@ -16,6 +16,7 @@ from ml_backend.cli.installation import diagnosed, installation
 from ml_backend.cli.project_argument import OptionalProjectId, ProjectId
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.measuring.words import measure_text, measured_text, recorded
 from ml_backend.projects.audit import AuditCounts
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.folders import checkpoints_of
@@ -144,15 +145,15 @@ def versions(project: ProjectId, as_json: AsJson = False) -> None:
     checkpoints = checkpoints_of(settings, project)
     current = checkpoints.current()
     rows = [_version_row(version, current) for version in checkpoints.versions()]
+    measured = {version.number: measure_text(recorded(version.record, "miou")) for version in checkpoints.versions()}
     damaged = [{"number": number, "damaged": why} for number, why in checkpoints.damaged().items()]
     if as_json:
         typer.echo(json.dumps([*rows, *damaged], indent=1))
         return
     table = Table("version", "serves", "labels", "held out", "pseudo", "mIoU", "trained", "note")
     for row in rows:
-        miou = "" if row["miou"] is None else f"{row['miou']:.3f}"
         cells = [row["number"], "yes" if row["serves"] else "", row["labels"], row["held_out"], row["pseudo_labels"]]
-        cells.append(miou)
+        cells.append(measured[row["number"]])
         table.add_row(*map(str, cells), row["created_at"], escape(row["reason"]))
     for item in damaged:
         table.add_row(str(item["number"]), *[""] * 6, escape(f"damaged: {item['damaged']}"))
@@ -227,7 +228,7 @@ def _status_cells(status: Status) -> dict[str, object]:
         "version": status.version or "none",
         "labels": status.labels,
         "trained on": status.trained_labels,
-        "held-out mIoU": _number(status.held_out_miou),
+        "held-out mIoU": measured_text(status.held_out),
         "agreement": _number(status.agreement),
         "pool": status.pool,
         "queue": status.queue,
@@ -281,9 +282,8 @@ def _version_row(version: Version, current: Version | None) -> dict[str, Any]:
 
 
 def _measure(version: Version) -> str:
-    miou = version.record.measures.get("miou")
-    labels = f"{len(version.record.labels)} labels"
-    return f"{labels}, held-out mIoU {miou:.3f}" if miou is not None else f"{labels}, no held-out measure yet"
+    miou, labels = measured_text(recorded(version.record, "miou")), f"{len(version.record.labels)} labels"
+    return f"{labels}, held-out mIoU {miou}" if miou else f"{labels}, no held-out measure yet"
 
 
 def _number(value: float | None) -> str:

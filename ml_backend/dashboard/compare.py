@@ -5,7 +5,7 @@ What is measured here and now is measured by `pictures.comparisons`, in the back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -13,14 +13,17 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ml_backend.dashboard.pages import MAX_ID, PageNumber, Pager, ProjectId, editor_address, project_of
-from ml_backend.dashboard.pictures import ComparedImage, ComparedLabels, Comparison, Comparisons, NoPicture, same_labels
+from ml_backend.dashboard.pictures import ComparedImage, ComparedLabels, Comparison, Comparisons, NoPicture
 from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.queue import Strength
 from ml_backend.dashboard.rendering import render
 from ml_backend.dashboard.versions import named
 from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.learning.checkpoints import Version
+from ml_backend.learning import measuring
+from ml_backend.learning.checkpoints import Version, VersionRecord
+from ml_backend.learning.measuring import Estimate
+from ml_backend.learning.measuring.words import comparison_text, recorded, told_apart
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
@@ -41,20 +44,22 @@ _KEYS: Final[dict[Order, Callable[[ComparedImage], float]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A measure of two versions, in [0, 1]; None where a version has none.
+    """A measure of two versions; None where a version has none.
 
     Attributes:
         name: of the class.
+        change: the second minus the first, on the same labels; None where they have none in common.
     """
 
     name: str
-    first: float | None
-    second: float | None
+    first: Estimate | None
+    second: Estimate | None
+    change: Estimate | None = None
 
     @property
-    def change(self) -> float | None:
-        """The second minus the first; None where one of them is missing."""
-        return None if self.first is None or self.second is None else self.second - self.first
+    def told_apart(self) -> str:
+        """Which way they differ for sure: better, worse, or empty."""
+        return told_apart(self.change) if self.change else ""
 
 
 @dataclass(frozen=True)
@@ -108,18 +113,21 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: 
         if request.headers.get("HX-Request") and progress is None:  # the page waited for this
             return Response(headers={"HX-Refresh": "true"})
         pager = Pager.of(page, len(labels.tasks), PAGE)
+        now = comparison.measures if comparison else None
+        first, second = (version.record for version in pair)
+        common = measuring.compare(first, second, checkpoints_of(settings, project_id).history())
         return render(
             request,
             "compare.html",
             pair=pair,
-            stored=_rows(pair[0].record.measures, pair[1].record.measures),
-            same_labels=same_labels(*pair),
-            common=len(set(pair[0].record.held_out) & set(pair[1].record.held_out)),
-            parent_miou=_parent_miou(*pair),
+            stored=_rows(common) if common else _apart(first, second),
+            common=common,
+            said=_said(*pair, common),
             trained=[_trained(version, labels) for version in pair],
             labels=labels,
             comparison=comparison,
-            measured=_rows(comparison.first, comparison.second) if comparison else [],
+            measured=_rows(now) if now else [],
+            said_now=_said(*pair, now),
             progress=progress,
             failure=failure,
             legend=legend,
@@ -171,13 +179,6 @@ def _measured(
     )
 
 
-def _parent_miou(first: Version, second: Version) -> float | None:
-    """Return the mIoU of the first version on the labels of the second, where that was its parent."""
-    is_parent = second.record.parent == first.number
-    miou: float | None = second.record.measures.get("parent_miou") if is_parent else None
-    return miou
-
-
 def _trained(version: Version, labels: ComparedLabels) -> int:
     """Count those of the labels that a version was trained on."""
     record = version.record
@@ -185,18 +186,42 @@ def _trained(version: Version, labels: ComparedLabels) -> int:
     return sum(str(task.task_id) in used for task in labels.tasks)
 
 
-def _rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[Row, Row]]:
-    """Return IoU and Dice of all classes together, then of each class that one of the versions knows."""
-    names = list(dict.fromkeys([*(first.get("iou") or {}), *(second.get("iou") or {})]))
-    total = (
-        Row("All classes", first.get("miou"), second.get("miou")),
-        Row("All classes", first.get("mean_dice"), second.get("mean_dice")),
-    )
+def _said(first: Version, second: Version, common: measuring.Comparison | None) -> str:
+    """Say in a sentence which of two versions is better, or that this cannot be told; empty without a comparison."""
+    if common is None or first.number == second.number:
+        return ""
+    return f"{comparison_text(second.number, first.number, common.difference.miou)}."
 
-    def row(kind: str, name: str) -> Row:
-        return Row(name, (first.get(kind) or {}).get(name), (second.get(kind) or {}).get(name))
 
-    return [total, *((row("iou", name), row("dice", name)) for name in names)]
+def _rows(common: measuring.Comparison) -> list[tuple[Row, Row]]:
+    """Return IoU and Dice of all classes together, then of each class, on the labels that both versions measured."""
+    first, second, change = common.first, common.second, common.difference
+    names = list(first.iou)
+    return [
+        (
+            Row("All classes", first.miou, second.miou, change.miou),
+            Row("All classes", first.mean_dice, second.mean_dice, change.mean_dice),
+        ),
+        *(
+            (
+                Row(name, first.iou[name], second.iou[name], change.iou[name]),
+                Row(name, first.dice[name], second.dice[name], change.dice[name]),
+            )
+            for name in names
+        ),
+    ]
+
+
+def _apart(first: VersionRecord, second: VersionRecord) -> list[tuple[Row, Row]]:
+    """Return the same of two versions, each on its own labels: such measures have no difference."""
+    measured = [record for record in (first, second) if record.measures.get("miou") is not None]
+    names = dict.fromkeys(name for record in measured for name in record.classes)
+
+    def row(title: str, measure: str, of_class: str | None = None) -> Row:
+        return Row(title, recorded(first, measure, of_class), recorded(second, measure, of_class))
+
+    means = row("All classes", "miou"), row("All classes", "mean_dice")
+    return [means, *((row(name, "iou", name), row(name, "dice", name)) for name in names)]
 
 
 def _images(

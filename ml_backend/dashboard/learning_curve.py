@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.learning.measuring import Estimate
+from ml_backend.learning.measuring.words import measured_text, recorded
 from ml_backend.store import Label
 
 
@@ -17,8 +19,8 @@ class Point:
     Attributes:
         labels: how many it was made with, held-out ones included. hours: of labelling them; None where not known.
         held_out: how many labels it was measured on.
-        miou, dice: held-out means. class_iou, class_dice: in the order of the curve's classes. All in [0, 1]; None
-            where a class is in no held-out label.
+        miou, dice: held-out means. class_iou, class_dice: in the order of the curve's classes; None where a class is in
+            no held-out label.
     """
 
     version: int
@@ -26,10 +28,10 @@ class Point:
     labels: int
     hours: float | None
     held_out: int
-    miou: float | None
-    dice: float | None
-    class_iou: tuple[float | None, ...]
-    class_dice: tuple[float | None, ...]
+    miou: Estimate | None
+    dice: Estimate | None
+    class_iou: tuple[Estimate | None, ...]
+    class_dice: tuple[Estimate | None, ...]
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,9 @@ class LearningCurve:
         return tuple(point for point in self.points if point.miou is not None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return an object for the chart."""
-        return {
-            "classes": self.classes,
-            "hasHours": self.has_hours,
-            "points": [
-                {
-                    "version": point.version,
-                    "accepted": point.accepted,
-                    "labels": point.labels,
-                    "hours": point.hours,
-                    "miou": point.miou,
-                    "dice": point.dice,
-                    "classIou": point.class_iou,
-                    "classDice": point.class_dice,
-                }
-                for point in self.measured
-            ],
-        }
+        """Return an object for the chart: measures, and texts that have their intervals, too."""
+        points = [_shown(point) for point in self.measured]
+        return {"classes": self.classes, "hasHours": self.has_hours, "points": points}
 
 
 def learning_curve(records: Sequence[VersionRecord], labels: Iterable[Label]) -> LearningCurve:
@@ -85,19 +72,35 @@ def learning_curve(records: Sequence[VersionRecord], labels: Iterable[Label]) ->
 
 def _point(record: VersionRecord, classes: Sequence[str], seconds: Mapping[str, float]) -> Point:
     known = [seconds[task] for task in record.labels if task in seconds]
-    measures = record.measures
+
+    def by_class(kind: str) -> tuple[Estimate | None, ...]:
+        return tuple(recorded(record, kind, name) for name in classes)
+
     return Point(
         version=record.number,
         accepted=record.accepted,
         labels=len(record.labels),
         hours=sum(known) / 3600 if known else None,
         held_out=len(record.held_out),
-        miou=measures.get("miou"),
-        dice=measures.get("mean_dice"),
-        class_iou=_by_class(measures.get("iou"), classes),
-        class_dice=_by_class(measures.get("dice"), classes),
+        miou=recorded(record, "miou"),
+        dice=recorded(record, "mean_dice"),
+        class_iou=by_class("iou"),
+        class_dice=by_class("dice"),
     )
 
 
-def _by_class(values: Mapping[str, float | None] | None, classes: Sequence[str]) -> tuple[float | None, ...]:
-    return tuple((values or {}).get(name) for name in classes)
+def _shown(point: Point) -> dict[str, Any]:
+    """Return a point for the chart: each measure, its text, and the ends of the intervals of the means."""
+    means = {"miou": point.miou, "dice": point.dice}
+    of_classes = {"classIou": point.class_iou, "classDice": point.class_dice}
+    return {
+        "version": point.version,
+        "accepted": point.accepted,
+        "labels": point.labels,
+        "hours": point.hours,
+        **{name: one.value if one else None for name, one in means.items()},
+        **{name: [one.value if one else None for one in many] for name, many in of_classes.items()},
+        "intervals": {name: [one.low, one.high] if one else [None, None] for name, one in means.items()},
+        "texts": {name: measured_text(one) for name, one in means.items()}
+        | {name: [measured_text(one) for one in many] for name, many in of_classes.items()},
+    }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from ml_backend.dashboard.rendering import render
+from ml_backend.learning.measuring import Estimate
+from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.status import gone_text, shown_state
@@ -21,7 +23,7 @@ class Summary:
     Attributes:
         state: as `Status.state`.
         labels, pool: numbers of labelled and unlabelled tasks. queue: of published ones among the unlabelled.
-        miou: held-out mIoU of the version that serves, in [0, 1]; None where it was not measured.
+        miou: held-out mIoU of the version that serves; None where it was not measured.
         event: the latest; None before the first.
     """
 
@@ -30,7 +32,7 @@ class Summary:
     labels: int
     pool: int
     queue: int
-    miou: float | None
+    miou: Estimate | None
     event: Event | None
 
 
@@ -61,7 +63,7 @@ def summarise(settings: Settings, store: Store, project: Project) -> Summary:
         labels=counts.get("labelled", 0),
         pool=counts.get("unlabelled", 0),
         queue=store.queue_length(project.id, project.published_version),
-        miou=record.measures.get("miou") if record else None,
+        miou=recorded(record, "miou") if record else None,
         event=events[0] if events else None,
     )
 

@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from ml_backend import __version__
 from ml_backend.dashboard.static import static_path
+from ml_backend.learning.measuring import Estimate
+from ml_backend.learning.measuring.words import difference_text, measure_text, measured_text, recorded
 
 TABS: Final = (
     ("overview", "Overview", ""),
@@ -38,8 +40,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"count": count, "measure": measure, "change": change, "moment": moment, "duration": duration}
-    made.filters |= {"megabytes": megabytes}
-    made.globals |= {"nextmask_version": __version__, "tabs": TABS}
+    made.filters |= {"megabytes": megabytes, "estimate": estimate, "measured": measured, "points": difference_text}
+    made.globals |= {"nextmask_version": __version__, "tabs": TABS, "recorded": recorded}
     return made
 
 
@@ -82,6 +84,24 @@ def measure(value: float | None, digits: int = 3) -> str:
     ('0.834', '–')
     """
     return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def estimate(value: Estimate | None) -> str:
+    """Write a measure with its interval.
+
+    >>> estimate(Estimate(0.83449, 0.8, 0.868)), estimate(None)
+    ('0.83 (0.80 to 0.87)', '–')
+    """
+    return measure_text(value) or NOTHING
+
+
+def measured(value: Estimate | None) -> str:
+    """Write a measure with its interval and the images that it is of.
+
+    >>> measured(Estimate(0.83449, 0.8, 0.868, 12, 12)), measured(None)
+    ('0.83 (0.80 to 0.87) on 12 images', '–')
+    """
+    return measured_text(value) or NOTHING
 
 
 def change(value: float) -> str:

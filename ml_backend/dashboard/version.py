@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from ml_backend.dashboard.rendering import render
 from ml_backend.dashboard.versions import VersionNumber, good_version, trained_at
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.checkpoints.archive import archive
+from ml_backend.learning.measuring import Estimate, compare
+from ml_backend.learning.measuring.words import compared_text, comparison_text, measured_text, recorded
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -29,8 +31,8 @@ class ClassRow:
     """
 
     name: str
-    iou: float | None
-    dice: float | None
+    iou: Estimate | None
+    dice: Estimate | None
     labels: int | None
 
 
@@ -45,6 +47,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             good_version(settings, project_id, number)  # says what is wrong with it
             raise HTTPException(404, f"There is no version {number}.")
         record, serving = records[number], checkpoints.current()
+        parent = records.get(record.parent or 0)
         return render(
             request,
             "version.html",
@@ -55,9 +58,10 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             trained_at=trained_at(record),
             size=_size(checkpoints, number),
             children=[other for other, one in records.items() if one.parent == number],
-            parent_is_there=record.parent in records,
+            parent_is_there=parent is not None,
+            since_then=_since_then(record, parent, records.values()) if parent else "",
             classes=_classes(record),
-            course=_course(record.course),
+            course=_course(record),
         )
 
     @router.get("/projects/{project_id}/versions/{number}/archive")
@@ -75,10 +79,30 @@ def _size(checkpoints: Checkpoints, number: int) -> int | None:
 
 
 def _classes(record: VersionRecord) -> list[ClassRow]:
-    iou, dice = record.measures.get("iou") or {}, record.measures.get("dice") or {}
-    return [ClassRow(name, iou.get(name), dice.get(name), record.class_labels.get(name)) for name in record.classes]
+    return [
+        ClassRow(name, recorded(record, "iou", name), recorded(record, "dice", name), record.class_labels.get(name))
+        for name in record.classes
+    ]
 
 
-def _course(course: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any] | None:
+def _course(record: VersionRecord) -> dict[str, Any] | None:
     """Return how a training went as an object for the chart; None in versions of earlier releases."""
-    return {"loss": course["loss"], "miou": course.get("miou", [])} if course.get("loss") else None
+    if not record.course.get("loss"):
+        return None
+    images = record.measures.get("images", 0)
+    groups = record.measures.get("groups", images)
+
+    def measured(step: int, value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+        text = measured_text(Estimate(value, low, high, images, groups))
+        return {"step": step, "value": value, "low": low, "high": high, "text": text}
+
+    return {"loss": record.course["loss"], "miou": [measured(*point) for point in record.course.get("miou", ())]}
+
+
+def _since_then(record: VersionRecord, parent: VersionRecord, records: Iterable[VersionRecord]) -> str:
+    """Say how the version compares with its parent by what later trainings measured; empty where the gate said so."""
+    comparison = compare(parent, record, records)
+    found = comparison.difference.miou if comparison else None
+    if found is None or compared_text(parent.number, found) in record.reason:
+        return ""
+    return f"{comparison_text(record.number, parent.number, found)}."

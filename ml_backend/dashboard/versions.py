@@ -9,9 +9,10 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, project_of
-from ml_backend.dashboard.rendering import count, measure, render
+from ml_backend.dashboard.rendering import count, render
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Version, VersionRecord
+from ml_backend.learning.measuring.words import measure_text, recorded
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.serving import roll_back
 from ml_backend.settings import Settings
@@ -69,8 +70,9 @@ def named(version: Version, serving: int) -> str:
     words += [] if record.accepted else ["kept back"]
     state = f" ({', '.join(words)})" if words else ""
     date = record.created_at[:16].replace("T", " ")
-    miou = "not measured" if record.measures.get("miou") is None else f"mIoU {measure(record.measures['miou'])}"
-    return f"{version.number}{state}: {miou}, {count(len(record.labels))} labels, {date} UTC"
+    miou = measure_text(recorded(record, "miou"))
+    measured = f"mIoU {miou}" if miou else "not measured"
+    return f"{version.number}{state}: {measured}, {count(len(record.labels))} labels, {date} UTC"
 
 
 def trained_at(record: VersionRecord) -> float | None:

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from ml_backend.demo.annotator import SimulatedAnnotator, Submission
 from ml_backend.errors import NextmaskError
+from ml_backend.learning.measuring import Estimate
+from ml_backend.learning.measuring.words import measured_text, recorded
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -26,7 +28,7 @@ class Round:
     Attributes:
         number: of the round; round 0 comes before the first version.
         labelled: tasks with a label, at its end.
-        held_out_miou: of the version that serves; None where it was not measured.
+        held_out: mIoU of the version that serves; None where it was not measured.
         agreement: mean IoU of pre-annotation and submitted mask; None where no task came with a mask.
         seconds: wall-clock time from the first task to the new queue.
     """
@@ -34,7 +36,7 @@ class Round:
     number: int
     labelled: int
     version: str
-    held_out_miou: float | None
+    held_out: Estimate | None
     agreement: float | None
     seconds: float
 
@@ -119,7 +121,7 @@ class Rounds:
             number,
             labelled=self._store.count_tasks(self._id).get("labelled", 0),
             version=project.published_version if project else "",
-            held_out_miou=current.record.measures.get("miou") if current else None,
+            held_out=recorded(current.record, "miou") if current else None,
             agreement=sum(agreements) / len(agreements) if agreements else None,
             seconds=seconds,
         )
@@ -129,6 +131,7 @@ def rounds_table(rounds: list[Round]) -> Table:
     """Return the rounds as a table for the terminal."""
     table = Table("round", "labelled", "version", "held-out mIoU", "pre-annotation IoU", "seconds")
     for row in rounds:
-        measures = ["" if value is None else f"{value:.3f}" for value in (row.held_out_miou, row.agreement)]
-        table.add_row(str(row.number), str(row.labelled), row.version, *measures, f"{row.seconds:.0f}")
+        agreement = "" if row.agreement is None else f"{row.agreement:.3f}"
+        cells = [str(row.number), str(row.labelled), row.version, measured_text(row.held_out), agreement]
+        table.add_row(*cells, f"{row.seconds:.0f}")
     return table

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.learning.measuring import Estimate, compare
-from ml_backend.learning.measuring.words import difference_text, images_text, points_text, told_apart
+from ml_backend.learning.measuring.words import comparison_text, points_text, told_apart
 
 LABELS: Final = 50
 """About how many labels the gain is told for."""
@@ -33,10 +33,12 @@ class Gain:
     """What the last labels brought: the version that serves, less an earlier one, on the labels that both measured.
 
     Attributes:
+        since: number of the earlier version.
         labels: that only the later version knows; 0: it was trained because labels were drawn anew.
         miou: the difference with its interval.
     """
 
+    since: int
     labels: int
     miou: Estimate
 
@@ -132,7 +134,7 @@ def recent_gain(
         comparison = compare(before, latest, known)
         if comparison is None:
             break
-        gain = Gain(len(latest.labels.keys() - before.labels.keys()), comparison.difference.miou)
+        gain = Gain(before.number, len(latest.labels.keys() - before.labels.keys()), comparison.difference.miou)
         if gain.labels >= wanted:
             break
     return gain
@@ -185,7 +187,7 @@ def _curve(history: Sequence[VersionRecord]) -> list[tuple[int, float]]:
 
 def _sentences(advice: Advice, gain: Gain | None, history: Sequence[VersionRecord]) -> Iterable[str]:
     if gain is not None:
-        yield _gain_text(advice, gain)
+        yield _gain_text(advice, gain, history[-1].number)
     else:
         yield _why_no_gain(history)
     if advice.agreement is not None:
@@ -197,13 +199,14 @@ def _sentences(advice: Advice, gain: Gain | None, history: Sequence[VersionRecor
         yield "More labels like these bring little: it may be time to stop, or to look for other images."
 
 
-def _gain_text(advice: Advice, gain: Gain) -> str:
+def _gain_text(advice: Advice, gain: Gain, latest: int) -> str:
     """Say what the last labels brought; a difference that may be chance is not called a gain."""
-    who = f"The last {_labels(gain.labels)}" if gain.labels else "The last training, without new labels,"
-    measured, where = difference_text(gain.miou), images_text(gain.miou, same=True)
+    found, labels = comparison_text(latest, gain.since, gain.miou), _labels(gain.labels)
+    if not gain.labels:
+        return f"{found}. It was trained without new labels."
     if not told_apart(gain.miou):
-        return f"{who} cannot be told apart from no gain yet: {measured} of mean IoU, {where}."
-    return f"{who} brought {measured} of mean IoU, {where}{_outlook(advice)}."
+        return f"{found}. So what the last {labels} brought cannot be told yet."
+    return f"{found}. That is what the last {labels} brought; {_outlook(advice)}."
 
 
 def _why_no_gain(history: Sequence[VersionRecord]) -> str:
@@ -224,8 +227,8 @@ def _why_no_gain(history: Sequence[VersionRecord]) -> str:
 
 def _outlook(advice: Advice) -> str:
     if advice.expected_gain is None:
-        return "" if advice.labels == 0 else "; it is too early to say what more would bring"
-    return f"; {advice.labels} more may bring about {points_text(advice.expected_gain)}"
+        return "it is too early to say what more would bring"
+    return f"{advice.labels} more may bring about {points_text(advice.expected_gain)} points"
 
 
 def _pays_little(advice: Advice) -> bool:

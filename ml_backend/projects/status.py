@@ -9,6 +9,8 @@ from typing import Any
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
+from ml_backend.learning.measuring import Estimate
+from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.audit import AuditCounts, audit_counts
 from ml_backend.projects.audit_hints import audit_hints
@@ -35,7 +37,7 @@ class Status:
         stage, done, total: what is going on, in images or steps. since, ends: when that began, and when it will have
             ended, in seconds since the epoch; None where that is not known.
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
-        held_out_miou: of the version that serves; None where none could be measured.
+        held_out: mIoU of the version that serves, with its interval; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
         pool: tasks without a label, not counting skipped tasks. queue: how many of them are published.
         audit: images that measure, and labels of them; None before the first look.
@@ -62,7 +64,7 @@ class Status:
     version: str
     labels: int
     trained_labels: int
-    held_out_miou: float | None
+    held_out: Estimate | None
     agreement: float | None
     pool: int
     queue: int
@@ -75,9 +77,14 @@ class Status:
     notice: str
     errors: dict[str, str]
 
+    @property
+    def held_out_miou(self) -> float | None:
+        """The mIoU of `held_out` alone."""
+        return self.held_out.value if self.held_out else None
+
     def as_json(self) -> dict[str, Any]:
         """Return an object for scripts."""
-        return asdict(self)
+        return asdict(self) | {"held_out_miou": self.held_out_miou}
 
 
 def project_status(settings: Settings, store: Store, project_id: int) -> Status:
@@ -159,7 +166,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         version=project.published_version,
         labels=counts.get("labelled", 0),
         trained_labels=len(record.labels) if record else 0,
-        held_out_miou=record.measures.get("miou") if record else None,
+        held_out=recorded(record, "miou") if record else None,
         agreement=store.mean_agreement(project_id),
         pool=counts.get("unlabelled", 0),
         queue=store.queue_length(project_id, project.published_version),

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ml_backend import __version__
 from ml_backend.errors import NextmaskError
 from ml_backend.label_studio.predictions import model_number
+from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.registration import WEBHOOK_ACTIONS
 from ml_backend.projects.signs_of_life import last_sign
@@ -50,6 +51,8 @@ _OF_PROJECTS: Final = {
     "skipped": "Tasks that annotators skipped.",
     "queue": "Unlabelled tasks that carry the published predictions.",
     "held_out_miou": "Held-out mean IoU of the version that serves.",
+    "held_out_miou_lower": "Lower end of its 95 % interval.",
+    "held_out_miou_upper": "Upper end of its 95 % interval.",
     "errors": "Tasks that cannot be used, and one for the project's last failure.",
     "last_reconcile_timestamp_seconds": "When the worker last finished a look at the project.",
     "last_training_seconds": "How long the last training took.",
@@ -207,13 +210,16 @@ class _Installation(Collector):
         counts = store.count_tasks(project.id)
         records = {version.number: version.record for version in checkpoints.versions()}
         serving = records.get(model_number(project.published_version))
+        held_out = recorded(serving, "miou") if serving else None
         last = records[max(records)] if records else None
         return {
             "labels": counts.get("labelled", 0),
             "pool": counts.get("unlabelled", 0),
             "skipped": counts.get("skipped", 0),
             "queue": store.queue_length(project.id, project.published_version),
-            "held_out_miou": serving.measures.get("miou") if serving else None,
+            "held_out_miou": held_out.value if held_out else None,
+            "held_out_miou_lower": held_out.low if held_out else None,
+            "held_out_miou_upper": held_out.high if held_out else None,
             "errors": store.count_left_out(project.id)["failed"] + bool(project.error),
             "last_reconcile_timestamp_seconds": project.reconciled_at,
             "last_training_seconds": last.measures.get("seconds") if last else None,

@@ -13,6 +13,7 @@ from typing import Any
 from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import TrainingError
 from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.measuring.words import measured_text, recorded
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.projects.parts import supervising
 from ml_backend.settings import Settings
@@ -213,11 +214,9 @@ def _refuse_one_class(label_map: LabelMap) -> None:
 
 def _description(version: Version) -> str:
     """Say in a sentence what a version was trained on, and what was measured."""
-    record = version.record
-    measures = {name: record.measures.get(name) for name in ("miou", "mean_dice", "seconds")}
+    record, seconds = version.record, version.record.measures.get("seconds")
     labels = f"{len(record.labels)} labels ({len(record.held_out)} held out)"
-    took = f" in {measures['seconds']:.0f} s" if measures["seconds"] is not None else ""
-    names = {"miou": "mIoU", "mean_dice": "Dice"}
-    measured = [f"{names[key]} {measures[key]:.3f}" for key in names if measures[key] is not None]
-    held_out = f"held-out {', '.join(measured)}" if measured else "no held-out measure yet"
+    took = f" in {seconds:.0f} s" if seconds is not None else ""
+    measured = measured_text(recorded(record, "miou"))
+    held_out = f"held-out mIoU {measured}" if measured else "no held-out measure yet"
     return f"Version {version.number} was trained on {labels}{took}: {held_out}."

@@ -174,5 +174,5 @@ class TrainingRun:
 def _note(progress: Progress) -> str:
     """Say what a training has come to so far."""
     loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
-    miou = "" if progress.miou is None else f"held-out mIoU {progress.miou:.3f}"
-    return ", ".join(filter(None, (loss, miou)))
+    held_out = progress.held_out and f"held-out mIoU {progress.held_out}"
+    return ", ".join(filter(None, (loss, held_out)))

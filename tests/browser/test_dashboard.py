@@ -28,6 +28,13 @@ ACCOUNT = {"username": "team", "password": "a pass:word"}
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>\'"></canvas>{{7*7}}'
 PAGES = ["/", *(f"/projects/{PROJECT}{path}" for path in ("", "/versions", "/versions/1/serve", "/tasks", "/events"))]
 NARROW = {"width": 360, "height": 740}
+DRAWN = """(measure) => {
+    const chart = Chart.getChart('curve'), ratio = chart.currentDevicePixelRatio, { x, y } = chart.scales;
+    const last = x.getPixelForValue(chart.data.datasets[0].data.at(-1).x), height = y.getPixelForValue(measure);
+    const at = [last + 3, height - 1].map((place) => Math.round(place * ratio));
+    return chart.ctx.getImageData(...at, 1, Math.ceil(2 * ratio)).data.some(Boolean);
+}"""
+"""Whether something is drawn a little beside the last version, at the height of a measure."""
 
 
 @dataclass
@@ -63,6 +70,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     classes = (HOSTILE, *first.record.classes[1:])
     by_class = {name: 0.4 + 0.1 * at for at, name in enumerate(classes)}
     measures |= {"iou": by_class, "dice": by_class, "miou": 0.5, "mean_dice": 0.6}
+    measures |= {"intervals": {"miou": [0.43, 0.57], "mean_dice": [0.53, 0.67]}}
     labels = {str(task): "digest" for task in range(1, 9)}
     changes: dict[str, Any] = {"classes": classes, "measures": measures, "labels": labels, "reason": HOSTILE}
     checkpoints.create(replace(first.record, **changes, skipped={"4": HOSTILE}, parent=1), state)
@@ -201,6 +209,8 @@ def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -
         assert all(str(label).isdigit() or label == "" for label in ticks)
         assert visitor.page.evaluate("Chart.getChart('curve').options.clip") >= 4
         assert numbers[-4:] == [8, 0.5, 8, 0.5]
+        ends = [visitor.page.evaluate(DRAWN, at) for at in (0.43, 0.46, 0.54, 0.57)]
+        assert ends == [True, False, False, True]  # the ends of the bar are wider than the bar
         drawn = visitor.page.evaluate(
             "Object.fromEntries(Chart.getChart('curve').data.datasets.map((line) => [line.label, line.borderColor]))"
         )
@@ -212,6 +222,7 @@ def test_the_curve_is_drawn_against_labels_or_hours(visit: Callable[..., Any]) -
         title, *numbers = visitor.page.evaluate(shown)
         assert title == "hours of labelling"
         assert numbers[-4:] == pytest.approx([8 / 60, 0.6, 8 / 60, 0.6])
+        assert [visitor.page.evaluate(DRAWN, at) for at in (0.53, 0.57, 0.67)] == [True, False, True]
         visitor.page.get_by_role("button", name="Dark").click()
         assert visitor.page.evaluate("document.documentElement.dataset.theme") == "dark"
         visitor.go("/")
@@ -254,7 +265,9 @@ def test_without_scripts_pages_are_read_and_a_version_is_rolled_back(
         page: Page = visitor.page
         visitor.go(f"/projects/{PROJECT}")
         page.get_by_text("Show as a table").first.click()
-        expect(page.get_by_role("region", name="Learning curve as a table")).to_contain_text("0.500")
+        expect(page.get_by_role("region", name="Learning curve as a table")).to_contain_text(
+            "0.50 (0.43 to 0.57) on 2 images"
+        )
         expect(page.locator("canvas").first).to_be_hidden()
         page.get_by_role("button", name="Train now").click()
         expect(page.get_by_text("Training requested")).to_be_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,7 +227,7 @@ def test_the_mask_on_the_screen_is_the_published_one_in_the_colours_of_the_label
 
 def test_two_versions_are_measured_while_the_page_looks_on(opened: Open) -> None:
     with opened(COMPARE) as page:
-        expect(page.get_by_text("measured on different labels")).to_be_visible()
+        expect(page.get_by_text(re.compile(r"^Version 2 .* of mIoU on the same 3 images\.$"))).to_be_visible()
         page.get_by_role("button", name="Measure both on these labels").click()
         expect(page.get_by_text("Both versions on the same 3 labels")).to_be_visible()  # by htmx, without a click
         loaded(page)

@@ -13,13 +13,7 @@ the files that they are drawn from stay on disk: annotators' predictions never w
 
 from ml_backend.dashboard.pictures.cache import PictureCache
 from ml_backend.dashboard.pictures.colours import class_colours, hex_colour
-from ml_backend.dashboard.pictures.comparisons import (
-    ComparedImage,
-    ComparedLabels,
-    Comparison,
-    Comparisons,
-    same_labels,
-)
+from ml_backend.dashboard.pictures.comparisons import ComparedImage, ComparedLabels, Comparison, Comparisons
 from ml_backend.dashboard.pictures.drawing import LARGE_SIDE, SIDE, Picture, placeholder
 from ml_backend.dashboard.pictures.pictures import Drawing, Pictures
 from ml_backend.dashboard.pictures.subjects import NoPicture, Subject, Subjects
@@ -41,5 +35,4 @@ __all__ = [
     "class_colours",
     "hex_colour",
     "placeholder",
-    "same_labels",
 ]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,11 @@ from ml_backend.dashboard.pictures.cache import PictureCache, key_of
 from ml_backend.dashboard.pictures.pictures import Pictures
 from ml_backend.dashboard.pictures.subjects import Labels, NoPicture, Subject, labels_of
 from ml_backend.errors import MaskError, NextmaskError
+from ml_backend.learning import measuring
 from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.measuring import Counts
+from ml_backend.learning.measuring.comparison import compared
+from ml_backend.learning.measuring.counts import group_digest, pixels_of, text
 from ml_backend.projects.parts import supervising
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
@@ -39,9 +43,9 @@ MOST: Final = 500
 """Images of a comparison, at most; of more, a sample is drawn by a hash of their ids."""
 _WAITING = 8
 _NICENESS = 10  # annotators go first
-_FORMAT = 1
+_FORMAT = 2
 
-Counts = NDArray[np.int64]
+Confusion = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,25 @@ class Comparison:
     """What two versions measured on the same labels.
 
     Attributes:
-        first, second: measures as in `VersionRecord.measures`.
+        classes: that they were measured on, the last of which stands for all that is none of them.
+        first, second: by task, pixels as text of `measuring.counts`.
+        groups: of tasks that are not a group of their own.
         images: what they predict for each image.
         failed: task id -> why it could not be measured.
     """
 
-    first: dict[str, Any]
-    second: dict[str, Any]
+    classes: tuple[str, ...]
+    first: dict[str, str]
+    second: dict[str, str]
+    groups: dict[str, str]
     images: tuple[ComparedImage, ...]
     failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def measures(self) -> measuring.Comparison | None:
+        """What both measured, and by how much the second is better; None without a pixel of a class."""
+        before, after = (Counts.from_texts(texts, self.groups, self.classes) for texts in (self.first, self.second))
+        return compared(before, after)
 
     def to_json(self) -> bytes:
         """Return what `from_json` reads."""
@@ -103,7 +117,8 @@ class Comparison:
     def from_json(cls, content: bytes) -> Comparison:
         """Rebuild a comparison."""
         values = json.loads(content)
-        return cls(**{**values, "images": tuple(ComparedImage(**image) for image in values["images"])})
+        images = tuple(ComparedImage(**image) for image in values["images"])
+        return cls(**{**values, "classes": tuple(values["classes"]), "images": images})
 
 
 @dataclass
@@ -208,10 +223,9 @@ class Comparisons:
         return None
 
     def _compare(self, job: _Job) -> Comparison:
-        from ml_backend.learning.training.measures import measures
-
         classes = job.classes.label_map.classes
-        counts = [_no_counts(len(classes)), _no_counts(len(classes))]
+        groups = {str(task.task_id): group_digest(task.group_key) for task in job.compared.tasks}
+        pixels: tuple[dict[str, str], dict[str, str]] = ({}, {})
         images: list[ComparedImage] = []
         failed: dict[str, str] = {}
         for task, masks_or_reason in self._masks(job):
@@ -219,18 +233,15 @@ class Comparisons:
                 failed[str(task)] = masks_or_reason
             else:
                 truth, *predicted = masks_or_reason
-                for total, mask in zip(counts, predicted, strict=True):
-                    total += confusion(truth, mask, len(classes))
+                for texts, mask in zip(pixels, predicted, strict=True):
+                    texts[str(task)] = text(pixels_of(confusion(truth, mask, len(classes))))
                 images.append(compared_image(task, truth, *predicted, classes=len(classes)))
             job.done += 1
         if not images:
             reason = next(iter(failed.values()), "no label")
             raise NoPicture(f"None of the {len(failed)} labels can be measured: {reason}")
-        import torch
-
-        named = (*classes, "")  # the last: what is predicted to be none of the classes
-        both = [_known_classes(measures(torch.from_numpy(total), named)) for total in counts]
-        return Comparison(both[0], both[1], tuple(images), failed)
+        known = {task: group for task, group in groups.items() if group}
+        return Comparison((*classes, ""), *pixels, known, tuple(images), failed)
 
     def _masks(self, job: _Job) -> Iterator[tuple[int, tuple[Mask, Mask, Mask] | str]]:
         """Yield task ids with the true mask and those of both versions, or why there are none."""
@@ -247,7 +258,7 @@ class Comparisons:
                 yield task.task_id, str(error)
 
 
-def confusion(truth: Mask, predicted: Mask, classes: int) -> Counts:
+def confusion(truth: Mask, predicted: Mask, classes: int) -> Confusion:
     """Count the pixels of masks (H,W): (C+1,C+1), a row a true class, a column a predicted one, the last no class."""
     known = truth < classes
     return masks.confusion(truth[known], np.minimum(predicted[known], classes), classes + 1)
@@ -262,21 +273,5 @@ def compared_image(task: int, truth: Mask, first: Mask, second: Mask, *, classes
     )
 
 
-def same_labels(first: Version, second: Version) -> bool:
-    """Return whether the stored measures of two versions are of the same labels."""
-    sets = [{task: version.record.labels.get(task) for task in version.record.held_out} for version in (first, second)]
-    return sets[0] == sets[1]
-
-
 def _size(mask: Mask) -> str:
     return f"{mask.shape[0]} x {mask.shape[1]}"
-
-
-def _no_counts(classes: int) -> Counts:
-    return np.zeros((classes + 1, classes + 1), np.int64)
-
-
-def _known_classes(measured: dict[str, Any]) -> dict[str, Any]:
-    for name in ("iou", "dice"):
-        measured[name].pop("")
-    return measured

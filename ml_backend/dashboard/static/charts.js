@@ -52,7 +52,8 @@
       const points = [...curve.points].sort((a, b) => a[x] - b[x] || a.version - b.version);
       const lowest = floor(points, byClass, measure);
       const line = (label, value, at, wide, shade = colour(at)) => ({
-        label, data: points.map((point) => ({ x: point[x], y: value(point), version: point.version, accepted: point.accepted })),
+        label, data: points.map((point) => ({ x: point[x], y: value(point), text: value(point.texts), version: point.version, accepted: point.accepted })),
+        intervals: wide ? points.map((point) => point.intervals[measure]) : null,
         borderColor: shade, backgroundColor: shade, borderDash: dash(at), borderWidth: wide ? 3 : 1.5, tension: 0, spanGaps: true,
         pointRadius: wide ? 4 : 2.5,
         pointBackgroundColor: points.map((point) => (point.accepted ? shade : style("--pico-background-color"))),
@@ -65,11 +66,11 @@
       const tooltip = {
         callbacks: {
           title: (items) => `version ${items[0].raw.version}, ${x === "hours" ? `${items[0].raw.x.toFixed(2)} hours` : `${items[0].raw.x} labels`}${items[0].raw.accepted ? "" : " (kept back)"}`,
-          label: (item) => `${item.dataset.label}: ${item.raw.y === null ? "–" : item.raw.y.toFixed(3)}`,
+          label: (item) => `${item.dataset.label}: ${item.raw.text || "–"}`,
         },
       };
       return {
-        type: "line", data: { datasets: [mean, ...classes] },
+        type: "line", data: { datasets: [mean, ...classes] }, plugins: [INTERVALS],
         options: options({
           plugins: { legend: legend(true), tooltip },
           scales: {
@@ -82,6 +83,35 @@
     const redraw = draw(canvas, config);
     for (const input of document.querySelectorAll(".choices input")) input.addEventListener("change", redraw);
   }
+
+  // Bars from the lower to the upper end of the interval of each point, under the lines.
+  const INTERVALS = {
+    id: "intervals",
+    beforeDatasetsDraw(chart) {
+      const { ctx, chartArea } = chart, cap = 4;
+      chart.data.datasets.forEach((dataset, at) => {
+        if (!dataset.intervals || !chart.isDatasetVisible(at)) return;
+        const { xScale, yScale } = chart.getDatasetMeta(at);
+        ctx.save();
+        ctx.beginPath();
+        ctx.rect(chartArea.left - 8, chartArea.top - 8, chartArea.width + 16, chartArea.height + 16);
+        ctx.clip();
+        ctx.strokeStyle = dataset.borderColor;
+        ctx.lineWidth = 1.5;
+        ctx.globalAlpha = 0.6;
+        ctx.beginPath();
+        dataset.intervals.forEach(([low, high], index) => {
+          if (low === null) return;
+          const x = xScale.getPixelForValue(dataset.data[index].x), ends = [low, high].map((end) => yScale.getPixelForValue(end));
+          ctx.moveTo(x, ends[0]);
+          ctx.lineTo(x, ends[1]);
+          for (const y of ends) { ctx.moveTo(x - cap, y); ctx.lineTo(x + cap, y); }
+        });
+        ctx.stroke();
+        ctx.restore();
+      });
+    },
+  };
 
   // There is no half a label: neither at the ends of an axis nor between.
   const WHOLE = { precision: 0, callback: (value) => (Number.isInteger(value) ? value : "") };
@@ -101,7 +131,7 @@
 
   // The axis begins a little below the lowest point: what the last labels brought should be seen.
   function floor(points, byClass, measure) {
-    const values = points.flatMap((point) => [point[measure], ...point[byClass]]).filter((value) => value !== null);
+    const values = points.flatMap((point) => [point[measure], point.intervals[measure][0], ...point[byClass]]).filter((value) => value !== null);
     return Math.max(0, Math.floor((Math.min(...values) - 0.02) * 10) / 10);
   }
 
@@ -123,16 +153,18 @@
   // A version's training: the loss falls, and the measure on held-out labels should rise.
   function course(canvas) {
     const given = JSON.parse(canvas.dataset.course);
-    const line = (label, points, at, axisName) => ({ label, data: points.map(([x, y]) => ({ x, y })), yAxisID: axisName, borderColor: colour(at), backgroundColor: colour(at), borderWidth: 2, pointRadius: points.length > 40 ? 0 : 3, tension: 0 });
+    const loss = given.loss.map(([x, y]) => ({ x, y, text: y.toFixed(3) })), miou = given.miou.map(({ step, value, text }) => ({ x: step, y: value, text }));
+    const intervals = given.miou.map(({ low, high }) => [low, high]);
+    const line = (label, data, at, axisName) => ({ label, data, yAxisID: axisName, borderColor: colour(at), backgroundColor: colour(at), borderWidth: 2, pointRadius: data.length > 40 ? 0 : 3, tension: 0 });
     draw(canvas, () => ({
       type: "line",
-      data: { datasets: [line("loss", given.loss, 0, "y"), ...(given.miou.length ? [line("held-out mIoU", given.miou, 1, "miou")] : [])] },
+      data: { datasets: [line("loss", loss, 0, "y"), ...(miou.length ? [{ ...line("held-out mIoU", miou, 1, "miou"), intervals }] : [])] }, plugins: [INTERVALS],
       options: options({
-        plugins: { legend: legend(true), tooltip: { callbacks: { title: (items) => `step ${items[0].raw.x}`, label: (item) => `${item.dataset.label}: ${item.raw.y.toFixed(3)}` } } },
+        plugins: { legend: legend(true), tooltip: { callbacks: { title: (items) => `step ${items[0].raw.x}`, label: (item) => `${item.dataset.label}: ${item.raw.text}` } } },
         scales: {
           x: axis("step", { type: "linear", min: 0, max: Math.max(...given.loss.map(([x]) => x)) }, WHOLE),
           y: axis("loss", { beginAtZero: true }),
-          ...(given.miou.length ? { miou: axis("held-out mIoU", { position: "right", min: 0, max: 1, grid: { drawOnChartArea: false } }) } : {}),
+          ...(miou.length ? { miou: axis("held-out mIoU", { position: "right", min: 0, max: 1, grid: { drawOnChartArea: false } }) } : {}),
         },
       }),
     }));

@@ -43,7 +43,8 @@ class VersionRecord:
         settings: what is needed to build the network again, and how it was trained.
         class_labels: class name -> in how many of the labels that trained it occurs.
         course: how the training went: "loss", pairs of a step and the mean loss up to it since the pair before; "miou",
-            pairs of a step and the held-out mIoU after it. Empty in versions of earlier releases.
+            the held-out mIoU after a step: [step, mIoU, lower, upper end of its interval]. Empty in versions of earlier
+            releases.
         trigger: why it was trained, in words; empty where that is not known.
         accepted: whether the gate lets it be published; `reason` says why, or why not.
         number, created_at: given by `Checkpoints.create`.
@@ -62,7 +63,7 @@ class VersionRecord:
     reason: str = ""
     pseudo_labels: tuple[str, ...] = ()
     class_labels: dict[str, int] = field(default_factory=dict)
-    course: dict[str, list[list[float]]] = field(default_factory=dict)
+    course: dict[str, list[list[Any]]] = field(default_factory=dict)
     trigger: str = ""
     counts: dict[str, str] = field(default_factory=dict)
     parent_counts: dict[str, str] = field(default_factory=dict)

@@ -38,6 +38,15 @@ def measure_text(estimate: Estimate | None) -> str:
     return f"{estimate.value:.2f} ({_ends(estimate, '{:.2f}', 1)})"
 
 
+def measured_text(estimate: Estimate | None) -> str:
+    """Write a measure with its interval, and what it was measured on.
+
+    >>> measured_text(Estimate(0.8712, 0.8123, 0.919, 12, 12)), measured_text(None)
+    ('0.87 (0.81 to 0.92) on 12 images', '')
+    """
+    return "" if estimate is None else f"{measure_text(estimate)} {images_text(estimate)}"
+
+
 def difference_text(difference: Estimate) -> str:
     """Write a difference of two measures with its interval, in points (hundredths).
 
@@ -75,6 +84,28 @@ def told_apart(difference: Estimate) -> Literal["better", "worse", ""]:
     if difference.low is None or difference.high is None:
         return ""
     return "better" if difference.low > 0 else "worse" if difference.high < 0 else ""
+
+
+def compared_text(earlier: int, difference: Estimate) -> str:
+    """Say how a version compares with an earlier one, by the difference of their mIoU on the same labels.
+
+    >>> compared_text(3, Estimate(0.0123, 0.0041, 0.0205, 12, 12))
+    'better than version 3: +1.2 points (+0.4 to +2.0) of mIoU on the same 12 images'
+    >>> compared_text(3, Estimate(0.0123, -0.0041, 0.0287, 12, 12))
+    'cannot be told apart from version 3 yet: +1.2 points (-0.4 to +2.9) of mIoU on the same 12 images'
+    """
+    which = told_apart(difference)
+    found = f"{which} than version {earlier}" if which else f"cannot be told apart from version {earlier} yet"
+    return f"{found}: {difference_text(difference)} of mIoU {images_text(difference, same=True)}"
+
+
+def comparison_text(later: int, earlier: int, difference: Estimate) -> str:
+    """Write `compared_text` as a sentence, without its end.
+
+    >>> comparison_text(4, 3, Estimate(-0.0123, -0.0205, -0.0041, 1, 1))
+    'Version 4 is worse than version 3: -1.2 points (-2.0 to -0.4) of mIoU on the same image'
+    """
+    return f"Version {later} {'is ' if told_apart(difference) else ''}{compared_text(earlier, difference)}"
 
 
 def _ends(estimate: Estimate, form: str, scale: float) -> str:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ml_backend.errors import TrainingError
-from ml_backend.learning.measuring import Counts
+from ml_backend.learning.measuring import Counts, Estimate, estimates
+from ml_backend.learning.measuring.words import measured_text
 from ml_backend.learning.networks import SegmentationNetwork, autocast, is_out_of_memory, place
 from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation, collate, unchanged
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.learning.training.length import Length
 from ml_backend.learning.training.losses import cross_entropy_dice
-from ml_backend.learning.training.measures import held_out_measures
 
 logger = logging.getLogger(__name__)
 _ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
@@ -56,7 +56,7 @@ class Fitted:
     iterations: int = 0
     images_at_once: int = 0
     losses: Sequence[float] = ()
-    mious: Sequence[tuple[int, float]] = ()
+    mious: Sequence[tuple[int, Estimate]] = ()
 
 
 def fit(
@@ -128,7 +128,7 @@ class Course:
         self._unread: list[Tensor] = []
         self._measured = 0
         self.losses: list[float] = []
-        self.mious: list[tuple[int, float]] = []
+        self.mious: list[tuple[int, Estimate]] = []
 
     @property
     def steps(self) -> int:
@@ -156,9 +156,9 @@ class Course:
     def report(self, progress: Progress) -> None:
         """Tell how far something is, beside how the training goes."""
         loss = self.losses[-1] if self.losses else None
-        miou = self.mious[-1][1] if self.mious else None
+        held_out = measured_text(self.mious[-1][1]) if self.mious else ""
         left = self._length.seconds_left(self.steps)
-        self._report(dataclasses.replace(progress, loss=loss, miou=miou, seconds_left=left))
+        self._report(dataclasses.replace(progress, loss=loss, held_out=held_out, seconds_left=left))
 
     def is_time_to_measure(self, share: float) -> bool:
         """Whether a share was reached after which there has been no measure yet."""
@@ -168,8 +168,8 @@ class Course:
     def measured(self, held_out: Counts | None) -> None:
         """Take in what was measured; None where nothing is held out."""
         self._measured += 1
-        if held_out is not None:
-            self.mious.append((self.steps, held_out_measures(held_out)["miou"] or 0.0))
+        if held_out is not None and (found := estimates(held_out)):
+            self.mious.append((self.steps, found.miou))
 
 
 class Average:

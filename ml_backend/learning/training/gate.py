@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ml_backend.learning.measuring import Comparison
-from ml_backend.learning.measuring.words import difference_text, images_text, told_apart
+from ml_backend.learning.measuring.words import compared_text, told_apart
 
 COLLAPSE: Final = 0.1
 """Loss of mIoU that is never taken for chance: so much is lost by a training that failed, and few images show it."""
@@ -35,10 +35,7 @@ def judge(parent: int | None, comparison: Comparison | None, *, why_not: str = "
     if comparison is None:
         return Verdict(True, f"not compared with version {parent}: {why_not}")
     difference = comparison.difference.miou
-    measured = f"{difference_text(difference)} of mIoU {images_text(difference, same=True)}"
-    which = told_apart(difference)
-    if which == "worse" or difference.value < -COLLAPSE:
-        return Verdict(False, f"worse than version {parent}: {measured}")
-    if which == "better":
-        return Verdict(True, f"better than version {parent}: {measured}")
-    return Verdict(True, f"cannot be told apart from version {parent} yet: {measured}")
+    found, which = compared_text(parent, difference), told_apart(difference)
+    if difference.value < -COLLAPSE and not which:
+        found += f"; a loss of more than {100 * COLLAPSE:.0f} points keeps it back all the same"
+    return Verdict(difference.value >= -COLLAPSE and which != "worse", found)

@@ -145,7 +145,8 @@ class Job:
 class Progress:
     """How far a training is: `done` of `total` images read, steps taken, or held-out images measured.
 
-    `loss` is that of the newest step and `miou` the newest held-out measure, None as long as there is none.
+    `loss` is that of the newest step, None before the first; `held_out` is the newest held-out mIoU in words, empty as
+    long as there is none.
     `seconds_left` is how long steps will still be taken, None as long as that is not known. `member` of `members`,
     counted from 1, is the network of a committee that is being trained; both are 0 elsewhere.
     """
@@ -154,7 +155,7 @@ class Progress:
     done: int
     total: int
     loss: float | None = None
-    miou: float | None = None
+    held_out: str = ""
     member: int = 0
     members: int = 0
     seconds_left: float | None = None

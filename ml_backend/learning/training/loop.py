@@ -191,7 +191,10 @@ def describe(
         counts=fitted.held_out.texts() if fitted.held_out else {},
         parent_counts=of_parent.texts() if of_parent else {},
         groups=fitted.held_out.known_groups() if fitted.held_out else {},
-        course={"loss": thinned(fitted.losses), "miou": [list(point) for point in fitted.mious]},
+        course={
+            "loss": thinned(fitted.losses),
+            "miou": [[at, one.value, one.low, one.high] for at, one in fitted.mious],
+        },
         class_labels=dict(zip(job.classes, data.training.class_counts(len(job.classes)), strict=True)),
     )
 

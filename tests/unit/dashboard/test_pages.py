@@ -16,6 +16,7 @@ from wiring import PROJECT, give_project, make_services, task_of
 
 from ml_backend.dashboard.pictures.subjects import labels_of
 from ml_backend.dashboard.static import FOLDER
+from ml_backend.learning.measuring.words import measure_text, measured_text, recorded
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import Decision, Store
@@ -46,8 +47,9 @@ def test_projects_are_listed_the_failed_ones_first(client: TestClient, services:
     assert text.count('<span class="state idle">') == 1  # the worker has not looked at it yet
     row = text[text.index(">Cells<") :]
     numbers = re.findall(r'class="number">([^<]*)<', row)
-    miou = services.checkpoints(PROJECT).get(1).record.measures["miou"]
-    assert numbers[:4] == ["3", "5", "2", f"{miou:.3f}"]
+    record = services.checkpoints(PROJECT).get(1).record
+    assert numbers[:4] == ["3", "5", "2", measured_text(recorded(record, "miou"))]
+    assert numbers[3].endswith(") on 2 images")
     assert f"/projects/{PROJECT}" in text
 
 
@@ -158,11 +160,11 @@ def project(services: Services) -> Services:
 
 def test_the_overview_counts_and_measures(client: TestClient, project: Services) -> None:
     text = page(client, f"/projects/{PROJECT}")
-    facts = dict(re.findall(r"<dt>(?:<abbr[^>]*>)?([^<]*)(?:</abbr>)?</dt><dd>([^<]*)</dd>", text))
+    facts = dict(re.findall(r"<dt>(?:<abbr[^>]*>)?([^<]*)(?:</abbr>)?</dt><dd[^>]*>([^<]*)</dd>", text))
     record = project.checkpoints(PROJECT).get(1).record
     assert facts["Labels"] == "6"
     assert facts["To label"] == "2"
-    assert facts["Held-out mIoU"] == f"{record.measures['miou']:.3f}"
+    assert facts["Held-out mIoU"] == measured_text(recorded(record, "miou"))
     assert facts["Pre-annotation IoU"] == "0.350"
     assert facts["Minutes per label (median)"] == "3.50"
     assert facts["Labelling time (hours)"] == "0.35"
@@ -183,7 +185,10 @@ def test_the_curve_is_in_the_page_as_data_and_as_a_table(client: TestClient, pro
     assert point["miou"] == record.measures["miou"]
     assert point["classIou"] == [record.measures["iou"][name] for name in record.classes]
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", text[text.index("Learning curve as a table") :])
-    assert cells[:4] == ["6", "0.35", f"{record.measures['miou']:.3f}", f"{record.measures['mean_dice']:.3f}"]
+    assert point["intervals"]["miou"] == record.measures["intervals"]["miou"]
+    miou, dice = (recorded(record, name) for name in ("miou", "mean_dice"))
+    assert (point["texts"]["miou"], point["texts"]["dice"]) == (measured_text(miou), measured_text(dice))
+    assert cells[:4] == ["6", "0.35", measured_text(miou), measure_text(dice)]
     effort = json.loads(html.unescape(re.findall(r"data-series='([^']*)'", text)[0]))
     assert effort["values"] == [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]  # in the order in which they were made
 
@@ -269,7 +274,7 @@ def test_versions_with_their_measures_and_the_way_back(client: TestClient, proje
     assert re.search(r"3</a> <span class=\"badge\">served", text)
     assert "worse by more than 0.02" in text
     assert re.search(r"damaged</span> <small>weights.safetensors has 5 bytes", text)
-    assert f"{first.record.measures['mean_dice']:.3f}" in text
+    assert all(measure_text(recorded(first.record, name)) in text for name in ("miou", "mean_dice", "pixel_accuracy"))
     assert f"/projects/{PROJECT}/versions/3/serve" not in text
 
     assert f'/projects/{PROJECT}/compare"' in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import io
 import re
 import shutil
@@ -31,6 +32,8 @@ from ml_backend.dashboard.pictures.drawing import heat_colours
 from ml_backend.dashboard.queue import PAGE, Scores, reason
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.images.cache import ImageCache
+from ml_backend.learning.measuring import compare
+from ml_backend.learning.measuring.words import comparison_text, difference_text, measure_text, told_apart
 from ml_backend.projects.audit import AuditCounts, AuditSet, KeptAudit, keep_audit
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
@@ -395,21 +398,42 @@ def test_pages_and_health_are_answered_while_many_pictures_are_made(client: Test
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
-def test_measures_stand_side_by_side_and_say_that_the_labels_differ(client: TestClient, services: Services) -> None:
+def test_versions_are_compared_on_common_labels_in_the_words_of_gate_and_advice(
+    client: TestClient, services: Services
+) -> None:
     text = page(client, COMPARE)  # the version that serves, with its parent
     first, second = (services.checkpoints(PROJECT).get(number).record for number in (1, 2))
-    assert "measured on different labels" in text
-    assert "version 1 on 2 held-out labels, version 2 on 3, with 2 in common" in text
-    assert f"version 1 has an mIoU of {second.measures['parent_miou']:.3f}" in text
+    common = compare(first, second)
+    assert common is not None
+    assert common.difference.miou.images == 3  # of which version 1 measured two itself, and all when 2 was trained
+    said = comparison_text(2, 1, common.difference.miou)
+    assert said.endswith(second.reason)
+    assert f"<strong>{said}.</strong>" in html.unescape(text)
+    assert f"{said}. " in html.unescape(page(client, f"/projects/{PROJECT}"))
+    assert second.reason in html.unescape(page(client, f"/projects/{PROJECT}/versions/2"))
     for name in ("disc", "square"):
-        old, new = first.measures["iou"][name], second.measures["iou"][name]
         numbers = re.search(rf'<th scope="row">{name}</th>(.*?)</tr>', text, re.S)
         assert numbers
-        cells = re.findall(r">([^<>\s]+)</td>", numbers[1])
-        assert cells[:3] == [f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}"]
+        cells = re.findall(r'class="number([^"]*)">([^<>]+)</td>', numbers[1])
+        old, new, change = (found.iou[name] for found in (common.first, common.second, common.difference))
+        assert [cell for _, cell in cells[:3]] == [measure_text(old), measure_text(new), difference_text(change)]
+        assert cells[2][0].split() == ["change", *filter(None, [told_apart(change)])]
     assert client.get(f"{COMPARE}?a=1&b=77").status_code == 404
     assert "same version" in page(client, f"{COMPARE}?a=2&b=2")
-    assert "measured on the same 3 held-out labels" in page(client, f"{COMPARE}?a=2&b=2")
+
+
+def test_versions_without_a_common_label_are_not_compared(client: TestClient, services: Services) -> None:
+    checkpoints = services.checkpoints(PROJECT)
+    latest = checkpoints.get(2)
+    earlier = replace(latest.record, counts={}, parent_counts={}, measures={**latest.record.measures, "intervals": {}})
+    checkpoints.create(earlier, checkpoints.load_state(latest))
+    text = page(client, f"{COMPARE}?a=1&b=3")
+    assert "no label is known that both were measured on (version 1: 2 held-out labels, version 3: 3)" in text
+    assert f"{latest.record.measures['miou']:.2f} (no interval)" in text
+    assert "points (" not in text[text.index("Measures from training") :]
+    other = replace(earlier, classes=("background", "disc", "triangle"))
+    checkpoints.create(other, checkpoints.load_state(latest))
+    assert "they know different classes" in page(client, f"{COMPARE}?a=1&b=4")
 
 
 def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, services: Services) -> None:
@@ -435,9 +459,10 @@ def test_both_versions_are_measured_on_the_labels_of_today(client: TestClient, s
             np.add.at(total, (truth, mask), 1)
         differences[task] = float((predicted[0] != predicted[1]).mean())
     iou = [total.diagonal() / (total.sum(axis=0) + total.sum(axis=1) - total.diagonal()) for total in counts]
-    cells = re.findall(r">([^<>\s]+)</td>", after[after.index("All classes") :])
+    cells = re.findall(r">([\d.]+) \([^<]*\)</td>", after[after.index("All classes") :])
     shown = [float(cell) for cell in cells[:2]]
-    assert shown == pytest.approx([float(total.mean()) for total in iou], abs=2e-3)
+    assert shown == pytest.approx([float(total.mean()) for total in iou], abs=0.007)
+    assert re.search(r"<strong>Version 2 .*version 1.* of mIoU on the same 3 images\.</strong>", after)
     listed = [int(task) for task in re.findall(r"<h3>Task (\d+)", text)]
     assert listed == sorted(differences, key=lambda task: (-round(differences[task], 6), task))
     worse = [int(task) for task in re.findall(r"<h3>Task (\d+)", page(client, f"{path}&order=worse"))]

@@ -22,6 +22,7 @@ from wiring import PROJECT, XML, task_of
 from ml_backend.dashboard.rendering import NOTHING
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.checkpoints import Version, archive
+from ml_backend.learning.measuring.words import measured_text, recorded
 from ml_backend.learning.networks.architectures import ARCHITECTURES
 from ml_backend.learning.training import Job, train
 from ml_backend.projects.audit import AuditSet
@@ -54,16 +55,16 @@ def test_a_version_tells_how_it_was_trained_and_on_what(client: TestClient, serv
     text = page(client, f"{PAGE}/1")
     facts = dict(re.findall(r"<dt>([^<]*)</dt><dd[^>]*>([^<]*)</dd>", text))
     assert (facts["Labels that trained"], facts["Held-out labels"], facts["Pseudo-labels"]) == ("6", "3", "0")
-    assert facts["Held-out mIoU"] == f"{record.measures['miou']:.3f}"
+    assert facts["Held-out mIoU"] == measured_text(recorded(record, "miou"))
     assert facts["Weights"].endswith(" MB")
     assert "The first 9 labels were there." in text
     assert "It is the first of its line." in text
     course = json.loads(html.unescape(re.findall(r"data-course='([^']*)'", text)[0]))
     assert [step for step, _ in course["loss"]] == list(range(1, 21))
     assert course["loss"][0][1] > course["loss"][-1][1] > 0
-    assert course["miou"][-1][0] == 20
-    assert course["miou"][-1][1] == record.measures["miou"]
-    assert re.search(r'<th scope="row">disc</th><td class="number">6</td><td class="number">[01]\.\d{3}</td>', text)
+    final = {"step": 20, "value": record.measures["miou"], "text": facts["Held-out mIoU"]}
+    assert course["miou"][-1] == final | dict(zip(("low", "high"), record.measures["intervals"]["miou"], strict=True))
+    assert re.search(r'<th scope="row">disc</th><td class="number">6</td><td class="number">[01]\.\d\d \(', text)
     assert '<th scope="row"><code>iterations</code></th><td>20</td>' in text
     assert f'href="{PAGE}/1/archive"' in text
     assert f'href="{PAGE}/1"' in page(client, PAGE)
@@ -71,8 +72,12 @@ def test_a_version_tells_how_it_was_trained_and_on_what(client: TestClient, serv
 
 def test_versions_name_the_one_before_and_those_after(client: TestClient, services: Services, tmp_path: Path) -> None:
     job, _ = trained(services, tmp_path / "discs", iterations=2)
-    train(replace(job, parent=1, data_digest="more"), None)
-    assert f'Version <a href="{PAGE}/1">1</a> served when it was trained, with an mIoU of' in page(client, f"{PAGE}/2")
+    child = train(replace(job, parent=1, data_digest="more"), None).record
+    text = page(client, f"{PAGE}/2")
+    assert f'Version <a href="{PAGE}/1">1</a> served when it was trained.' in text
+    assert f"version 1{' yet' if child.reason.startswith('cannot') else ''}: " in child.reason
+    assert html.escape(child.reason) in text
+    assert "By what was measured since" not in text  # nothing was
     assert f'. Trained while it served: version <a href="{PAGE}/2">2</a>' in page(client, f"{PAGE}/1")
     assert "there is no such version" in page(client, f"{PAGE}/3", 404)
 

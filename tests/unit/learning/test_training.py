@@ -166,7 +166,8 @@ def test_a_version_that_is_better_beyond_chance_is_said_to_be() -> None:
 def test_a_broken_version_is_kept_back_however_few_images_measure(images: int) -> None:
     verdict = judged([0.9, 0.7, 0.8][:images], [0.2, 0.5, 0.1][:images])
     assert not verdict.accepted
-    assert verdict.reason.startswith("worse than version 4: -")
+    assert verdict.reason.startswith("cannot be told apart from version 4 yet: -")
+    assert verdict.reason.endswith("; a loss of more than 10 points keeps it back all the same")
     assert judged([0.9, 0.7, 0.8][:images], [0.88, 0.7, 0.78][:images]).accepted
 
 
@@ -276,6 +277,16 @@ def test_progress_is_told(trained: tuple[Job, Version, list[Progress]]) -> None:
     assert {step.total for step in training} == {20}
     assert all(step.loss is not None and step.loss > 0 for step in training)
     assert {step.total for step in shown if step.stage == "measuring"} == {3}
+    assert (training[0].held_out, training[-1].held_out[:2]) == ("", "0.")
+    assert training[-1].held_out.endswith(") on 3 images")
+
+
+def test_the_course_of_a_training_has_the_interval_of_each_measure(
+    trained: tuple[Job, Version, list[Progress]],
+) -> None:
+    measures, course = trained[1].record.measures, trained[1].record.course["miou"]
+    assert course[-1] == [20, measures["miou"], *measures["intervals"]["miou"]]
+    assert all(0 <= low <= value <= high <= 1 for _, value, low, high in course)
 
 
 def test_the_stored_weights_are_those_that_were_measured(trained: tuple[Job, Version, list[Progress]]) -> None:

@@ -201,8 +201,8 @@ def test_a_gain_that_is_sure_is_told_as_a_gain() -> None:
     assert (advice.labels, advice.gain) == (50, pytest.approx(2.0))
     assert (advice.agreement, advice.agreement_labels) == (pytest.approx(0.9), 20)
     assert advice.sentences == (
-        "The last 50 labels brought +2.0 points (+1.5 to +2.5) of mean IoU, on the same 10 images; it is too early to "
-        "say what more would bring.",
+        "Version 2 is better than version 1: +2.0 points (+1.5 to +2.5) of mIoU on the same 10 images. That is what "
+        "the last 50 labels brought; it is too early to say what more would bring.",
         "Over the last 20 labels, the mean IoU between predicted and submitted masks is 0.90.",
     )
 
@@ -210,13 +210,15 @@ def test_a_gain_that_is_sure_is_told_as_a_gain() -> None:
 def test_a_difference_that_may_be_chance_is_not_called_a_gain() -> None:
     up = advice_on(version(1, 20, EVEN), version(2, 36, better(0.4, by=3)))
     assert up.sentences[0] == (
-        "The last 16 labels cannot be told apart from no gain yet: +0.4 points (-1.9 to +2.7) of mean IoU, on the same "
-        "10 images."
+        "Version 2 cannot be told apart from version 1 yet: +0.4 points (-1.9 to +2.7) of mIoU on the same 10 images. "
+        "So what the last 16 labels brought cannot be told yet."
     )
     down = advice_on(version(1, 20, EVEN[:2]), version(2, 21, [0.5, 0.51]))
-    assert down.sentences[0].startswith("The last label cannot be told apart from no gain yet: -9.5 points (-100.0 to")
+    assert down.sentences[0].startswith("Version 2 cannot be told apart from version 1 yet: -9.5 points (-100.0 to")
     single = advice_on(version(1, 20, EVEN[:1]), version(2, 21, [0.65]))
-    assert single.sentences[0].endswith("yet: -5.0 points (no interval) of mean IoU, on the same image.")
+    assert single.sentences[0].endswith(
+        "yet: -5.0 points (no interval) of mIoU on the same image. So what the last label brought cannot be told yet."
+    )
 
 
 def test_a_flat_end_that_is_sure_says_that_it_may_be_time_to_stop() -> None:
@@ -245,14 +247,15 @@ def test_stopping_is_not_advised_on_thin_ground(records: list[VersionRecord]) ->
 def test_a_loss_is_said_as_a_loss() -> None:
     advice = advice_on(*history(0, -1, -2, -3, -4))
     assert advice.sentences[0] == (
-        "The last 50 labels brought -2.0 points (-2.2 to -1.8) of mean IoU, on the same 10 images; 50 more may bring "
-        "about +0.0."
+        "Version 5 is worse than version 3: -2.0 points (-2.2 to -1.8) of mIoU on the same 10 images. That is what the "
+        "last 50 labels brought; 50 more may bring about +0.0 points."
     )
 
 
 def test_a_training_on_changed_labels_only() -> None:
     changed = advice_on(version(1, 20, EVEN), version(2, 20, better(2)))
-    assert changed.sentences[0].startswith("The last training, without new labels, brought +2.0 points (")
+    assert changed.sentences[0].startswith("Version 2 is better than version 1: +2.0 points (")
+    assert changed.sentences[0].endswith("images. It was trained without new labels.")
 
 
 def test_the_line_of_the_version_that_serves_counts() -> None:

@@ -47,6 +47,10 @@ def test_a_project_at_work(services: Services) -> None:
     record = services.checkpoints(PROJECT).get(1).record
     assert status.held_out_miou == record.measures["miou"]
     assert status.held_out_miou is not None
+    assert status.held_out is not None
+    assert [status.held_out.low, status.held_out.high] == record.measures["intervals"]["miou"]
+    shown = json.loads(json.dumps(status.as_json()))
+    assert (shown["held_out_miou"], shown["held_out"]["images"]) == (record.measures["miou"], 2)
     assert (status.pool, status.queue, status.skipped) == (3, 2, 1)
     assert status.errors == {"task 2": "one region of it cannot be read", "task 5": "no image"}
 

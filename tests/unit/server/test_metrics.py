@@ -89,7 +89,7 @@ def test_projects_are_told_as_the_store_knows_them(services: Services) -> None:
     store.wake(PROJECT, title=name, published_version="nextmask-1.3", state="training", error="no room")
     store.put_tasks([task_of(1, status="labelled"), task_of(2), task_of(3, error="gone"), task_of(4, status="skipped")])
     store.put_published(PROJECT, "nextmask-1.3", [(2, 0.5, None)])
-    measures = {"miou": 0.625, "seconds": 12.5}
+    measures = {"miou": 0.625, "intervals": {"miou": [0.5, 0.75]}, "seconds": 12.5}
     record = VersionRecord(classes=("a", "b"), label_map_digest="", data_digest="", measures=measures)
     import torch
 
@@ -104,6 +104,7 @@ def test_projects_are_told_as_the_store_knows_them(services: Services) -> None:
         return value(found, f"nextmask_project_{what}", project=str(PROJECT), **labels)
 
     assert (of("labels"), of("pool"), of("skipped"), of("queue"), of("errors")) == (1, 2, 1, 1, 2)
+    assert (of("held_out_miou_lower"), of("held_out_miou_upper")) == (0.5, 0.75)
     assert (of("held_out_miou"), of("last_training_seconds")) == (0.625, 12.5)
     assert of("last_reconcile_timestamp_seconds") > 1.7e9
     assert (of("trainings_total", outcome="trained"), of("trainings_total", outcome="failed")) == (1, 2)
