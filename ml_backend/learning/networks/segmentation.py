@@ -81,6 +81,16 @@ class SegmentationNetwork(nn.Module):
         """Whether the encoder stays as it is."""
         return self._is_frozen
 
+    @property
+    def left_out(self) -> float:
+        """Share of the decoder's channels that training leaves out.
+
+        Some decoders (FPN's, PSPNet's) end in a dropout of their own, after which that before the head comes.
+        """
+        *_, last = self.model.get_submodule("decoder").modules()
+        own = last.p if isinstance(last, nn.Dropout2d) else 0.0
+        return 1 - (1 - own) * (1 - self.dropout.p)
+
     def train(self, mode: bool = True) -> SegmentationNetwork:
         """Go into training mode, but for an encoder that stays as it is: its statistics belong to its weights."""
         super().train(mode)

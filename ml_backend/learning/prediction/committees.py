@@ -119,7 +119,7 @@ def mc_dropout(network: SegmentationNetwork, members: int, seed: int) -> McDropo
     """Make a committee of dropout masks out of a network.
 
     Args:
-        network: in evaluation mode, on its device; how much is left out is what it was trained with.
+        network: in evaluation mode, on its device; as much is left out as in its training.
         members: T, how many masks are drawn.
         seed: the same seed gives the same masks.
 
@@ -127,8 +127,8 @@ def mc_dropout(network: SegmentationNetwork, members: int, seed: int) -> McDropo
         ConfigurationError: fewer than two members, or members that are all the same.
     """
     _check_members(members)
-    rate = network.dropout.p
-    if rate == 0:
+    setting, rate = network.dropout.p, network.left_out
+    if setting == 0:
         raise ConfigurationError(
             f"NEXTMASK_DROPOUT = 0: without dropout the {members} members of NEXTMASK_COMMITTEE = 'mc_dropout' are the "
             f"same network {members} times. {_REMEDY}"
@@ -141,7 +141,7 @@ def mc_dropout(network: SegmentationNetwork, members: int, seed: int) -> McDropo
     committee = McDropout(kept.float() / (1 - rate), classes)
     if _are_copies(committee, network):
         raise ConfigurationError(
-            f"NEXTMASK_DROPOUT = {rate:g}: the {members} members of NEXTMASK_COMMITTEE = 'mc_dropout' say the same, "
+            f"NEXTMASK_DROPOUT = {setting:g}: the {members} members of NEXTMASK_COMMITTEE = 'mc_dropout' say the same, "
             f"since too few of the {channels} channels before the head are left out. {_REMEDY}"
         )
     return committee

@@ -159,6 +159,22 @@ def test_masks_are_those_of_training(predictor: Predictor) -> None:
     assert float(masks.mean()) == pytest.approx(1, abs=0.03)  # σ = sqrt(p / (1 - p) / 6400) = 0.008
 
 
+@pytest.mark.parametrize("architecture", ["fpn", "pspnet"])
+def test_masks_leave_out_what_training_does_where_a_decoder_ends_in_a_dropout_of_its_own(architecture: str) -> None:
+    network = build(architecture, "resnet18", "none", classes=2, dropout=0.1)
+    dropped = []
+    head = network.model.get_submodule("segmentation_head")
+    hook = head.register_forward_pre_hook(lambda _, maps: dropped.append((maps[0].amax((2, 3)) == 0).float().mean()))
+    with torch.no_grad():
+        for _ in range(20):
+            network.train()(torch.rand(8, 3, 64, 64))
+    hook.remove()
+    assert float(torch.stack(dropped).mean()) == pytest.approx(1 - 0.9 * 0.8, abs=0.02)  # pspnet: σ = 0.0016
+    masks = mc_dropout(network.eval(), 200, 0).masks
+    assert masks.unique().tolist() == [0.0, pytest.approx(1 / (0.9 * 0.8))]
+    assert float((masks == 0).float().mean()) == pytest.approx(1 - 0.9 * 0.8, abs=0.02)
+
+
 def test_the_same_seed_gives_the_same_members(predictor: Predictor) -> None:
     first, same, other = (mc_dropout(predictor.network, 20, seed).masks for seed in (1, 1, 2))
     assert torch.equal(first, same)
