@@ -278,6 +278,7 @@ def test_a_task_that_asks_for_points_shows_them_alone_as_the_network_guesses(
     sync(services)
     assert labelled(task(services)) == {(answer.row, answer.column): answer.index for answer in answers}
     assert (task(services).effort, task(services).masked, task(services).shown_version) == (2, True, VERSION)
+    assert task(services).unchanged is None, "guesses that were right are no mask that nobody looked at"
 
 
 def test_before_there_is_a_network_points_are_asked_without_a_guess(services: Services, studio: MemoryStudio) -> None:
