@@ -35,8 +35,8 @@ class VersionRecord:
         measures: held-out measures in [0, 1], None where nothing was measured: miou, mean_dice, pixel_accuracy,
             parent_miou (the parent on those of the labels that it was not trained on), iou and dice by class name;
             their 95 % intervals under the same names in "intervals", as [low, high]; counts: images and groups that
-            were measured, pixels, trained, held_out, skipped; effort: iterations, best_iteration, seconds,
-            images_at_once (fewer than a batch where memory was short).
+            were measured, pixels, trained, held_out, skipped; effort: iterations, seconds,
+            images_at_once (fewer than a batch where memory was short); best_iteration in versions of earlier releases.
         counts: id of each held-out label, those of an image's parts joined by "+" -> its pixels by class, as text of
             `measuring.counts`. parent_counts: likewise, of the parent. Empty in versions of earlier releases.
         groups: id of such a label -> digest of what its image is of; left out where that is the label alone.
