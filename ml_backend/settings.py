@@ -179,6 +179,13 @@ class Settings(BaseSettings):
         "", description="Key in the task's data (video, patient) whose tasks measure together. Empty: the image."
     )
 
+    unchanged_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of labels submitted as the predicted mask above which to warn. 1: never.",
+    )
+
     # -- the queue ----------------------------------------------------------------------------------------------------
     queue_window: int = Field(200, ge=1, le=5000, description="Best-ranked tasks kept in Label Studio with masks.")
     queue_refill: float = Field(0.5, gt=0, le=1, description="Share of the window under which it is refilled.")

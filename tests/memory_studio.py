@@ -33,6 +33,7 @@ class MemoryStudio:
     backends: list[Json] = field(default_factory=list)
     hooks: list[Json] = field(default_factory=list)
     tabs: list[Json] = field(default_factory=list)
+    people: list[Json] = field(default_factory=list)
     imports: list[list[Json]] = field(default_factory=list)
     refuses: Callable[[Json], bool] = lambda row: False
     ticks: int = 0
@@ -85,6 +86,9 @@ class MemoryStudio:
 
     def whoami(self) -> Json:
         return {"id": 1}
+
+    def users(self) -> list[Json]:
+        return [{"id": 1, "first_name": "", "last_name": "", "email": "one@example.org"}, *self.people]
 
     def is_gone(self, project_id: int) -> bool:
         return project_id != self.id

@@ -11,6 +11,7 @@ from typing import Any
 from ml_backend.errors import MaskError, shown
 
 _MAXIMUM_SECONDS = 1e9
+_LARGEST_ID = 2**31
 _LONGEST_SIDE = 1e9  # in pixels: more is no size of an image
 
 
@@ -33,6 +34,20 @@ def lead_time_of(annotation: Mapping[str, Any]) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _MAXIMUM_SECONDS:
         return None
     return float(seconds)
+
+
+def annotator_of(annotation: Mapping[str, Any]) -> int | None:
+    """Return the id of the user who made an annotation; None where it names none.
+
+    The host sends the number or an object with it, by the call, and null once the user is deleted.
+
+    >>> [annotator_of({"completed_by": user}) for user in (7, {"id": 7}, None)]
+    [7, 7, None]
+    """
+    user = annotation.get("completed_by")
+    number = user.get("id") if isinstance(user, Mapping) else user
+    is_id = isinstance(number, int) and not isinstance(number, bool) and 0 < number < _LARGEST_ID
+    return number if is_id else None
 
 
 def stated_size(region: Mapping[str, Any]) -> tuple[float, float] | None:

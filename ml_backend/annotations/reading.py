@@ -44,18 +44,20 @@ def agreement_with(
     return masks.agreement(shown, mask, len(label_map.classes))
 
 
-def is_untouched(result: Sequence[object], predicted: Sequence[object], label_map: LabelMap) -> bool:
+def is_unchanged(result: Sequence[object], predicted: Sequence[object], label_map: LabelMap) -> bool | None:
     """Whether an annotation consists of the masks of a prediction, as they were, by what Label Studio says of each.
 
     Args:
         result: of the annotation.
-        predicted: of the prediction that it started from.
+        predicted: of the prediction that it started from; what is drawn need not be there, only the labels.
+
+    Returns:
+        None where all masks of the annotation are as they were predicted, and those of the prediction are not known.
     """
     kept, given = mask_regions(result, label_map), mask_regions(predicted, label_map)
-    all_kept = all(region.get("origin") == "prediction" for region in kept)
-    return (
-        all_kept and bool(given) and Counter(map(label_map.class_of, kept)) == Counter(map(label_map.class_of, given))
-    )
+    if any(region.get("origin") != "prediction" for region in kept):
+        return False
+    return Counter(map(label_map.class_of, kept)) == Counter(map(label_map.class_of, given)) if given else None
 
 
 def _fitting(mask: masks.Mask, size: tuple[int, ...], label_map: LabelMap) -> masks.Mask | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_backend.annotations.fields import annotator_of
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import Mask
 from ml_backend.errors import MaskError
@@ -80,7 +81,6 @@ def _newest_of_each(newest_first: Iterable[Annotation]) -> list[Annotation]:
     """Keep the newest annotation of each annotator, and every annotation whose annotator is unknown."""
     kept: dict[object, Annotation] = {}
     for annotation in newest_first:
-        annotator = annotation.get("completed_by")
-        annotator = annotator.get("id") if isinstance(annotator, Mapping) else annotator
+        annotator = annotator_of(annotation)
         kept.setdefault(("unknown", annotation["id"]) if annotator is None else annotator, annotation)
     return list(kept.values())

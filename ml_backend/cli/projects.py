@@ -230,6 +230,7 @@ def _status_cells(status: Status) -> dict[str, object]:
         "trained on": status.trained_labels,
         "held-out mIoU": measured_text(status.held_out),
         "agreement": _number(status.agreement),
+        "unchanged": f"{status.unchanged.unchanged} of {status.unchanged.shown}",
         "pool": status.pool,
         "queue": status.queue,
         "skipped": status.skipped,

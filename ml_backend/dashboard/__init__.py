@@ -6,6 +6,7 @@
     versions        the versions, and the way back to an earlier one; `version` shows one of them, and hands it out
     compare         two versions side by side
     tasks, events   tasks that no version learns from; what happened
+    unchanged       labels that were submitted as the mask that was shown
     annotating      the guide for annotators
     picture_routes  the addresses of pictures; `pictures/` draws them, and measures two versions
     pages           what pages share: the project of an address, parts of long lists, errors as pages
@@ -30,6 +31,7 @@ from ml_backend.dashboard import (
     queue,
     task,
     tasks,
+    unchanged,
     version,
     versions,
 )
@@ -48,7 +50,7 @@ def add_dashboard(app: FastAPI, services: Services) -> None:
     cache = PictureCache(settings.model_dir / "pictures", max_bytes=settings.picture_cache_bytes)
     pictures = Pictures(services, cache)
     annotating.add_pages(router)
-    for page in (projects, overview, versions, version, tasks):
+    for page in (projects, overview, versions, version, tasks, unchanged):
         page.add_pages(router, settings, store)
     events.add_pages(router, store)
     picture_routes.add_pages(router, store, Subjects(settings, store), pictures)

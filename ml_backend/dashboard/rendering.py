@@ -41,6 +41,7 @@ def environment() -> Environment:
     )
     made.filters |= {"count": count, "measure": measure, "change": change, "moment": moment, "duration": duration}
     made.filters |= {"megabytes": megabytes, "estimate": estimate, "measured": measured, "points": difference_text}
+    made.filters |= {"percent": percent}
     made.globals |= {"nextmask_version": __version__, "tabs": TABS, "recorded": recorded}
     return made
 
@@ -84,6 +85,15 @@ def measure(value: float | None, digits: int = 3) -> str:
     ('0.834', '–')
     """
     return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share of [0, 1].
+
+    >>> percent(0.666), percent(None)
+    ('67 %', '–')
+    """
+    return NOTHING if share is None else f"{100 * share:.0f} %"
 
 
 def estimate(value: Estimate | None) -> str:

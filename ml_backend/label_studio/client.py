@@ -79,6 +79,10 @@ class LabelStudio:
         """Return the user that the token belongs to."""
         return self._get("/api/current-user/whoami")
 
+    def users(self) -> list[Json]:
+        """Return the users of the organisation, with id, first_name, last_name and email."""
+        return self._rows("/api/users/")
+
     # -- projects -----------------------------------------------------------------------------------------------------
     def projects(self) -> list[Json]:
         """Return all projects that the user sees."""
@@ -131,8 +135,8 @@ class LabelStudio:
         may come twice. The next call may start at the last `updated_at`, but not later than `settled`.
 
         Each task has id, data (references as imported), updated_at, total_annotations (without skips),
-        cancelled_annotations, annotations (with skips), and predictions: id, model_version, score and the rectangles of
-        the result of those predictions that its annotations started from.
+        cancelled_annotations, annotations (with skips), and predictions: id, model_version, score and result of those
+        predictions that its annotations started from, with all rectangles, and of other regions only what they are.
 
         Args:
             project_id: Label Studio's.
@@ -383,8 +387,8 @@ class LabelStudio:
             prediction = self.prediction(prediction_id)
         except LabelStudioNotFound:  # pruned meanwhile
             return None
-        rectangles = [region for region in prediction.get("result") or [] if region.get("type") in _RECTANGLES]
-        return {name: prediction[name] for name in ("id", "model_version", "score")} | {"result": rectangles}
+        regions = [_without_drawing(region) for region in prediction.get("result") or [] if isinstance(region, dict)]
+        return {name: prediction[name] for name in ("id", "model_version", "score")} | {"result": regions}
 
     def _get(self, path: str, **params: Any) -> Json:
         return self._answer("GET", path, params=params)
@@ -409,6 +413,15 @@ class LabelStudio:
 
     def _delete(self, path: str) -> None:
         self.transport.json("DELETE", path)
+
+
+def _without_drawing(region: Json) -> Json:
+    """Return a region without its pixels or points; a rectangle as it is."""
+    value = region.get("value")
+    if region.get("type") in _RECTANGLES or not isinstance(value, dict):
+        return region
+    small = {key: part if key == region.get("type") else type(part)() for key, part in value.items()}
+    return {**region, "value": small}
 
 
 def _uploads(paths: Iterable[Path]) -> Iterator[list[tuple[str, tuple[str, bytes, str]]]]:

@@ -23,6 +23,7 @@ from ml_backend.projects.passed_over import StreamCounts, stream_counts
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.signs_of_life import worker_failure
+from ml_backend.projects.unchanged import UnchangedLabels, unchanged_labels
 from ml_backend.settings import Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
@@ -39,6 +40,7 @@ class Status:
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
         held_out: mIoU of the version that serves, with its interval; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
+        unchanged: labels that were submitted as the mask that was shown, by annotator.
         pool: tasks without a label, not counting skipped tasks. queue: how many of them are published.
         audit: images that measure, and labels of them; None before the first look.
         stream: what stream mode kept, passed over and got back; None where it never ran.
@@ -66,6 +68,7 @@ class Status:
     trained_labels: int
     held_out: Estimate | None
     agreement: float | None
+    unchanged: UnchangedLabels
     pool: int
     queue: int
     skipped: int
@@ -134,10 +137,17 @@ def in_full(
     tasks = {f"task {task}": error for task, error in store.task_errors(state.project).items()}
     return replace(
         state,
-        advice=advise(records, model_number(state.version), agreements),
+        advice=_warned(advise(records, model_number(state.version), agreements), state.unchanged),
         effort=effort_report(efforts, own.cost_measure),
         errors=({"settings": str(problem)} if problem else {}) | state.errors | tasks,
     )
+
+
+def _warned(advice: Advice | None, unchanged: UnchangedLabels) -> Advice | None:
+    """Add to an advice that what it says leans on labels that nobody changed."""
+    if advice is None or not unchanged.warning:
+        return advice
+    return replace(advice, sentences=(*advice.sentences, unchanged.warning))
 
 
 def project_state(settings: Settings, store: Store, project_id: int) -> Status:
@@ -168,6 +178,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         trained_labels=len(record.labels) if record else 0,
         held_out=recorded(record, "miou") if record else None,
         agreement=store.mean_agreement(project_id),
+        unchanged=unchanged_labels(own, store, project_id),
         pool=counts.get("unlabelled", 0),
         queue=store.queue_length(project_id, project.published_version),
         skipped=counts.get("skipped", 0),

@@ -15,11 +15,24 @@ SQLAlchemy Core on SQLite in WAL mode, or PostgreSQL. Rows leave this package as
 """
 
 from ml_backend.store.store import Store, file_name
-from ml_backend.store.tables import GONE, NO_LABEL, Decision, Event, Label, Lease, Project, QueueEntry, Side, Task
+from ml_backend.store.tables import (
+    GONE,
+    NO_LABEL,
+    AnnotatorLabels,
+    Decision,
+    Event,
+    Label,
+    Lease,
+    Project,
+    QueueEntry,
+    Side,
+    Task,
+)
 
 __all__ = [
     "GONE",
     "NO_LABEL",
+    "AnnotatorLabels",
     "Decision",
     "Event",
     "Label",

@@ -80,6 +80,8 @@ TASKS = sa.Table(
     _text("effort_file"),
     sa.Column("effort", sa.Float),
     sa.Column("masked", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("annotator", sa.Integer),
+    sa.Column("unchanged", sa.Boolean),
     sa.Index("tasks_by_status", "project_id", "status"),
 )
 
@@ -248,6 +250,9 @@ class Task:
         effort_file: path of the points of the effort of the label, see `effort`.
         effort: sum of those points, in clicks or seconds.
         masked: whether a mask of ours was shown to anybody who labelled it.
+        annotator: Label Studio's id of the user who made the label; None where it names none.
+        unchanged: whether the label was submitted as the mask of ours that its annotator was shown; None where none
+            was shown, or where it cannot be told.
     """
 
     project_id: int
@@ -270,6 +275,8 @@ class Task:
     effort_file: str = ""
     effort: float | None = None
     masked: bool = False
+    annotator: int | None = None
+    unchanged: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -366,6 +373,21 @@ class Label:
     task_id: int
     lead_time: float | None
     agreement: float | None
+
+
+@dataclass(frozen=True)
+class AnnotatorLabels:
+    """The labels of an annotator.
+
+    Attributes:
+        annotator: Label Studio's id of the user; None: of all whose annotator is unknown.
+        labels: all of them. shown: those made over a mask of ours. unchanged: those of them submitted as it was.
+    """
+
+    annotator: int | None
+    labels: int
+    shown: int
+    unchanged: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,18 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ml_backend.annotations.boxes import WHOLE_IMAGE
-from ml_backend.store.tables import DECISIONS, PUBLISHED, QUERIES, RANKING, TASKS, Decision, Label, Side, Task
+from ml_backend.store.tables import (
+    DECISIONS,
+    PUBLISHED,
+    QUERIES,
+    RANKING,
+    TASKS,
+    AnnotatorLabels,
+    Decision,
+    Label,
+    Side,
+    Task,
+)
 from ml_backend.store.transactions import Connections, chunks
 
 _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
@@ -99,6 +110,42 @@ class Tasks(Connections):
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
         with self._read() as connection:
             return connection.execute(sa.select(sa.func.avg(TASKS.c.agreement)).where(here)).scalar()
+
+    def labels_of_annotators(self, project_id: int) -> list[AnnotatorLabels]:
+        """Return how many labels each annotator made, by id; those of unknown annotators last."""
+        shown = sa.func.count(TASKS.c.unchanged)
+        unchanged = sa.func.count().filter(TASKS.c.unchanged)
+        query = sa.select(TASKS.c.annotator, sa.func.count(), shown, unchanged).group_by(TASKS.c.annotator)
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
+        with self._read() as connection:
+            rows = connection.execute(query.where(here)).all()
+        return sorted((AnnotatorLabels(*row) for row in rows), key=lambda one: (one.annotator is None, one.annotator))
+
+    def unchanged_labels(
+        self, project_id: int, *, annotator: int | None = None, limit: int, offset: int = 0
+    ) -> list[Task]:
+        """Return labels that were submitted as the mask that was shown, the newest first.
+
+        Args:
+            project_id: Label Studio's.
+            annotator: whose; None: all.
+            limit: at most so many.
+            offset: number of labels to leave out at the beginning.
+        """
+        labels = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled", TASKS.c.unchanged)
+        theirs = sa.true() if annotator is None else TASKS.c.annotator == annotator
+        query = sa.select(TASKS).where(labels, theirs).order_by(TASKS.c.annotation_id.desc(), TASKS.c.task_id)
+        with self._read() as connection:
+            return [Task(**row._mapping) for row in connection.execute(query.limit(limit).offset(offset))]
+
+    def set_unchanged(self, tasks: Iterable[Task]) -> None:
+        """Set who made labels, and whether they were submitted as what was shown; all else stays as it is."""
+        with self._write() as connection:
+            for task in tasks:
+                here = sa.and_(TASKS.c.project_id == task.project_id, TASKS.c.task_id == task.task_id)
+                same = sa.and_(here, TASKS.c.annotation_id == task.annotation_id)
+                values = {"annotator": task.annotator, "unchanged": task.unchanged}
+                connection.execute(sa.update(TASKS).where(same).values(**values))
 
     def task_errors(self, project_id: int) -> dict[int, str]:
         """Return by task id why tasks cannot be used, or not in full."""

@@ -14,10 +14,11 @@ from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, boxes_from_text, boxe
 from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
-from ml_backend.annotations.fields import lead_time_of, printable, regions_of
+from ml_backend.annotations.fields import annotator_of, lead_time_of, printable, regions_of
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes
-from ml_backend.annotations.reading import agreement_with, inside_boxes, is_untouched, starting_mask
+from ml_backend.annotations.reading import agreement_with, inside_boxes, is_unchanged, starting_mask
+from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
 from ml_backend.label_studio.predictions import DUPLICATE, is_own
@@ -158,7 +159,7 @@ class TaskReader:
             raise MaskError(f"Annotation {annotation['id']} labels nothing inside its rectangles.")
         task = replace(task, boxes=boxes_to_text(rectangles.boxes) if rectangles.boxes else WHOLE_IMAGE)
         task = self._with_effort(task, annotation, before, rectangles.boxes, size)
-        return replace(
+        read = replace(
             task,
             status="labelled",
             error="; ".join([*first_few(reading.problems), *rectangles.problems]),
@@ -169,7 +170,18 @@ class TaskReader:
             vertices=reading.vertices,
             shown_version=before.version,
             agreement=self._agreement(before, result, mask),
+            annotator=annotator_of(annotation),
         )
+        return replace(read, unchanged=self._unchanged(read, before, result))
+
+    def with_annotator(self, task: Task, item: Mapping[str, Any]) -> Task:
+        """Say of a label that was read before who made it, and whether it is as it was shown; no image is needed."""
+        for annotation in item.get("annotations") or []:
+            if annotation["id"] == task.annotation_id:
+                before = self._shown(task, annotation, _predictions_of(item))
+                unchanged = self._unchanged(task, before, regions_of(annotation))
+                return replace(task, annotator=annotator_of(annotation), unchanged=unchanged)
+        return task
 
     def _why_nothing(self, reading: masks.Reading) -> str:
         """Say why a result labels nothing; empty where it does, be it that all of the image is background."""
@@ -191,7 +203,28 @@ class TaskReader:
         found = agreement_with(
             before.mask, mask, self._label_map, minimum_area=s.minimum_area, tolerance=s.polygon_tolerance
         )
-        return 1.0 if found is not None and is_untouched(result, predicted, self._label_map) else found
+        return 1.0 if found is not None and is_unchanged(result, predicted, self._label_map) else found
+
+    def _unchanged(self, task: Task, shown: _Shown, result: Sequence[Any]) -> bool | None:
+        """Whether a label is the mask of ours that its annotator was shown; None where none was, or it cannot be told.
+
+        Args:
+            task: as it is read, with the agreement of the label and its number of regions.
+        """
+        if not is_own(shown.version):
+            return None
+        predicted = [] if shown.prediction is None else regions_of(shown.prediction)
+        before, earlier = self._store.task(task.project_id, task.task_id), None
+        if before is not None and before.annotation_id == task.annotation_id:
+            earlier = before.unchanged
+        had_mask = shown.mask is not None or bool(mask_regions(predicted, self._label_map))
+        if not had_mask and earlier is None:
+            return None
+        known = is_unchanged(result, predicted, self._label_map)
+        if known is None and had_mask and task.agreement == 1.0:  # the prediction is gone, or both paint nothing
+            return True
+        has_all = before is not None and before.regions == task.regions
+        return earlier if known is None and has_all else known
 
     def _keep(self, task: Task, png: bytes) -> dict[str, Any]:
         """Write a mask to its file; return the columns of the task that name it."""

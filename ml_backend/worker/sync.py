@@ -26,6 +26,7 @@ from ml_backend.errors import ImageError
 from ml_backend.label_studio.queries import BEGINNING, host_time
 from ml_backend.store import Project, Task
 from ml_backend.system.clock import boot_id, boot_seconds
+from ml_backend.worker.annotators import name_annotators
 from ml_backend.worker.images_in_part import forget_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.read_task import TaskReader, is_annotated
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 RETRY_IMAGES_SECONDS = 600.0
 """How often images that could not be had are asked for again."""
 _BATCH = 50
-_RULES = 3
+_RULES = 4
 """Number of the rules by which annotations are read: all labels are read again when it changes."""
 _EARLIER_SHARE = 0.2
 """Share of the labels that earlier releases held out by default; their digests know the share."""
@@ -63,6 +64,7 @@ def sync(look: Look) -> None:
     look.stage("syncing")
     synced = Sync(look).run()
     look.label_map = synced.label_map
+    name_annotators(look)
     if synced.changed:
         logger.info("project=%s synced changed=%s", look.project_id, synced.changed)
 
@@ -178,16 +180,18 @@ class Sync:
 
     # -- what changed -------------------------------------------------------------------------------------------------
 
-    def _reading_digest(self, label_map: LabelMap) -> str:
+    def _reading_digest(self, label_map: LabelMap, rules: int = _RULES) -> str:
         """Return a digest of all that labels are read by."""
         s = self._settings
-        return _digest(label_map.digest, s.audit_group, s.several_annotations, s.cost_measure, _RULES)
+        return _digest(label_map.digest, s.audit_group, s.several_annotations, s.cost_measure, rules)
 
     def _rules_of(self, project: Project, label_map: LabelMap) -> int:
         """Return the number of the rules that the labels were read by, all else being as it is; 0: all else is not."""
         if project.labels_digest == self._reading_digest(label_map):
             return _RULES
         s = self._settings
+        if project.labels_digest == self._reading_digest(label_map, 3):
+            return 3
         for share in (s.audit_share, _EARLIER_SHARE):
             first = (label_map.digest, share, s.audit_group, s.seed, s.several_annotations, s.cost_measure)
             for rules, digest in ((1, _digest(*first)), (2, _digest(*first, 2))):
@@ -199,12 +203,22 @@ class Sync:
         """Read the labels again that earlier rules did not read in full.
 
         The first left out what they could not read. None before the third looked at what all annotators were shown;
-        for labels of one annotator the database knows.
+        for labels of one annotator the database knows. None before the fourth looked at who made a label, and at
+        whether it is as it was shown.
         """
         labelled = self._store.tasks(project_id, status="labelled")
-        by_vote = self._settings.several_annotations == "majority"
+        by_vote = self._settings.several_annotations == "majority" and rules < 3
         left_out = [task for task in labelled if task.error or (not task.regions and not task.boxes)]
         self.read_again(labelled if by_vote else left_out if rules == 1 else [])
+        self._read_annotators(project_id)
+
+    def _read_annotators(self, project_id: int) -> None:
+        """Read who made each label; masks stay as they are."""
+        labelled = {task.task_id: task for task in self._store.tasks(project_id, status="labelled")}
+        reader = self._reader(self._look.label_map, None)
+        for batch in _batched(self._client.tasks(project_id, labelled), _BATCH):
+            self._look.check()
+            self._store.set_unchanged(reader.with_annotator(labelled[int(item["id"])], item) for item in batch)
 
     def _changed_config(self, project: Project, label_map: LabelMap) -> ConfigChange | None:
         """Return what a changed configuration means, where there are labels that it could matter to."""

@@ -18,7 +18,7 @@ from support import Nextmask
 
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.masks import agreement, as_written, read_result, write_result
-from ml_backend.annotations.reading import is_untouched
+from ml_backend.annotations.reading import is_unchanged
 from ml_backend.datasets import Dataset
 from ml_backend.projects.tabs import TAB_TITLE, queue_tab
 
@@ -169,7 +169,7 @@ def test_predicted_masks_are_visible_with_every_control(
 
     studio_page.submit()
     annotation = annotation_of(label_studio, task)
-    assert is_untouched(annotation["result"], result, label_map)
+    assert is_unchanged(annotation["result"], result, label_map)
     returned, written = read_result(annotation["result"], label_map), as_written(mask, label_map, minimum_area=16)
     assert np.array_equal(returned.mask, written)
     assert studio_page.problems() == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +151,22 @@ def test_what_is_counted_trains_and_a_mask_that_is_kept_agrees_in_full(
     serving.wait_for_version(project, 1)
     status = serving.status(project)
     assert (status.labels, status.trained_labels) == (COUNTED, COUNTED)
-    shown = next(row for row in predictions(label_studio, project, status.version) if row["result"])
+    rows = (row for row in predictions(label_studio, project, status.version) if row["result"])
+    shown, mended = islice(rows, 2)
     kept = [{**one, "origin": "prediction"} for one in shown["result"]]
     label_studio.submit_annotation(shown["task"], kept, 2.0, parent_prediction=shown["id"])
-    wait_for(lambda: serving.status(project).labels == COUNTED + 1, name="the label's arrival")
+    changed = [{**one, "origin": "prediction-changed"} for one in mended["result"]]
+    label_studio.submit_annotation(mended["task"], changed, 2.0, parent_prediction=mended["id"])
+    wait_for(lambda: serving.status(project).labels == COUNTED + 2, name="the labels' arrival")
     assert task_of(serving, project, shown["task"]).agreement == 1.0
+
+    me = label_studio.whoami()
+    labels = {one: task_of(serving, project, one) for one in (shown["task"], mended["task"])}
+    assert [(one.annotator, one.unchanged) for one in labels.values()] == [(me["id"], True), (me["id"], False)]
+    assert {one.unchanged for one in serving.services.store.tasks(project) if one.task_id not in labels} == {None}
+    (told,) = serving.status(project).unchanged.annotators
+    assert (told.id, told.labels, told.shown, told.unchanged) == (me["id"], COUNTED + 2, 2, 1)
+    full = f"{me['first_name']} {me['last_name']}".strip()
+    assert told.name == (full or me["email"])
+    page = requests.get(f"{serving.url}/projects/{project}/unchanged", auth=(USER, PASSWORD), timeout=30).text
+    assert re.findall(r"/data\?task=(\d+)", page) == [str(shown["task"])]

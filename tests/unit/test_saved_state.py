@@ -184,11 +184,12 @@ def test_a_look_reads_and_trains_nothing_anew_and_soon_there_is_nothing_to_do(
 
 
 def read_from(rows: Rows, project: int) -> list[dict[str, Any]]:
-    """What was read of annotations, but for what decides whether labels measure."""
+    """What was read of annotations, but for what decides whether labels measure, and what was not read before."""
     own = [
         row for row in rows["tasks"] if row["project_id"] == project and row["status"] not in ("unlabelled", "passed")
     ]
-    return [{name: value for name, value in row.items() if name != "held_out"} for row in own]
+    left_out = {"held_out", "annotator", "unchanged"}
+    return [{name: value for name, value in row.items() if name not in left_out} for row in own]
 
 
 def learned(files: dict[str, str]) -> dict[str, str]:

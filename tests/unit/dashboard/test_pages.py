@@ -15,9 +15,11 @@ from fastapi.testclient import TestClient
 from wiring import PROJECT, give_project, make_services, task_of
 
 from ml_backend.dashboard.pictures.subjects import labels_of
+from ml_backend.dashboard.rendering import NOTHING
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.learning.measuring.words import measure_text, measured_text, recorded
 from ml_backend.projects.services import Services
+from ml_backend.projects.unchanged import keep_annotator_names
 from ml_backend.server.app import create_app
 from ml_backend.store import Decision, Store
 
@@ -356,6 +358,45 @@ def test_tasks_come_in_pages(client: TestClient, project: Services) -> None:
     assert address == ""
     assert seen == ["11", *map(str, range(1001, 1121))]
     assert "Page 3 of 3" in page(client, f"/projects/{PROJECT}/tasks?reason=skipped&page=4")  # the nearest there is
+
+
+def test_labels_submitted_unchanged_are_counted_by_annotator_and_listed(client: TestClient, project: Services) -> None:
+    labels = [
+        task_of(2000 + at, status="labelled", annotation_id=2000 + at, annotator=7 + at % 2, unchanged=at % 4 > 0)
+        for at in range(120)
+    ]
+    project.store.put_tasks(labels)
+    keep_annotator_names(project.store, {7: "<i>Ada</i>", 8: ""})
+    text = page(client, f"/projects/{PROJECT}")
+    assert "90 of 120 labels" in text
+    assert "(75 %)" in text
+    rows = re.findall(
+        r"<tr><th[^>]*>(.*?)</th>(.*?)</tr>", text[text.index("<tbody>", text.index("Labels by annotator")) :]
+    )
+    cells = {re.sub(r"<[^>]*>", "", name): re.findall(r">([^<]*)</td>", row) for name, row in rows}
+    assert cells == {
+        "&lt;i&gt;Ada&lt;/i&gt;": ["60", "60", "30", "50 %"],
+        "user 8": ["60", "60", "60", "100 %"],
+        "unknown": ["6", "0", "0", NOTHING],
+    }
+    assert "NEXTMASK_UNCHANGED_SHARE (0.5)" in text
+    listed = {"": 90, "?annotator=7": 30, "?annotator=8": 60, "?annotator=99": 0}
+    for search, count in listed.items():
+        seen, address = [], f"/projects/{PROJECT}/unchanged{search}"
+        while address:
+            part = page(client, address)
+            seen += [int(task) for task in re.findall(r"/data\?task=(\d+)", part)]
+            following = re.findall(r'href="([^"]*)" rel="next"', part)
+            address = html.unescape(following[0]) if following else ""
+        assert seen == sorted(set(seen), reverse=True)
+        assert len(seen) == count
+        assert (count == 0) == ("No such labels." in part)
+    assert client.get(f"/projects/{PROJECT}/unchanged?annotator=0").status_code == 404
+
+
+def test_where_no_mask_was_shown_nothing_is_said_of_unchanged_labels(client: TestClient, project: Services) -> None:
+    assert "unchanged" not in page(client, f"/projects/{PROJECT}").lower()
+    assert "No such labels." in page(client, f"/projects/{PROJECT}/unchanged")
 
 
 def test_links_lead_to_the_address_that_people_use(tmp_path: Path) -> None:

@@ -431,11 +431,15 @@ class TestTasks:
     def test_predictions_that_annotations_started_from_are_named(self, host: Host, client: LabelStudio) -> None:
         rows = [{"id": 1, "parent_prediction": 70}, {"id": 2, "parent_prediction": 71}, {"id": 3}]
         host.routes["/api/tasks/"] = data_manager([make_task(1, 1, annotations=rows), make_task(2, 2)])
-        rectangles = [{"id": "r", "type": "rectanglelabels", "value": {}}]
-        result = [{"id": "m", "type": "brushlabels", "value": "big"}, *rectangles]
+        rectangles = [{"id": "r", "type": "rectanglelabels", "value": {"x": 3.5, "rectanglelabels": ["ask"]}}]
+        small = {"format": "", "rle": [], "brushlabels": ["cell"], "opacity": None}
+        big = {"format": "rle", "rle": [7] * 10_000, "brushlabels": ["cell"], "opacity": None}
+        odd = [{"id": "o", "type": "brushlabels", "value": "text"}, {"id": "n"}]
+        result: list[Any] = [{"id": "m", "type": "brushlabels", "value": big}, "no region", *rectangles, *odd]
         host.route("/api/predictions/70/", {"id": 70, "model_version": "v-1", "score": 0.5, "result": result})
         first, second = client.changed_tasks(1, None)
-        kept = {"id": 70, "model_version": "v-1", "score": 0.5, "result": rectangles}
+        kept = {"id": 70, "model_version": "v-1", "score": 0.5}
+        kept["result"] = [{"id": "m", "type": "brushlabels", "value": small}, *rectangles, *odd]
         assert first["predictions"] == [kept]  # 71 was pruned
         assert second["predictions"] == []
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from alembic.script import ScriptDirectory
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import StoreError
-from ml_backend.store import Store, Task
+from ml_backend.store import AnnotatorLabels, Store, Task
 from ml_backend.store.database import REVISION
-from ml_backend.store.migrate import configuration
+from ml_backend.store.migrate import configuration, upgrade
 from ml_backend.store.tables import METADATA
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -96,6 +97,35 @@ def test_every_row_is_kept_and_the_store_works(number: int, tmp_path: Path) -> N
     store.add_event(3, "ranked", "One task.")
     assert [event.text for event in store.events(3)] == ["One task."]
     store.close()
+
+
+def test_labels_of_the_schema_before_are_kept_and_of_unknown_annotators(tmp_path: Path) -> None:
+    file = tmp_path / "nextmask.sqlite3"
+    engine = sa.create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        assert upgrade(connection, None, "0005")
+    engine.dispose()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(tasks)")]
+        assert "masked" in names
+        assert not {"annotator", "unchanged"} & set(names)
+        connection.execute(
+            "INSERT INTO tasks (project_id, task_id, image, group_key, updated_at, status, error, annotation_id,"
+            " label_digest, mask_file, held_out, regions, vertices, shown_version, agreement, masked)"
+            " VALUES (3, 11, 'a.png', 'a.png', '1', 'labelled', '', 9, 'd', '/m', 0, 2, 0, 'nextmask-2.4', 1.0, 1)"
+        )
+    before = rows_of(file)
+    store = Store(f"sqlite:///{file}")
+    try:
+        assert kept(before, rows_of(file))["tasks"] == before["tasks"]
+        task = store.task(3, 11)
+        assert task is not None
+        assert (task.annotation_id, task.masked, task.annotator, task.unchanged) == (9, True, None, None)
+        assert store.labels_of_annotators(3) == [AnnotatorLabels(None, 1, 0, 0)]
+        store.set_unchanged([replace(task, annotator=7, unchanged=True, status="skipped")])
+        assert store.task(3, 11) == replace(task, annotator=7, unchanged=True)
+    finally:
+        store.close()
 
 
 def test_the_steps_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import closing
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from wiring import Clock, project_of, task_of
 
 from ml_backend.annotations.boxes import Box, Query
-from ml_backend.store import Decision, Event, Store, Task
+from ml_backend.store import AnnotatorLabels, Decision, Event, Store, Task
 
 
 # -- tasks -----------------------------------------------------------------------------------------------------------
@@ -31,6 +32,8 @@ def test_tasks_come_back_as_they_were_put(store: Store) -> None:
         vertices=40,
         shown_version="nextmask-1.1",
         agreement=0.75,
+        annotator=3,
+        unchanged=False,
     )
     store.put_tasks([full, task_of(6, 1)])
     assert store.task(1, 7) == full
@@ -48,6 +51,33 @@ def test_a_tasks_error_comes_and_goes(store: Store) -> None:
     assert store.tasks(1)[0].error == "no image"
     store.set_task_error(1, 7, "")
     assert store.tasks(1) == [task_of(7, 1)]
+
+
+def test_labels_are_counted_by_annotator(store: Store) -> None:
+    done: dict[str, Any] = {"status": "labelled"}
+    store.put_tasks(
+        [
+            task_of(1, 1, **done, annotation_id=5, annotator=9, unchanged=True),
+            task_of(2, 1, **done, annotation_id=7, annotator=9, unchanged=True),
+            task_of(3, 1, **done, annotation_id=6, annotator=9, unchanged=False),
+            task_of(4, 1, **done, annotation_id=8, annotator=2),
+            task_of(5, 1, **done, annotation_id=9, unchanged=True),
+            task_of(6, 1, status="broken", annotation_id=10, annotator=2, unchanged=True),
+            task_of(7, 2, **done, annotation_id=11, annotator=2, unchanged=True),
+        ]
+    )
+    expected = [AnnotatorLabels(2, 1, 0, 0), AnnotatorLabels(9, 3, 3, 2), AnnotatorLabels(None, 1, 1, 1)]
+    assert store.labels_of_annotators(1) == expected
+    assert [task.task_id for task in store.unchanged_labels(1, limit=9)] == [5, 2, 1]
+    assert [task.task_id for task in store.unchanged_labels(1, annotator=9, limit=9)] == [2, 1]
+    assert [task.task_id for task in store.unchanged_labels(1, limit=1, offset=1)] == [2]
+    assert store.labels_of_annotators(3) == []
+
+
+def test_who_made_a_label_is_not_said_of_one_that_was_replaced_meanwhile(store: Store) -> None:
+    store.put_tasks([task_of(1, 1, status="labelled", annotation_id=6, annotator=2, unchanged=False)])
+    store.set_unchanged([task_of(1, 1, annotation_id=5, annotator=9, unchanged=True)])
+    assert store.labels_of_annotators(1) == [AnnotatorLabels(2, 1, 1, 0)]
 
 
 def test_deleted_tasks_leave_ranking_and_queue(store: Store) -> None:
