@@ -148,7 +148,9 @@ class TestLists:
         task = found[tasks[0]]
         assert task["data"] == {"image": "/data/upload/0/0.png"}
         assert (task["total_annotations"], task["cancelled_annotations"]) == (1, 0)
-        assert task["predictions"] == [{"id": parent, "model_version": "v-1", "score": 0.25, "result": []}]
+        without_pixels = region() | {"value": {"format": "", "rle": [], "brushlabels": ["cell"]}}
+        (prediction,) = task["predictions"]
+        assert prediction == {"id": parent, "model_version": "v-1", "score": 0.25, "result": [without_pixels]}
         (annotation,) = task["annotations"]
         assert annotation["id"] == first["id"]
         assert annotation["result"] == [region()]
