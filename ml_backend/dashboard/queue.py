@@ -60,6 +60,7 @@ class Card:
         why: why it has its place in the queue.
         classes: those predicted in it, the largest first, at most six; empty where none are known yet.
         regions: how many are to be labelled; 0: the whole image.
+        points: how many of them are points, whose class is to be said: all or none.
         effort: expected effort of labelling, with its unit; empty where it is not predicted.
         problem: why the image cannot be shown or used; empty where it can.
         is_audit: whether it is an audit image, which opens without a mask.
@@ -71,6 +72,7 @@ class Card:
     why: str
     classes: tuple[ClassShare, ...]
     regions: int
+    points: int
     effort: str
     problem: str
     editor: str
@@ -165,13 +167,15 @@ class Cards:
 
     def _card(self, entry: QueueEntry, scores: Scores) -> Card:
         subject = Subject(self._project, self._settings, self._labels, entry.task) if self._labels else None
+        asked = boxes_from_text(entry.asked)
         failure, is_audit = self._pictures.failure(subject) if subject else None, self._audit.opens_empty(entry.task)
         return Card(
             entry=entry,
             name=file_name(entry.task.image),
             why=AUDIT if is_audit else reason(entry, scores, self._words, model_number(self._project.ranking_version)),
             classes=_classes(self._pictures, subject) if subject and not is_audit else (),
-            regions=len(boxes_from_text(entry.asked)),
+            regions=len(asked),
+            points=sum(box.is_point for box in asked),
             effort=self._effort(entry),
             problem=entry.task.error or failure or "",
             editor=editor_address(self._settings, entry.task),

@@ -149,6 +149,19 @@ def test_queue_says_why_a_task_has_its_place(client: TestClient, services: Servi
     assert len(shares) >= 4  # of published tasks: nothing had to be predicted for the page
 
 
+def test_queue_says_how_many_points_are_asked_for(client: TestClient, services: Services) -> None:
+    (first, _), (second, _), *_ = services.store.ranked(PROJECT)
+    asked = {
+        first.task_id: Query((Box.point(3, 4), Box.point(5, 6))),
+        second.task_id: Query((Box.point(3, 4),)),
+    }
+    services.store.put_ranking(PROJECT, {first.task_id: 0.9, second.task_id: 0.8}, asked, ranking_version=VERSION)
+    text = " ".join(page(client, QUEUE).split())
+    assert "Say the class of 2 points" in text
+    assert "Say the class of 1 point ·" in text
+    assert picture(client, f"/projects/{PROJECT}/tasks/{first.task_id}/regions")[..., 3].any()
+
+
 def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:
     entry, scores = QueueEntry(task_of(1), 1, 0.4, None, "", None, False), Scores(0, {}, None)
     assert "no model yet" in reason(entry, scores, described("entropy").words, 0)
