@@ -98,7 +98,9 @@ class StudioPage:
 
     def picture(self) -> Picture:
         """The image with what is drawn over it, (H, W, 3) RGB in pixels of the screen, once it no longer changes."""
-        box = self._page.locator(".lsf-image").bounding_box()
+        image = self._page.locator(".lsf-image")
+        image.wait_for()
+        box = image.bounding_box()
         assert box, "no image is shown"
         pictures = [self._photograph(box)]
 

@@ -249,17 +249,18 @@ class TaskReader:
         if not is_own(shown.version) or self._was_asked_for_points(task, shown, result):
             return None
         predicted = [] if shown.prediction is None else regions_of(shown.prediction)
-        before, earlier = self._store.task(task.project_id, task.task_id), None
-        if before is not None and before.annotation_id == task.annotation_id:
-            earlier = before.unchanged
         had_mask = shown.mask is not None or bool(mask_regions(predicted, self._label_map))
-        if not had_mask and earlier is None:
-            return None
         known = is_unchanged(result, predicted, self._label_map)
-        if known is None and had_mask and task.agreement == 1.0:  # the prediction is gone, or both paint nothing
-            return True
-        has_all = before is not None and before.regions == task.regions
-        return earlier if known is None and has_all else known
+        if had_mask and known is None and task.agreement == 1.0:  # the prediction is gone, or both paint nothing
+            known = True
+        if had_mask and known is not None:
+            return known
+        before = self._store.task(task.project_id, task.task_id)
+        if before is None or before.annotation_id != task.annotation_id or before.unchanged is None:
+            return None
+        if known is None and before.regions == task.regions:
+            return before.unchanged
+        return known
 
     def _keep(self, task: Task, png: bytes) -> dict[str, Any]:
         """Write a mask to its file; return the columns of the task that name it."""

@@ -6,15 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked_points import pixel_box, pixels, ranked, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import Batch, Budget, Observation, Point, Region, create
 from strategies.candidates import CELLS
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def image(uncertain, *, name="a", classes=2, likely=None, **fields):
@@ -28,21 +25,6 @@ def image(uncertain, *, name="a", classes=2, likely=None, **fields):
     if classes == 1:
         probabilities = torch.ones(1, *u.shape)
     return Batch(ids=(name,), images=torch.zeros(1, 3, *u.shape), probabilities=probabilities[None, None], **fields)
-
-
-def ranked(strategy, *batches, seed=0, asked=None):
-    pool = Observation.concatenate(map(strategy.observe, batches))
-    if asked:
-        pool = replace(pool, excluded=tuple(tuple(asked.get(name, ())) for name in pool.ids))
-    return strategy.rank(pool, None, budget=Budget(images=1), generator=seeded(seed))
-
-
-def pixels(ranking, name="a"):
-    return [(point.row, point.column) for point in ranking.points.get(name, ())]
-
-
-def pixel_box(row, column):
-    return Region(top=row, left=column, height=1, width=1, score=0.0)
 
 
 def answered(shape, points):

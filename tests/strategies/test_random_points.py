@@ -6,12 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked_points import pixel_box, pixels, ranked, seeded
 
-from strategies import Batch, Budget, Observation, Region, create
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from strategies import Batch, Budget, Observation, create
 
 
 def image(shape, name="a", **fields):
@@ -21,18 +18,7 @@ def image(shape, name="a", **fields):
 def drawn(batch, *, seed=0, asked=None, **options):
     strategy = create("random_points", **options)
     strategy.prepare([], [], generator=seeded(seed))
-    pool = strategy.observe(batch)
-    if asked:
-        pool = replace(pool, excluded=tuple(tuple(asked.get(name, ())) for name in pool.ids))
-    return strategy.rank(pool, None, budget=Budget(images=1), generator=seeded(seed))
-
-
-def pixels(ranking, name="a"):
-    return [(point.row, point.column) for point in ranking.points.get(name, ())]
-
-
-def pixel_box(row, column):
-    return Region(top=row, left=column, height=1, width=1, score=0.0)
+    return ranked(strategy, batch, seed=seed, asked=asked)
 
 
 @pytest.mark.parametrize("size", [(3, 5), (7, 4), (6, 10)])

@@ -175,6 +175,14 @@ def test_masks_leave_out_what_training_does_where_a_decoder_ends_in_a_dropout_of
     assert float((masks == 0).float().mean()) == pytest.approx(1 - 0.9 * 0.8, abs=0.02)
 
 
+def test_no_member_is_the_network_itself() -> None:
+    """Of U-Net's 16 channels, a dropout of 0.1 left all to 18 % of the members."""
+    masks = mc_dropout(make_network(dropout=0.1).eval(), 400, 0).masks
+    assert bool((masks == 0).any(dim=1).all())
+    given = (0.9 - 0.9**16) / (1 - 0.9**16)  # the share that is kept, where not all are
+    assert float((masks > 0).float().mean()) == pytest.approx(given, abs=0.015)  # σ = 0.004
+
+
 def test_the_same_seed_gives_the_same_members(predictor: Predictor) -> None:
     first, same, other = (mc_dropout(predictor.network, 20, seed).masks for seed in (1, 1, 2))
     assert torch.equal(first, same)
