@@ -254,7 +254,7 @@ def _stream(counts: StreamCounts | None) -> str:
 def _print_sentences(status: Status) -> None:
     effort = [status.effort.sentence] if status.effort else []
     advice = status.advice.sentences if status.advice else ()
-    for sentence in (*filter(None, [status.notice]), *advice, *effort, *status.hints):
+    for sentence in (*filter(None, [status.notice, status.question]), *advice, *effort, *status.hints):
         console.print(f"{status.project}: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 
