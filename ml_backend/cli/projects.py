@@ -195,7 +195,7 @@ def _offer_query_control() -> bool:
     """Ask whether the labelling configuration may be changed; where nobody can answer, a hint tells how."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
-    why = "The strategy asks for parts of images, and the labelling configuration has no control that shows them."
+    why = "The strategy can ask for parts of images, and the labelling configuration has no control that shows them."
     return typer.confirm(f"{why} Add one? What it shows does not hide the image.", default=True)
 
 

@@ -50,7 +50,8 @@ def _labels_all(task: Task) -> bool:
 
 def keep_reason(store: Store, project_id: int, reason: str) -> None:
     """Put down why a ranking asks for points or masks; empty where its strategy had no choice."""
-    store.set_value(_key(project_id), reason)
+    if reason != reason_of(store, project_id):
+        store.set_value(_key(project_id), reason)
 
 
 def reason_of(store: Store, project_id: int) -> str:
