@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -28,6 +30,8 @@ from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.single_pixels import as_boxes, shrunk, single_pixels, with_moved
 
 MEMORY_BYTES = 1 << 30
+SQUARES = 12
+"""Squares along the longer side of an image, by which it is said how much of it is labelled."""
 _READERS = 4
 _ALIKE = 0.5
 """Samples that are labelled to at least this share of the most labelled sample are drawn equally often."""
@@ -48,8 +52,13 @@ class Sample:
 
     @property
     def labelled_share(self) -> float:
-        """Share of the pixels that are labelled, in [0, 1]."""
-        return float((self.mask != IGNORE_INDEX).float().mean())
+        """Share of the image's squares in which anything is labelled, in [0, 1].
+
+        Neighbours tell the same: ten points that lie apart are worth far more than ten pixels of a mask.
+        """
+        side = math.ceil(max(self.mask.shape) / SQUARES)
+        labelled = (self.mask != IGNORE_INDEX).float()[None, None]
+        return float(functional.max_pool2d(labelled, side, ceil_mode=True).mean())
 
     @cached_property
     def single_pixels(self) -> Tensor:
@@ -127,7 +136,7 @@ class Samples:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
 
         Where some are labelled in small parts only, samples are drawn with replacement, by their labelled shares:
-        otherwise a batch of a few windows would count as much as a batch of whole images.
+        otherwise a window or a few points would count as much as a whole image.
 
         A file that has become unreadable is skipped.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from small_training import disc_item
 
 from ml_backend.errors import TrainingError
 from ml_backend.learning.training import Item
-from ml_backend.learning.training.data import Sample, Samples, _view, augmentation, collate, unchanged
+from ml_backend.learning.training.data import SQUARES, Sample, Samples, _view, augmentation, collate, unchanged
 from ml_backend.learning.training.fit import seeded
 
 CPU = torch.device("cpu")
@@ -196,9 +197,9 @@ def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None
     generator = torch.Generator().manual_seed(0)
     with closing(samples.batches(2, generator)) as batches:
         found = [round(sample.labelled_share, 3) for _ in range(100) for sample in next(batches)]
-    assert set(found) == {1.0, round(5 / 48, 3)}
-    windows = found.count(round(5 / 48, 3))
-    assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100
+    assert set(found) == {1.0, round(2 / 12, 3)}  # two of twelve columns of squares
+    windows = found.count(round(2 / 12, 3))
+    assert 8 <= windows <= 55  # 29 are expected of 200; drawn alike it were 100
 
 
 # -- views of samples, for encoders that are not trained ---------------------------------------------------------------
@@ -349,3 +350,22 @@ def test_single_pixels_are_kept_by_augmentation_in_every_step() -> None:
     assert counts.float().mean() > 5.5  # the others are moved out of the picture; of the nearest, 4.6 were left
     _, masks = collate([dotted()], CPU, unchanged)
     assert torch.equal(masks[0], dotted().mask.long())
+
+
+def test_points_are_drawn_by_the_squares_that_they_lie_in() -> None:
+    """Not by their pixels, which are next to nothing, nor as often as whole masks."""
+    whole = torch.zeros((96, 96), dtype=torch.uint8)
+    apart, together = torch.full_like(whole, 255), torch.full_like(whole, 255)
+    apart[4::32, 4::32] = 1  # nine points, each in a square of its own
+    together[10:14, 10:13] = 1
+    one = Sample(torch.zeros(3, 96, 96, dtype=torch.uint8), apart)
+    assert one.labelled_share == pytest.approx(9 / SQUARES**2)
+    assert replace(one, mask=together).labelled_share == pytest.approx(1 / SQUARES**2)
+    assert replace(one, mask=whole).labelled_share == 1
+    made = [replace(one, image=torch.full((3, 96, 96), number, dtype=torch.uint8)) for number in range(10)]
+    made.append(Sample(torch.full((3, 96, 96), 10, dtype=torch.uint8), whole))
+    item = Item("1", Path("none"), Path("none"), held_out=False, digest="")
+    found = drawn(Samples.in_memory([(item, sample) for sample in made]), 2000)
+    points = 10 * 9 / SQUARES**2
+    share = points / (points + 1)
+    assert abs(len([number for number in found if number < 10]) - 2000 * share) < 5 * math.sqrt(2000 * share)
