@@ -72,6 +72,7 @@ class Labels:
         self._answers: dict[int, dict[Pixel, int]] = {}
         self.pixels = 0
         self.drawn = self.mended = self.points = self.opened = 0
+        self._costs: dict[str, list[int]] = {"points": [], "mask": []}
 
     def __len__(self) -> int:
         return len(self._picks)
@@ -88,6 +89,11 @@ class Labels:
     def clicks(self) -> int:
         """Clicks that drawing and answering took."""
         return int(self._tariff.clicks(masks=self.drawn, points=self.points, opened=self.opened))
+
+    @property
+    def mean_costs(self) -> dict[str, float]:
+        """Mean clicks of "points", all that were answered of an image, and of a "mask", opening included; of what there is."""
+        return {kind: sum(costs) / len(costs) for kind, costs in self._costs.items() if costs}
 
     def is_whole(self, number: int) -> bool:
         """Whether an image was labelled as a whole."""
@@ -156,6 +162,8 @@ class Labels:
         self.mended += mending.get(pick.number, drawn) if pick.is_whole else drawn
         self.points += len(pick.points)
         self.opened += 1
+        if pick.is_whole or not pick.boxes:
+            self._costs["mask" if pick.is_whole else "points"].append(self.cost(pick))
 
     def _answer(self, pick: Pick) -> None:
         """Look up the classes of a pick's points."""

@@ -227,3 +227,12 @@ def test_what_is_needed_for_other_prices_is_counted(labels: Labels) -> None:
     assert (labels.drawn, labels.mended, labels.points, labels.opened) == (14, 11, 2, 4)
     assert labels.clicks == 14 + 2
     assert Tariff(point=3, opening=5).clicks(masks=labels.mended, points=labels.points, opened=labels.opened) == 37
+
+
+def test_what_points_and_masks_take_on_average() -> None:
+    labels = Labels({number: one_square(number) for number in (1, 2, 3)}, background=0, tariff=Tariff(opening=2))
+    assert labels.mean_costs == {}
+    labels.add([Pick(1, points=((0, 0), (5, 5))), Pick(2, points=((0, 0),)), Pick(3, (Box(0, 0, 8, 8),))])
+    assert labels.mean_costs == {"points": (4 + 3) / 2}
+    labels.add([Pick(1)])
+    assert labels.mean_costs == {"points": 3.5, "mask": 7}
