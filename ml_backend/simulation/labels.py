@@ -92,7 +92,7 @@ class Labels:
 
     @property
     def mean_costs(self) -> dict[str, float]:
-        """Mean clicks of "points", all that were answered of an image, and of a "mask", opening included; of what there is."""
+        """Mean clicks of "points", all those of an image, and of a "mask", opening included; of what there is."""
         return {kind: sum(costs) / len(costs) for kind, costs in self._costs.items() if costs}
 
     def is_whole(self, number: int) -> bool:
