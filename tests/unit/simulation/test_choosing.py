@@ -142,7 +142,7 @@ def test_a_budget_of_clicks_is_spent_by_the_pick_that_reaches_it(
 def test_clicks_are_planned_from_those_made_so_far(pool: dict[int, Picture]) -> None:
     """One image and a half of what an average one took: of two images that took 20 clicks, 30 clicks are three."""
     labels = labelled(pool, Pick(0), Pick(1))
-    labels.clicks = 20
+    labels.drawn = 20
     assert Budgeted(20, "clicks").planned(labels, regions=False) == Budget(images=3)
     assert Budgeted(20, "clicks").planned(labels, regions=True) == Budget(pixels=12 * PIXELS)
     assert Budgeted(1, "clicks").planned(labels, regions=False) == Budget(images=1)  # at least one
