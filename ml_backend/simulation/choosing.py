@@ -132,6 +132,7 @@ class Chooser:
             round_number=round_number,
             progress=lambda _: None,
             preparation=Preparation(self._file, 60 * self._recipe.prepare_minutes, lambda *_: None),
+            prices=labels.prices,
         )
         if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ml_backend.learning.prediction.batches import resize_mask
 from ml_backend.simulation.material import Picture
 from ml_backend.simulation.polygons import Points, clicks_at, window_clicks
 from ml_backend.simulation.tariff import USUAL, Tariff
+from strategies import Prices
 
 Pixel = tuple[int, int]
 """Row and column in the original image."""
@@ -91,9 +93,10 @@ class Labels:
         return int(self._tariff.clicks(masks=self.drawn, points=self.points, opened=self.opened))
 
     @property
-    def mean_costs(self) -> dict[str, float]:
-        """Mean clicks of "points", all those of an image, and of a "mask", opening included; of what there is."""
-        return {kind: sum(costs) / len(costs) for kind, costs in self._costs.items() if costs}
+    def prices(self) -> Prices:
+        """Mean clicks of the points of an image, and of a mask, opening included."""
+        points, mask = (fmean(costs) if costs else None for costs in self._costs.values())
+        return Prices(points=points, mask=mask)
 
     def is_whole(self, number: int) -> bool:
         """Whether an image was labelled as a whole."""

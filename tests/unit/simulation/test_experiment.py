@@ -590,3 +590,18 @@ def test_opening_an_image_is_charged_for_every_strategy(data: Material, tmp_path
         for opening in (0, 5)
     )
     assert [one.clicks - other.clicks for one, other in zip(dear, plain, strict=True)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("worth", "is_points"), [(1, True), (100_000, False)])
+def test_auto_begins_with_points_and_goes_on_with_what_teaches_more(
+    worth: int, is_points: bool, data: Material, tmp_path: Path
+) -> None:
+    """Of what a mask teaches three points teach 95 %, or next to nothing."""
+    text = f'auto:{{"points": 3, "worth": {worth}}}'
+    rows = rows_of(plan(text, unit="clicks", step=Amount(12), rounds=2), data, tmp_path, text)
+    first, *later = Choices(tmp_path, Contender.parse(text), 0).read()
+    assert [len(pick.points) for pick in first.picks] == [3, 0], "one mask, to know what it takes"
+    kinds = [pick.is_whole for choice in later for pick in choice.picks]
+    assert len(kinds) >= 2
+    assert sum(kinds) <= 1 if is_points else all(kinds)  # one mask may be asked for to see what it takes now
+    assert rows[-1].drawn > rows[0].drawn or is_points

@@ -15,6 +15,7 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
 from ml_backend.simulation.tariff import Tariff
+from strategies import Prices
 
 
 def one_square(number: int, side: int = 10) -> Picture:
@@ -231,8 +232,8 @@ def test_what_is_needed_for_other_prices_is_counted(labels: Labels) -> None:
 
 def test_what_points_and_masks_take_on_average() -> None:
     labels = Labels({number: one_square(number) for number in (1, 2, 3)}, background=0, tariff=Tariff(opening=2))
-    assert labels.mean_costs == {}
+    assert labels.prices == Prices()
     labels.add([Pick(1, points=((0, 0), (5, 5))), Pick(2, points=((0, 0),)), Pick(3, (Box(0, 0, 8, 8),))])
-    assert labels.mean_costs == {"points": (4 + 3) / 2}
+    assert labels.prices == Prices(points=(4 + 3) / 2)
     labels.add([Pick(1)])
-    assert labels.mean_costs == {"points": 3.5, "mask": 7}
+    assert labels.prices == Prices(points=3.5, mask=7)
