@@ -23,6 +23,8 @@ _ROUNDING = 1e-6
 """Fraction of a pixel by which a coordinate may be off after the editor rounded its percentage."""
 _DIAMETER: Final = 0.8
 """Of points that are written, in percent of the image's width."""
+_POINT, _AUDIT_POINT = "point-", "audit-"
+"""What the ids of points begin with that are written: of those that were drawn to measure with, too."""
 _UNTOUCHED = "prediction"
 """The `origin` of regions that are as they were predicted."""
 
@@ -155,7 +157,16 @@ def was_predicted(result: Sequence[object], label_map: LabelMap) -> bool:
     return any(point.get("origin") in shown for point in points)
 
 
-def write_points(guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int, int]) -> list[dict[str, Any]]:
+def is_audit_point(region: object) -> bool:
+    """Whether a region is a point that was drawn to measure with, and shown without a class."""
+    if not isinstance(region, Mapping) or not str(region.get("type")).startswith("keypoint"):
+        return False
+    return str(region.get("id")).startswith(_AUDIT_POINT)
+
+
+def write_points(
+    guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int, int], *, for_audit: bool = False
+) -> list[dict[str, Any]]:
     """Return points as regions of a prediction, each at the centre of its pixel; `read_points` returns the same pixels.
 
     A class that the points control has no label for is not written: Label Studio would refuse all of the prediction.
@@ -164,6 +175,7 @@ def write_points(guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int,
         guesses: inside the image.
         label_map: of a configuration with a points control; otherwise nothing is written.
         size: (height, width) of the image in pixels.
+        for_audit: they were drawn to measure with: `is_audit_point` tells, even where nothing else is left of them.
     """
     control, (height, width) = label_map.points_control, size
     if control is None:
@@ -178,7 +190,7 @@ def write_points(guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int,
             **({} if label is None else {"keypointlabels": [label]}),
         }
         region = {
-            "id": f"point-{number}",
+            "id": f"{_AUDIT_POINT if for_audit else _POINT}{number}",
             "from_name": control.name,
             "to_name": control.to_name,
             "type": "keypointlabels",

@@ -249,7 +249,7 @@ class Task:
         boxes: the labelled boxes as text, see `boxes`; empty: the whole image is labelled.
         effort_file: path of the points of the effort of the label, see `effort`.
         effort: sum of those points, in clicks or seconds.
-        masked: whether a mask of ours was shown to anybody who labelled it.
+        masked: whether a mask of ours, or points that a strategy chose, were shown to anybody who labelled it.
         annotator: Label Studio's id of the user who made the label; None where it names none.
         unchanged: whether the label was submitted as the mask of ours that its annotator was shown; None where none
             was shown, or where it cannot be told.

@@ -97,13 +97,14 @@ def _ranking_key(look: Look, model: Version | None) -> str:
     s = look.settings
     measuring = audit_set(s, look.store, look.project_id)
     audit = json.dumps([measuring.share, measuring.seed, s.audit_group, sorted(measuring.drawn)])
+    points = [s.point_guesses, s.audit_points] if asks_for_points(look) else []
     if model is None:
-        asked = [s.strategy, s.strategy_options, look.label_map.digest] if asks_for_points(look) else []
+        asked = [s.strategy, s.strategy_options, look.label_map.digest, *points] if points else []
         first = json.dumps([audit, *asked], sort_keys=True) if asked else audit
         return f"no model {hashlib.sha256(first.encode()).hexdigest()}"
     scoring = [s.pool_sample, s.committee, s.members, s.query_images, s.cost_measure]
     parts = [model.number, s.strategy, s.strategy_options, *scoring, look.label_map.digest, audit]
-    shown = [s.minimum_area, s.polygon_tolerance]
+    shown = [s.minimum_area, s.polygon_tolerance, *points]
     return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()
 
 
