@@ -219,8 +219,8 @@ def report(file: Path) -> None:
         ]
         print(f"| {' | '.join(key)} | {' | '.join(cells)} |")
     print("\nMean error of the measure.\n")
-    for key in dict.fromkeys((row["dataset"], row["measure"]) for row in rows):
-        own = {row["labels"]: row for row in rows if (row["dataset"], row["measure"]) == key}
+    for key in dict.fromkeys((row["dataset"], row["measure"], row["method"]) for row in rows):
+        own = {row["labels"]: row for row in rows if (row["dataset"], row["measure"], row["method"]) == key}
         errors = [f"{float(row['error']):+.3f}" for row in own.values()]
         print(f"| {' | '.join(key)} | {' | '.join(errors)} |")
 

@@ -18,7 +18,7 @@ from ml_backend.annotations.fields import annotator_of, lead_time_of, printable,
 from ml_backend.annotations.key_points import has_points, is_audit_point, was_predicted
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes, read_rectangles
-from ml_backend.annotations.reading import agreement_with, inside_boxes, is_unchanged, starting_mask
+from ml_backend.annotations.reading import agreement_with, guesses_answered, inside_boxes, is_unchanged, starting_mask
 from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation, annotations_beneath, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
@@ -202,7 +202,12 @@ class TaskReader:
             shown_version=before.version,
             agreement=None if of_points else self._agreement(before, result, mask),
             annotator=annotator_of(annotation),
+            points=len(reading.answers),
         )
+        if points_asked:
+            predicted = [] if before.prediction is None else regions_of(before.prediction)
+            guesses, right = guesses_answered(predicted, before.mask, mask, self._label_map)
+            read = replace(read, guesses=guesses, right_guesses=right)
         return replace(read, unchanged=self._unchanged(read, before, result))
 
     def with_annotator(self, task: Task, item: Mapping[str, Any]) -> Task:
