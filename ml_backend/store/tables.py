@@ -319,6 +319,7 @@ class QueueEntry:
         asked: boxes to label, as text; empty: the whole image.
         cost: expected effort for the boxes, in clicks or seconds; None when it is unknown.
         published: whether Label Studio has a prediction of the version in question.
+        asked_points: the points among the boxes, with why, as text; empty: none, or nothing is known of them.
     """
 
     task: Task
@@ -330,6 +331,7 @@ class QueueEntry:
     published: bool
     turn: str = ""
     outlines: float | None = None
+    asked_points: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ml_backend.label_studio.predictions import model_number, ranking_number, ve
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.audit import audit_set
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
+from ml_backend.projects.queued_points import points_to_text
 from ml_backend.store import Task
 from ml_backend.worker.audit_places import with_audits
 from ml_backend.worker.committee import ensure_committee
@@ -67,6 +68,7 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ranking.information,
         turns={task: classes[pick.turn] for task, pick in ranking.picks.items() if pick.turn is not None},
         outlines={task: pick.outlines for task, pick in ranking.picks.items() if pick.outlines is not None},
+        points={task: points_to_text(points, classes) for task, points in ranking.points.items()},
         ranking_version=version,
         ranking_number=number,
         ranking_key=key,
