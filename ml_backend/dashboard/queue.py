@@ -20,6 +20,7 @@ from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.audit import audit_set
 from ml_backend.projects.audit_points import asks_points_of_audit_images
+from ml_backend.projects.questions import reason_of
 from ml_backend.projects.queued_points import QueuedPoint, points_from_text
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
@@ -129,6 +130,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
             legend=cards.legend,
             words=catalogue.described(own_settings.strategy).words,
             strategy=own_settings.strategy,
+            question=reason_of(store, project_id),
             counts=store.count_tasks(project_id),
             train_after=own_settings.train_after,
             ranked_by_model=model_number(project.ranking_version),

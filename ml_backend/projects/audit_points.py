@@ -37,8 +37,9 @@ def asks_points_of_audit_images(settings: Settings, label_map: LabelMap, queries
     """
     if label_map.points_control is None or not settings.audit_points:
         return False
-    by_strategy = catalogue.described(settings.strategy).asks_for_points
-    return by_strategy or any(query.asks_for_points for query in queries)
+    strategy = catalogue.described(settings.strategy)
+    always = strategy.asks_for_points and not strategy.without_points  # others choose in every round
+    return always or any(query.asks_for_points for query in queries)
 
 
 def audit_points(image: str, size: tuple[int, int], *, count: int, seed: int) -> tuple[Box, ...]:

@@ -12,19 +12,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_training import disc_item
 from torch import Tensor, nn
-from wiring import SHAPE, disc, make_settings, png
+from wiring import SHAPE, XML, disc, make_settings, png
 
 from ml_backend.annotations.boxes import Box, Query, boxes_to_text, covered_pixels
-from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.config_edits import with_points_control
+from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap, parse_label_config
 from ml_backend.annotations.masks import confusion, mask_from_png, png_bytes
 from ml_backend.errors import MaskError
 from ml_backend.learning.measuring import Counts, estimates
 from ml_backend.learning.measuring.counts import Pixels, pixels_of
 from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.measures import count
-from ml_backend.projects.audit_points import AuditLabel, audit_label, audit_points
+from ml_backend.projects.audit_points import AuditLabel, asks_points_of_audit_images, audit_label, audit_points
 from ml_backend.projects.parts import MergedLabel
 from ml_backend.store import Task
+
+
+def test_they_are_asked_where_the_others_are(tmp_path: Path) -> None:
+    """A strategy that chooses between points and masks decides for its audit images, too."""
+    plain, with_points = parse_label_config(XML), parse_label_config(with_points_control(XML))
+    points, masks = Query((Box.point(3, 4),)), Query(())
+
+    def asks(strategy: str, *queries: Query, label_map: LabelMap = with_points, number: int = 30) -> bool:
+        own = make_settings(tmp_path, strategy=strategy, audit_points=number)
+        return asks_points_of_audit_images(own, label_map, queries)
+
+    assert asks("points")
+    assert asks("random_points", points)
+    assert asks("auto", masks, points)
+    assert not asks("auto", masks)
+    assert not asks("auto")
+    assert not asks("margin")
+    assert not asks("points", points, number=0)
+    assert not asks("points", points, label_map=plain)
 
 
 # -- the draw --------------------------------------------------------------------------------------------------------
