@@ -25,6 +25,10 @@ _DIAMETER: Final = 0.8
 """Of points that are written, in percent of the image's width."""
 _POINT, _AUDIT_POINT = "point-", "audit-"
 """What the ids of points begin with that are written: of those that were drawn to measure with, too."""
+_CONTRADICTION = (
+    "another point says another class of its pixel, and the later one counts, which is this one: delete the one that is"
+    " wrong"
+)
 _UNTOUCHED = "prediction"
 """The `origin` of regions that are as they were predicted."""
 
@@ -72,10 +76,14 @@ class Answers:
 
     Args:
         size: (height, width) of the image in pixels.
+
+    Attributes:
+        problems: which points contradict others that a person answered.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
+        self.problems: list[str] = []
         self._index: dict[tuple[int, int], int] = {}
         self._touched = set[tuple[int, int]]()
 
@@ -89,6 +97,8 @@ class Answers:
         touched = region.entry.get("origin") != _UNTOUCHED
         if region.index is None or (place in self._touched and not touched):
             return None
+        if place in self._touched and self._index[place] != region.index:
+            self.problems.append(region.described(_CONTRADICTION))
         self._index[place] = region.index
         if touched:
             self._touched.add(place)
@@ -142,7 +152,7 @@ def read_points(
                 problem = str(error)
         if problem:
             problems.append(region.described(problem))
-    return answers.taken(), tuple(first_few(problems))
+    return answers.taken(), tuple(first_few([*problems, *answers.problems]))
 
 
 def has_points(result: Sequence[object], label_map: LabelMap) -> bool:

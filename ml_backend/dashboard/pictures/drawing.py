@@ -130,7 +130,7 @@ def boxes_picture(boxes: Sequence[tuple[Box, Colour | None]], size: tuple[int, i
                 cv2.rectangle(drawn, (left, top), (right, bottom), value, thickness + 2 * grow)
                 continue
             middle, radius = ((left + right) // 2, (top + bottom) // 2), 3 * thickness
-            cv2.circle(drawn, middle, radius, value, thickness + 2 * grow)
+            cv2.circle(drawn, middle, radius, value, thickness + 2 * min(grow, 1))
             if colour is not None:
                 cv2.circle(drawn, middle, radius - (thickness + 1) // 2, 3 + fills.index(colour), cv2.FILLED)
     return _with_palette(drawn, [(0, 0, 0), (0, 0, 0), (255, 255, 255), *fills], bytes([0] + [255] * (2 + len(fills))))

@@ -176,6 +176,40 @@ def test_points_that_cannot_be_used_are_told_and_the_others_count(services: Serv
     assert "its label 'nose' is no class" in task(services, 2).error
 
 
+def test_everything_that_can_be_wrong_with_points_at_once_and_no_answer_is_lost(
+    services: Services, studio: MemoryStudio
+) -> None:
+    """Another task of the same look is read as always."""
+    guessed = [(row, 4, CELL) for row in (3, 5, 7, 9, 11, 13, 15, 17)]
+    asked = predicted(services, studio, *guessed)
+    kept, relabelled, moved, _deleted, outside, unknown, unanswered, twofold = points(*guessed)
+
+    def changed(point: Json, **value: Any) -> Json:
+        return {**point, "origin": "prediction-changed", "value": {**point["value"], **value}}
+
+    relabelled = changed(relabelled, keypointlabels=["nucleus"])
+    moved = changed(moved, x=100.0, y=100.0)
+    outside = changed(outside, x=120.0)
+    unknown = changed(unknown, keypointlabels=["nose"])
+    unanswered["value"].pop("keypointlabels")
+    twofold = changed(twofold, keypointlabels=["cell", "nucleus"])
+    added = {**points((20, 20, CELL), origin="manual")[0], "id": "added"}
+    again = {**points((20, 20, NUCLEUS), origin="manual")[0], "id": "again"}
+    nonsense = [None, "text", {"type": "keypointlabels", "from_name": "points", "value": {"x": "left"}}]
+    result = [kept, relabelled, moved, outside, unknown, unanswered, twofold, added, again, *nonsense]
+    studio.annotate(1, result, parent_prediction=asked, lead_time=30.0)  # type: ignore[arg-type]
+    studio.label(2)
+    sync(services)
+    found = task(services)
+    assert found.status == "labelled"
+    assert labelled(found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
+    for said in ("it lies outside of the image, at 120 %", "its label 'nose' is no class", "it was not answered"):
+        assert said in found.error
+    assert (found.points, found.guesses, found.right_guesses) == (4, 2, 1)
+    assert (task(services, 2).status, task(services, 2).error) == ("labelled", "")
+    assert np.array_equal(mask_of(task(services, 2)), disc(1)[1])
+
+
 def test_a_task_of_points_that_comes_back_empty_is_no_image_of_background(
     services: Services, studio: MemoryStudio
 ) -> None:
