@@ -16,6 +16,7 @@ from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
 from ml_backend.simulation.plan import Recipe, Unit
 from strategies import Batch, Budget, Ranking, Strategy
+from strategies.base import Prices
 
 _SPARE = 1.5
 """A ranking covers so many times an average round, because the chosen images may be cheaper."""
@@ -132,6 +133,7 @@ class Chooser:
             round_number=round_number,
             progress=lambda _: None,
             preparation=Preparation(self._file, 60 * self._recipe.prepare_minutes, lambda *_: None),
+            prices=Prices(points=labels.mean_costs.get("points"), mask=labels.mean_costs.get("mask")),
         )
         if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
