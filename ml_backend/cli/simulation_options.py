@@ -110,7 +110,7 @@ class Simulate:
     mending: Annotated[
         bool,
         _measuring(
-            "--mending/--drawing",
+            "--mending",
             help="The report counts masks as mended from those that are predicted, not as drawn from nothing.",
         ),
     ] = False

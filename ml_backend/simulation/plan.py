@@ -32,7 +32,8 @@ class Recipe:
             learns from all labels has seen each of them the least, and is no reference.
         train_encoder: whether the encoder learns. A pretrained encoder that does not is computed once per image.
         views: for an encoder that does not learn, number of augmented views of each image, drawn once for all
-            trainings; 1 is the image itself. An encoder that learns sees new views in every step.
+            trainings; 1 is the image itself; 0: as in production, four, and fewer of many. An encoder that learns sees
+            new views in every step.
         members: T, number of members of a committee of MC dropout.
         ensemble: number of networks of an ensemble, each trained on another bootstrap resample of the labels.
         prepare_minutes: longest time that a strategy may train networks of its own in a round, as in production.
@@ -50,7 +51,7 @@ class Recipe:
     passes: int = 20
     batch_size: int = 8
     learning_rate: float = 3e-3
-    views: int = 4
+    views: int = 0
     members: int = 20
     ensemble: int = 4
     prepare_minutes: float = 15.0

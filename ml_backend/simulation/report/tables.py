@@ -139,6 +139,13 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
+def _saved(figure: Ratio | None) -> str:
+    """Return a figure as text, with its seeds where some are not in it."""
+    if figure is None:
+        return UNKNOWN
+    return ratio(figure) if figure.seeds == figure.pairs else f"{ratio(figure)}, {figure.seeds} of {figure.pairs} seeds"
+
+
 def saved(analysis: Analysis) -> list[list[str]]:
     """Return what each strategy saves as a table: a header, the line below it, a row for each strategy and tariff."""
     header = ["strategy", "a point, an opening", "same training", "the product", "every mask"]
@@ -146,7 +153,7 @@ def saved(analysis: Analysis) -> list[list[str]]:
         [
             one.strategy,
             f"{one.tariff.point}, {one.tariff.opening}",
-            *(UNKNOWN if figure is None else ratio(figure) for figure in (one.training, one.product, one.whole)),
+            *(_saved(figure) for figure in (one.training, one.product, one.whole)),
         ]
         for one in sorted(analysis.savings, key=lambda one: one.strategy)
         if (one.tariff.point, one.tariff.opening) in SHOWN

@@ -15,6 +15,7 @@ from ml_backend.simulation.report.analysis import analyse
 from ml_backend.simulation.report.charges import charged, tariff_of, to_finish
 from ml_backend.simulation.report.findings import verdict_text
 from ml_backend.simulation.report.savings import Saving, savings_of
+from ml_backend.simulation.report.tables import saved
 from ml_backend.simulation.report.verdicts import verdicts_on
 from ml_backend.simulation.results import FULL, Row
 from ml_backend.simulation.tariff import GRID, Tariff
@@ -104,6 +105,8 @@ def test_a_seed_that_misses_the_target_is_counted() -> None:
     found = figures(rows, "points", Tariff()).training
     assert found is not None
     assert (found.seeds, found.missed) == (2, 1)
+    (analysis,) = analyse(rows, 0.5, "clicks")
+    assert saved(analysis)[2][:3] == ["points", "1, 0", "0.10 (0.10 to 0.10), 2 of 3 seeds"]
 
 
 def test_they_are_in_the_report(tmp_path: Path) -> None:
