@@ -50,7 +50,7 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to its device, in the memory layout that is fastest there; returns the same module.
 
-    On a CPU a step in which the encoder learns takes three quarters of the time that it takes in torch's usual layout.
+    On a CPU a step takes about three quarters of the time that it takes in torch's usual layout (docs/benchmarks.md).
     """
     return network.to(device).to(memory_format=torch.channels_last)
 

@@ -1,8 +1,8 @@
 """How a network is made and trained where the settings leave it open: by the device.
 
-The encoder learns. On a CPU the decoder is small, and the networks of a committee, which share the time of one, stay
-with the pretrained encoder: its maps are computed once per image and kept. docs/benchmarks.md has the measurements of
-the CPU's; the GPU's is that of the releases before, and not measured.
+On a CPU the pretrained encoder stays as it is: its maps are computed once per image and kept, and a small decoder
+learns from them. On a GPU the encoder learns, too. docs/benchmarks.md has the measurements of the CPU's; the GPU's is
+that of the releases before, and not measured.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ class Recipe:
     """What is best on a device.
 
     Attributes:
-        train_encoder: whether the encoder of a version learns.
-        train_members: whether those of a committee do.
         batch_size: images per step.
         learning_rate: peak rate of the decoder.
         minutes: time of a training.
@@ -30,7 +28,6 @@ class Recipe:
 
     architecture: str
     train_encoder: bool
-    train_members: bool
     batch_size: int
     learning_rate: float
     minutes: float
@@ -41,20 +38,12 @@ RECIPES = {
     "cpu": Recipe(
         architecture="fpn",
         network_options={"decoder_pyramid_channels": 128, "decoder_segmentation_channels": 64},
-        train_encoder=True,
-        train_members=False,
+        train_encoder=False,
         batch_size=4,
         learning_rate=3e-3,
         minutes=2.0,
     ),
-    "cuda": Recipe(
-        architecture="unet",
-        train_encoder=True,
-        train_members=True,
-        batch_size=8,
-        learning_rate=3e-3,
-        minutes=5.0,
-    ),
+    "cuda": Recipe(architecture="unet", train_encoder=True, batch_size=8, learning_rate=3e-3, minutes=5.0),
 }
 
 

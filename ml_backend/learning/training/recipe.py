@@ -27,18 +27,14 @@ class Wanted(Asked, Protocol):
     def learning_rate(self) -> float: ...  # noqa: D102
 
 
-def values_of(wanted: Wanted, *, member: bool = False) -> dict[str, Any]:
-    """Return, by name, what network is trained and how: as asked for, and by the recipe where that is left open.
-
-    Args:
-        member: it is the network of a committee.
-    """
+def values_of(wanted: Wanted) -> dict[str, Any]:
+    """Return, by name, what network is trained and how: as asked for, and by the recipe where that is left open."""
     recipe = RECIPES[device_type(wanted.device)]
     architecture, options = network_of(wanted)
     return {
         "architecture": architecture,
         "network_options": options,
-        "train_encoder": _trains_encoder(wanted, architecture, recipe.train_members if member else recipe.train_encoder),
+        "train_encoder": _trains_encoder(wanted, architecture, recipe),
         "batch_size": wanted.batch_size or recipe.batch_size,
         "learning_rate": wanted.learning_rate or recipe.learning_rate,
     }
@@ -47,11 +43,11 @@ def values_of(wanted: Wanted, *, member: bool = False) -> dict[str, Any]:
 def resolved(job: Job) -> Job:
     """Return a job with the recipe's values where it leaves them open."""
     budget = job.training_budget or RECIPES[device_type(job.device)].minutes
-    return dataclasses.replace(job, **values_of(job, member=job.committee_of is not None), training_budget=budget)
+    return dataclasses.replace(job, **values_of(job), training_budget=budget)
 
 
-def _trains_encoder(wanted: Wanted, architecture: str, by_recipe: bool) -> bool:
+def _trains_encoder(wanted: Wanted, architecture: str, recipe: Recipe) -> bool:
     """Whether the encoder learns: one that never saw an image has to, and one whose maps cannot be kept may as well."""
     if wanted.train_encoder != AUTO:
         return bool(wanted.train_encoder)
-    return by_recipe or wanted.encoder_weights == weights.NONE or architecture in _MORE_THAN_MAPS
+    return recipe.train_encoder or wanted.encoder_weights == weights.NONE or architecture in _MORE_THAN_MAPS

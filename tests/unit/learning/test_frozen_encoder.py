@@ -247,8 +247,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def quick_job(folder: Path, labels: int, **changes: Any) -> Job:
     maps = {"maps_folder": folder / "maps", "maps_bytes": PLENTY}
-    own = maps | {"train_encoder": False} | changes
-    return disc_job(folder / "data", training=labels, held_out=0, input_size=48, **own)
+    return disc_job(folder / "data", training=labels, held_out=0, input_size=48, **maps | changes)
 
 
 def test_a_round_encodes_each_image_once(tmp_path: Path, encoded: list[str]) -> None:
