@@ -48,7 +48,7 @@ class FrozenEncoder:
         if known is not None:
             return known
         levels: list[Tensor] = self._encoder(image[None])
-        half = [level[0].half().contiguous() if used else None for level, used in zip(levels, self._used, strict=True)]
+        half = [level[0].half() if used else None for level, used in zip(levels, self._used, strict=True)]
         if any(level is not None and not level.isfinite().all() for level in half):
             return tuple(level[0] for level in levels)  # beyond half precision
         maps = tuple(tuple(level.shape[1:]) if one is None else one for level, one in zip(levels, half, strict=True))
