@@ -4,8 +4,7 @@
 
 FOLDER is a data set (docs/datasets.md). A seed draws forty labels, of which four fifths train, and, where a data set
 has no validation split, the validation images, all from the training split; test images are not looked at. The number
-of steps of each way is fixed, so that a busy machine changes no mIoU. Rows that are in the file already are not measured
-again.
+of steps of each way is fixed, so that a busy machine changes no mIoU. Rows that are there are not measured again.
 """
 
 from __future__ import annotations
