@@ -31,7 +31,7 @@ from strategies.catalogue import available, create
 from strategies.entry import Entry, Words
 
 if TYPE_CHECKING:
-    from strategies.base import Batch, Budget, Observation, Pick, Point, Ranking, Region, Strategy
+    from strategies.base import Batch, Budget, Observation, Pick, Point, Prices, Ranking, Region, Strategy
 
 __all__ = [
     "Batch",
@@ -40,6 +40,7 @@ __all__ = [
     "Observation",
     "Pick",
     "Point",
+    "Prices",
     "Ranking",
     "Region",
     "Strategy",

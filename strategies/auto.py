@@ -1,4 +1,7 @@
-"""Auto: nextmask's own method. Every class in turn, by uncertainty per effort; the network labels what it is sure of.
+"""Auto: nextmask's own method. It asks for points or masks, whichever teaches more per effort.
+
+Masks: of every class in turn, by uncertainty per effort, and the network labels what it is sure of. Points: those of
+the method `points`. `strategies.questions` says how the kind of question is chosen.
 
 Paper: none of its own. It puts together what each of these does alone: CEREALS (Mackowiak et al., 2018, arXiv
 1810.09726) weighs information against effort; class-balanced sampling keeps rare classes in the batch; power
@@ -12,11 +15,12 @@ U_c(x) / e(x). The other picks are drawn in proportion to 1 / e(x). Pseudo-label
 K(x), the mean over the classes that are predicted in x of their pixels' largest probability, from a threshold on.
 
 Deviations:
-- Whole images, not windows: the border of a window cuts outlines, and each cut has to be drawn.
+- Whole images and points, not windows: the border of a window cuts outlines, and each cut has to be drawn.
   docs/label-efficiency.md has what windows took.
 - The expected effort is the length of the predicted boundaries. ε keeps an image on which nothing is predicted from
   being taken for free.
 - K counts every class alike, so that much of a sure background does not hide an unsure object.
+- Where points are asked for there are no pseudo-labels: a few answers would drown in whole predicted masks.
 - No candidates for a pseudo-label are images that a person has labelled in part, and those where a single class is
   predicted: a network that misses its objects is the surest of those it misses altogether.
 
@@ -30,16 +34,19 @@ An image that takes a ninth of another image's effort has more than four times i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from strategies import selection
-from strategies.base import Batch, Observation, Order, Pick, Picks, Round
-from strategies.checks import check_number
+from strategies.base import Batch, Id, Lesson, Observation, Order, Pick, Picks, Ranking, Round
+from strategies.catalogue import create
+from strategies.checks import check_count, check_number
 from strategies.frames import extents
 from strategies.pixel_uncertainty import MeasuredUncertainty
+from strategies.questions import PIXELS_PER_CLICK, WORTH, Question, question
 from strategies.segmentation import boundary_length, predicted_classes
 from strategies.turns import drawn, in_turns
 from strategies.uncertainty import image_mean
@@ -51,9 +58,11 @@ _LEAST_SURENESS = 1e-9
 
 
 class Auto(MeasuredUncertainty):
-    """Draws images class by class, uncertain and cheap ones sooner, and proposes sure ones as pseudo-labels.
+    """Asks for points, or draws images class by class, uncertain and cheap ones sooner, and labels sure ones itself.
 
     Args:
+        points: k, points of an image where points are asked for; 0: masks only.
+        worth: points that teach as much as a mask, from 1; see `strategies.questions`.
         measure: the pixels' uncertainty, one of `strategies.uncertainty.MEASURES`.
         share: part of the picks that goes to the classes in turn, in [0, 1].
         cost_weight: γ in [0, 2]; 0: effort is left out of account.
@@ -71,6 +80,8 @@ class Auto(MeasuredUncertainty):
     def __init__(
         self,
         *,
+        points: int = 10,
+        worth: float = WORTH,
         measure: str = "entropy",
         share: float = 0.5,
         cost_weight: float = 1.0,
@@ -78,19 +89,35 @@ class Auto(MeasuredUncertainty):
         confident_from: float = 0.8,
     ) -> None:
         super().__init__(measure=measure)
+        check_count("points", points, 0)
+        check_number("worth", worth, 1)
         check_number("share", share, 0, 1)
         check_number("cost_weight", cost_weight, 0, 2)
         check_number("confident", confident, 0, 10)
         check_number("confident_from", confident_from, 0, 1)
         self._share, self._cost_weight = share, cost_weight
         self._confident, self._confident_from = confident, confident_from
+        self._count, self._worth = points, float(worth)
+        self._points = create("points", count=points) if points else None
+        self.asks_for_points = self._points is not None
+
+    def _learn(self, lesson: Lesson) -> None:
+        if self._points is not None:
+            self._points.prepare(lesson.labelled, lesson.unlabelled, generator=lesson.generator)
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observation:
         """Observe, as descriptors (B,C+2) float64: U_c of every class, the length of the predicted boundaries, and K.
 
-        K is 0 where a person has labelled anything, and where a single class is predicted.
+        K is 0 where a person has labelled anything, and where a single class is predicted. Where points may be asked
+        for, candidates as well, and without probabilities these alone.
         """
+        if self._points is not None and batch.probabilities is None and batch.places is not None:
+            return self._points.observe(batch)
+        seen = self._observe_masks(batch)
+        return seen if self._points is None else replace(seen, candidates=self._points.observe(batch).candidates)
+
+    def _observe_masks(self, batch: Batch) -> Observation:
         seen = super().observe(batch)
         probabilities = self.checked(batch)
         pixels = self.measure(probabilities)  # (B,H,W)
@@ -101,6 +128,20 @@ class Auto(MeasuredUncertainty):
         untouched = ~batch.labelled.flatten(1).any(dim=1)  # (B)
         sureness = torch.where(untouched, class_confidence(mean, batch.valid), 0)
         return replace(seen, descriptors=torch.stack([*by_class, effort, sureness], dim=1))
+
+    def _ranking(self, round: Round) -> Ranking:
+        """Choose the kind of question; of both kinds, the images come in the order of that kind."""
+        if self._points is None:
+            return super()._ranking(round)
+        pool = round.unlabelled
+        points = self._points.rank(
+            pool, round.labelled, budget=round.budget, round=round.number, known=round.known, generator=round.generator
+        )
+        if pool.descriptors is None:  # no network yet
+            return replace(points, reason="Points: a first version learns from them at the least effort.")
+        expected = float(pool.descriptors[:, -2].mean()) / PIXELS_PER_CLICK + 1
+        asked = question(self._count, round.prices.completed(points=self._count, mask=expected), worth=self._worth)
+        return _mixed(super()._ranking(round), points, asked, round.generator)
 
     def _explained_order(self, round: Round) -> tuple[Order, Picks]:
         """Draw all images, from ids in order."""
@@ -139,6 +180,36 @@ class Auto(MeasuredUncertainty):
             and pool.ids[position] not in round.known
         ]
         return certain[: int(self._confident * len(round.known))]
+
+
+def _mixed(masks: Ranking, points: Ranking, asked: Question, generator: torch.Generator) -> Ranking:
+    """Ask most images one kind of question and a few the other, each kind in its order."""
+    kinds = dict(_placed(masks, points, asked, generator))
+    return Ranking(
+        ids=tuple(kinds),
+        priority=masks.priority,
+        regions={image: () for image, is_points in kinds.items() if not is_points},
+        points={image: points.points[image] for image, is_points in kinds.items() if is_points},
+        pseudo_labels=() if asked.is_points else masks.pseudo_labels,
+        picks={image: pick for image, pick in masks.picks.items() if not kinds[image]},
+        reason=asked.reason,
+    )
+
+
+def _placed(masks: Ranking, points: Ranking, asked: Question, generator: torch.Generator) -> Iterator[tuple[Id, bool]]:
+    """Yield all images, and whether each is asked for points; for its mask where it has no points left."""
+    queues = {False: list(reversed(masks.ids)), True: [one for one in reversed(points.ids) if one in points.points]}
+    placed: set[Id] = set()
+    for is_other in asked.is_other(generator):
+        for queue in queues.values():
+            while queue and queue[-1] in placed:
+                queue.pop()
+        if not queues[False]:  # it holds all images
+            return
+        is_points = asked.is_points != is_other and bool(queues[True])
+        image = queues[is_points].pop()
+        placed.add(image)
+        yield image, is_points
 
 
 def effort_factors(effort: Tensor, cost_weight: float) -> Tensor:

@@ -22,6 +22,7 @@ from strategies import selection
 from strategies.batch import Batch
 from strategies.checks import Id
 from strategies.observation import Observation, Point, Region
+from strategies.questions import Prices
 from strategies.ranking import Budget, Pick, Ranking
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Pick",
     "Picks",
     "Point",
+    "Prices",
     "Progress",
     "Ranking",
     "Region",
@@ -70,6 +72,7 @@ class Round:
     known: frozenset[Id]
     budget: Budget
     number: int
+    prices: Prices
     generator: torch.Generator
 
 
@@ -83,14 +86,15 @@ class Strategy(ABC):
             labelled images in `rank`), "examples" (batches of both pools in `prepare`) and "background" (a first
             class that is no object). Options may change it.
         asks_for_regions: whether its rankings name the regions of an image that are worth labelling.
-        asks_for_points: whether its rankings name single pixels, whose class is all that is to be labelled.
+        asks_for_points: whether its rankings may name single pixels of an image, whose class is all that is to be
+            labelled of it. Options may change it.
         plans_one_round: whether its budget should be what is labelled before the next ranking, because what is beyond
             it is treated in another way (left to pseudo-labels, or for later regions), and not just of lower rank.
     """
 
     name: ClassVar[str]
     asks_for_regions: ClassVar[bool] = False
-    asks_for_points: ClassVar[bool] = False
+    asks_for_points: bool = False
     plans_one_round: ClassVar[bool] = False
     needs: frozenset[str]
 
@@ -137,6 +141,7 @@ class Strategy(ABC):
         budget: Budget,
         round: int = 0,
         known: Iterable[Id] | None = None,
+        prices: Prices | None = None,
         generator: torch.Generator,
     ) -> Ranking:
         """Order the unlabelled pool.
@@ -150,6 +155,7 @@ class Strategy(ABC):
             round: how often has been ranked before, for thresholds that decay.
             known: ids of all labelled images, for methods that count them and need no look at them; None: those of
                 `labelled`.
+            prices: what answering took so far, for methods that choose the kind of question; None: it is not known.
             generator: the only source of randomness, drawn from after sorting by id.
 
         Returns:
@@ -165,6 +171,7 @@ class Strategy(ABC):
                 known=frozenset(observed if known is None else known),
                 budget=budget,
                 number=round,
+                prices=Prices() if prices is None else prices,
                 generator=generator,
             )
         )

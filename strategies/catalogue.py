@@ -19,11 +19,13 @@ ENTRIES: Final = (
         name="auto",
         method="strategies.auto:Auto",
         words=Words(
-            "images of every class in turn, drawn so that uncertain and cheap ones come sooner",
+            "images whose points promise most, or images of every class in turn, uncertain and cheap ones sooner",
             "uncertainty",
             "Its uncertainty is {value}, {compared}.",
         ),
         needs=frozenset({"probabilities"}),
+        asks_for_points=True,
+        without_points={"points": 0},
     ),
     Entry(
         name="bald",

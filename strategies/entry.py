@@ -66,7 +66,8 @@ class Entry:
         words: for the dashboard.
         needs: what its class needs with the default options, out of `NEEDS`.
         asks_for_regions: whether its rankings name regions of images, as its class says.
-        asks_for_points: whether its rankings name single pixels, likewise.
+        asks_for_points: whether its rankings may name single pixels, likewise.
+        without_points: options with which they name none; empty where the method knows no other question.
         ensemble: whether its committee is an ensemble of trained networks where the settings do not say; else it
             comes from dropout.
         presets: name -> options of a paper. The option `preset` stands for them.
@@ -82,6 +83,7 @@ class Entry:
     needs: frozenset[str]
     asks_for_regions: bool = False
     asks_for_points: bool = False
+    without_points: Mapping[str, Any] = field(default_factory=dict)
     ensemble: bool = False
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     package: str = ""

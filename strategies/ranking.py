@@ -97,11 +97,12 @@ class Ranking:
         ids: (N) every unlabelled id exactly once, the most valuable first.
         priority: (N) float64 on the CPU, in [0, 1], strictly decreasing.
         regions: what to label of an image, by id, the best first; the whole image where there is no entry or
-            an empty entry.
+            an empty entry. An empty entry asks for it although of other images regions or points are asked for.
         points: whose class to ask for, by id, the best first; no two of an image are the same pixel. Of a method that
-            asks for points an image without an entry has nothing left to ask.
+            asks for nothing else an image without an entry has nothing left to ask.
         pseudo_labels: ids whose prediction may train the model in place of a label, for this round only.
         picks: how images came to their places, by id, where the method can tell more than their information.
+        reason: why points or masks are asked for, in a sentence; empty where the method knows one kind of question.
 
     Raises:
         ValueError: on creation, when a field is not as above; it says what was expected and what was received.
@@ -113,6 +114,7 @@ class Ranking:
     points: Mapping[Id, tuple[Point, ...]] = field(default_factory=dict)
     pseudo_labels: tuple[Id, ...] = ()
     picks: Mapping[Id, Pick] = field(default_factory=dict)
+    reason: str = ""
 
     def __post_init__(self) -> None:
         ids = unique_ids("Ranking.ids", self.ids)

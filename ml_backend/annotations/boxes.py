@@ -64,7 +64,7 @@ class Query:
     """The boxes of an image that an annotator is asked to label.
 
     Attributes:
-        boxes: the most informative first.
+        boxes: the most informative first; none: the whole image, although of other images parts are asked for.
         cost: expected effort for them, in clicks or seconds (see NEXTMASK_COST_MEASURE); None when it is unknown.
     """
 

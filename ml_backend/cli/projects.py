@@ -195,7 +195,7 @@ def _offer_query_control() -> bool:
     """Ask whether the labelling configuration may be changed; where nobody can answer, a hint tells how."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
-    why = "The strategy asks for parts of images, and the labelling configuration has no control that shows them."
+    why = "The strategy can ask for parts of images, and the labelling configuration has no control that shows them."
     return typer.confirm(f"{why} Add one? What it shows does not hide the image.", default=True)
 
 
@@ -254,7 +254,7 @@ def _stream(counts: StreamCounts | None) -> str:
 def _print_sentences(status: Status) -> None:
     effort = [status.effort.sentence] if status.effort else []
     advice = status.advice.sentences if status.advice else ()
-    for sentence in (*filter(None, [status.notice]), *advice, *effort, *status.hints):
+    for sentence in (*filter(None, [status.notice, status.question]), *advice, *effort, *status.hints):
         console.print(f"{status.project}: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from ml_backend.dashboard.rendering import count, render
 from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.audit import AuditSet, audit_set
+from ml_backend.projects.questions import reason_of
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry, Store
@@ -101,6 +102,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
             legend=cards.legend,
             words=catalogue.described(own_settings.strategy).words,
             strategy=own_settings.strategy,
+            question=reason_of(store, project_id),
             counts=store.count_tasks(project_id),
             train_after=own_settings.train_after,
             ranked_by_model=model_number(project.ranking_version),

@@ -21,7 +21,7 @@ from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import ConfigurationError, shown
 
 if TYPE_CHECKING:
-    from strategies import Batch, Budget, Observation, Pick, Point, Ranking, Region, Strategy
+    from strategies import Batch, Budget, Observation, Pick, Point, Prices, Ranking, Region, Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,13 @@ class PoolRanking:
     Attributes:
         priorities: task id -> priority in (0, 1], higher = label sooner.
         scored: number of tasks that the strategy scored; the others come after these, in random order.
-        queries: task id -> the parts of its image that are asked for; a task without an entry asks for all of it.
+        queries: task id -> the parts of its image that are asked for. Where there are any, a task without an entry is
+            not asked for now; where there are none, all tasks are, as wholes.
         pseudo_labels: ids of tasks whose prediction may train the next version in place of a label.
         information: task id -> what the strategy measured, of the scored tasks. It says why a task is where it is;
             the order need not be that of these numbers.
         picks: task id -> what more is known of its place: the class whose turn it was, the outlines to draw.
+        reason: why points or masks are asked for; empty where there was no choice.
     """
 
     priorities: Mapping[int, float]
@@ -52,6 +54,7 @@ class PoolRanking:
     pseudo_labels: tuple[int, ...] = ()
     information: Mapping[int, float] = field(default_factory=dict)
     picks: Mapping[int, Pick] = field(default_factory=dict)
+    reason: str = ""
 
     @classmethod
     def of(cls, ranked: Ranked | None) -> PoolRanking:
@@ -60,11 +63,12 @@ class PoolRanking:
             return cls({}, 0)
         ranking, pool = ranked.ranking, ranked.pool
         priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
-        queries = {int(task): _query(regions) for task, regions in ranking.regions.items() if regions}
+        queries = {int(task): _query(regions) for task, regions in ranking.regions.items()}
         queries |= {int(task): _query_of_points(points) for task, points in ranking.points.items() if points}
         information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
         picks = {int(task): pick for task, pick in ranking.picks.items()}
-        return cls(priorities, len(priorities), queries, tuple(map(int, ranking.pseudo_labels)), information, picks)
+        pseudo_labels = tuple(map(int, ranking.pseudo_labels))
+        return cls(priorities, len(priorities), queries, pseudo_labels, information, picks, ranking.reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +167,7 @@ def rank_pool(
     round_number: int,
     progress: Callable[[int], None],
     preparation: Preparation | None = None,
+    prices: Prices | None = None,
 ) -> Ranked | None:
     """Let a strategy learn, observe a pool and order it.
 
@@ -172,6 +177,7 @@ def rank_pool(
         round_number: number of rankings before this.
         progress: called with the number of images observed so far.
         preparation: how the strategy learns; None: it learns as long as it wants, and nothing is kept.
+        prices: what answering took so far; None: it is not known.
 
     Returns:
         None where the pool is empty, or the strategy had nothing to learn from.
@@ -194,6 +200,7 @@ def rank_pool(
         budget=budget,
         round=round_number,
         known=pools.known,
+        prices=prices,
         generator=generator,
     )
     return Ranked(ranking, pool)
@@ -281,7 +288,7 @@ def _query(regions: Sequence[Region]) -> Query:
     regions = regions[:MOST_BOXES]  # the best come first
     boxes = tuple(Box(region.left, region.top, region.width, region.height) for region in regions)
     costs = [region.cost for region in regions if region.cost is not None]
-    return Query(boxes, sum(costs) if len(costs) == len(regions) else None)
+    return Query(boxes, sum(costs) if costs and len(costs) == len(regions) else None)
 
 
 def _query_of_points(points: Sequence[Point]) -> Query:

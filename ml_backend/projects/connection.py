@@ -59,7 +59,7 @@ class Connection:
 
     # -- connect ------------------------------------------------------------------------------------------------------
     def lacks_query_control(self, extra_params: Mapping[str, Any] | None = None) -> bool:
-        """Whether the strategy asks for regions or points and the labelling configuration cannot show any.
+        """Whether the strategy may ask for regions or points and the labelling configuration cannot show any.
 
         Raises:
             ConfigurationError, LabelConfigError, LabelStudioError: as `connect`.

@@ -27,6 +27,13 @@ def hints(xml: str, settings: Settings, project_id: int) -> list[Shortcoming]:
 def question_hint(label_map: LabelMap, settings: Settings, project_id: int) -> Shortcoming | None:
     """Say that regions or points are asked for and cannot be shown; None where they can, or are not asked for."""
     strategy = catalogue.described(settings.strategy)
+    remedy = f"To add it: nextmask connect {project_id} --add-query-control"
+    if strategy.without_points and label_map.points_control is None:
+        return Shortcoming(
+            f"The labelling configuration has no control {POINTS_CONTROL!r}, so strategy {settings.strategy} asks for"
+            " whole masks alone. With it, it asks for a few points of an image wherever these teach more per click.",
+            remedy,
+        )
     if strategy.asks_for_regions and label_map.query_control is None:
         what, control = "regions", settings.query_control
     elif strategy.asks_for_points and label_map.points_control is None:
@@ -36,5 +43,5 @@ def question_hint(label_map: LabelMap, settings: Settings, project_id: int) -> S
     return Shortcoming(
         f"Strategy {settings.strategy} asks for {what}, but the labelling configuration has no control {control!r} to"
         " show them, so whole images are asked for.",
-        f"To add it: nextmask connect {project_id} --add-query-control",
+        remedy,
     )

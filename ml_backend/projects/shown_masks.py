@@ -95,13 +95,16 @@ class MaskRenderer:
     # -- what is asked for --------------------------------------------------------------------------------------------
     @cached_property
     def queries(self) -> Mapping[int, Query]:
-        """What the ranking asks for of unlabelled tasks, where the configuration can show it, by task id."""
+        """What parts the ranking asks for of unlabelled tasks, where the configuration can show them, by task id."""
         ranked = self._store.ranked_queries(self._id, status="unlabelled")
         return {task: query for task, query in ranked.items() if self._can_show(query)}
 
     def _can_show(self, query: Query) -> bool:
         label_map = self._label_map
-        return (label_map.points_control if query.asks_for_points else label_map.query_control) is not None
+        return (
+            bool(query.boxes)
+            and (label_map.points_control if query.asks_for_points else label_map.query_control) is not None
+        )
 
     def asking(self, shown: Shown, query: Query | None) -> Shown:
         """Return what an annotator is shown who is asked for something: points alone, or rectangles over the mask.

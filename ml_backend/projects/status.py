@@ -20,6 +20,7 @@ from ml_backend.projects.hidden_predictions import hidden_predictions, hidden_te
 from ml_backend.projects.hints import hints
 from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
+from ml_backend.projects.questions import reason_of
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.signs_of_life import worker_failure
@@ -37,6 +38,7 @@ class Status:
         state: idle, syncing, training, ranking, publishing, waiting or failed. idle: the worker has not looked yet.
         stage, done, total: what is going on, in images or steps. since, ends: when that began, and when it will have
             ended, in seconds since the epoch; None where that is not known.
+        question: why points or masks are asked for; empty where the strategy has no choice.
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
         held_out: mIoU of the version that serves, with its interval; None where none could be measured.
         agreement: mean IoU between pre-annotation and submitted mask over all labels that started from a mask.
@@ -63,6 +65,7 @@ class Status:
     since: float | None
     ends: float | None
     strategy: str
+    question: str
     version: str
     labels: int
     trained_labels: int
@@ -173,6 +176,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         since=project.stage_since if project.stage else None,
         ends=project.stage_ends if project.stage else None,
         strategy=own.strategy,
+        question=reason_of(store, project_id),
         version=project.published_version,
         labels=counts.get("labelled", 0),
         trained_labels=len(record.labels) if record else 0,

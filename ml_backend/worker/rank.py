@@ -12,6 +12,7 @@ from ml_backend.label_studio.predictions import model_number, ranking_number, ve
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.audit import audit_set
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
+from ml_backend.projects.questions import keep_reason
 from ml_backend.store import Task
 from ml_backend.worker.audit_places import with_audits
 from ml_backend.worker.committee import ensure_committee
@@ -73,11 +74,13 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ranking_seconds=seconds,
         pseudo_labels=proposal_text(look.settings, ranking.pseudo_labels),
     )
+    keep_reason(look.store, look.project_id, ranking.reason)
     total, scored = len(ranking.priorities), ranking.scored
     line = "project=%s version=%s ranked=%s scored=%s seconds=%.1f"
     logger.info(line, look.project_id, version, total, scored, seconds)
     by = look.settings.strategy if model is not None else "a diverse first batch"
-    look.tell("ranked", f"{version}: {total} tasks ranked in {seconds:.0f} s, {scored} of them scored ({by}).")
+    why = f" {ranking.reason}" if ranking.reason else ""
+    look.tell("ranked", f"{version}: {total} tasks ranked in {seconds:.0f} s, {scored} of them scored ({by}).{why}")
 
 
 def _name_serving_model(look: Look, model: Version | None, tasks: Iterable[Task]) -> None:

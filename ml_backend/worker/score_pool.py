@@ -32,6 +32,7 @@ from ml_backend.learning.ranking import (
 )
 from ml_backend.projects.candidates import Candidate, candidates
 from ml_backend.projects.parts import labelled_pixels
+from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from strategies import catalogue
@@ -89,7 +90,7 @@ class PoolScorer:
         """
         if self._model is None:
             return self._cold_start(tasks)
-        strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
+        strategy = self._strategy()
         in_parts = self._asks_for_parts(strategy)
         pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=in_parts)}
         order = sample_order(list(pool), self._settings.seed)
@@ -106,6 +107,7 @@ class PoolScorer:
             round_number=round_number,
             progress=lambda done: self._look.stage("ranking", done, len(sample)),
             preparation=self._preparation(),
+            prices=prices_of(tasks, self._settings),
         )
         waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
         done = seen | self._failed
@@ -117,7 +119,7 @@ class PoolScorer:
 
         None where the strategy sees nothing without what it learns at its first ranking.
         """
-        strategy = make_strategy(self._settings.strategy, self._settings.strategy_options)
+        strategy = self._strategy()
         predicted = sees_predictions(strategy)
         if "examples" in strategy.needs:
             recall(strategy, self._state_file())
@@ -129,6 +131,13 @@ class PoolScorer:
             return map(strategy.observe, batches_of(arrivals, predicted=predicted)())
 
         return Observer(observe, self._sample_bounds)
+
+    def _strategy(self) -> Strategy:
+        """Make the project's strategy; one that has a choice asks for no points where they cannot be shown."""
+        s = self._settings
+        can_show = self._label_map.points_control is not None
+        instead = {} if can_show else catalogue.described(s.strategy).without_points
+        return make_strategy(s.strategy, {**s.strategy_options, **instead})
 
     def _asks_for_parts(self, strategy: Strategy) -> bool:
         """Whether parts of images are asked for: regions or points, which the labelling configuration can show."""
@@ -151,7 +160,7 @@ class PoolScorer:
         from strategies import Budget
 
         s = self._settings
-        strategy = make_strategy(s.strategy, s.strategy_options) if by_points else make_strategy("coreset", {})
+        strategy = self._strategy() if by_points else make_strategy("coreset", {})
         predictor = fresh_predictor(s, self._label_map.classes)
 
         def batches() -> Iterator[Batch]:

@@ -64,7 +64,7 @@ def test_field_names_are_the_contract():
         )
     }
     assert [field.name for field in fields(Ranking)] == [
-        *("ids", "priority", "regions", "points", "pseudo_labels", "picks")
+        *("ids", "priority", "regions", "points", "pseudo_labels", "picks", "reason")
     ]
 
 

@@ -15,6 +15,7 @@ from ml_backend.projects.audit import audit_counts
 from ml_backend.projects.audit_hints import audit_hints
 from ml_backend.projects.hints import question_hint
 from ml_backend.store import Store
+from strategies import catalogue
 
 _SHOWN_TASKS: Final = 3
 
@@ -37,7 +38,8 @@ def check_labels(facts: Facts) -> Iterator[Finding]:
         message = "Labels have no colour of their own (attribute background)"
         yield warning("colours", message, "Label Studio paints them alike: classes cannot be told apart.", facts.mend)
     if (hint_of_questions := question_hint(label_map, settings, facts.id)) is not None:
-        yield warning("regions", hint_of_questions.cause, "", hint_of_questions.remedy)
+        has_choice = catalogue.described(settings.strategy).without_points
+        yield (note if has_choice else warning)("questions", hint_of_questions.cause, "", hint_of_questions.remedy)
     yield ok("labels", f"{len(label_map.classes)} classes: {', '.join(label_map.classes[:8])}")
 
 

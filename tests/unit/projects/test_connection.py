@@ -339,14 +339,15 @@ def test_bad_settings_configs_and_projects_change_nothing(
 CEREALS = {"strategy": "cereals"}
 
 
-def test_it_is_missing_only_where_regions_are_asked_for(studio: MemoryStudio, make_connection: MakeConnection) -> None:
-    assert not make_connection().lacks_query_control()
+def test_it_is_missing_only_where_parts_may_be_asked_for(studio: MemoryStudio, make_connection: MakeConnection) -> None:
+    assert make_connection().lacks_query_control(), "auto has the choice"
+    assert not make_connection(strategy="entropy").lacks_query_control()
     assert make_connection().lacks_query_control(CEREALS)
     assert make_connection(strategy="cereals").lacks_query_control()
     make_connection().connect(CEREALS)
     assert studio.xml == COLOURED  # only offered
     assert make_connection().lacks_query_control()  # by the settings that Label Studio keeps
-    assert not make_connection().lacks_query_control({"strategy": None})
+    assert not make_connection().lacks_query_control({"strategy": "entropy"})
     changes = make_connection().connect(CEREALS, add_query_control=True)
     assert changes == ["added the control 'query' for the regions that are asked for"]
     assert not make_connection().lacks_query_control(CEREALS)
