@@ -7,10 +7,12 @@ Two networks are trained, on ten and on forty labels, by the preset `quick` of `
 the data set are then taken for all the images that there are, so that the true mIoU of both networks and the
 difference are known. Labels are drawn from them at random, as audit labels are, and it is counted how often the
 interval holds the truth: that of the product (`jackknife`: over images, with Student's t), and that of a bootstrap
-over images (`bootstrap`: percentiles of 1,000 resamples), which most papers show.
+over images (`bootstrap`: percentiles of 1,000 resamples), which most papers show. `10 points` and so on: the audit
+labels are points instead of masks, drawn as the product draws them, the interval is the product's.
 
 Wanted, written down before the run: of the product's intervals, nine in ten or more hold the truth with 8 labels and
-more, and nine in ten or more of those with 3.
+more, and nine in ten or more of those with 3. With points likewise, and a mean error of less than a point of mIoU from
+20 labels on.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ import torch
 from numpy.typing import NDArray
 
 from ml_backend.annotations import masks
+from ml_backend.annotations.boxes import covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, open_dataset
 from ml_backend.learning.measuring.counts import HIT, PREDICTED, TRUE, Counts, pixels_of
 from ml_backend.learning.measuring.uncertainty import Estimates, differences, estimates
+from ml_backend.projects.audit_points import audit_points
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material, Picture, background_of, load
 from ml_backend.simulation.plan import Contender
@@ -40,6 +44,10 @@ from ml_backend.simulation.training.trainer import Trainer
 TRAINED_ON = (10, 40)
 LABELS = (2, 3, 5, 8, 20, 50, 100)
 RESAMPLES = 1000
+POINTS = (10, 30, 100)
+"""Points of an audit image."""
+SETS = 20
+"""So often points are drawn of each image, of which a label has one set."""
 
 Pixels = NDArray[np.int64]
 
@@ -80,7 +88,8 @@ def main() -> None:
 
 def measured(dataset: Dataset, draws: int) -> Iterator[Row]:
     """Train both networks, and count for each measure, method and number of labels."""
-    first, second = trained_counts(dataset)
+    of_masks, of_points = trained_counts(dataset)
+    first, second = of_masks
     print(f"{dataset.name}: {len(first)} test images, mIoU {_miou(first):.3f} and {_miou(second):.3f}", flush=True)
     for labels in LABELS:
         random = np.random.default_rng(labels)
@@ -93,6 +102,12 @@ def measured(dataset: Dataset, draws: int) -> Iterator[Row]:
         yield _row(dataset.name, "difference", "jackknife", labels, gain, pairs)
         resampled = [_bootstrap([second[at], first[at]], random) for at in drawn]
         yield _row(dataset.name, "difference", "bootstrap", labels, gain, resampled)
+        for count, (before, after) in of_points.items():
+            chosen = [(random.integers(SETS, size=labels), at) for at in drawn]
+            by_points = [_shown(after[at]) for at in chosen]
+            yield _row(dataset.name, "mIoU", f"{count} points", labels, _miou(second), by_points)
+            pairs = [_shown(after[at], before[at]) for at in chosen]
+            yield _row(dataset.name, "difference", f"{count} points", labels, gain, pairs)
         print(f"{dataset.name}: {labels} labels", flush=True)
 
 
@@ -147,8 +162,11 @@ def _mious(totals: Pixels) -> NDArray[np.float64]:
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
-def trained_counts(dataset: Dataset) -> list[Pixels]:
-    """Train the networks; return the pixels of every test image (N,C,3) with each of them."""
+def trained_counts(dataset: Dataset) -> tuple[list[Pixels], dict[int, list[Pixels]]]:
+    """Train the networks; return the pixels of every test image (N,C,3) with each of them.
+
+    And by the number of points what these say, in several sets: (S,N,C,3) with each network.
+    """
     size, device = PRESETS["quick"].recipe.input_size, torch.device("cpu")
     samples = dataset.all_samples()
     pictures = load(dataset, samples, input_size=size, device=device, outlined=True)
@@ -158,7 +176,7 @@ def trained_counts(dataset: Dataset) -> list[Pixels]:
     others = sorted(everything.keys() - {picture.number for picture in tests})
     order = np.random.default_rng(0).permutation(others).tolist()
     plan = dataclasses.replace(PRESETS["quick"], strategies=(Contender("random"),), seeds=(0,), device="cpu")
-    found = []
+    found, by_points = [], dict[int, list[Pixels]]()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(plan, material, Path(scratch))
         for count in TRAINED_ON:
@@ -166,13 +184,23 @@ def trained_counts(dataset: Dataset) -> list[Pixels]:
             labels.add([Pick(int(number)) for number in order[:count]])
             predicted = trainer.masks(trainer.train(labels, 0), tuple(picture.number for picture in tests))
             found.append(np.stack([_pixels(picture, predicted[picture.number], dataset) for picture in tests]))
-    return found
+            for points in POINTS:
+                sets = [
+                    np.stack([_pixels(picture, predicted[picture.number], dataset, points, drawn) for picture in tests])
+                    for drawn in range(SETS)
+                ]
+                by_points.setdefault(points, []).append(np.stack(sets))
+    return found, by_points
 
 
-def _pixels(picture: Picture, predicted: torch.Tensor, dataset: Dataset) -> Pixels:
+def _pixels(picture: Picture, predicted: torch.Tensor, dataset: Dataset, points: int = 0, drawn: int = 0) -> Pixels:
+    """Count the pixels (C,3) of an image: all of them, or of the points of a draw as many as each stands for."""
     truth = picture.mask.numpy()
-    known = truth != IGNORE_INDEX
-    return pixels_of(masks.confusion(truth[known], predicted.numpy()[known], len(dataset.classes)))
+    known, each = truth != IGNORE_INDEX, 1
+    if points:
+        asked = covered_pixels(audit_points(str(picture.number), truth.shape, count=points, seed=drawn), truth.shape)
+        known, each = known & asked, round(truth.size / points)
+    return each * pixels_of(masks.confusion(truth[known], predicted.numpy()[known], len(dataset.classes)))
 
 
 # -- the report --------------------------------------------------------------------------------------------------------
@@ -191,8 +219,8 @@ def report(file: Path) -> None:
         ]
         print(f"| {' | '.join(key)} | {' | '.join(cells)} |")
     print("\nMean error of the measure.\n")
-    for key in dict.fromkeys((row["dataset"], row["measure"]) for row in rows):
-        own = {row["labels"]: row for row in rows if (row["dataset"], row["measure"]) == key}
+    for key in dict.fromkeys((row["dataset"], row["measure"], row["method"]) for row in rows):
+        own = {row["labels"]: row for row in rows if (row["dataset"], row["measure"], row["method"]) == key}
         errors = [f"{float(row['error']):+.3f}" for row in own.values()]
         print(f"| {' | '.join(key)} | {' | '.join(errors)} |")
 

@@ -175,6 +175,12 @@ class Settings(BaseSettings):
         le=0.9,
         description="Share of images that measure: drawn at random, never ranked, labelled without a mask. 0: none.",
     )
+    audit_points: int = Field(
+        30,
+        ge=0,
+        le=1000,
+        description="Points of an audit image, drawn at random, where a project asks for points. 0: its whole mask.",
+    )
     audit_group: str = Field(
         "", description="Key in the task's data (video, patient) whose tasks measure together. Empty: the image."
     )
@@ -209,6 +215,9 @@ class Settings(BaseSettings):
     minimum_area: int = Field(16, ge=0, description="Predicted specks smaller than this many pixels are dropped.")
     polygon_tolerance: float = Field(1.0, ge=0, le=50, description="Simplification of predicted polygons, in pixels.")
     query_control: str = Field("query", description="RectangleLabels control that holds query regions.")
+    point_guesses: bool = Field(
+        True, description="Whether points open as the class that the network guesses. false: as rings, without it."
+    )
 
     # -- the worker ---------------------------------------------------------------------------------------------------
     reconcile_seconds: float = Field(60.0, gt=0, description="Interval of the timer that heals lost webhooks.")

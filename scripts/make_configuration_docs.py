@@ -69,6 +69,8 @@ def _lines() -> Iterator[str]:
 
 def _default(field: FieldInfo) -> str:
     value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    if isinstance(value, bool):
+        value = str(value).lower()
     return "empty" if value == "" else f"`{value}`"
 
 

@@ -23,6 +23,12 @@ _ROUNDING = 1e-6
 """Fraction of a pixel by which a coordinate may be off after the editor rounded its percentage."""
 _DIAMETER: Final = 0.8
 """Of points that are written, in percent of the image's width."""
+_POINT, _AUDIT_POINT = "point-", "audit-"
+"""What the ids of points begin with that are written: of those that were drawn to measure with, too."""
+_CONTRADICTION = (
+    "another point says another class of its pixel, and the later one counts, which is this one: delete the one that is"
+    " wrong"
+)
 _UNTOUCHED = "prediction"
 """The `origin` of regions that are as they were predicted."""
 
@@ -70,10 +76,14 @@ class Answers:
 
     Args:
         size: (height, width) of the image in pixels.
+
+    Attributes:
+        problems: which points contradict others that a person answered.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
+        self.problems: list[str] = []
         self._index: dict[tuple[int, int], int] = {}
         self._touched = set[tuple[int, int]]()
 
@@ -87,6 +97,8 @@ class Answers:
         touched = region.entry.get("origin") != _UNTOUCHED
         if region.index is None or (place in self._touched and not touched):
             return None
+        if place in self._touched and self._index[place] != region.index:
+            self.problems.append(region.described(_CONTRADICTION))
         self._index[place] = region.index
         if touched:
             self._touched.add(place)
@@ -140,7 +152,7 @@ def read_points(
                 problem = str(error)
         if problem:
             problems.append(region.described(problem))
-    return answers.taken(), tuple(first_few(problems))
+    return answers.taken(), tuple(first_few([*problems, *answers.problems]))
 
 
 def has_points(result: Sequence[object], label_map: LabelMap) -> bool:
@@ -155,7 +167,16 @@ def was_predicted(result: Sequence[object], label_map: LabelMap) -> bool:
     return any(point.get("origin") in shown for point in points)
 
 
-def write_points(guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int, int]) -> list[dict[str, Any]]:
+def is_audit_point(region: object) -> bool:
+    """Whether a region is a point that was drawn to measure with, and shown without a class."""
+    if not isinstance(region, Mapping) or not str(region.get("type")).startswith("keypoint"):
+        return False
+    return str(region.get("id")).startswith(_AUDIT_POINT)
+
+
+def write_points(
+    guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int, int], *, for_audit: bool = False
+) -> list[dict[str, Any]]:
     """Return points as regions of a prediction, each at the centre of its pixel; `read_points` returns the same pixels.
 
     A class that the points control has no label for is not written: Label Studio would refuse all of the prediction.
@@ -164,6 +185,7 @@ def write_points(guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int,
         guesses: inside the image.
         label_map: of a configuration with a points control; otherwise nothing is written.
         size: (height, width) of the image in pixels.
+        for_audit: they were drawn to measure with: `is_audit_point` tells, even where nothing else is left of them.
     """
     control, (height, width) = label_map.points_control, size
     if control is None:
@@ -178,7 +200,7 @@ def write_points(guesses: Iterable[Guess], label_map: LabelMap, size: tuple[int,
             **({} if label is None else {"keypointlabels": [label]}),
         }
         region = {
-            "id": f"point-{number}",
+            "id": f"{_AUDIT_POINT if for_audit else _POINT}{number}",
             "from_name": control.name,
             "to_name": control.to_name,
             "type": "keypointlabels",

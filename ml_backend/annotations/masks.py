@@ -90,7 +90,7 @@ def read_result(
         painting.mask,
         painting.regions,
         painting.vertices,
-        tuple(painting.problems),
+        (*painting.problems, *painting.answers.problems),
         found.others,
         tuple(
             answer for answer in painting.answers.taken() if painting.mask[answer.row, answer.column] == answer.index

@@ -13,7 +13,7 @@ import numpy as np
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.fields import regions_of
-from ml_backend.annotations.key_points import Answer
+from ml_backend.annotations.key_points import Answer, read_points
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation
@@ -59,6 +59,30 @@ def is_unchanged(result: Sequence[object], predicted: Sequence[object], label_ma
     if any(region.get("origin") != "prediction" for region in kept):
         return False
     return Counter(map(label_map.class_of, kept)) == Counter(map(label_map.class_of, given)) if given else None
+
+
+def guesses_answered(
+    predicted: Sequence[object], before: bytes | None, mask: masks.Mask, label_map: LabelMap
+) -> tuple[int, int]:
+    """Return how many of the guesses at points a label answers, and how many of these it repeats.
+
+    Args:
+        predicted: regions of the prediction, whose points name classes; none where it is not known, or guesses were
+            hidden. before: the guesses that are kept, a PNG of class indices; what counts then.
+        mask: (H,W) uint8, the label.
+
+    Raises:
+        MaskError: `before` is no PNG of a mask.
+    """
+    points, _ = read_points(predicted, label_map, (mask.shape[0], mask.shape[1]))
+    guessed = np.full_like(mask, IGNORE_INDEX)
+    for point in points:
+        guessed[point.row, point.column] = point.index
+    kept = None if points or before is None else masks.mask_from_png(before)
+    if kept is not None and kept.shape == mask.shape:
+        guessed = kept
+    answered = (guessed != IGNORE_INDEX) & (mask != IGNORE_INDEX)
+    return int(answered.sum()), int((answered & (guessed == mask)).sum())
 
 
 def _fitting(mask: masks.Mask, size: tuple[int, ...], label_map: LabelMap) -> masks.Mask | None:

@@ -224,6 +224,9 @@ def _problem_of_point(entry: _Entry, index: int | None, label_map: LabelMap) -> 
             f"its label {shown(labels[0])} is no class of {_wanted(label_map)}: choose another label, "
             "or add that one there"
         )
+    known = {label: label_map.index_of(label) for label in labels if isinstance(label, str)}
+    if len({one for one in known.values() if one is not None}) > 1:
+        return f"it has several classes, {', '.join(map(shown, known))}: choose one of them in Label Studio"
     return ""
 
 

@@ -252,7 +252,7 @@ def _stream(counts: StreamCounts | None) -> str:
 
 
 def _print_sentences(status: Status) -> None:
-    effort = [status.effort.sentence] if status.effort else []
+    effort = [*([status.effort.sentence] if status.effort else []), *(status.points.sentences if status.points else ())]
     advice = status.advice.sentences if status.advice else ()
     for sentence in (*filter(None, [status.notice, status.question]), *advice, *effort, *status.hints):
         console.print(f"{status.project}: {sentence}", highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
+from ml_backend.annotations.boxes import boxes_to_text
 from ml_backend.dashboard.pages import MAX_ID, ProjectId, internal_error
 from ml_backend.dashboard.pictures import (
     LARGE_SIDE,
@@ -79,7 +80,8 @@ def add_pages(router: APIRouter, store: Store, subjects: Subjects, pictures: Pic
     @router.get("/projects/{project_id}/tasks/{task_id}/regions")
     async def regions(wanted: Wanted) -> Response:
         def draw(subject: Subject) -> Drawing:
-            return pictures.regions(subject, store.asked_of(wanted.project_id, wanted.task_id))
+            boxes, points = store.asked_of(wanted.project_id, wanted.task_id)
+            return pictures.regions(subject, boxes or _published(store, subject), points)
 
         return await answers.picture(wanted, draw)
 
@@ -94,6 +96,13 @@ def add_pages(router: APIRouter, store: Store, subjects: Subjects, pictures: Pic
     @router.get("/projects/{project_id}/tasks/{task_id}/difference")
     async def difference(wanted: Wanted, a: VersionNumber, b: VersionNumber) -> Response:
         return await answers.picture(wanted, lambda subject: pictures.difference(subject, a, b))
+
+
+def _published(store: Store, subject: Subject) -> str:
+    """Return the boxes that a task was published with, as text: of audit images, whose points no ranking knows."""
+    task = subject.task.task_id
+    query = store.published_queries(subject.project.id, task).get((task, subject.project.published_version))
+    return boxes_to_text(query.boxes) if query else ""
 
 
 class _Answers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -17,8 +18,10 @@ from ml_backend.dashboard.pictures.subjects import Labels, labels_of
 from ml_backend.dashboard.rendering import count, render
 from ml_backend.images.references import file_name
 from ml_backend.label_studio.predictions import model_number
-from ml_backend.projects.audit import AuditSet, audit_set
+from ml_backend.projects.audit import audit_set
+from ml_backend.projects.audit_points import asks_points_of_audit_images
 from ml_backend.projects.questions import reason_of
+from ml_backend.projects.queued_points import QueuedPoint, points_from_text
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
 from ml_backend.store import Project, QueueEntry, Store
@@ -34,6 +37,12 @@ AUDIT: Final = (
     " mask, as it should: a label that began with a predicted mask would lean to the version that drew it."
 )
 """Why an audit image has its place, and opens as it does."""
+AUDIT_OF_POINTS: Final = (
+    "An audit image: drawn at random, whatever the strategy prefers, to measure the model with. Its points are drawn"
+    " all over it, and open without a guess, as they should: an answer that began with one would lean to the version"
+    " that made it."
+)
+"""Likewise, where it is asked for points."""
 
 Layer = Literal["image", "mask", "uncertainty"]
 Strength = Literal["30", "60", "100"]
@@ -53,6 +62,23 @@ class ClassShare:
 
 
 @dataclass(frozen=True)
+class PointGuess:
+    """A point that is to be answered.
+
+    Attributes:
+        name: of the class that the network takes it for; empty where there is no network yet. colour: that of the
+            class; empty likewise.
+        margin: in [0, 1], by how much that class is likelier than the next; None likewise.
+        score: what its answer promises, in the strategy's own unit.
+    """
+
+    name: str
+    colour: str
+    margin: float | None
+    score: float
+
+
+@dataclass(frozen=True)
 class Card:
     """A task as the page shows it.
 
@@ -60,11 +86,12 @@ class Card:
         name: of the image's file; empty where it has none.
         why: why it has its place in the queue.
         classes: those predicted in it, the largest first, at most six; empty where none are known yet.
-        regions: how many are to be labelled; 0: the whole image.
-        points: how many of them are points, whose class is to be said: all or none.
+        regions: how many are to be labelled; 0, and no points either: the whole image.
+        points: how many points are to be answered; 0: none.
+        guesses: what the network takes each of these for, the most promising first; empty where nothing is known.
         effort: expected effort of labelling, with its unit; empty where it is not predicted.
         problem: why the image cannot be shown or used; empty where it can.
-        is_audit: whether it is an audit image, which opens without a mask.
+        is_audit: whether it is an audit image, which opens without a mask or a guess.
         editor: address of the task in Label Studio.
     """
 
@@ -74,6 +101,7 @@ class Card:
     classes: tuple[ClassShare, ...]
     regions: int
     points: int
+    guesses: tuple[PointGuess, ...]
     effort: str
     problem: str
     editor: str
@@ -91,7 +119,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
         own_settings, _ = project_settings(settings, store, project)
         pager = Pager.of(page, store.count_ranked(project_id), PAGE)
         entries = store.queue_page(project_id, project.published_version, offset=pager.start, limit=PAGE)
-        cards = Cards(pictures, project, own_settings, audit_set(own_settings, store, project_id))
+        cards = Cards(pictures, project, own_settings, store)
         return render(
             request,
             "queue.html",
@@ -151,8 +179,9 @@ def scores_of(store: Store, project_id: int, entries: Sequence[QueueEntry]) -> S
 class Cards:
     """The tasks of a project as cards."""
 
-    def __init__(self, pictures: Pictures, project: Project, settings: Settings, audit: AuditSet) -> None:
-        self._pictures, self._project, self._settings, self._audit = pictures, project, settings, audit
+    def __init__(self, pictures: Pictures, project: Project, settings: Settings, store: Store) -> None:
+        self._pictures, self._project, self._settings, self._store = pictures, project, settings, store
+        self._audit = audit_set(settings, store, project.id)
         self._words = catalogue.described(settings.strategy).words
         self._labels: Labels | None = None
         with suppress(NoPicture):  # each picture says so
@@ -170,19 +199,39 @@ class Cards:
     def _card(self, entry: QueueEntry, scores: Scores) -> Card:
         subject = Subject(self._project, self._settings, self._labels, entry.task) if self._labels else None
         asked = boxes_from_text(entry.asked)
+        points = sum(box.is_point for box in asked)
         failure, is_audit = self._pictures.failure(subject) if subject else None, self._audit.opens_empty(entry.task)
         return Card(
             entry=entry,
             name=file_name(entry.task.image),
-            why=AUDIT if is_audit else reason(entry, scores, self._words, model_number(self._project.ranking_version)),
+            why=self._why(entry, scores, is_audit=is_audit),
             classes=_classes(self._pictures, subject) if subject and not is_audit else (),
-            regions=len(asked),
-            points=sum(box.is_point for box in asked),
+            regions=len(asked) - points,
+            points=self._audit_points if is_audit else points,
+            guesses=tuple(map(self._guess, points_from_text(entry.asked_points))),
             effort=self._effort(entry),
             problem=entry.task.error or failure or "",
             editor=editor_address(self._settings, entry.task),
             is_audit=is_audit,
         )
+
+    def _why(self, entry: QueueEntry, scores: Scores, *, is_audit: bool) -> str:
+        if is_audit:
+            return AUDIT_OF_POINTS if self._audit_points else AUDIT
+        return reason(entry, scores, self._words, model_number(self._project.ranking_version))
+
+    @cached_property
+    def _audit_points(self) -> int:
+        """How many points an audit image asks for; 0: its mask."""
+        if self._labels is None:
+            return 0
+        queries = self._store.ranked_queries(self._project.id, status="unlabelled").values()
+        asks = asks_points_of_audit_images(self._settings, self._labels.label_map, queries)
+        return self._settings.audit_points if asks else 0
+
+    def _guess(self, point: QueuedPoint) -> PointGuess:
+        colour = self._labels.colour_by_name.get(point.guess) if self._labels else None
+        return PointGuess(point.guess, hex_colour(colour) if colour else "", point.margin, point.score)
 
     def _effort(self, entry: QueueEntry) -> str:
         if entry.cost is not None:

@@ -53,7 +53,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, pictures: Pic
             raise HTTPException(404, f"Project {project_id} has no task {task_id}.")
         own_settings, _ = project_settings(settings, store, project)
         audit = audit_set(own_settings, store, project_id)
-        cards = Cards(pictures, project, own_settings, audit)
+        cards = Cards(pictures, project, own_settings, store)
         before, card, after = _neighbours(store, project, task, cards)
         waits_empty = audit.opens_empty(task) and not task.mask_file
         layers = [] if waits_empty else _layers(project, task, a, b)

@@ -45,6 +45,7 @@ class PoolRanking:
         information: task id -> what the strategy measured, of the scored tasks. It says why a task is where it is;
             the order need not be that of these numbers.
         picks: task id -> what more is known of its place: the class whose turn it was, the outlines to draw.
+        points: task id -> the points that are asked for, each with why.
         reason: why points or masks are asked for; empty where there was no choice.
     """
 
@@ -54,6 +55,7 @@ class PoolRanking:
     pseudo_labels: tuple[int, ...] = ()
     information: Mapping[int, float] = field(default_factory=dict)
     picks: Mapping[int, Pick] = field(default_factory=dict)
+    points: Mapping[int, Sequence[Point]] = field(default_factory=dict)
     reason: str = ""
 
     @classmethod
@@ -64,11 +66,12 @@ class PoolRanking:
         ranking, pool = ranked.ranking, ranked.pool
         priorities = {int(task): float(priority) for task, priority in zip(ranking.ids, ranking.priority, strict=True)}
         queries = {int(task): _query(regions) for task, regions in ranking.regions.items()}
-        queries |= {int(task): _query_of_points(points) for task, points in ranking.points.items() if points}
+        points = {int(task): drawn[:MOST_BOXES] for task, drawn in ranking.points.items() if drawn}
+        queries |= {task: _query_of_points(drawn) for task, drawn in points.items()}
         information = {int(task): value for task, value in zip(pool.ids, pool.information.tolist(), strict=True)}
         picks = {int(task): pick for task, pick in ranking.picks.items()}
-        pseudo_labels = tuple(map(int, ranking.pseudo_labels))
-        return cls(priorities, len(priorities), queries, pseudo_labels, information, picks, ranking.reason)
+        pseudo = tuple(map(int, ranking.pseudo_labels))
+        return cls(priorities, len(priorities), queries, pseudo, information, picks, points, ranking.reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +295,7 @@ def _query(regions: Sequence[Region]) -> Query:
 
 
 def _query_of_points(points: Sequence[Point]) -> Query:
-    return Query(tuple(Box.point(point.row, point.column) for point in points[:MOST_BOXES]))
+    return Query(tuple(Box.point(point.row, point.column) for point in points))
 
 
 def _region(box: Box) -> Region:

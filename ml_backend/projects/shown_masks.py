@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from ml_backend.images.cache import ProjectImages
 from ml_backend.images.decoding import Array
 from ml_backend.images.references import shown_reference
 from ml_backend.projects.audit import AuditSet
+from ml_backend.projects.audit_points import asks_points_of_audit_images, audit_points
 from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
@@ -106,10 +107,28 @@ class MaskRenderer:
             and (label_map.points_control if query.asks_for_points else label_map.query_control) is not None
         )
 
-    def asking(self, shown: Shown, query: Query | None) -> Shown:
+    @cached_property
+    def audits_by_points(self) -> bool:
+        """Whether audit images are asked for points."""
+        return asks_points_of_audit_images(self._settings, self._label_map, self.queries.values())
+
+    def question(self, task: Task, size: tuple[int, int]) -> Query | None:
+        """Return what is asked of a task; None: all of its image.
+
+        Args:
+            size: (height, width) of the image.
+        """
+        if not self._audit.opens_empty(task):
+            return self.queries.get(task.task_id)
+        if not self.audits_by_points:
+            return None
+        return Query(audit_points(task.image, size, count=self._settings.audit_points, seed=self._audit.seed))
+
+    def asking(self, shown: Shown, task: Task, query: Query | None) -> Shown:
         """Return what an annotator is shown who is asked for something: points alone, or rectangles over the mask.
 
-        Points carry the class that is predicted at their pixel; the PNG holds these guesses, and 255 elsewhere.
+        Points carry the class that is predicted at their pixel, unless guesses are hidden or the image is of the audit
+        set; the PNG holds these guesses, shown or hidden, and 255 elsewhere.
         """
         if query is None:
             return shown
@@ -121,9 +140,13 @@ class MaskRenderer:
             for box in query.boxes:
                 guessed[box.slices] = predicted[box.slices]
         places = [(box.top, box.left, int(guessed[box.top, box.left])) for box in query.boxes]
-        guesses = [Guess(row, column, None if index == IGNORE_INDEX else index) for row, column, index in places]
+        hidden = not self._settings.point_guesses
+        guesses = [
+            Guess(row, column, None if hidden or index == IGNORE_INDEX else index) for row, column, index in places
+        ]
         png = None if shown.png is None else masks.png_bytes(guessed)
-        return Shown(write_points(guesses, self._label_map, shown.size), png, shown.size)
+        is_audit = self._audit.opens_empty(task)
+        return Shown(write_points(guesses, self._label_map, shown.size, for_audit=is_audit), png, shown.size)
 
     # -- masks --------------------------------------------------------------------------------------------------------
     def render(self, tasks: Sequence[Task]) -> Iterator[Rendered]:
@@ -139,8 +162,8 @@ class MaskRenderer:
         for task, shown in self._each(tasks):
             self._check()
             if isinstance(shown, Shown):
-                query = self.queries.get(task.task_id)
-                asking = self.asking(shown, query)
+                query = self.question(task, shown.size)
+                asking = self.asking(shown, task, query)
                 yield Rendered(task, asking.regions, asking.png, query)
                 continue
             if shown is not None:
@@ -154,20 +177,28 @@ class MaskRenderer:
         if self._predictor is None:  # points need the size of their image
             empty |= {task.task_id for task in tasks if self._asks_for_points(task)}
         shown = self.show([task.image for task in tasks if task.task_id not in empty])
-        with closing(self._images.arrays([task.image for task in tasks if task.task_id in empty])) as images:
+        with closing(self.show_nothing([task.image for task in tasks if task.task_id in empty])) as without:
             for task in tasks:
                 if task.task_id not in empty:
                     yield task, next(shown)
                     continue
-                image = next(images)
-                if not isinstance(image, ImageError) and self._asks_for_points(task):
-                    yield task, Shown((), None, (image.shape[0], image.shape[1]))
-                else:
-                    yield task, image if isinstance(image, ImageError) else None
+                nothing = next(without)
+                yield task, nothing if isinstance(nothing, ImageError) or self._asks_for_points(task) else None
 
     def _asks_for_points(self, task: Task) -> bool:
+        if self._audit.opens_empty(task):
+            return self.audits_by_points
         query = self.queries.get(task.task_id)
         return query is not None and query.asks_for_points
+
+    def show_nothing(self, references: Sequence[str]) -> Generator[Shown | ImageError, None, None]:
+        """Yield for each image, in order, that nothing is predicted in it, or why it cannot be had."""
+        with closing(self._images.arrays(references)) as images:
+            for image in images:
+                if isinstance(image, ImageError):
+                    yield image
+                else:
+                    yield Shown((), None, (image.shape[0], image.shape[1]))
 
     def show(
         self, references: Sequence[str], *, is_late: Callable[[], bool] = lambda: False

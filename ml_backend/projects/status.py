@@ -20,6 +20,7 @@ from ml_backend.projects.hidden_predictions import hidden_predictions, hidden_te
 from ml_backend.projects.hints import hints
 from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
+from ml_backend.projects.points_report import PointsReport, points_report
 from ml_backend.projects.questions import reason_of
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
@@ -48,6 +49,7 @@ class Status:
         stream: what stream mode kept, passed over and got back; None where it never ran.
         advice: what labelling brings, from the versions' measures; None before the first version.
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
+        points: what answers to points took, and how many guesses were right; None without such labels.
         hints: what the labelling configuration leaves out, what would make more of the settings, what keeps the
             project from being measured or trained, which predictions are hidden, and which images are used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
@@ -79,6 +81,7 @@ class Status:
     stream: StreamCounts | None
     advice: Advice | None
     effort: EffortReport | None
+    points: PointsReport | None
     hints: list[str]
     notice: str
     errors: dict[str, str]
@@ -126,7 +129,7 @@ def in_full(
     labels: Sequence[Label],
     efforts: Sequence[tuple[float, float]],
 ) -> Status:
-    """Add to a state what takes longer in a large project: advice, effort, and errors of tasks.
+    """Add to a state what takes longer in a large project: advice, effort, points, and errors of tasks.
 
     Args:
         settings: of the installation.
@@ -142,6 +145,7 @@ def in_full(
         state,
         advice=_warned(advise(records, model_number(state.version), agreements), state.unchanged),
         effort=effort_report(efforts, own.cost_measure),
+        points=points_report(labels, own.cost_measure),
         errors=({"settings": str(problem)} if problem else {}) | state.errors | tasks,
     )
 
@@ -190,6 +194,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         stream=stream_counts(store, project_id),
         advice=None,
         effort=None,
+        points=None,
         hints=[
             *map(str, [*hints(project.label_config, own, project.id), *audit_hints(audit, own)]),
             *_other_hints(store, project_id),

@@ -1,6 +1,8 @@
 """Labels that were submitted as the mask that was predicted: how many, whose, and whether that is to be told.
 
 Only labels count that were made over a mask of ours; audit images open without one. Such a label may well be right.
+Answers to points are no such labels, however many repeat the guess: each was asked by itself, and guesses are often
+right. What share of them an annotator found right is told beside, without a warning.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ class Annotator:
         name: of the user there; empty where it is unknown.
         labels: all of them. shown: those made over a predicted mask. unchanged: those of them submitted as it was.
         share: unchanged of shown; None where no mask was shown.
+        guesses: at points that they answered. right: share of them that the answers repeat; None without any.
     """
 
     id: int | None
@@ -35,6 +38,8 @@ class Annotator:
     shown: int
     unchanged: int
     share: float | None
+    guesses: int = 0
+    right: float | None = None
 
     @property
     def title(self) -> str:
@@ -95,7 +100,8 @@ def unnamed(store: Store, rows: Sequence[AnnotatorLabels]) -> set[int]:
 def _annotator(row: AnnotatorLabels, names: Mapping[int, str]) -> Annotator:
     name = names.get(row.annotator, "") if row.annotator is not None else ""
     share = _share(row.unchanged, row.shown)
-    return Annotator(row.annotator, name, row.labels, row.shown, row.unchanged, share)
+    right = _share(row.right_guesses, row.guesses)
+    return Annotator(row.annotator, name, row.labels, row.shown, row.unchanged, share, row.guesses, right)
 
 
 def _share(unchanged: int, shown: int) -> float | None:

@@ -17,7 +17,7 @@ from ml_backend.projects.services import Services
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
 from ml_backend.settings import Settings
-from ml_backend.store import Project, Store
+from ml_backend.store import Project, Store, Task
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictor import Predictor
@@ -93,16 +93,22 @@ class NextmaskModel:
         # Label Studio may resolve cloud URIs before it sends a task; the store knows images as they were imported.
         references = [as_imported(label_map.image_reference(_data(task)) or "") for task in tasks]
         groups = self._groups(tasks, references, project.id, settings)
-        masked = [bool(reference) and not audit.has(group) for reference, group in zip(references, groups, strict=True)]
+        known = [
+            Task(project.id, _task_id(task) or 0, reference, group_key=group)
+            for task, reference, group in zip(tasks, references, groups, strict=True)
+        ]
+        masked = [bool(task.image) and not audit.has(task.group_key) for task in known]
         shown = renderer.show(
-            [reference for reference, is_masked in zip(references, masked, strict=True) if is_masked],
+            [task.image for task, is_masked in zip(known, masked, strict=True) if is_masked],
             is_late=lambda: s.stopping.is_set() or time.monotonic() > deadline,
         )
+        empty = [task.image for task, is_masked in zip(known, masked, strict=True) if task.image and not is_masked]
+        without = renderer.show_nothing(empty if renderer.audits_by_points else ())
         answers = [
-            next(shown) if is_masked else None if reference else _no_image(label_map)
-            for reference, is_masked in zip(references, masked, strict=True)
+            _no_image(label_map) if not task.image else next(shown) if is_masked else next(without, None)
+            for task, is_masked in zip(known, masked, strict=True)
         ]
-        return self._answers(tasks, answers, scores, project.id, version, renderer)
+        return self._answers(known, answers, scores, project.id, version, renderer)
 
     def _groups(
         self, tasks: Sequence[Mapping[str, Any]], references: Sequence[str], project_id: int, settings: Settings
@@ -134,7 +140,7 @@ class NextmaskModel:
 
     def _answers(
         self,
-        tasks: Sequence[Mapping[str, Any]],
+        tasks: Sequence[Task],
         answers: Iterable[Shown | ImageError | None],
         scores: Iterable[float],
         project_id: int,
@@ -143,20 +149,20 @@ class NextmaskModel:
     ) -> list[dict[str, Any]]:
         predictions, kept, asked = [], list[tuple[int, float, bytes | None]](), dict[int, Query]()
         for task, answer, score in zip(tasks, answers, scores, strict=True):
-            prediction, task_id = _empty(version, score), _task_id(task)
-            if answer is None and task_id is not None:  # an audit image: that it opened empty is kept, too
+            prediction, task_id = _empty(version, score), task.task_id
+            if answer is None and task_id:  # an audit image: that it opened empty is kept, too
                 kept.append((task_id, score, None))
             if isinstance(answer, Shown):
-                query = None if task_id is None else renderer.queries.get(task_id)
-                asking = renderer.asking(answer, query)
+                query = renderer.question(task, answer.size)
+                asking = renderer.asking(answer, task, query)
                 prediction["result"] = list(asking.regions)
-                if task_id is not None:
+                if task_id:
                     kept.append((task_id, score, asking.png))
                     asked.update({task_id: query} if query else {})
             elif answer is not None:
                 self.failures += 1
-                logger.warning("project=%s task=%s no prediction: %s", project_id, task_id, answer)
-                if isinstance(answer, OutOfMemory) and task_id is not None:
+                logger.warning("project=%s task=%s no prediction: %s", project_id, task_id or None, answer)
+                if isinstance(answer, OutOfMemory) and task_id:
                     self._services.store.set_task_error(project_id, task_id, str(answer))
             predictions.append(prediction)
         try:

@@ -25,6 +25,7 @@ class Rankings(Connections):
         *,
         turns: Mapping[int, str] | None = None,
         outlines: Mapping[int, float] | None = None,
+        points: Mapping[int, str] | None = None,
         **fields: Any,
     ) -> None:
         """Replace the ranking of a project and set columns of the project, in a single transaction.
@@ -36,12 +37,14 @@ class Rankings(Connections):
             information: task id -> value that the strategy measured; tasks that it did not score have none.
             turns: task id -> name of the class in whose turn the strategy picked it.
             outlines: task id -> length of the outlines that are expected in its image, in pixels.
+            points: task id -> the points that are asked for, with why, as text.
             fields: columns of the project to set.
         """
-        measured, turns, outlines = information or {}, turns or {}, outlines or {}
+        measured, turns, outlines, points = information or {}, turns or {}, outlines or {}, points or {}
         rows = [
             _ranking_row(project_id, task, value, (queries or {}).get(task))
             | {"information": measured.get(task), "turn": turns.get(task, ""), "outlines": outlines.get(task)}
+            | {"points": points.get(task, "")}
             for task, value in entries.items()
         ]
         with self._write() as connection:
@@ -78,7 +81,8 @@ class Rankings(Connections):
         shown = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
         published = sa.exists().where(shown, PUBLISHED.c.version == version)
         why = (RANKING.c.information, RANKING.c.turn, RANKING.c.outlines)
-        asked = (RANKING.c.priority, *why, RANKING.c.boxes.label("asked"), RANKING.c.cost)
+        points = RANKING.c.points.label("asked_points")  # tasks have a column of that name
+        asked = (RANKING.c.priority, *why, RANKING.c.boxes.label("asked"), RANKING.c.cost, points)
         query = (
             sa.select(TASKS, *asked, published.label("published"))
             .join(RANKING, here)
@@ -93,11 +97,15 @@ class Rankings(Connections):
             entries.append(QueueEntry(Task(**row), rank, **{**own, "published": bool(own["published"])}))
         return entries
 
-    def asked_of(self, project_id: int, task_id: int) -> str:
-        """Return the boxes that the ranking asks for in a task, as text; empty: the whole image, or nothing."""
+    def asked_of(self, project_id: int, task_id: int) -> tuple[str, str]:
+        """Return the boxes that the ranking asks for in a task, and its points with why, both as text.
+
+        Empty: the whole image, or nothing.
+        """
         here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.task_id == task_id)
         with self._read() as connection:
-            return connection.execute(sa.select(RANKING.c.boxes).where(here)).scalar() or ""
+            row = connection.execute(sa.select(RANKING.c.boxes, RANKING.c.points).where(here)).one_or_none()
+        return (row.boxes, row.points) if row else ("", "")
 
     def rank_of(self, project_id: int, task_id: int) -> int | None:
         """Return the place of a task among the unlabelled tasks of the ranking, from 1; None where it has none."""

@@ -15,6 +15,11 @@ def _text(name: str) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=False, default="", server_default=sa.text("''"))
 
 
+def _count(name: str) -> sa.Column[int]:
+    """Return a column of a number that a later revision added; 0 in earlier rows."""
+    return sa.Column(name, sa.Integer, nullable=False, default=0, server_default=sa.text("0"))
+
+
 META = sa.Table("meta", METADATA, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
 
 PROJECTS = sa.Table(
@@ -82,6 +87,9 @@ TASKS = sa.Table(
     sa.Column("masked", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("annotator", sa.Integer),
     sa.Column("unchanged", sa.Boolean),
+    _count("points"),
+    _count("guesses"),
+    _count("right_guesses"),
     sa.Index("tasks_by_status", "project_id", "status"),
 )
 
@@ -96,6 +104,7 @@ RANKING = sa.Table(
     sa.Column("information", sa.Float),
     _text("turn"),
     sa.Column("outlines", sa.Float),
+    _text("points"),
     sa.Index("ranking_by_priority", "project_id", "priority"),
 )
 
@@ -249,10 +258,13 @@ class Task:
         boxes: the labelled boxes as text, see `boxes`; empty: the whole image is labelled.
         effort_file: path of the points of the effort of the label, see `effort`.
         effort: sum of those points, in clicks or seconds.
-        masked: whether a mask of ours was shown to anybody who labelled it.
+        masked: whether a mask of ours, or points that a strategy chose, were shown to anybody who labelled it.
         annotator: Label Studio's id of the user who made the label; None where it names none.
         unchanged: whether the label was submitted as the mask of ours that its annotator was shown; None where none
             was shown, or where it cannot be told.
+        points: how many points the annotation answers.
+        guesses: of the pixels that were asked for and answered, those of which a version guessed the class, whether
+            the annotator saw that or not. right_guesses: of these, how many the answer repeats.
     """
 
     project_id: int
@@ -277,6 +289,9 @@ class Task:
     masked: bool = False
     annotator: int | None = None
     unchanged: bool | None = None
+    points: int = 0
+    guesses: int = 0
+    right_guesses: int = 0
 
 
 @dataclass(frozen=True)
@@ -304,6 +319,7 @@ class QueueEntry:
         asked: boxes to label, as text; empty: the whole image.
         cost: expected effort for the boxes, in clicks or seconds; None when it is unknown.
         published: whether Label Studio has a prediction of the version in question.
+        asked_points: the points among the boxes, with why, as text; empty: none, or nothing is known of them.
     """
 
     task: Task
@@ -315,6 +331,7 @@ class QueueEntry:
     published: bool
     turn: str = ""
     outlines: float | None = None
+    asked_points: str = ""
 
 
 @dataclass(frozen=True)
@@ -368,11 +385,19 @@ class Label:
     Attributes:
         lead_time: seconds that the annotator took, by Label Studio.
         agreement: mean IoU in [0, 1] of the pre-annotation and the submitted mask; None without pre-annotation.
+        whole: whether all of the image is labelled.
+        effort, shown_version, points, guesses, right_guesses: as of `Task`.
     """
 
     task_id: int
     lead_time: float | None
     agreement: float | None
+    whole: bool = True
+    effort: float | None = None
+    shown_version: str = ""
+    points: int = 0
+    guesses: int = 0
+    right_guesses: int = 0
 
 
 @dataclass(frozen=True)
@@ -382,12 +407,15 @@ class AnnotatorLabels:
     Attributes:
         annotator: Label Studio's id of the user; None: of all whose annotator is unknown.
         labels: all of them. shown: those made over a mask of ours. unchanged: those of them submitted as it was.
+        guesses: at points that they answered. right_guesses: those of them that the answer repeats.
     """
 
     annotator: int | None
     labels: int
     shown: int
     unchanged: int
+    guesses: int = 0
+    right_guesses: int = 0
 
 
 @dataclass(frozen=True)

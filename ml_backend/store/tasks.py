@@ -99,7 +99,9 @@ class Tasks(Connections):
 
     def labels(self, project_id: int) -> list[Label]:
         """Return the labels of a project in the order in which they were made."""
-        columns = (TASKS.c.task_id, TASKS.c.lead_time, TASKS.c.agreement)
+        own = TASKS.c
+        answers = (own.shown_version, own.points, own.guesses, own.right_guesses)
+        columns = (own.task_id, own.lead_time, own.agreement, own.boxes == "", own.effort, *answers)
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
         query = sa.select(*columns).where(here).order_by(sa.func.coalesce(TASKS.c.annotation_id, 0), TASKS.c.task_id)
         with self._read() as connection:
@@ -115,7 +117,8 @@ class Tasks(Connections):
         """Return how many labels each annotator made, by id; those of unknown annotators last."""
         shown = sa.func.count(TASKS.c.unchanged)
         unchanged = sa.func.count().filter(TASKS.c.unchanged)
-        query = sa.select(TASKS.c.annotator, sa.func.count(), shown, unchanged).group_by(TASKS.c.annotator)
+        guesses = (sa.func.sum(TASKS.c.guesses), sa.func.sum(TASKS.c.right_guesses))
+        query = sa.select(TASKS.c.annotator, sa.func.count(), shown, unchanged, *guesses).group_by(TASKS.c.annotator)
         here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled")
         with self._read() as connection:
             rows = connection.execute(query.where(here)).all()

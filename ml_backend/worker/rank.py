@@ -13,6 +13,7 @@ from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.audit import audit_set
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
 from ml_backend.projects.questions import keep_reason
+from ml_backend.projects.queued_points import points_to_text
 from ml_backend.store import Task
 from ml_backend.worker.audit_places import with_audits
 from ml_backend.worker.committee import ensure_committee
@@ -68,6 +69,7 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ranking.information,
         turns={task: classes[pick.turn] for task, pick in ranking.picks.items() if pick.turn is not None},
         outlines={task: pick.outlines for task, pick in ranking.picks.items() if pick.outlines is not None},
+        points={task: points_to_text(points, classes) for task, points in ranking.points.items()},
         ranking_version=version,
         ranking_number=number,
         ranking_key=key,
@@ -100,13 +102,14 @@ def _ranking_key(look: Look, model: Version | None) -> str:
     s = look.settings
     measuring = audit_set(s, look.store, look.project_id)
     audit = json.dumps([measuring.share, measuring.seed, s.audit_group, sorted(measuring.drawn)])
+    points = [s.point_guesses, s.audit_points] if asks_for_points(look) else []
     if model is None:
-        asked = [s.strategy, s.strategy_options, look.label_map.digest] if asks_for_points(look) else []
+        asked = [s.strategy, s.strategy_options, look.label_map.digest, *points] if points else []
         first = json.dumps([audit, *asked], sort_keys=True) if asked else audit
         return f"no model {hashlib.sha256(first.encode()).hexdigest()}"
     scoring = [s.pool_sample, s.committee, s.members, s.query_images, s.cost_measure]
     parts = [model.number, s.strategy, s.strategy_options, *scoring, look.label_map.digest, audit]
-    shown = [s.minimum_area, s.polygon_tolerance]
+    shown = [s.minimum_area, s.polygon_tolerance, *points]
     return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,10 +15,10 @@ from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
 from ml_backend.annotations.fields import annotator_of, lead_time_of, printable, regions_of
-from ml_backend.annotations.key_points import has_points, was_predicted
+from ml_backend.annotations.key_points import has_points, is_audit_point, was_predicted
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.annotations.query_regions import is_query, labelled_boxes, read_rectangles
-from ml_backend.annotations.reading import agreement_with, inside_boxes, is_unchanged, starting_mask
+from ml_backend.annotations.reading import agreement_with, guesses_answered, inside_boxes, is_unchanged, starting_mask
 from ml_backend.annotations.regions import mask_regions
 from ml_backend.annotations.voting import Annotation, annotations_beneath, annotations_that_count, majority
 from ml_backend.errors import ImageError, MaskError, first_few, shown
@@ -115,17 +115,21 @@ class TaskReader:
         return not task.masked and self._audit.has(task.group_key)
 
     def _saw_mask(self, task: Task, annotation: Annotation, shown: _Shown) -> bool:
-        """Whether an annotator started from a mask of ours; a mask that others predicted leans to no version.
+        """Whether an annotator started from a mask of ours, or points that a strategy chose.
+
+        A mask that others predicted leans to no version, and points that were drawn to measure with lean to nothing.
 
         Where the prediction is gone, what was read before counts; where there is nothing of that either, the regions
         tell whether they came from a prediction, which may have been ours.
         """
         if shown.prediction is not None:
-            return is_own(shown.version) and (shown.mask is not None or bool(regions_of(shown.prediction)))
+            regions = [region for region in regions_of(shown.prediction) if not is_audit_point(region)]
+            return is_own(shown.version) and (shown.mask is not None or bool(regions))
         before = self._store.task(task.project_id, task.task_id)
         if before is not None and before.annotation_id == annotation["id"]:
             return before.masked
-        origins = {str(region.get("origin")) for region in regions_of(annotation) if isinstance(region, Mapping)}
+        own = [region for region in regions_of(annotation) if isinstance(region, Mapping)]
+        origins = {str(region.get("origin")) for region in own if not is_audit_point(region)}
         return bool(origins & {"prediction", "prediction-changed"})
 
     def _read_annotations(self, task: Task, counting: Sequence[Annotation], predictions: _Predictions) -> Task:
@@ -198,7 +202,12 @@ class TaskReader:
             shown_version=before.version,
             agreement=None if of_points else self._agreement(before, result, mask),
             annotator=annotator_of(annotation),
+            points=len(reading.answers),
         )
+        if points_asked:
+            predicted = [] if before.prediction is None else regions_of(before.prediction)
+            guesses, right = guesses_answered(predicted, before.mask, mask, self._label_map)
+            read = replace(read, guesses=guesses, right_guesses=right)
         return replace(read, unchanged=self._unchanged(read, before, result))
 
     def with_annotator(self, task: Task, item: Mapping[str, Any]) -> Task:

@@ -12,6 +12,7 @@ from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import DiskFull, ImageError, MaskError, TrainingError
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.training import process as training_process
+from ml_backend.projects.audit_points import AuditLabel, audit_label
 from ml_backend.projects.parts import MergedLabel, parts_of
 from ml_backend.store import Task
 from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
@@ -112,15 +113,29 @@ class TrainingRun:
         for done, (reference, image) in enumerate(self._look.images.prefetch(list(by_image)), start=1):
             self._look.stage("fetching images", done, len(by_image))
             for label in self._labels(by_image[reference]):
-                if isinstance(image, ImageError) or isinstance(label.mask, MaskError):
-                    error = image if isinstance(image, ImageError) else label.mask
+                usable = self._usable(label)
+                if isinstance(image, ImageError) or isinstance(usable, MaskError):
+                    error = image if isinstance(image, ImageError) else usable
                     unavailable.update({str(task.task_id): str(error) for task in label.tasks})
                 else:
-                    items.append(Item(label.key, image, label.mask, label.held_out, label.digest, group=label.group))
+                    item = Item(label.key, image, usable.mask, label.held_out, label.digest, group=label.group)
+                    items.append(replace(item, points=usable.points))
         if unavailable:
             self._look.client.whoami()  # raises where the host is away: then it is not the images' fault
             self._leave_out(unavailable)
         return items, unavailable
+
+    def _usable(self, label: MergedLabel) -> AuditLabel | MaskError:
+        """Return the mask to train on, or what measures of the label of an audit image."""
+        if isinstance(label.mask, MaskError) or not label.held_out:
+            return label.mask if isinstance(label.mask, MaskError) else AuditLabel(label.mask)
+        asked = [
+            query
+            for task in label.tasks
+            for (_, version), query in self._store.published_queries(self._look.project_id, task.task_id).items()
+            if version == task.shown_version
+        ]
+        return audit_label(label, asked, self._look.masks, self._settings)
 
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
         """Yield the labels of one image: those of the whole image each by itself, those of parts merged into one."""

@@ -12,7 +12,7 @@ from studio_client import StudioClient
 from studio_page import StudioPage
 
 from ml_backend.annotations.config_edits import colour_of, with_points_control
-from ml_backend.annotations.key_points import Answer, Guess, write_points
+from ml_backend.annotations.key_points import Answer, Guess, is_audit_point, write_points
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import read_result, write_result
 from ml_backend.datasets import Dataset, label_config
@@ -115,6 +115,28 @@ def test_points_whose_guess_is_hidden_are_answered_the_same_way(
     )
     assert len(reading.problems) == 2
     assert all("it was not answered" in problem for problem in reading.problems)
+    assert studio_page.problems() == []
+
+
+def test_points_that_were_drawn_to_measure_with_are_known_when_they_come_back(
+    open_task: Callable[..., int], studio_page: StudioPage, label_studio: StudioClient
+) -> None:
+    """By their ids, which the editor keeps: also where nobody knows any more what was shown."""
+
+    def regions(label_map: Any, mask: Any) -> list[dict[str, Any]]:
+        return write_points([Guess(*place) for place in PLACES], label_map, mask.shape, for_audit=True)
+
+    task = open_task(regions)
+    for key in "1231":
+        studio_page.next_region()
+        studio_page.press(key)
+    studio_page.submit_by_keyboard()
+    result = submitted(label_studio, task)
+    assert len(result) == len(PLACES)
+    assert all(is_audit_point(region) for region in result)
+    reading = read_result(result, label_map_of(label_studio, label_studio.task(task)["project"]))
+    assert len(reading.answers) == 4
+    assert (reading.mask != IGNORE_INDEX).sum() == 4, "what was left unanswered is no background"
     assert studio_page.problems() == []
 
 

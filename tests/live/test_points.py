@@ -105,3 +105,29 @@ def test_then_they_come_with_the_networks_guess_and_never_at_the_same_pixel(
         parts = parts_of(task for task in labelled(serving, project) if task.image == image)
         assert labelled_pixels(parts).sum() == len(parts) * POINTS
         assert len(parts) == 2
+
+
+def test_audit_images_ask_for_points_drawn_evenly_and_their_answers_measure(
+    serving: Nextmask, make_module_project: Callable[..., int], label_studio: LabelStudio, dataset: Dataset
+) -> None:
+    project, drawn = make_module_project(images=IMAGES), 12
+    settings = {**serving.project_settings, "strategy": "points", "strategy_options": {"count": POINTS}}
+    settings |= {"train_after": STEP, "audit_share": 0.3, "audit_points": drawn}
+    serving.connection(project).connect(settings, add_query_control=True)
+    serving.wait_settled(project)
+    label_map, rows = label_map_of(label_studio, project), shown(label_studio, project, serving.status(project).version)
+    audits = {task for task, result in rows.items() if len(result) == drawn}
+    assert audits
+    assert all(len(result) == POINTS for task, result in rows.items() if task not in audits)
+    assert [one.error for one in serving.annotate(project, dataset, len(rows))] == [""] * len(rows)
+    wait_for(lambda: len(labelled(serving, project)) == len(rows), name="the arrival of all answers")
+    assert {task.task_id for task in labelled(serving, project) if task.held_out} == audits
+    wait_for(lambda: getattr(serving.status(project).held_out, "images", 0) == len(audits), name="a version's measure")
+    status, record = serving.status(project), serving.services.checkpoints(project).history()[-1]
+    assert status.errors == {}
+    assert record.measures["pixels"] == pytest.approx(len(audits) * SIZE[0] * SIZE[1], rel=0.01)
+    assert status.points is not None
+    assert status.points.answers == len(audits) * drawn + (len(rows) - len(audits)) * POINTS
+    for task in audits:
+        assert {"keypointlabels" in region["value"] for region in rows[task]} == {False}
+        assert len(read_points(rows[task], label_map, SIZE)[1]) > 0, "a ring is no answer"

@@ -112,20 +112,28 @@ def difference_picture(first: Mask, second: Mask) -> Picture:
     return _with_palette(marked, [(0, 0, 0), _DIFFERENCE], bytes([0, 255]))
 
 
-def boxes_picture(boxes: Sequence[Box], size: tuple[int, int], side: int = SIDE) -> Picture:
-    """Draw frames around boxes, white on black so that they are seen on any image.
+def boxes_picture(boxes: Sequence[tuple[Box, Colour | None]], size: tuple[int, int], side: int = SIDE) -> Picture:
+    """Draw frames around boxes and rings around points, white on black so that they are seen on any image.
 
     Args:
+        boxes: each with the colour that a point is filled with; None: it is not.
         size: (height, width) of the original image, whose pixels the boxes are in.
     """
     height, width = small_size(*size, side)
     drawn = np.zeros((height, width), np.uint8)
     thickness = max(1, max(height, width) // _FRAME_SHARE)
+    fills = list(dict.fromkeys(colour for _, colour in boxes if colour is not None))
     for value, grow in ((1, thickness), (2, 0)):
-        for box in boxes:
+        for box, colour in boxes:
             left, top, right, bottom = box.corners_in_picture(size, (height, width))
-            cv2.rectangle(drawn, (left, top), (right, bottom), value, thickness + 2 * grow)
-    return _with_palette(drawn, [(0, 0, 0), (0, 0, 0), (255, 255, 255)], bytes([0, 255, 255]))
+            if not box.is_point:
+                cv2.rectangle(drawn, (left, top), (right, bottom), value, thickness + 2 * grow)
+                continue
+            middle, radius = ((left + right) // 2, (top + bottom) // 2), 3 * thickness
+            cv2.circle(drawn, middle, radius, value, thickness + 2 * min(grow, 1))
+            if colour is not None:
+                cv2.circle(drawn, middle, radius - (thickness + 1) // 2, 3 + fills.index(colour), cv2.FILLED)
+    return _with_palette(drawn, [(0, 0, 0), (0, 0, 0), (255, 255, 255), *fills], bytes([0] + [255] * (2 + len(fills))))
 
 
 def placeholder(reason: str) -> Picture:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_from_text
+from ml_backend.annotations.config_edits import Colour
 from ml_backend.dashboard.pictures import drawing
 from ml_backend.dashboard.pictures.cache import PictureCache, key_of
 from ml_backend.dashboard.pictures.drawing import Mask, Picture
@@ -27,6 +28,7 @@ from ml_backend.errors import CheckpointError, ConfigurationError, ImageError, M
 from ml_backend.images.decoding import Array
 from ml_backend.images.references import in_project
 from ml_backend.learning.checkpoints import Version
+from ml_backend.projects.queued_points import points_from_text
 from ml_backend.projects.services import Services, map_folder
 
 if TYPE_CHECKING:
@@ -94,8 +96,7 @@ class Pictures:
 
     def mask(self, subject: Subject) -> Drawing:
         """The mask that annotators see; where none was published, what the version that serves predicts."""
-        version = subject.project.published_version
-        png = self._services.store.published_mask(subject.project.id, version, subject.task.task_id)
+        png = self._published_mask(subject)
         if png is None:
             return self.predicted(subject, serving_number(subject.project))
         return self._painted(subject, _mask_key(subject, png), lambda: png)
@@ -130,14 +131,18 @@ class Pictures:
 
         return Drawing(key_of(_FORMAT, "difference", *keys, subject.labels.key), draw)
 
-    def regions(self, subject: Subject, text: str) -> Drawing:
-        """Frames around the regions to label.
+    def regions(self, subject: Subject, text: str, points: str = "") -> Drawing:
+        """Frames around the regions to label, and dots at the points, in the colours of the classes they are taken for.
 
         Args:
             text: the boxes as the store keeps them.
+            points: what is known of the points among them, likewise.
         """
-        boxes = boxes_from_text(text)
-        return Drawing(_key("boxes", subject, text), lambda: self._framed(subject, boxes))
+        boxes, colours = boxes_from_text(text), subject.labels.colour_by_name
+        guesses = {Box.point(point.row, point.column): point.guess for point in points_from_text(points)}
+        marks = [(box, colours.get(guesses.get(box, "")) if box.is_point else None) for box in boxes]
+        key = _key("boxes", subject, text, points, subject.labels.key)
+        return Drawing(key, lambda: self._framed(subject, marks))
 
     # -- what it is drawn from ----------------------------------------------------------------------------------------
     def small_prediction(self, version: Version, subject: Subject) -> SmallPrediction:
@@ -178,10 +183,8 @@ class Pictures:
 
         None where that mask is not at hand: nothing is fetched or predicted for it.
         """
-        version = subject.project.published_version
-        png = self._services.store.published_mask(subject.project.id, version, subject.task.task_id)
         try:
-            mask = self._known_mask(subject, png)
+            mask = self._known_mask(subject, self._published_mask(subject))
         except (NoPicture, MaskError):
             return None
         if mask is None:
@@ -256,8 +259,15 @@ class Pictures:
         self._failures.add(_place(subject), str(error))
         return NoPicture(str(error))
 
-    def _framed(self, subject: Subject, boxes: tuple[Box, ...]) -> Picture:
-        return drawing.boxes_picture(boxes, self._size(subject), subject.side) if boxes else drawing.nothing()
+    def _framed(self, subject: Subject, marks: Sequence[tuple[Box, Colour | None]]) -> Picture:
+        return drawing.boxes_picture(marks, self._size(subject), subject.side) if marks else drawing.nothing()
+
+    def _published_mask(self, subject: Subject) -> bytes | None:
+        """Return the mask that annotators see; None where none was published, and where they see points instead."""
+        store, task = self._services.store, subject.task.task_id
+        project, version = subject.project.id, subject.project.published_version
+        query = store.published_queries(project, task).get((task, version))
+        return None if query is not None and query.asks_for_points else store.published_mask(project, version, task)
 
     # -- masks --------------------------------------------------------------------------------------------------------
     def _painted(self, subject: Subject, key: str, read: Callable[[], bytes]) -> Drawing:

@@ -39,6 +39,11 @@ class Labels:
         ]
 
     @property
+    def colour_by_name(self) -> dict[str, Colour]:
+        """The colour of each class by its name."""
+        return dict(zip(self.label_map.classes, self.colours, strict=True))
+
+    @property
     def key(self) -> str:
         """A text that changes when masks look different."""
         return f"{self.label_map.training_digest}{self.colours}"

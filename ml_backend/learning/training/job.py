@@ -26,6 +26,8 @@ class Item:
         digest: changes when the label changes; joined likewise.
         pseudo: the mask was predicted, not drawn: it trains, and counts as no label.
         group: what the image is of, such as a video: measures of images of a group are alike. Empty: of itself alone.
+        points: of a label that measures, how many pixels were drawn for it evenly over the image: each that has an
+            answer stands for its share of the image. 0: every labelled pixel stands for itself.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Item:
     digest: str
     pseudo: bool = False
     group: str = ""
+    points: int = 0
 
     @property
     def labels(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ml_backend.learning.training.data import Samples
 def count(
     network: nn.Module, samples: Samples, classes: Sequence[str], *, device: torch.device, report: Callable[[int], None]
 ) -> Counts:
-    """Count the pixels of each of the samples, by class.
+    """Count the pixels of each of the samples, by class; a point counts for as many as it stands for.
 
     Args:
         network: left in evaluation mode.
@@ -34,7 +34,8 @@ def count(
             logits = network(image.to(device)[None] / 255)[0]  # (C,h,w)
             predicted = labels_at(logits, *truth.shape)  # (H,W)
             labelled = truth != IGNORE_INDEX
-            pixels.append(pixels_of(masks.confusion(truth[labelled], predicted[labelled], len(classes))))
+            each = max(1, round(truth.size / item.points)) if item.points else 1
+            pixels.append(each * pixels_of(masks.confusion(truth[labelled], predicted[labelled], len(classes))))
             items.append(item)
             report(done)
     groups = tuple(group_digest(item.group) or item.id for item in items)

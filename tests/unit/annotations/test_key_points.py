@@ -131,6 +131,7 @@ BAD = [
     (point(5, None, "cell"), "its y is None"),
     (point(5, True, "cell"), "its y is True"),
     (point(5, 5, "nose"), "its label 'nose' is no class of BrushLabels 'tag': choose another label, or add that one"),
+    (point(5, 5, "cell", "core"), "it has several classes, 'cell', 'core': choose one of them in Label Studio"),
     (point(5, 5), "it was not answered: select it in Label Studio and choose a label, or delete it"),
     (point(5, 5, type="keypoint"), "it was not answered"),
     (point(5, 5, "cell", value=None), "it was not answered"),
@@ -164,10 +165,15 @@ def test_the_newer_of_two_answers_at_one_pixel_counts() -> None:
     first, second = point(50, 50, "cell", origin="manual"), point(50.3, 50.3, "core", origin="manual")
     assert read(first, second).answers == (Answer(20, 40, 2),)
     assert read(second, first).answers == (Answer(20, 40, 1),)
+    (said,) = read(first, second | {"id": "q"}).problems
+    assert said.startswith("point 'q' of 'points': another point says another class of its pixel")
+    assert read_points([first, second | {"id": "q"}], LABEL_MAP, SIZE)[1] == (said,)
+    assert read(first, first | {"id": "q"}).problems == (), "they agree"
     guess = second | {"origin": "prediction"}
     for order in ((first, guess), (guess, first)):
         assert read(*order).answers == read_points(order, LABEL_MAP, SIZE)[0] == (Answer(20, 40, 1),)
         assert labelled(read(*order)) == {(20, 40): 1}
+        assert read(*order).problems == (), "a guess contradicts nobody"
 
 
 def test_a_turned_view_and_an_original_of_another_size_are_the_same_pixels() -> None:

@@ -181,6 +181,15 @@ def test_status_says_what_labelling_brings_and_what_a_config_change_dropped(run:
     assert shown["advice"]["held_out"] == 2
 
 
+def test_status_says_what_points_take_and_how_many_guesses_were_right(run: Command, services: Services) -> None:
+    give_project(services)
+    answers = {"boxes": "[[3, 4], [5, 6]]", "lead_time": 5.0, "effort": 2.0, "points": 2, "guesses": 2}
+    services.store.put_tasks([task_of(1, status="labelled", **answers, right_guesses=1)])
+    printed = run("status").out
+    assert "65: Points: 2 answers in 1 label, 1.0 clicks and 2.5 s each." in printed
+    assert "65: Guesses at points that the answers found right: 1 of 2 (50 %)." in printed
+
+
 def test_status_says_when_nothing_is_left_to_label(run: Command, services: Services) -> None:
     services.store.wake(PROJECT, reconciled_at=1.0)
     assert "waiting (nothing left to label)" in run("status").out

@@ -394,6 +394,22 @@ def test_labels_submitted_unchanged_are_counted_by_annotator_and_listed(client: 
     assert client.get(f"/projects/{PROJECT}/unchanged?annotator=0").status_code == 404
 
 
+def test_guesses_at_points_are_counted_by_annotator(client: TestClient, project: Services) -> None:
+    answers = {"status": "labelled", "boxes": "[[3, 4]]", "points": 10, "guesses": 10, "shown_version": "nextmask-1.1"}
+    project.store.put_tasks(
+        [task_of(2000 + at, **answers, annotator=7 + at % 2, right_guesses=6 + at % 2) for at in range(4)]
+    )
+    text = page(client, f"/projects/{PROJECT}")
+    assert "Points: 40 answers in 4 labels" in text
+    assert "Guesses at points that the answers found right: 26 of 40 (65 %)." in text
+    assert "Labels submitted unchanged" not in text
+    rows = re.findall(
+        r"<tr><th[^>]*>(.*?)</th>(.*?)</tr>", text[text.index("<tbody>", text.index("Labels by annotator")) :]
+    )
+    cells = {name: re.findall(r">([^<]*)</td>", row)[-2:] for name, row in rows}
+    assert cells == {"user 7": ["20", "60 %"], "user 8": ["20", "70 %"], "unknown": ["0", NOTHING]}
+
+
 def test_where_no_mask_was_shown_nothing_is_said_of_unchanged_labels(client: TestClient, project: Services) -> None:
     assert "unchanged" not in page(client, f"/projects/{PROJECT}").lower()
     assert "No such labels." in page(client, f"/projects/{PROJECT}/unchanged")

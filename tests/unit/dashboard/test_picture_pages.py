@@ -26,6 +26,7 @@ from wiring import PROJECT, XML, make_services, open_installation, png, task_of
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query
+from ml_backend.annotations.config_edits import with_points_control
 from ml_backend.dashboard.pictures import hex_colour
 from ml_backend.dashboard.pictures.comparisons import compared_image, confusion
 from ml_backend.dashboard.pictures.drawing import heat_colours
@@ -35,9 +36,12 @@ from ml_backend.images.cache import ImageCache
 from ml_backend.learning.measuring import compare
 from ml_backend.learning.measuring.words import comparison_text, difference_text, measure_text, told_apart
 from ml_backend.projects.audit import AuditCounts, AuditSet, KeptAudit, keep_audit
+from ml_backend.projects.audit_points import audit_points
+from ml_backend.projects.queued_points import points_to_text
 from ml_backend.projects.services import Services
 from ml_backend.server.app import create_app
 from ml_backend.store import QueueEntry
+from strategies import Point
 from strategies.catalogue import available, described
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,6 +164,77 @@ def test_queue_says_how_many_points_are_asked_for(client: TestClient, services: 
     assert "Say the class of 2 points" in text
     assert "Say the class of 1 point ·" in text
     assert picture(client, f"/projects/{PROJECT}/tasks/{first.task_id}/regions")[..., 3].any()
+
+
+def test_points_are_shown_with_guess_margin_and_promise_in_the_colours_of_their_classes(
+    client: TestClient, services: Services
+) -> None:
+    (first, _), *_ = services.store.ranked(PROJECT)
+    classes = services.checkpoints(PROJECT).get(2).record.classes
+    drawn = [
+        Point(row=10, column=10, score=0.5, guess=1, margin=0.25),
+        Point(row=30, column=40, score=0.125, guess=0, margin=0.75),
+        Point(row=38, column=12, score=0.0625),
+    ]
+    boxes = tuple(Box.point(point.row, point.column) for point in drawn)
+    texts = {first.task_id: points_to_text(drawn, classes)}
+    services.store.put_ranking(
+        PROJECT, {first.task_id: 0.9}, {first.task_id: Query(boxes)}, points=texts, ranking_version=VERSION
+    )
+    at = f"/projects/{PROJECT}/tasks/{first.task_id}"
+    for path in (QUEUE, at):
+        text = page(client, path)
+        table = text[text.index("asked-points") : text.index("</table>", text.index("asked-points"))]
+        rows = re.findall(r"<tr><th[^>]*>(.*?)</th><td[^>]*>(.*?)</td><td[^>]*>(.*?)</td></tr>", table)
+        cells = [(re.sub(r"<[^>]*>", "", name).strip(), *rest) for name, *rest in rows]
+        nothing = "\N{EN DASH}"
+        assert cells == [(classes[1], "0.25", "0.5"), (classes[0], "0.75", "0.125"), ("none yet", nothing, "0.0625")]
+        assert "Points to answer in task" in text
+        assert "Say the class of 3 points" in text
+    colours = dict(re.findall(r'fill="(#\w{6})"/></svg> (\w+)', page(client, at)))
+    names = {name: colour for colour, name in colours.items()}
+    shown = picture(client, f"{at}/regions?large=1")
+    for point in drawn[:2]:
+        red, green, blue = (int(names[classes[point.guess or 0]][place : place + 2], 16) for place in (1, 3, 5))
+        assert shown[point.row, point.column].tolist() == [red, green, blue, 255]
+    assert shown[drawn[2].row, drawn[2].column, 3] == 0, "a ring: there is no guess"
+    assert (shown[33:44, 7:18, 3] > 0).any()
+
+
+def test_where_points_are_shown_the_predicted_mask_is_that_of_the_version(
+    client: TestClient, services: Services
+) -> None:
+    """Not the guesses alone, which are what is published."""
+    (first, _), *_ = services.store.ranked(PROJECT)
+    at = f"/projects/{PROJECT}/tasks/{first.task_id}/mask"
+    before = picture(client, f"{at}?v=1")
+    guesses = np.full(before.shape[:2], 255, np.uint8)
+    guesses[5, 5] = 1
+    services.store.put_published(PROJECT, VERSION, [(first.task_id, 0.1, masks.png_bytes(guesses))])
+    assert (picture(client, f"{at}?v=2")[..., 3] > 0).sum() <= 1
+    services.store.put_queries(PROJECT, VERSION, {first.task_id: Query((Box.point(5, 5),))})
+    predicted = picture(client, f"{at}?v=3")
+    assert (predicted[..., 3] > 0).sum() > 1
+    assert "Predicted classes" in page(client, QUEUE)
+
+
+def test_an_audit_image_that_asks_for_points_says_so_and_shows_them(client: TestClient, services: Services) -> None:
+    (first, _), *_ = services.store.ranked(PROJECT)
+    config = with_points_control(services.store.project(PROJECT).label_config)  # type: ignore[union-attr]
+    services.store.update_project(PROJECT, label_config=config, extra_params='{"strategy": "points"}')
+    services.store.put_tasks([replace(first, group_key="drawn")])
+    counts = AuditCounts(images=1, waiting=1, skipped=0, labels=0, training=9, groups=24, measuring=1)
+    kept = KeptAudit(AuditSet(0.125, 0, drawn=frozenset(["drawn"])), counts)
+    keep_audit(services.settings, services.store, PROJECT, kept)
+    asked = audit_points(first.image, (128, 128), count=30, seed=0)
+    services.store.put_queries(PROJECT, VERSION, {first.task_id: Query(asked)})
+    card = page(client, QUEUE)
+    card = card[card.index(f'id="task-{first.task_id}"') :].partition("</li>")[0]
+    assert "audit image · opens without guesses" in card
+    assert "Its points are drawn all over it, and open without a guess" in card
+    assert "Say the class of 30 points" in card
+    assert "asked-points" not in card
+    assert (picture(client, f"/projects/{PROJECT}/tasks/{first.task_id}/regions")[..., 3] > 0).sum() > 300
 
 
 def test_reasons_of_tasks_that_no_strategy_looked_at() -> None:

@@ -253,6 +253,14 @@ def test_an_unknown_strategy_or_option_names_the_setting(name: str, options: dic
         assert all(one in str(raised.value) for one in available())
 
 
+def test_an_unknown_strategy_is_answered_with_all_that_a_project_can_have() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        make_strategy("point", {})
+    assert str(raised.value).endswith(f"available: {', '.join(available())}")
+    assert {"points", "random_points"} < set(available())
+    assert all(make_strategy(name, {}).name == name for name in available())
+
+
 # -- samples ---------------------------------------------------------------------------------------------------------
 def test_the_sample_depends_on_ids_and_seed_only() -> None:
     tasks = list(range(1, 101))

@@ -84,6 +84,8 @@ def test_status_tells_of_each_annotator(services: Services, monkeypatch: pytest.
         "shown": 12,
         "unchanged": 8,
         "share": 8 / 12,
+        "guesses": 0,
+        "right": None,
     }
     monkeypatch.setenv("MODEL_DIR", str(services.settings.model_dir))
     monkeypatch.setenv("COLUMNS", "300")

@@ -19,8 +19,10 @@ from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.projects.candidates import candidates
 from ml_backend.projects.parts import labelled_pixels, merged_mask, parts_of
+from ml_backend.projects.points_report import Guesses
 from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
+from ml_backend.projects.status import project_status
 from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Task
 from ml_backend.worker.follow_up import follow_up, pending
@@ -112,6 +114,55 @@ def test_an_answer_is_a_click(services: Services, studio: MemoryStudio) -> None:
     assert task(services).effort == 6
 
 
+def test_guesses_that_were_right_are_counted_where_they_were_answered(services: Services, studio: MemoryStudio) -> None:
+    """Of six one was changed, one moved and one deleted; one was repeated by hand, and one painted over."""
+    guessed = [(3, 4, CELL), (5, 6, CELL), (7, 8, NUCLEUS), (9, 10, CELL), (11, 12, CELL), (20, 30, CELL)]
+    asked = predicted(services, studio, *guessed)
+    painted = np.zeros(SHAPE, np.uint8)
+    painted[20:22, 30:32] = 1
+    kept, changed, moved, _deleted, repeated, covered = points(*guessed)
+    changed = {**points((5, 6, NUCLEUS))[0], "id": changed["id"], "origin": "prediction-changed"}
+    moved = {**points((8, 8, NUCLEUS))[0], "id": moved["id"], "origin": "prediction-changed"}
+    repeated = {**repeated, "origin": "prediction-changed"}
+    stroke = region(painted, "nucleus")
+    studio.annotate(1, [kept, changed, moved, repeated, covered, stroke], parent_prediction=asked)
+    studio.annotate(2, points((3, 4, CELL), origin="manual"))
+    sync(services)
+    assert (task(services).guesses, task(services).right_guesses) == (4, 2)
+    assert task(services).points == 4, "that under the stroke is answered by the stroke"
+    assert (task(services, 2).points, task(services, 2).guesses) == (1, 0)
+
+
+def test_guesses_are_known_by_what_is_kept_where_they_were_hidden_or_the_prediction_is_gone(
+    services: Services, studio: MemoryStudio
+) -> None:
+    guessed = np.full(SHAPE, IGNORE_INDEX, np.uint8)
+    guessed[3, 4], guessed[5, 6] = CELL, NUCLEUS
+    asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
+    for point in studio.predictions[-1]["result"]:
+        del point["value"]["keypointlabels"]
+    services.store.put_published(PROJECT, VERSION, [(1, 0.5, masks.png_bytes(guessed))])
+    studio.annotate(1, points((3, 4, CELL), (5, 6, CELL), origin="prediction-changed"), parent_prediction=asked)
+    sync(services)
+    assert (task(services).guesses, task(services).right_guesses) == (2, 1)
+    studio.predictions.clear()
+    services.store.update_project(PROJECT, labels_digest="")
+    sync(services)
+    assert (task(services).guesses, task(services).right_guesses) == (2, 1)
+
+
+def test_right_guesses_are_no_labels_that_were_submitted_unchanged(services: Services, studio: MemoryStudio) -> None:
+    for task_id in range(1, 5):
+        asked = predicted(services, studio, *[(row, 4, CELL) for row in range(1, 31, 3)], task_id=task_id)
+        answers = points(*[(row, 4, CELL) for row in range(1, 31, 3)])
+        studio.annotate(task_id, answers, parent_prediction=asked, completed_by=1)
+    sync(services)
+    status = project_status(services.settings, services.store, PROJECT)
+    assert (status.unchanged.shown, status.unchanged.unchanged, status.unchanged.warning) == (0, 0, "")
+    assert status.points is not None
+    assert status.points.guesses == Guesses(40, 40)
+
+
 def test_points_that_cannot_be_used_are_told_and_the_others_count(services: Services, studio: MemoryStudio) -> None:
     asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
     good, strange = points((3, 4, CELL), (5, 6, CELL))
@@ -123,6 +174,40 @@ def test_points_that_cannot_be_used_are_told_and_the_others_count(services: Serv
     assert "its label 'nose' is no class of BrushLabels 'tag'" in task(services).error
     assert (task(services, 2).status, task(services, 2).mask_file) == ("broken", "")
     assert "its label 'nose' is no class" in task(services, 2).error
+
+
+def test_everything_that_can_be_wrong_with_points_at_once_and_no_answer_is_lost(
+    services: Services, studio: MemoryStudio
+) -> None:
+    """Another task of the same look is read as always."""
+    guessed = [(row, 4, CELL) for row in (3, 5, 7, 9, 11, 13, 15, 17)]
+    asked = predicted(services, studio, *guessed)
+    kept, relabelled, moved, _deleted, outside, unknown, unanswered, twofold = points(*guessed)
+
+    def changed(point: Json, **value: Any) -> Json:
+        return {**point, "origin": "prediction-changed", "value": {**point["value"], **value}}
+
+    relabelled = changed(relabelled, keypointlabels=["nucleus"])
+    moved = changed(moved, x=100.0, y=100.0)
+    outside = changed(outside, x=120.0)
+    unknown = changed(unknown, keypointlabels=["nose"])
+    unanswered["value"].pop("keypointlabels")
+    twofold = changed(twofold, keypointlabels=["cell", "nucleus"])
+    added = {**points((20, 20, CELL), origin="manual")[0], "id": "added"}
+    again = {**points((20, 20, NUCLEUS), origin="manual")[0], "id": "again"}
+    nonsense = [None, "text", {"type": "keypointlabels", "from_name": "points", "value": {"x": "left"}}]
+    result = [kept, relabelled, moved, outside, unknown, unanswered, twofold, added, again, *nonsense]
+    studio.annotate(1, result, parent_prediction=asked, lead_time=30.0)  # type: ignore[arg-type]
+    studio.label(2)
+    sync(services)
+    found = task(services)
+    assert found.status == "labelled"
+    assert labelled(found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
+    for said in ("it lies outside of the image, at 120 %", "its label 'nose' is no class", "it was not answered"):
+        assert said in found.error
+    assert (found.points, found.guesses, found.right_guesses) == (4, 2, 1)
+    assert (task(services, 2).status, task(services, 2).error) == ("labelled", "")
+    assert np.array_equal(mask_of(task(services, 2)), disc(1)[1])
 
 
 def test_a_task_of_points_that_comes_back_empty_is_no_image_of_background(
