@@ -221,7 +221,7 @@ def test_several_annotations_per_task_beat_the_ranking(connected: Connected) -> 
 
 def test_a_strategy_for_regions_without_their_control(connected: Connected) -> None:
     connected.nextmask.connect(connected.id, strategy="cereals")
-    assert ("regions", "warning") in connected.faults()
+    assert ("questions", "warning") in connected.faults()
     connected.mend()
     assert connected.faults() == []
 
