@@ -46,7 +46,7 @@ from strategies.catalogue import create
 from strategies.checks import check_count, check_number
 from strategies.frames import extents
 from strategies.pixel_uncertainty import MeasuredUncertainty
-from strategies.questions import PIXELS_PER_CLICK, WORTH, Question, question
+from strategies.questions import WORTH, Question, question
 from strategies.segmentation import boundary_length, predicted_classes
 from strategies.turns import drawn, in_turns
 from strategies.uncertainty import image_mean
@@ -137,11 +137,9 @@ class Auto(MeasuredUncertainty):
         points = self._points.rank(
             pool, round.labelled, budget=round.budget, round=round.number, known=round.known, generator=round.generator
         )
-        if pool.descriptors is None:  # no network yet
-            return replace(points, reason="Points: a first version learns from them at the least effort.")
-        expected = float(pool.descriptors[:, -2].mean()) / PIXELS_PER_CLICK + 1
-        asked = question(self._count, round.prices.completed(points=self._count, mask=expected), worth=self._worth)
-        return _mixed(super()._ranking(round), points, asked, round.generator)
+        asked = question(self._count, round.prices, worth=self._worth)
+        masks = points if pool.descriptors is None else super()._ranking(round)  # no network yet: in the same order
+        return _mixed(masks, points, asked, round.generator)
 
     def _explained_order(self, round: Round) -> tuple[Order, Picks]:
         """Draw all images, from ids in order."""

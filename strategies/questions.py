@@ -2,15 +2,18 @@
 
 The points of an image resemble each other, so each tells less than the one before. Of what a mask teaches, k points
 teach 1 - e^(-k/w): the first ones a w-th each, all pixels everything. Both kinds have an effort, and the kind that
-teaches more per effort is asked for. The other kind is asked for now and then, so that its effort stays known: by its
+teaches more per effort is asked for. The other kind is asked now and then, so that its effort stays known: by its
 effort at most one part in ten, by its number at most one image in ten.
+
+As long as it is not known what a mask takes, points are asked for, and a single mask: it may take ten clicks or a
+thousand.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -18,8 +21,6 @@ from strategies.checks import check_number
 
 WORTH = 60.0
 """w, the points that teach as much as a mask, were each on an image of its own."""
-PIXELS_PER_CLICK = 10.0
-"""Length of outline, in pixels, that takes a click: what is expected of masks before any was drawn."""
 _EXPLORED = 0.1
 """Most of the effort, and of the images, that goes to the kind that teaches less."""
 _LEAST = 0.01
@@ -34,7 +35,6 @@ class Prices:
         points: effort of all points of an image; None where none were answered yet.
         mask: effort of the mask of an image; None where none was made yet.
         unit: of both, in words.
-        is_measured: whether both were measured; else one of them, or both, is what is expected.
 
     Raises:
         ValueError: on creation, when an effort is negative or not finite.
@@ -43,31 +43,11 @@ class Prices:
     points: float | None = None
     mask: float | None = None
     unit: str = "clicks"
-    is_measured: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("points", self.points), ("mask", self.mask)):
             if value is not None:
                 check_number(f"Prices.{name}", value, 0)
-
-    def completed(self, *, points: float, mask: float) -> Prices:
-        """Return the prices with what is expected in place of what was not measured.
-
-        Args:
-            points, mask: expected, in clicks. Where one of the two was measured, in whatever unit, the other is taken
-                to be dearer or cheaper than it by as much as in clicks.
-
-        >>> Prices(points=20, unit="seconds").completed(points=10, mask=100)
-        Prices(points=20, mask=200.0, unit='seconds', is_measured=False)
-        """
-        if self.points is not None and self.mask is not None:
-            return self
-        points, mask = max(_LEAST, points), max(_LEAST, mask)
-        if self.points is None and self.mask is None:
-            return Prices(points=points, mask=mask, is_measured=False)
-        if self.mask is None:
-            return replace(self, mask=(self.points or 0.0) * mask / points, is_measured=False)
-        return replace(self, points=self.mask * points / mask, is_measured=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +56,20 @@ class Question:
 
     Attributes:
         is_points: whether points are asked for, and not masks.
-        every: one image in so many is asked the other question.
+        every: one image in so many is asked the other question; None: the second image alone.
         reason: why, in a sentence.
     """
 
     is_points: bool
-    every: int
+    every: int | None
     reason: str
 
     def is_other(self, generator: torch.Generator) -> Iterator[bool]:
-        """Yield for one image after the other whether it is asked the other question: one of every `every` in turn."""
+        """Yield for one image after the other whether it is asked the other question; the first is drawn."""
+        if self.every is None:
+            yield from (False, True)
+            while True:
+                yield False
         left = int(torch.randint(self.every, (), generator=generator))
         while True:
             yield left == 0
@@ -97,7 +81,7 @@ def question(count: int, prices: Prices, *, worth: float = WORTH) -> Question:
 
     Args:
         count: k, points of an image.
-        prices: what both kinds take; both known.
+        prices: what both kinds take. In clicks, points that were not answered yet take one each.
         worth: w.
 
     >>> asked = question(10, Prices(points=10, mask=142))
@@ -105,17 +89,27 @@ def question(count: int, prices: Prices, *, worth: float = WORTH) -> Question:
     (True, 129)
     >>> print(asked.reason)
     Points: 10 of an image teach about 15 % of what its mask does and take 10 clicks, 7 % of its 142.
-    >>> print(question(10, Prices(points=10, mask=22)).reason)
+    >>> print(question(10, Prices(mask=22)).reason)
     Masks: 10 points of an image teach about 15 % of what its mask does, but take 10 clicks, 45 % of its 22.
+    >>> print(question(10, Prices()).reason)
+    Points: what a mask takes here is not known yet, and one is asked for to find out.
     """
-    points, mask = (max(_LEAST, float(price or 0)) for price in (prices.points, prices.mask))
+    if prices.mask is None:
+        reason = "Points: what a mask takes here is not known yet, and one is asked for to find out."
+        return Question(is_points=True, every=None, reason=reason)
+    points = prices.points
+    if points is None:
+        points = float(count) if prices.unit == "clicks" else 0.0
+    points, mask = max(_LEAST, points), max(_LEAST, prices.mask)
     taught, effort = -math.expm1(-count / worth), points / mask
     is_points = taught > effort
     main, other = (points, mask) if is_points else (mask, points)
     every = max(math.ceil(1 / _EXPLORED), 1 + math.ceil((1 / _EXPLORED - 1) * other / main))
+    if prices.points is None and prices.unit != "clicks":
+        reason = f"Points: how many {prices.unit} they take here is not known yet."
+        return Question(is_points=True, every=every, reason=reason)
     teach, part = (f"{100 * share:.0f} %" for share in (taught, effort))
-    doubt = "" if prices.is_measured else ", as is expected"
-    takes = f"take {_number(points)} {prices.unit}, {part} of its {_number(mask)}{doubt}."
+    takes = f"take {_number(points)} {prices.unit}, {part} of its {_number(mask)}."
     if is_points:
         reason = f"Points: {count} of an image teach about {teach} of what its mask does and {takes}"
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,11 @@ def write_dataset(folder: Path, splits: Mapping[str, int], *, classes: Sequence[
     return open_dataset(folder)
 
 
-def without_seconds(rows: Sequence[Row]) -> list[Row]:
+def without_rest(row: Row) -> Row:
+    """A row without what the last of a plan has beside the others."""
+    return replace(row, rest=None, rest_mended=None)
+
+
+def without_seconds(rows: Iterable[Row]) -> list[Row]:
     """Rows but for what no two runs share."""
     return [replace(row, seconds_train=0.0, seconds_select=0.0) for row in rows]

@@ -45,7 +45,7 @@ def simulate(given: Simulate) -> None:
     if given.contrasts is not None:
         keep(given.contrasts, given.out)
     name = None if given.dataset is None else _run(given, given.dataset)
-    rows = results.read(given.out / RESULTS)
+    rows = _charged(given, results.read(given.out / RESULTS))
     if given.dataset is None and not (given.report and rows):
         raise ConfigurationError(
             f"There are no results in --out {given.out} to report: give DATASET, the folder of a data set, or 'sample'."
@@ -56,6 +56,25 @@ def simulate(given: Simulate) -> None:
     if given.report:
         page = write_report(rows, given.out, target=_TARGET)
         console.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _charged(given: Simulate, rows: list[Row]) -> list[Row]:
+    """Return rows with the clicks that are asked for.
+
+    Raises:
+        ConfigurationError: none counts enough for it.
+    """
+    from ml_backend.simulation.report.charges import charged
+
+    if given.point_clicks is None and given.opening_clicks is None and not given.mending:
+        return rows
+    found = charged(rows, point=given.point_clicks, opening=given.opening_clicks, mended=given.mending)
+    if rows and not found:
+        raise ConfigurationError(
+            f"The rows in --out {given.out} are of a release that did not count points, openings and mending apart: "
+            "they cannot be charged anew. Leave out --point-clicks, --opening-clicks and --mending."
+        )
+    return found
 
 
 def _run(given: Simulate, folder: Path) -> str:

@@ -62,6 +62,9 @@ class Simulate:
     step: Annotated[
         str | None, _labelling(help="What a round adds: a number, counted in --unit, or a share of all.")
     ] = None
+    growth: Annotated[
+        float | None, _labelling(min=1, help="Each further round adds so many times as much as the one before.")
+    ] = None
     rounds: Annotated[int | None, _labelling(min=0, help="Rounds after the first training.")] = None
     unit: Annotated[
         str | None,
@@ -71,10 +74,14 @@ class Simulate:
         ),
     ] = None
     point_clicks: Annotated[
-        int | None, _labelling(min=1, help="Clicks that the answer to a point counts as. Without it 1.")
+        int | None,
+        _labelling(
+            min=1, help="Clicks that the answer to a point counts as: 1. Without DATASET the report counts them so."
+        ),
     ] = None
     opening_clicks: Annotated[
-        int | None, _labelling(min=0, help="Clicks that opening an image counts as, each time. Without it 0.")
+        int | None,
+        _labelling(min=0, help="Clicks that opening an image counts as, each time: 0. Likewise."),
     ] = None
     architecture: Annotated[str | None, _training(help="As NEXTMASK_ARCHITECTURE.")] = None
     encoder: Annotated[str | None, _training(help="As NEXTMASK_ENCODER.")] = None
@@ -100,6 +107,13 @@ class Simulate:
     measure_at: Annotated[
         str | None, _measuring(help="Size of the compared masks: original, or network, which is faster.")
     ] = None
+    mending: Annotated[
+        bool,
+        _measuring(
+            "--mending",
+            help="The report counts masks as mended from those that are predicted, not as drawn from nothing.",
+        ),
+    ] = False
     object_class: Annotated[
         str | None, _measuring(help="Class whose connected components are measured as objects, too; 'none' for none.")
     ] = None

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _LATEST = 20
 """Labels of a kind that count: masks take less as the predictions that they mend get better."""
-_LEAST = 3
-"""Labels of a kind below which nothing is concluded from them."""
 
 
 def prices_of(tasks: Iterable[Task], settings: Settings) -> Prices:
@@ -36,7 +34,7 @@ def prices_of(tasks: Iterable[Task], settings: Settings) -> Prices:
 
 def _mean(known: Iterable[Task], is_of_kind: Callable[[Task], bool]) -> float | None:
     efforts = [task.effort or 0.0 for task in known if is_of_kind(task)][-_LATEST:]
-    return fmean(efforts) if len(efforts) >= _LEAST else None
+    return fmean(efforts) if efforts else None
 
 
 def _labels_points(task: Task) -> bool:

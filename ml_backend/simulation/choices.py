@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,16 @@ class Choices:
         if not self._file.exists():
             return []
         values: list[Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        return [Choice(tuple(map(Pick.from_json, value["picks"])), tuple(value["pseudo_labels"])) for value in values]
+        return [_choice(value) for value in values]
 
     def write(self, choices: Sequence[Choice]) -> None:
         """Replace the choices; a reader sees the old or the new."""
         values = [
-            {"picks": [pick.to_json() for pick in choice.picks], "pseudo_labels": list(choice.pseudo_labels)}
+            {
+                "picks": [pick.to_json() for pick in choice.picks],
+                "pseudo_labels": list(choice.pseudo_labels),
+                "mending": [*choice.mending.items()],
+            }
             for choice in choices
         ]
         temporary = self._file.with_suffix(".part")
@@ -71,3 +75,9 @@ class Choices:
 
     def _masks_file(self, number: int) -> Path:
         return self._file.with_suffix(f".pseudo-{number}.pt")
+
+
+def _choice(value: Mapping[str, Any]) -> Choice:
+    """Read a choice; files of earlier releases say nothing of mending."""
+    picks, mending = tuple(map(Pick.from_json, value["picks"])), dict(value.get("mending", ()))
+    return Choice(picks, tuple(value["pseudo_labels"]), mending)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +29,15 @@ class Budgeted:
 
     amount: int
     unit: Unit
+    growth: float = 1.0
+
+    def of_round(self, number: int) -> Budgeted:
+        """Return the budget after so many rounds, each of which added `growth` times as much as the one before.
+
+        >>> [Budgeted(10, "clicks", growth=1.5).of_round(number).amount for number in range(4)]
+        [10, 15, 22, 34]
+        """
+        return replace(self, amount=max(1, round(self.amount * self.growth**number)))
 
     def spent(self, labels: Labels, pick: Pick, *, is_open: bool = False) -> int | Fraction:
         """Return what a pick takes of the budget; in images, boxes count as their share of the image, points as one.
@@ -67,10 +76,12 @@ class Choice:
     Attributes:
         picks: to be labelled.
         pseudo_labels: numbers of images whose prediction trains the next network.
+        mending: clicks that mending its predicted mask takes, by the number of the image, of picks of whole images.
     """
 
     picks: tuple[Pick, ...]
     pseudo_labels: tuple[int, ...] = ()
+    mending: Mapping[int, int] = field(default_factory=dict)
 
 
 def initial_choice(pool: Iterable[int], count: int, seed: int) -> Choice:
@@ -112,20 +123,22 @@ class Chooser:
             round_number: number of rounds that were chosen before.
         """
         pool = [number for number in self._pictures if self._is_open(number, labels)]
+        budget = self._budget.of_round(round_number)
         ranked = rank_pool(
             self._strategy,
             self._pools(pool, labels, predictor, committee),
-            budget=self._budget.planned(labels, regions=self._strategy.asks_for_regions),
+            budget=budget.planned(labels, regions=self._strategy.asks_for_regions),
             seed=self._seed + round_number,
             round_number=round_number,
             progress=lambda _: None,
             preparation=Preparation(self._file, 60 * self._recipe.prepare_minutes, lambda *_: None),
+            prices=labels.prices,
         )
         if ranked is None:
             by_chance = (Pick(number) for number in sample_order(pool, self._seed) if number not in labels)
-            return Choice(self._affordable(by_chance, labels))
+            return Choice(_affordable(by_chance, labels, budget))
         ranking = ranked.ranking
-        picks = self._affordable(_picks(ranking, self._strategy), labels)
+        picks = _affordable(_picks(ranking, self._strategy), labels, budget)
         asked = {pick.number for pick in picks}
         pseudo = tuple(number for number in map(int, ranking.pseudo_labels) if number not in asked)
         return Choice(picks, pseudo)
@@ -158,18 +171,6 @@ class Chooser:
         if self._strategy.asks_for_regions or self._strategy.asks_for_points:
             return not labels.is_whole(number)
         return number not in labels
-
-    def _affordable(self, picks: Iterable[Pick], labels: Labels) -> tuple[Pick, ...]:
-        """Take picks until the budget is used up; the last may exceed it. Boxes of an image become one pick."""
-        taken: dict[int, Pick] = {}
-        spent: int | Fraction = 0
-        for pick in picks:
-            if spent >= self._budget.amount:
-                break
-            before = taken.get(pick.number)
-            spent += self._budget.spent(labels, pick, is_open=before is not None)
-            taken[pick.number] = pick if before is None else Pick(pick.number, (*before.boxes, *pick.boxes))
-        return tuple(taken.values())
 
     def _pools(self, pool: Sequence[int], labels: Labels, predictor: Predictor, committee: Committee | None) -> Pools:
         def predicted(numbers: Sequence[int]) -> Iterator[Batch]:
@@ -207,12 +208,12 @@ class Chooser:
 
 
 def _picks(ranking: Ranking, strategy: Strategy) -> list[Pick]:
-    """Return the picks of a ranking in order: images, or points of images, or windows by their score across images."""
-    if strategy.asks_for_points:
+    """Return the picks of a ranking in order: images, points of images or both, or windows by their score."""
+    if strategy.asks_for_points:  # and perhaps of some images for all of it: their entry of regions is empty
         return [
-            Pick(int(number), points=tuple((point.row, point.column) for point in ranking.points[number]))
+            Pick(int(number), points=tuple((point.row, point.column) for point in ranking.points.get(number, ())))
             for number in ranking.ids
-            if number in ranking.points
+            if number in ranking.points or number in ranking.regions
         ]
     if not strategy.asks_for_regions:
         return [Pick(int(number)) for number in ranking.ids]
@@ -227,3 +228,16 @@ def _picks(ranking: Ranking, strategy: Strategy) -> list[Pick]:
         for order, region in enumerate(ranking.regions.get(number, ()))
     ]
     return [pick for *_, pick in sorted(windows, key=lambda window: window[:3])]
+
+
+def _affordable(picks: Iterable[Pick], labels: Labels, budget: Budgeted) -> tuple[Pick, ...]:
+    """Take picks until the budget is used up; the last may exceed it. Boxes of an image become one pick."""
+    taken: dict[int, Pick] = {}
+    spent: int | Fraction = 0
+    for pick in picks:
+        if spent >= budget.amount:
+            break
+        before = taken.get(pick.number)
+        spent += budget.spent(labels, pick, is_open=before is not None)
+        taken[pick.number] = pick if before is None else Pick(pick.number, (*before.boxes, *pick.boxes))
+    return tuple(taken.values())

@@ -23,7 +23,10 @@ from ml_backend.system.whole_files import write_once
 CONTRASTS: Final = "contrasts.toml"
 """Name of the file in a folder of results."""
 
-Measure = Literal["effort", "area"]
+_CHARGED: Final = ("point_clicks", "opening_clicks")
+"""What a contrast may leave out."""
+
+Measure = Literal["effort", "area", "product", "whole"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,10 @@ class Contrast:
     Attributes:
         strategy, against: as results name them.
         measure: "effort": what is labelled until the target is reached; "area": the mean mIoU over the logarithm of
-            what is labelled.
+            what is labelled; "product" and "whole": as in `report.savings`, the latter against "full".
         seeds: of the runs that are compared; none is left out, and none is added.
         rounds: of each of these runs.
+        point_clicks, opening_clicks: what is charged, see `Tariff`; None: as in the run.
     """
 
     dataset: str
@@ -44,6 +48,8 @@ class Contrast:
     measure: Measure
     seeds: tuple[int, ...]
     rounds: int
+    point_clicks: int | None = None
+    opening_clicks: int | None = None
 
     def is_about(self, row: results.Row) -> bool:
         """Whether a row is one of those that are compared."""
@@ -97,9 +103,11 @@ def keep(file: Path, folder: Path) -> None:
 
 
 def _contrast(file: Path, number: int, value: object) -> Contrast:
-    names = [field.name for field in dataclasses.fields(Contrast)]
-    if not isinstance(value, Mapping) or sorted(value) != sorted(names):
-        raise ConfigurationError(f"Contrast {number} of {file} needs {_listed(names)}, and nothing else.")
+    names = [field.name for field in dataclasses.fields(Contrast) if field.default is dataclasses.MISSING]
+    if not isinstance(value, Mapping) or sorted(value.keys() - _CHARGED) != sorted(names):
+        raise ConfigurationError(
+            f"Contrast {number} of {file} needs {_listed(names)}, perhaps {_listed(_CHARGED)}, and nothing else."
+        )
     _check(file, number, value)
     seeds = seeds_of(f"The seeds of contrast {number} of {file}:", value["seeds"])
     return Contrast(**{**value, "seeds": seeds})
@@ -112,11 +120,19 @@ def _check(file: Path, number: int, value: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{name} of contrast {number} of {file} is {value[name]!r}: give a text.")
     if value["measure"] not in get_args(Measure):
         raise ConfigurationError(
-            f"measure of contrast {number} of {file} is {value['measure']!r}: use {' or '.join(get_args(Measure))}."
+            f"measure of contrast {number} of {file} is {value['measure']!r}: use {', '.join(get_args(Measure))}."
         )
     if type(value["rounds"]) is not int or value["rounds"] < 0:
         raise ConfigurationError(
             f"rounds of contrast {number} of {file} is {value['rounds']!r}: give the rounds of each run, from 0."
+        )
+    for name in _CHARGED:
+        if name in value and (type(value[name]) is not int or value[name] < 0):
+            raise ConfigurationError(f"{name} of contrast {number} of {file} is {value[name]!r}: give clicks, from 0.")
+    if (value["measure"] == "whole") != (value["against"] == results.FULL):
+        raise ConfigurationError(
+            f"Contrast {number} of {file} compares by {value['measure']!r} against {value['against']!r}: "
+            f'"whole" is against {results.FULL!r}, and nothing else is.'
         )
     if value["strategy"] == value["against"]:
         raise ConfigurationError(f"Contrast {number} of {file} compares {value['strategy']!r} with itself.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml_backend.simulation.choices import Choices
@@ -18,6 +19,14 @@ from ml_backend.simulation.plan import Contender, Plan
 from ml_backend.simulation.results import FULL, Row
 from ml_backend.simulation.training.trainer import Trained, Trainer
 from strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The images without a mask: their number, and the clicks that mending their predicted masks takes."""
+
+    images: int
+    mended: int
 
 
 class Experiment:
@@ -45,7 +54,7 @@ class Experiment:
             labels = self._labels()
             labels.add([Pick(number) for number in self._material.pool])
             if not done:
-                yield self._row(contender, seed, 0, labels, self._trainer.train(labels, seed), 0.0)
+                yield self._row(contender, seed, 0, labels, self._trainer.train(labels, seed), 0.0, Rest(0, 0))
             return
         yield from self._rounds(contender, seed, done)
 
@@ -65,22 +74,25 @@ class Experiment:
             return  # it ended before the last round: nothing was left to choose
         labels = self._labels()
         for choice in choices[:-1]:
-            labels.add(choice.picks)
+            labels.add(choice.picks, choice.mending)
         seconds = 0.0
         trained: Trained | None = None
         for number in range(len(choices) - 1, self._plan.rounds + 1):
-            labels.add(choices[number].picks)
+            labels.add(choices[number].picks, choices[number].mending)
             masks = file.masks(number) if choices[number].pseudo_labels else {}
             is_shared = number == 0 and not strategy.asks_for_points  # all others start with the same masks
             trained = self._trainer.first(labels, seed) if is_shared else self._trainer.train(labels, seed, masks)
             if number >= done:
-                yield self._row(contender, seed, number, labels, trained, seconds)
+                rest = self._rest(labels, trained) if number == self._plan.rounds else None
+                yield self._row(contender, seed, number, labels, trained, seconds, rest)
             if number == self._plan.rounds:
                 return
             started = time.monotonic()
             committee = self._trainer.committee(strategy, trained, labels, seed)
             choice = chooser.choose(labels, trained.predictor, committee, number)
             seconds = time.monotonic() - started
+            whole = [pick.number for pick in choice.picks if pick.is_whole]
+            choice = replace(choice, mending=self._trainer.mending(trained, whole))
             if choice.pseudo_labels:
                 file.keep_masks(number + 1, self._trainer.masks(trained, choice.pseudo_labels))
             choices.append(choice)
@@ -88,8 +100,13 @@ class Experiment:
             if not choice.picks:
                 return  # nothing is left to choose
 
+    def _rest(self, labels: Labels, trained: Trained) -> Rest:
+        """Return what is left to do until every image has its mask."""
+        numbers = [number for number in self._material.pool if not labels.is_whole(number)]
+        return Rest(len(numbers), sum(self._trainer.mending(trained, numbers).values()))
+
     def _labels(self) -> Labels:
-        return Labels(self._material.pool, self._material.background, self._plan.effort)
+        return Labels(self._material.pool, self._material.background, self._plan.tariff)
 
     def _initial(self, chooser: Chooser, strategy: Strategy, seed: int) -> Choice:
         """Draw the first images, the same for all strategies; those that ask for points do so of the same images."""
@@ -105,10 +122,17 @@ class Experiment:
             "pixels": sum(picture.area for picture in pool),
             "clicks": sum(picture.outlines.clicks for picture in pool),
         }
-        return Budgeted(self._plan.step.of(totals[self._plan.unit]), self._plan.unit)
+        return Budgeted(self._plan.step.of(totals[self._plan.unit]), self._plan.unit, self._plan.growth)
 
     def _row(
-        self, contender: Contender, seed: int, number: int, labels: Labels, trained: Trained, seconds: float
+        self,
+        contender: Contender,
+        seed: int,
+        number: int,
+        labels: Labels,
+        trained: Trained,
+        seconds: float,
+        rest: Rest | None,
     ) -> Row:
         return Row(
             dataset=self._material.dataset,
@@ -126,4 +150,10 @@ class Experiment:
             seconds_select=seconds,
             settings=self._plan.settings_text(),
             commit=self._commit,
+            points=labels.points,
+            opened=labels.opened,
+            drawn=labels.drawn,
+            mended=labels.mended,
+            rest=rest.images if rest else None,
+            rest_mended=rest.mended if rest else None,
         )

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.mending import Mask
 from ml_backend.datasets import Dataset, Sample
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size
@@ -26,7 +27,6 @@ from ml_backend.simulation.choices import Choices
 from ml_backend.simulation.labels import Pick, Pixel, places_of
 from ml_backend.simulation.material import background_of
 from ml_backend.simulation.plan import Contender, Plan
-from ml_backend.simulation.polygons import Mask
 from ml_backend.simulation.processes import work_folder
 from ml_backend.simulation.report.names import file_name
 from ml_backend.simulation.results import FULL

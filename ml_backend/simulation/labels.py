@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from ml_backend.annotations.boxes import Box, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.learning.prediction.batches import resize_mask
 from ml_backend.simulation.material import Picture
-from ml_backend.simulation.plan import USUAL_EFFORT, Effort
 from ml_backend.simulation.polygons import Points, clicks_at, window_clicks
+from ml_backend.simulation.tariff import USUAL, Tariff
+from strategies import Prices
 
 Pixel = tuple[int, int]
 """Row and column in the original image."""
@@ -50,22 +52,29 @@ class Pick:
 class Labels:
     """Labels collected from picks.
 
+    An image may be labelled in part, several times, and at last as a whole: the mask then holds what was known of it.
+
     Args:
-        effort: what is charged besides the clicks of outlines.
+        tariff: what is charged besides the clicks of outlines.
 
     Attributes:
         pictures: number -> picture that can be labelled.
         pixels: number of labelled pixels of the original masks.
-        clicks: number of clicks that drawing and answering took.
+        drawn: clicks that the masks and parts of masks take that were labelled, drawn from nothing.
+        mended: what they take where the masks that were predicted are mended.
+        points: number of answers to points.
+        opened: how often an image was opened.
     """
 
-    def __init__(self, pictures: Mapping[int, Picture], background: int | None, effort: Effort = USUAL_EFFORT) -> None:
+    def __init__(self, pictures: Mapping[int, Picture], background: int | None, tariff: Tariff = USUAL) -> None:
         self.pictures = pictures
-        self._background, self._effort = background, effort
+        self._background, self._tariff = background, tariff
         self._picks: dict[int, Pick] = {}
+        self._whole = set[int]()
         self._answers: dict[int, dict[Pixel, int]] = {}
         self.pixels = 0
-        self.clicks = 0
+        self.drawn = self.mended = self.points = self.opened = 0
+        self._costs: dict[str, list[int]] = {"points": [], "mask": []}
 
     def __len__(self) -> int:
         return len(self._picks)
@@ -78,12 +87,23 @@ class Labels:
         """Numbers of the images of which anything is labelled, ascending."""
         return sorted(self._picks)
 
+    @property
+    def clicks(self) -> int:
+        """Clicks that drawing and answering took."""
+        return int(self._tariff.clicks(masks=self.drawn, points=self.points, opened=self.opened))
+
+    @property
+    def prices(self) -> Prices:
+        """Mean clicks of the points of an image, and of a mask, opening included."""
+        points, mask = (fmean(costs) if costs else None for costs in self._costs.values())
+        return Prices(points=points, mask=mask)
+
     def is_whole(self, number: int) -> bool:
         """Whether an image was labelled as a whole."""
-        return number in self._picks and self._picks[number].is_whole
+        return number in self._whole
 
     def boxes(self, number: int) -> tuple[Box, ...]:
-        """Return the labelled boxes of an image; none where it is labelled as a whole, or not at all."""
+        """Return the boxes of an image that were labelled by themselves."""
         return self._picks[number].boxes if number in self else ()
 
     def answers(self, number: int) -> Mapping[Pixel, int]:
@@ -100,9 +120,13 @@ class Labels:
         Args:
             is_open: the image is open already.
         """
+        opened = 0 if is_open else 1
+        return int(self._tariff.clicks(masks=self.drawing(pick), points=len(pick.points), opened=opened))
+
+    def drawing(self, pick: Pick) -> int:
+        """Return the clicks that the masks of a pick take, drawn from nothing."""
         picture = self.pictures[pick.number]
-        drawn = picture.outlines.clicks if pick.is_whole else sum(map(len, self._made(picture, pick.boxes)))
-        return drawn + self._effort.point * len(pick.points) + (0 if is_open else self._effort.opening)
+        return picture.outlines.clicks if pick.is_whole else sum(map(len, self._made(picture, pick.boxes)))
 
     def area(self, pick: Pick) -> int:
         """Return the pixels of a pick."""
@@ -110,23 +134,39 @@ class Labels:
             return self.pictures[pick.number].area
         return sum(box.area for box in pick.boxes) + len(pick.points)
 
-    def add(self, picks: Sequence[Pick]) -> None:
+    def add(self, picks: Sequence[Pick], mending: Mapping[int, int] | None = None) -> None:
         """Label picks.
 
+        Args:
+            mending: image -> clicks that mending its predicted mask takes, of images that are labelled as a whole;
+                those of others are drawn from nothing.
+
         Raises:
-            ValueError: an image is labelled already as a whole, or a whole image is picked that is labelled in part, or
-                a point was answered before.
+            ValueError: an image is labelled already as a whole, or a point was answered before.
         """
         for pick in picks:
             before = self._picks.get(pick.number)
-            if before is not None and (before.is_whole or pick.is_whole):
+            if self.is_whole(pick.number):
                 raise ValueError(f"image {pick.number} is labelled already")
             self._answer(pick)
-            self.pixels += self.area(pick)
-            self.clicks += self.cost(pick)
+            self._count(pick, before, mending or {})
+            if pick.is_whole:
+                self._whole.add(pick.number)
             if before is not None:
                 pick = Pick(pick.number, (*before.boxes, *pick.boxes), (*before.points, *pick.points))
             self._picks[pick.number] = pick
+
+    def _count(self, pick: Pick, before: Pick | None, mending: Mapping[int, int]) -> None:
+        """Charge a pick of an image of which a part may be labelled."""
+        known = self.area(before) if pick.is_whole and before is not None else 0
+        drawn = self.drawing(pick)
+        self.pixels += self.area(pick) - known
+        self.drawn += drawn
+        self.mended += mending.get(pick.number, drawn) if pick.is_whole else drawn
+        self.points += len(pick.points)
+        self.opened += 1
+        if pick.is_whole or not pick.boxes:
+            self._costs["mask" if pick.is_whole else "points"].append(self.cost(pick))
 
     def _answer(self, pick: Pick) -> None:
         """Look up the classes of a pick's points."""
@@ -176,7 +216,7 @@ class Labels:
                 places = zip(clicks_at(made, picture.size, size), seen, strict=True)
                 np.add.at(counts, tuple(at.clip(known.min(), known.max()) for at, known in places), 1)
         rows, columns = self._places(number, size)
-        np.add.at(counts, (rows.numpy(), columns.numpy()), self._effort.point)
+        np.add.at(counts, (rows.numpy(), columns.numpy()), self._tariff.point)
         return torch.from_numpy(counts)
 
     def _places(self, number: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml_backend.annotations.masks import mask_from_png, png_bytes
+from ml_backend.annotations.mending import Mask
 from ml_backend.datasets import Dataset
 from ml_backend.datasets import Sample as Files
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size, resize_image
 from ml_backend.learning.prediction.batches import Shrunk
-from ml_backend.simulation.polygons import Mask, Polygons, polygons
+from ml_backend.simulation.polygons import Polygons, polygons
 
 _READERS = 4
 

@@ -41,6 +41,7 @@ class Options:
     seeds: str | None = None
     start: str | None = None
     step: str | None = None
+    growth: float | None = None
     rounds: int | None = None
     unit: str | None = None
     architecture: str | None = None
@@ -74,6 +75,7 @@ class Options:
             "seeds": None if self.seeds is None else seeds_of("--seeds", self.seeds),
             "start": _amount("--start", self.start, "images"),
             "step": _amount("--step", self.step, unit or unit_of(self.preset)),
+            "growth": self.growth,
             "rounds": self.rounds,
             "unit": unit,
             "measure_on": _choice("--measure-on", self.measure_on, get_args(MeasureOn)),

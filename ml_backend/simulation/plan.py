@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from ml_backend.errors import ConfigurationError, NextmaskError
 from ml_backend.learning.training import Job
 from ml_backend.simulation.results import FULL
+from ml_backend.simulation.tariff import USUAL, Tariff
 from strategies import Strategy, create
 
 Unit = Literal["images", "pixels", "clicks"]
@@ -31,7 +32,8 @@ class Recipe:
             learns from all labels has seen each of them the least, and is no reference.
         train_encoder: whether the encoder learns. A pretrained encoder that does not is computed once per image.
         views: for an encoder that does not learn, number of augmented views of each image, drawn once for all
-            trainings; 1 is the image itself. An encoder that learns sees new views in every step.
+            trainings; 1 is the image itself; 0: as in production, four, and fewer of many. An encoder that learns sees
+            new views in every step.
         members: T, number of members of a committee of MC dropout.
         ensemble: number of networks of an ensemble, each trained on another bootstrap resample of the labels.
         prepare_minutes: longest time that a strategy may train networks of its own in a round, as in production.
@@ -49,7 +51,7 @@ class Recipe:
     passes: int = 20
     batch_size: int = 8
     learning_rate: float = 3e-3
-    views: int = 4
+    views: int = 0
     members: int = 20
     ensemble: int = 4
     prepare_minutes: float = 15.0
@@ -190,22 +192,6 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What annotators are charged for besides the clicks of outlines.
-
-    Attributes:
-        point: clicks that the answer to a point counts as.
-        opening: clicks that opening an image counts as, each time.
-    """
-
-    point: int = 1
-    opening: int = 0
-
-
-USUAL_EFFORT: Final = Effort()
-
-
-@dataclass(frozen=True)
 class Plan:
     """A simulation.
 
@@ -213,7 +199,8 @@ class Plan:
         strategies: compared with each other; "full" is the reference that is trained on all labels.
         seeds: each strategy runs once with each; runs of the same seed start with the same images.
         start: number of images that are labelled at first, drawn at random.
-        step: what a round adds, in `unit`.
+        step: what the first round adds, in `unit`.
+        growth: each further round adds so many times as much as the one before.
         rounds: number of rounds after the first training.
         unit: unit of `step`; strategies may choose regions of images in any unit.
         measure_on: the split that measures. "validation": the split val, or without it a fifth of the training images,
@@ -229,28 +216,30 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     start: Amount = Amount(0.1, True)
     step: Amount = Amount(0.05, True)
+    growth: float = 1.0
     rounds: int = 6
     unit: Unit = "images"
     recipe: Recipe = field(default_factory=Recipe)
     measure_on: MeasureOn = "test"
     measure_at: MeasureAt = "original"
-    point_clicks: int = USUAL_EFFORT.point
-    opening_clicks: int = USUAL_EFFORT.opening
+    point_clicks: int = USUAL.point
+    opening_clicks: int = USUAL.opening
     object_class: str | None = None
     device: str = "auto"
 
     @property
-    def effort(self) -> Effort:
+    def tariff(self) -> Tariff:
         """What annotators are charged for besides the clicks of outlines."""
-        return Effort(self.point_clicks, self.opening_clicks)
+        return Tariff(self.point_clicks, self.opening_clicks)
 
     def settings(self) -> dict[str, Any]:
         """Return all settings that change the rows of a run, by name; more rounds only add rows."""
         values = dataclasses.asdict(self)
         for name in ("strategies", "seeds", "rounds", "device"):
             del values[name]
-        for name, usual in (("point_clicks", USUAL_EFFORT.point), ("opening_clicks", USUAL_EFFORT.opening)):
-            if values[name] == usual:  # as in files of results that do not know them
+        usual = {"point_clicks": USUAL.point, "opening_clicks": USUAL.opening, "growth": 1.0}
+        for name, value in usual.items():
+            if values[name] == value:  # as in files of results that do not know them
                 del values[name]
         values["start"], values["step"] = str(self.start), str(self.step)
         values["recipe"] = {key: value for key, value in values["recipe"].items() if key != "score_size"}

@@ -17,19 +17,15 @@ What is charged and what a strategy learns from are the same clicks: each has it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.label_map import IGNORE_INDEX
+from ml_backend.annotations.mending import Mask, drawn_classes
+from ml_backend.annotations.mending import outlines as outlines_of
 
-TOLERANCE: Final = 1.5
-"""Distance in pixels that a simplified outline may be off."""
-
-Mask = NDArray[np.uint8]
 Points = NDArray[np.float64]
 """(N,2), x and y in pixels of the mask; a pixel's centre has whole coordinates."""
 
@@ -64,7 +60,7 @@ def polygons(mask: Mask, *, background: int | None = None) -> Polygons:
     Args:
         background: a class that nobody draws; None: all are drawn. Pixels of 255 are never drawn.
     """
-    outlines = [points for value in _drawn(mask, background) for points in _outlines(mask == value)]
+    outlines = [points for value in drawn_classes(mask, background) for points in outlines_of(mask == value)]
     if not outlines:
         nothing = np.zeros((0, 2))
         return Polygons(nothing, nothing, np.zeros(0, np.int64))
@@ -85,7 +81,7 @@ def window_clicks(outlines: Polygons, mask: Mask, box: Box, *, background: int |
     high = low + np.array([box.width, box.height])
     vertices = outlines.vertices[((outlines.vertices > low) & (outlines.vertices < high)).all(axis=1)]
     inside = mask[box.slices]
-    named = [point for value in _drawn(inside, background) for point in _first_pixels(inside == value)]
+    named = [point for value in drawn_classes(inside, background) for point in _first_pixels(inside == value)]
     components = np.array(named, np.float64).reshape(-1, 2) + np.array([box.left, box.top])
     made = np.concatenate([vertices, _crossings(outlines, low, high), components])
     return made.clip(low + 0.5, high - 0.5)
@@ -115,19 +111,6 @@ def _crossings(outlines: Polygons, low: Points, high: Points) -> Points:
     crossed = [meets & (t > 0) & (t < 1) for t in (enter, leave)]
     found = [start[at] + t[at, None] * step[at] for at, t in zip(crossed, (enter, leave), strict=True)]
     return np.concatenate(found)
-
-
-def _drawn(mask: Mask, background: int | None) -> list[int]:
-    return [int(value) for value in np.unique(mask) if value not in (IGNORE_INDEX, background)]
-
-
-def _outlines(pixels: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    contours, kin = cv2.findContours(pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    if not contours:
-        return []
-    outer = (contour for contour, (*_, parent) in zip(contours, kin[0], strict=True) if parent < 0)  # others are holes
-    simple = (cv2.approxPolyDP(contour, TOLERANCE, closed=True) for contour in outer)
-    return [points.reshape(-1, 2).astype(np.float64) for points in simple]
 
 
 def _first_pixels(pixels: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,15 @@ class Row:
         seconds_train, seconds_select: seconds spent training, and choosing what this round added.
         settings: JSON of all that decides the outcome but strategy, seed and round.
         commit: of the code that ran; "+" at its end: with changes that were not committed. Empty when unknown.
+        points: answers to points.
+        opened: how often an image was opened.
+        drawn: clicks of the masks alone, drawn from nothing.
+        mended: what they take where the masks that the network of the round before predicts are mended; the first ones
+            are drawn from nothing.
+        rest: images without a mask, after the last round only.
+        rest_mended: clicks that mending their masks takes, as the last network predicts them.
+
+    The latter six are None in files of releases that did not count them.
     """
 
     dataset: str
@@ -57,6 +66,12 @@ class Row:
     seconds_select: float
     settings: str
     commit: str
+    points: int | None = None
+    opened: int | None = None
+    drawn: int | None = None
+    mended: int | None = None
+    rest: int | None = None
+    rest_mended: int | None = None
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -65,7 +80,10 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+_EARLIER = COLUMNS[: COLUMNS.index("points")]
+"""Those of releases that counted no points."""
 _INTEGERS = {"seed", "round", "images", "pixels"}
+_COUNTS = {*COLUMNS[len(_EARLIER) :]}
 _TEXTS = {"dataset", "strategy", "settings", "commit"}
 
 
@@ -74,11 +92,13 @@ def append(file: Path, row: Row) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists() and not _ends_with_newline(file):
         _drop_last_line(file)
-    with file.open("a", encoding="utf-8", newline="") as opened:
+    with file.open("a+", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened, lineterminator="\n")
-        if not file.stat().st_size:
-            writer.writerow(COLUMNS)
-        writer.writerow([_text(getattr(row, name)) for name in COLUMNS])
+        opened.seek(0)
+        columns = tuple(next(csv.reader(opened), ()))
+        if not columns:
+            writer.writerow(columns := COLUMNS)
+        writer.writerow([_text(getattr(row, name)) for name in columns])
         opened.flush()
         os.fsync(opened.fileno())
 
@@ -96,23 +116,23 @@ def read(file: Path) -> list[Row]:
     whole = _ends_with_newline(file)
     if not lines or (len(lines) == 1 and not whole and ",".join(COLUMNS).startswith(",".join(lines[0]))):
         return []
-    if tuple(lines[0]) != COLUMNS:
+    columns = tuple(lines[0])
+    if columns not in (COLUMNS, _EARLIER):
         raise ConfigurationError(
             f"{file} is no results file of a simulation: its first line is {','.join(lines[0])[:200]!r}, expected "
             f"{','.join(COLUMNS)!r}. Give another --out."
         )
     rows: dict[tuple[str, str, int, int], Row] = {}
     for number, line in enumerate(lines[1:], start=2):
-        cut_off = len(line) != len(COLUMNS) or (number == len(lines) and not whole)
+        cut_off = len(line) != len(columns) or (number == len(lines) and not whole)
         if not cut_off:
-            row = _row(file, number, line)
+            row = _row(file, number, dict(zip(columns, line, strict=True)))
             rows.pop(row.key, None)
             rows[row.key] = row
     return list(rows.values())
 
 
-def _row(file: Path, number: int, line: Sequence[str]) -> Row:
-    values = dict(zip(COLUMNS, line, strict=True))
+def _row(file: Path, number: int, values: Mapping[str, str]) -> Row:
     try:
         return Row(**{name: _value(name, text) for name, text in values.items()})  # type: ignore[arg-type]
     except ValueError as error:
@@ -122,7 +142,7 @@ def _row(file: Path, number: int, line: Sequence[str]) -> Row:
 def _value(name: str, text: str) -> str | int | float | None:
     if name in _TEXTS:
         return text
-    if name in _INTEGERS:
+    if name in _INTEGERS or (name in _COUNTS and text):
         return int(text)
     return float(text) if text else None
 

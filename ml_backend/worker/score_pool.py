@@ -183,6 +183,7 @@ class PoolScorer:
             seed=s.seed,
             round_number=0,
             progress=lambda done: self._look.stage("ranking", done, len(order)),
+            prices=prices_of(tasks, s),
         )
         done = seen | self._failed
         return append_unscored(PoolRanking.of(ranked), [task for task in order if task not in done])

@@ -73,14 +73,19 @@ def test_the_other_kind_takes_no_more_than_a_tenth_of_the_effort_and_of_the_imag
     assert others * other <= 0.1 * (others * other + (span - others) * main) * (1 + 1e-9)
 
 
-def test_what_was_not_measured_is_expected_in_the_unit_of_what_was():
-    assert Prices().completed(points=10, mask=50) == Prices(points=10, mask=50, is_measured=False)
-    measured = Prices(points=3, mask=4, unit="seconds")
-    assert measured.completed(points=10, mask=50) is measured
-    half = Prices(mask=200, unit="seconds").completed(points=10, mask=50)
-    assert (half.points, half.mask, half.unit, half.is_measured) == (40, 200, "seconds", False)
-    assert "as is expected" in question(10, half).reason
-    assert "as is expected" not in question(10, measured).reason
+def test_as_long_as_it_is_not_known_what_a_mask_takes_points_are_asked_for_and_one_mask():
+    asked = question(10, Prices(points=10))
+    assert asked.is_points
+    assert list(islice(asked.is_other(torch.Generator()), 500)) == [False, True, *[False] * 498]
+    ranking = rank(pool())
+    assert [at for at, image in enumerate(ranking.ids) if image not in ranking.points] == [1]
+
+
+def test_points_that_were_never_answered_take_a_click_each_and_an_unknown_time():
+    assert question(10, Prices(mask=60)) == question(10, Prices(points=10, mask=60))
+    asked = question(10, Prices(mask=60, unit="seconds"))
+    assert asked.is_points
+    assert asked.reason == "Points: how many seconds they take here is not known yet."
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
@@ -125,25 +130,6 @@ def test_points_come_in_the_order_of_the_method_that_draws_them():
     assert ranking.points == {image: alone.points[image] for image in asked}
 
 
-def test_with_nothing_measured_the_predicted_outlines_say_what_a_mask_takes():
-    calm = torch.full((1, 40, 3, 120, 160), 0.1)
-    calm[:, :, 0] = 0.8
-    striped = calm.clone()
-    striped[..., 2, :, ::8] = 3.0
-    striped /= striped.sum(dim=2, keepdim=True)
-    images = torch.rand(40, 3, 120, 160)
-
-    def reason(probabilities):
-        return rank(Batch(ids=tuple(range(40)), images=images, probabilities=probabilities)).reason
-
-    assert reason(calm).startswith("Masks: 10 points"), "nothing to outline is cheap to label"
-    # 20 stripes, the first at the border: 39 sides of 120 pixels, and 10 pixels a click
-    assert reason(striped) == (
-        "Points: 10 of an image teach about 15 % of what its mask does and take 10 clicks, 2 % of its 469, as is "
-        "expected."
-    )
-
-
 def test_without_points_it_asks_for_masks_and_gives_no_reason():
     ranking = rank(pool(), points=0, prices=Prices(points=1, mask=1000))
     assert (ranking.points, ranking.regions, ranking.reason) == ({}, {}, "")
@@ -157,8 +143,11 @@ def test_before_there_is_a_network_it_asks_for_points():
     places = torch.rand(3, 5, 12, 16, generator=torch.Generator().manual_seed(1))
     first = Batch(ids=(1, 2, 3), images=torch.rand(3, 3, 12, 16), places=places)
     ranking = rank(first)
-    assert sorted(ranking.points) == [1, 2, 3]
-    assert ranking.reason.startswith("Points: a first version")
+    assert sorted(ranking.points) == sorted({*ranking.ids} - {ranking.ids[1]})
+    assert (ranking.regions, ranking.picks) == ({ranking.ids[1]: ()}, {})
+    cheap = rank(first, prices=Prices(points=10, mask=5))
+    assert not cheap.points.keys() >= {*cheap.ids}
+    assert cheap.reason.startswith("Masks")
 
 
 @pytest.mark.parametrize("options", [{"points": -1}, {"points": 2.5}, {"worth": 0.5}, {"worth": float("nan")}])

@@ -1,4 +1,4 @@
-"""Where networks run: the CPU, or a CUDA device with channels-last memory and bfloat16."""
+"""Where networks run: the CPU, or a CUDA device with bfloat16; both with channels-last memory."""
 
 from __future__ import annotations
 
@@ -48,9 +48,11 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to its device, in the memory layout that is fastest there; returns the same module."""
-    network = network.to(device)
-    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
+    """Move a network to its device, in the memory layout that is fastest there; returns the same module.
+
+    On a CPU a step takes about three quarters of the time that it takes in torch's usual layout (docs/benchmarks.md).
+    """
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

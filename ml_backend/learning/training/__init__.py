@@ -1,9 +1,9 @@
 """Training of a version from labelled images; knows nothing of Label Studio.
 
-`job` is what is to be trained, `data` reads and augments, `losses` and `measures` count and add up, `start` builds the
-network with its initial weights, `loop` trains it, `gate` decides whether the result may be published, `committee`
-trains several networks on resamples of the same labels. `process` trains in a process of its own, `turns` lets a single
-project train at a time.
+`job` is what is to be trained, `data` reads and augments (`single_pixels`: what must not get lost on the way), `losses`
+and `measures` count and add up, `start` builds the network with its initial weights, `loop` trains it, `gate` decides
+whether the result may be published, `committee` trains several networks on resamples of the same labels. `process`
+trains in a process of its own, `turns` lets a single project train at a time.
 """
 
 from __future__ import annotations

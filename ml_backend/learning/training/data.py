@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,14 +27,17 @@ from ml_backend.errors import ImageError, MaskError, TrainingError
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import fit_size, moved, resize_image
 from ml_backend.learning.training.job import Item
+from ml_backend.learning.training.single_pixels import as_boxes, shrunk, single_pixels, with_moved
 
 MEMORY_BYTES = 1 << 30
+SQUARES = 12
+"""Squares along the longer side of an image, by which it is said how much of it is labelled."""
 _READERS = 4
 _ALIKE = 0.5
 """Samples that are labelled to at least this share of the most labelled sample are drawn equally often."""
 
-Augmentation = Callable[[Any, Any], tuple[Tensor, Tensor]]
-"""Takes and gives `tv_tensors.Image` (3,h,w) uint8 and `tv_tensors.Mask` (h,w)."""
+Augmentation = Callable[..., tuple[Tensor, ...]]
+"""Takes and gives `tv_tensors.Image` (3,h,w) uint8, `tv_tensors.Mask` (h,w), and perhaps `tv_tensors.BoundingBoxes`."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,8 +52,18 @@ class Sample:
 
     @property
     def labelled_share(self) -> float:
-        """Share of the pixels that are labelled, in [0, 1]."""
-        return float((self.mask != IGNORE_INDEX).float().mean())
+        """Share of the image's squares in which anything is labelled, in [0, 1].
+
+        Neighbours tell the same: ten points that lie apart are worth far more than ten pixels of a mask.
+        """
+        side = math.ceil(max(self.mask.shape) / SQUARES)
+        labelled = (self.mask != IGNORE_INDEX).float()[None, None]
+        return float(functional.max_pool2d(labelled, side, ceil_mode=True).mean())
+
+    @cached_property
+    def single_pixels(self) -> Tensor:
+        """Rows and columns (N,2) of the pixels that are labelled one by one."""
+        return single_pixels(self.mask)
 
     @property
     def classes(self) -> frozenset[int]:
@@ -121,7 +136,7 @@ class Samples:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
 
         Where some are labelled in small parts only, samples are drawn with replacement, by their labelled shares:
-        otherwise a batch of a few windows would count as much as a batch of whole images.
+        otherwise a window or a few points would count as much as a whole image.
 
         A file that has become unreadable is skipped.
 
@@ -205,13 +220,14 @@ class Samples:
             return str(error)
         if image.shape[:2] != mask.shape:
             return f"the mask is {mask.shape[1]}x{mask.shape[0]}, the image {image.shape[1]}x{image.shape[0]} pixels"
-        return Sample(resize_image(image, self._input_size), _resize_mask(mask, self._input_size))
+        size = fit_size(mask.shape[0], mask.shape[1], self._input_size)
+        return Sample(resize_image(image, self._input_size), shrunk(mask, size))
 
 
 def augmentation() -> Augmentation:
     """Light and label-preserving: flip, shift and scale by up to a fifth, colours. Uncovered pixels are not labelled.
 
-    Masks are interpolated to the nearest.
+    Masks are interpolated to the nearest; see `single_pixels` for what that would lose.
     """
     fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
     bilinear = v2.InterpolationMode.BILINEAR
@@ -225,16 +241,29 @@ def augmentation() -> Augmentation:
     return composed
 
 
-def unchanged(image: Any, mask: Any) -> tuple[Tensor, Tensor]:
+def unchanged(*inputs: Tensor) -> tuple[Tensor, ...]:
     """Change nothing: the `Augmentation` of samples that were augmented before."""
-    return image, mask
+    return inputs
 
 
 def _view(sample: Sample, number: int) -> Sample:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(sample.image.cpu().contiguous().numpy().tobytes()) + number)
-        image, mask = augmentation()(tv_tensors.Image(sample.image), tv_tensors.Mask(sample.mask))
-    return Sample(image.as_subclass(Tensor), mask.as_subclass(Tensor))
+        return Sample(*_augmented(sample, sample.mask.device, augmentation()))
+
+
+def _augmented(sample: Sample, device: torch.device, augment: Augmentation) -> tuple[Tensor, Tensor]:
+    """Return image and mask on a device; no pixel that is labelled by itself is lost on the way, if it stays inside."""
+    image, mask = tv_tensors.Image(moved(sample.image, device)), moved(sample.mask, device)
+    if not len(sample.single_pixels):
+        changed, nearest = augment(image, tv_tensors.Mask(mask))
+        return changed.as_subclass(Tensor), nearest.as_subclass(Tensor)
+    at = moved(sample.single_pixels, device)
+    areas = mask.index_put(tuple(at.T), torch.tensor(IGNORE_INDEX, dtype=mask.dtype, device=device))
+    boxes = as_boxes(at, (mask.shape[0], mask.shape[1]))
+    changed, nearest, places = augment(image, tv_tensors.Mask(areas), boxes)
+    single = with_moved(nearest.as_subclass(Tensor), places.as_subclass(Tensor), mask[tuple(at.T)])
+    return changed.as_subclass(Tensor), single
 
 
 def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation) -> tuple[list[Tensor], Tensor]:
@@ -243,12 +272,12 @@ def collate(batch: Sequence[Sample], device: torch.device, augment: Augmentation
     Returns:
         images (3,h,w) float in [0, 1], and masks (B,H,W) int64, of the size of the largest, padded with 255.
     """
-    pairs = [augment(tv_tensors.Image(moved(s.image, device)), tv_tensors.Mask(moved(s.mask, device))) for s in batch]
+    pairs = [_augmented(sample, device, augment) for sample in batch]
     height, width = (max(mask.shape[axis] for _, mask in pairs) for axis in (0, 1))
     masks = torch.full((len(pairs), height, width), IGNORE_INDEX, dtype=torch.int64, device=device)
     for padded, (_, mask) in zip(masks, pairs, strict=True):
         padded[: mask.shape[0], : mask.shape[1]] = mask
-    return [image.as_subclass(Tensor) / 255 for image, _ in pairs], masks
+    return [image / 255 for image, _ in pairs], masks
 
 
 def _read_mask(item: Item, classes: int) -> NDArray[np.uint8]:
@@ -260,13 +289,6 @@ def _read_mask(item: Item, classes: int) -> NDArray[np.uint8]:
     if (highest := int(labelled.max())) >= classes:
         raise MaskError(f"the mask has class index {highest}, but there are {classes} classes")
     return mask
-
-
-def _resize_mask(mask: NDArray[np.uint8], longest: int) -> Tensor:
-    """Shrink a mask (H,W) as `resize_image` shrinks its image, to the nearest pixel: (h,w)."""
-    size = fit_size(mask.shape[0], mask.shape[1], longest)
-    smaller: Tensor = functional.interpolate(torch.from_numpy(mask)[None, None], size=size, mode="nearest-exact")
-    return smaller[0, 0]
 
 
 def _drawn(shares: Sequence[float], generator: torch.Generator) -> Iterator[int]:

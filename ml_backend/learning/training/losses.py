@@ -1,4 +1,8 @@
-"""Losses as pure functions: logits (B,C,H,W) float32 and target (B,H,W) int64 of class indices, 255 = not labelled."""
+"""Losses as pure functions: logits (B,C,H,W) float32 and target (B,H,W) int64 of class indices, 255 = not labelled.
+
+Each image of a batch counts alike, whatever part of it is labelled: by pixels, ten answered points are one part in a
+thousand beside a whole mask. What an image is worth is how often it is drawn (`data.Samples.batches`).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ def cross_entropy_dice(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over the labelled pixels, in nats."""
-    total = functional.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (target != IGNORE_INDEX).sum().clamp(min=1)  # torch's own mean over no pixel is NaN
+    """Mean over the images of the mean cross-entropy of their labelled pixels, in nats."""
+    each = functional.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")  # (B,H,W)
+    weights = pixel_weights(target).to(each.dtype)
+    return (each * weights).sum() / weights.sum().clamp(min=1)  # torch's own mean over no pixel is NaN
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -24,12 +29,26 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
 
     Sums run over the whole batch: an image with two pixels of a class then weighs two pixels.
     """
-    labelled = target != IGNORE_INDEX
-    truth = functional.one_hot(target.where(labelled, 0), logits.shape[1]).movedim(-1, 1)  # (B,C,H,W)
-    truth = truth.to(logits.dtype) * labelled[:, None]
-    probability = logits.softmax(dim=1) * labelled[:, None]
+    labelled, weights = target != IGNORE_INDEX, pixel_weights(target)[:, None].to(logits.dtype)  # (B,1,H,W)
+    truth = functional.one_hot(target.where(labelled, 0), logits.shape[1]).movedim(-1, 1) * weights  # (B,C,H,W)
+    probability = logits.softmax(dim=1)
     overlap = (probability * truth).sum(dim=(0, 2, 3))  # (C)
     size = truth.sum(dim=(0, 2, 3))
-    score = 2 * overlap / (probability.sum(dim=(0, 2, 3)) + size).clamp(min=1e-6)
+    score = 2 * overlap / ((probability * weights).sum(dim=(0, 2, 3)) + size).clamp(min=1e-6)
     present = (size > 0).to(logits.dtype)
     return ((1 - score) * present).sum() / present.sum().clamp(min=1)
+
+
+def pixel_weights(target: Tensor) -> Tensor:
+    """Return the weight of each pixel (B,H,W): that of an image's pixels is the same for every image that has any.
+
+    Their mean over the labelled pixels is 1, so where images are labelled alike all weights are.
+
+    >>> import torch
+    >>> pixel_weights(torch.tensor([[[0, 1, 1, 255]], [[0, 255, 255, 255]]])).tolist()  # two pixels each
+    [[[0.6666666865348816, 0.6666666865348816, 0.6666666865348816, 0.0]], [[2.0, 0.0, 0.0, 0.0]]]
+    """
+    labelled = (target != IGNORE_INDEX).float()
+    counts = labelled.sum(dim=(1, 2), keepdim=True)  # (B,1,1)
+    mean = counts.sum() / (counts > 0).sum().clamp(min=1)
+    return labelled * (mean / counts.clamp(min=1))

@@ -1,8 +1,9 @@
 """A simulation's results as a page.
 
-`curves`, `statistics` and `comparison` are the formulas, `verdicts` the tests, `analysis` gathers the numbers,
-`findings` puts them into sentences, `figures` draws the curves, `tables` writes files for other tools, `pictures` reads
-what was chosen first, and `page` puts all into a single file that needs no network.
+`charges` says what clicks are counted; `curves`, `statistics`, `comparison` and `savings` are the formulas, `verdicts`
+the tests, `analysis` gathers the numbers, `findings` puts them into sentences, `figures` draws the curves, `tables`
+writes files for other tools, `pictures` reads what was chosen first, and `page` puts all into a single file that needs
+no network.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def check_installed() -> None:
 
 
 def write_report(rows: Iterable[Row], folder: Path, *, target: float = 0.95) -> Path:
-    """Write report.html, summary.csv, summary.md, pairs.csv and the curves; may be called while a simulation runs.
+    """Write report.html, summary.csv, summary.md, pairs.csv, savings.csv and the curves, also while a simulation runs.
 
     What was named before the run, in the folder's contrasts.toml, is tested, and nothing else.
 
@@ -71,6 +72,7 @@ def write_report(rows: Iterable[Row], folder: Path, *, target: float = 0.95) -> 
     texts = {
         "summary.csv": tables.summary_csv(analyses),
         "pairs.csv": tables.pairs_csv(analyses),
+        "savings.csv": tables.savings_csv(analyses),
         "summary.md": tables.summary_markdown(analyses),
         "report.html": render(analyses, folder / "pictures"),
     }

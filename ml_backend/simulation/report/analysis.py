@@ -31,6 +31,7 @@ from ml_backend.simulation.report.curves import (
     reference_of,
     usable,
 )
+from ml_backend.simulation.report.savings import Saving, savings_of
 from ml_backend.simulation.report.statistics import Interval, geometric_mean, mean_interval
 from ml_backend.simulation.report.verdicts import Verdict, verdicts_on
 from ml_backend.simulation.results import Row
@@ -105,6 +106,7 @@ class Analysis:
         standings: best area first.
         verdicts: on the contrasts that were named for this data set; nothing else is tested.
         pairs: every two strategies, compared on `axis`.
+        savings: what each strategy saves, at each tariff.
         ranges: axis -> range of efforts that the areas are taken over.
         settings: names and values, of the last row.
         commits: of the rows, the most frequent first.
@@ -120,6 +122,7 @@ class Analysis:
     standings: Sequence[Standing]
     verdicts: Sequence[Verdict]
     pairs: Sequence[Pair]
+    savings: Sequence[Saving]
     ranges: Mapping[Axis, tuple[float, float] | None]
     settings: Sequence[tuple[str, str]]
     commits: Sequence[str]
@@ -172,6 +175,7 @@ def _analyse(dataset: str, rows: Sequence[Row], target: float, axis: Axis, verdi
         standings=sorted(standings, key=lambda standing: _order(standing, axis)),
         verdicts=verdicts,
         pairs=compare_pairs(areas[axis]),
+        savings=savings_of(good, goal),
         ranges={name: common_range(done, name) for name in AXES},
         settings=_settings(rows[-1].settings),
         commits=[commit for commit, _ in Counter(row.commit or "unknown" for row in rows).most_common()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ml_backend.simulation.contrasts import Contrast
 from ml_backend.simulation.report.analysis import Analysis
 from ml_backend.simulation.report.comparison import RANDOM, Ratio
 from ml_backend.simulation.report.statistics import LEVEL, Interval
@@ -39,14 +40,31 @@ def verdict_text(verdict: Verdict, analysis: Analysis) -> str:
             f"{names} is not decided yet: {verdict.finished} of {len(contrast.seeds)} seeds are finished, and no part "
             "of them is tested."
         )
-    if contrast.measure == "area":
+    if contrast.measure == "whole":
+        text = f"{contrast.strategy}, {analysis.axis} until every image has its mask: {_ratio(verdict)} of drawing all"
+    elif contrast.measure == "area":
         text = f"{names}, mean mIoU over the logarithm of {analysis.axis}: {gain(verdict.lead)}"
     elif verdict.ratio is None:
         return f"{names}: no seed reached {percent(analysis.target)} of full data with both, so no ratio can be given."
     else:
         text = f"{names}, {analysis.axis} to {percent(analysis.target)} of full data: {ratio(verdict.ratio)}"
         text += f" of its {analysis.axis}, {_missed(verdict.ratio, contrast.strategy, contrast.against)}"
+    text += _charged(contrast)
     return f"{text}; p {p_value(verdict.p)}, corrected {p_value(verdict.p_corrected)}. {_judged(verdict)}"
+
+
+def _charged(contrast: Contrast) -> str:
+    """Say what is charged where it is not as in the run."""
+    said = [f"{contrast.strategy} mends predicted masks"] if contrast.measure == "product" else []
+    if contrast.point_clicks is not None:
+        said.append(f"a point counts {contrast.point_clicks}")
+    if contrast.opening_clicks is not None:
+        said.append(f"opening an image {contrast.opening_clicks}")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _ratio(verdict: Verdict) -> str:
+    return UNKNOWN if verdict.ratio is None else ratio(verdict.ratio)
 
 
 def _missed(compared: Ratio, strategy: str, other: str) -> str:

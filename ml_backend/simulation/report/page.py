@@ -15,6 +15,7 @@ from ml_backend.simulation.report.curves import AXES, Axis
 from ml_backend.simulation.report.figures import DARK, HIGHLIGHTED, LIGHT, Theme, curve_svg, description, narrow
 from ml_backend.simulation.report.panels import panels_svg, shown
 from ml_backend.simulation.report.pictures import Picture, data_address, first_choices
+from ml_backend.simulation.report.tables import SAVED, saved
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Section:
     findings: Sequence[str]
     curves: Sequence[Drawn]
     panels: Drawn | None
+    saved: Sequence[Sequence[str]]
     pictures: Sequence[tuple[str, Sequence[Picture]]]
 
 
@@ -53,6 +55,7 @@ def render(analyses: Sequence[Analysis], pictures: Path) -> str:
         axes=AXES,
         highlighted=HIGHLIGHTED,
         random=RANDOM,
+        saved_means=SAVED,
     )
     return environment.get_template("report.html").render(
         sections=[_section(analysis, pictures) for analysis in analyses]
@@ -67,6 +70,7 @@ def _section(analysis: Analysis, pictures: Path) -> Section:
         findings=texts.findings(analysis),
         curves=[_drawn(analysis, axis, curve_svg, description(analysis, axis)) for axis in first] if strategies else [],
         panels=_panels(analysis),
+        saved=saved(analysis) if analysis.savings else (),
         pictures=first_choices(pictures, analysis.dataset, strategies),
     )
 

@@ -8,14 +8,18 @@ contrasts of the file, those that are not decided among them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ml_backend.simulation.contrasts import Contrast
+from ml_backend.simulation.report.charges import charged, tariff_of
 from ml_backend.simulation.report.comparison import Ratio, differences, effort_ratio, efforts_of, log_ratios
 from ml_backend.simulation.report.curves import Axis, Curve, areas_of, curves_of, reference_of
+from ml_backend.simulation.report.savings import wholes_at
 from ml_backend.simulation.report.statistics import LEVEL, Interval, Numbers, holm, mean_interval, paired_t
 from ml_backend.simulation.results import FULL, Row
+from ml_backend.simulation.tariff import Tariff
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ def verdicts_on(contrasts: Sequence[Contrast], rows: Sequence[Row], target: floa
 
 def _verdict(contrast: Contrast, rows: Sequence[Row], target: float, axis: Axis) -> Verdict:
     own = [row for row in rows if row.dataset == contrast.dataset and row.seed in contrast.seeds]
-    runs: dict[str, dict[int, Curve]] = {contrast.strategy: {}, contrast.against: {}}
-    for curve in curves_of(row for row in own if row.round <= contrast.rounds):
+    compared = {contrast.strategy, contrast.against} - {FULL}
+    runs: dict[str, dict[int, Curve]] = {name: {} for name in compared}
+    for curve in curves_of(_as_charged(contrast, (row for row in own if row.round <= contrast.rounds))):
         if curve.strategy in runs and curve.last_round == contrast.rounds:
             runs[curve.strategy][curve.seed] = curve
     full = {row.seed for row in own if row.strategy == FULL}
@@ -81,7 +86,32 @@ def _verdict(contrast: Contrast, rows: Sequence[Row], target: float, axis: Axis)
     reference = reference_of(own)
     if reference is None or finished < len(contrast.seeds):
         return Verdict(contrast, finished)
+    if contrast.measure == "whole":
+        return _whole(contrast, [row for row in own if row.round <= contrast.rounds])
     return _decided(contrast, runs, target * reference.miou.mean, axis)
+
+
+def _as_charged(contrast: Contrast, rows: Iterable[Row]) -> list[Row]:
+    """Return rows with the clicks that a contrast charges."""
+    every = list(rows)
+    if contrast.measure != "product" and contrast.point_clicks is None and contrast.opening_clicks is None:
+        return every
+    charge = partial(charged, point=contrast.point_clicks, opening=contrast.opening_clicks)
+    others = charge([row for row in every if row.strategy != contrast.strategy])
+    own = [row for row in every if row.strategy == contrast.strategy]
+    return [*others, *charge(own, mended=contrast.measure == "product")]
+
+
+def _whole(contrast: Contrast, rows: Sequence[Row]) -> Verdict:
+    usual = tariff_of(rows[0])
+    tariff = Tariff(
+        usual.point if contrast.point_clicks is None else contrast.point_clicks,
+        usual.opening if contrast.opening_clicks is None else contrast.opening_clicks,
+    )
+    wholes = wholes_at(rows, tariff)
+    own, other = wholes.get(contrast.strategy, {}), wholes.get(FULL, {})
+    ratio = effort_ratio(own, other)
+    return Verdict(contrast, len(contrast.seeds), ratio=ratio, p=paired_t(log_ratios(own, other)))
 
 
 def _decided(contrast: Contrast, runs: Mapping[str, Mapping[int, Curve]], goal: float, axis: Axis) -> Verdict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ml_backend.annotations.mending import mending_clicks
 from ml_backend.learning.checkpoints import Checkpoints
-from ml_backend.learning.networks import MapMemory, SegmentationNetwork, resolve_device
+from ml_backend.learning.networks import MapMemory, SegmentationNetwork, labels_at, resolve_device
 from ml_backend.learning.prediction.committees import Committee, Ensemble, mc_dropout
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.training.data import Sample, Samples
 from ml_backend.learning.training.fit import fit, seeded
 from ml_backend.learning.training.job import Item
 from ml_backend.learning.training.start import initial_network
+from ml_backend.settings import Settings
 from ml_backend.simulation.labels import Labels
 from ml_backend.simulation.material import Material
 from ml_backend.simulation.plan import Plan
 from ml_backend.simulation.training.evaluation import Measured, by_image, evaluate
 from strategies import Strategy, catalogue
 
+_SPECK: int = Settings.model_fields["minimum_area"].default
+"""Pixels of a part of a mask under which production shows none."""
 _MAPS_BYTES = 4 << 30
 """Bytes of maps of encoders that are kept in memory, for all networks of a process."""
 
@@ -101,15 +105,30 @@ class Trainer:
         ]
         return Ensemble(networks, len(self._material.classes))
 
-    def masks(self, trained: Trained, numbers: tuple[int, ...]) -> dict[int, Tensor]:
-        """Predict masks (h,w) uint8 of pictures of the pool."""
-        masks: dict[int, Tensor] = {}
-        items = [self._material.pool[number].shrunk() for number in numbers]
+    def masks(self, trained: Trained, numbers: Iterable[int]) -> dict[int, Tensor]:
+        """Predict masks (h,w) uint8 of pictures of the pool, at the network's size."""
+        predicted = self._probabilities(trained, numbers)
+        return {number: probabilities.argmax(dim=0).to(torch.uint8) for number, probabilities in predicted}
+
+    def mending(self, trained: Trained, numbers: Iterable[int]) -> dict[int, int]:
+        """Return the clicks that it takes to mend the predicted masks of pictures of the pool."""
+        return {
+            number: mending_clicks(
+                labels_at(probabilities, *self._material.pool[number].size),
+                self._material.pool[number].truth(),
+                background=self._material.background,
+                minimum_area=_SPECK,
+            )
+            for number, probabilities in self._probabilities(trained, numbers)
+        }
+
+    def _probabilities(self, trained: Trained, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number and the probabilities (C,h,w) of pictures of the pool."""
+        items = (self._material.pool[number].shrunk() for number in numbers)
         for batch in trained.predictor.batches(items, features=False, batch_size=self._plan.recipe.score_size):
             for number, probabilities in by_image(batch):
                 height, width = self._material.pool[number].mask.shape
-                masks[number] = probabilities[:, :height, :width].argmax(dim=0).to(torch.uint8)
-        return masks
+                yield number, probabilities[:, :height, :width]
 
     def untrained(self, seed: int) -> Predictor:
         """Return a predictor of the network with its initial weights: the encoder's may be pretrained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import io
 import os
@@ -318,6 +319,33 @@ def test_without_data_the_report_is_written(simulate: Command) -> None:
     assert "entropy" in Path("out/report.html").read_text()
     table = [line for line in ended.out.splitlines() if line.startswith("│")]
     assert [line.split("│")[1].strip() for line in table] == ["entropy", "random"]
+
+
+def test_the_report_counts_other_clicks_without_another_training(simulate: Command) -> None:
+    """30 points and masks of 20 clicks, 12 where they are mended, in three openings."""
+    counts = {"points": 30, "opened": 3, "drawn": 20, "mended": 12}
+    for seed in range(2):
+        results.append(Path("out", RESULTS), row("random", seed, 0, 0.5, clicks=50.0, **counts))
+        results.append(Path("out", RESULTS), row("full", seed, 0, 0.5, clicks=50.0, **counts))
+    for given, clicks in (
+        ((), 50),
+        (("--point-clicks", "3", "--opening-clicks", "5"), 125),
+        (("--mending",), 42),
+        (("--mending", "--point-clicks", "3"), 102),
+    ):
+        ended = simulate("--out", "out", *given)
+        assert ended.code == 0, ended.err
+        with Path("out/summary.csv").open() as file:
+            (line,) = csv.DictReader(file)
+        assert float(line["effort_clicks"]) == pytest.approx(clicks)
+    assert [one.clicks for one in results.read(Path("out", RESULTS))] == [50.0] * 4, "the rows stay as they are"
+
+
+def test_rows_that_count_too_little_are_not_charged_anew(simulate: Command) -> None:
+    results.append(Path("out", RESULTS), row("random", 0, 0, 0.5))
+    ended = simulate("--out", "out", "--mending")
+    assert ended.code == 2
+    assert match("cannot be charged anew. Leave out --point-clicks, --opening-clicks and --mending", ended.message)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.checkpoints import Checkpoints
-from ml_backend.learning.networks import MapFolder, MapMemory, SegmentationNetwork, build, encoder_maps, pad_to
+from ml_backend.learning.networks import MapFolder, MapMemory, SegmentationNetwork, build, encoder_maps, pad_to, place
 from ml_backend.learning.networks.frozen_encoder import FrozenEncoder, used_maps
 from ml_backend.learning.prediction.batches import Item as Picture
 from ml_backend.learning.prediction.predictors import fresh_predictor, load_predictor
@@ -75,6 +75,16 @@ def test_outputs_agree_with_those_of_an_encoder_that_is_not_frozen(images: Tenso
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert torch.allclose(expected, mixed, atol=5e-3 * largest)
+
+
+def test_computed_maps_lie_in_memory_as_kept_ones_do(images: Tensor, tmp_path: Path) -> None:
+    """In another layout the decoder's convolutions add up in another order: the last digits would differ."""
+    placed = place(network(), CPU)
+    encoder = FrozenEncoder(placed.model.get_submodule("encoder"), [True] * 6, MapFolder(tmp_path, PLENTY))
+    computed, kept = (encoder.maps(pad_to(images, 64, 64)) for _ in range(2))
+    for one, other in zip(computed, kept, strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
 
 
 @pytest.mark.parametrize("architecture", ["dpt", "segnet"])

@@ -427,8 +427,18 @@ def test_automatic_choice_and_refusal_follow_the_machine(monkeypatch: pytest.Mon
         resolve_device("cuda")
 
 
-def test_placing_on_the_cpu_keeps_the_layout(random_weights: SegmentationNetwork) -> None:
-    assert place(random_weights, torch.device("cpu")) is random_weights
+def test_on_a_cpu_networks_lie_channels_last_and_say_the_same() -> None:
+    network, images = build(classes=3, dropout=0).eval(), torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        wanted = network(images)
+        assert place(network, torch.device("cpu")) is network
+        got = network(images)
+    assert all(
+        parameter.is_contiguous(memory_format=torch.channels_last)
+        for parameter in network.parameters()
+        if parameter.ndim == 4
+    )
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

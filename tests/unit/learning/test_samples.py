@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from small_training import disc_item
 
 from ml_backend.errors import TrainingError
 from ml_backend.learning.training import Item
-from ml_backend.learning.training.data import Sample, Samples, augmentation, collate
+from ml_backend.learning.training.data import SQUARES, Sample, Samples, _view, augmentation, collate, unchanged
 from ml_backend.learning.training.fit import seeded
 
 CPU = torch.device("cpu")
@@ -194,9 +197,9 @@ def test_samples_from_files_are_drawn_by_their_share_too(tmp_path: Path) -> None
     generator = torch.Generator().manual_seed(0)
     with closing(samples.batches(2, generator)) as batches:
         found = [round(sample.labelled_share, 3) for _ in range(100) for sample in next(batches)]
-    assert set(found) == {1.0, round(5 / 48, 3)}
-    windows = found.count(round(5 / 48, 3))
-    assert 2 <= windows <= 45  # 19 are expected of 200; drawn alike it were 100
+    assert set(found) == {1.0, round(2 / 12, 3)}  # two of twelve columns of squares
+    windows = found.count(round(2 / 12, 3))
+    assert 8 <= windows <= 55  # 29 are expected of 200; drawn alike it were 100
 
 
 # -- views of samples, for encoders that are not trained ---------------------------------------------------------------
@@ -266,3 +269,103 @@ def test_a_resample_is_one_of_images_each_with_all_its_views(tmp_path: Path) -> 
         assert all(ids.count(number) % 4 == 0 for number in set(ids))
         absent += 6 - len(set(ids))
     assert absent / (40 * 6) == pytest.approx((1 - 1 / 6) ** 6, abs=0.08)  # of views it would be 0.01
+
+
+# -- pixels that are labelled one by one -------------------------------------------------------------------------------
+SINGLE = [(3, 5), (20, 31), (37, 8), (24, 24), (41, 45), (12, 40), (30, 2)]
+
+
+def dotted(size: tuple[int, int] = (48, 60)) -> Sample:
+    """An image whose pixels are grey but for red dots, whose classes are answered: those and no others."""
+    image = torch.full((3, *size), 128, dtype=torch.uint8)
+    mask = torch.full(size, 255, dtype=torch.uint8)
+    for index, (row, column) in enumerate(SINGLE):
+        image[:, row - 1 : row + 2, column - 1 : column + 2] = torch.tensor([255, 0, 0], dtype=torch.uint8)[
+            :, None, None
+        ]
+        mask[row, column] = index
+    return Sample(image, mask)
+
+
+def test_single_pixels_are_kept_when_a_mask_is_shrunk(tmp_path: Path) -> None:
+    """To a quarter; to the nearest, one in sixteen was left."""
+    mask = np.full((160, 240), 255, np.uint8)
+    mask[:40, :40] = 9
+    for index, (row, column) in enumerate(SINGLE):
+        mask[80 + row, 100 + 2 * column] = index
+    image, file = tmp_path / "image.png", tmp_path / "mask.png"
+    Image.fromarray(np.zeros((160, 240, 3), np.uint8)).save(image)
+    Image.fromarray(mask).save(file)
+    item = Item("1", image, file, held_out=False, digest="")
+    (sample,) = of(Samples([item], classes=10, input_size=60))
+    assert sample.mask.shape == (40, 60)
+    assert (sample.mask == 9).sum() == 10 * 10
+    for index, (row, column) in enumerate(SINGLE):
+        assert sample.mask[(80 + row) // 4, (100 + 2 * column) // 4] == index
+    assert (sample.mask != 255).sum() == 100 + len(SINGLE)
+
+
+def is_inside(dot: NDArray[np.int32], size: tuple[int, int]) -> bool:
+    """Whether a part (left, top, width, height, area) of a picture lies away from the border."""
+    left, top, width, height, _ = dot.tolist()
+    return left > 0 and top > 0 and left + width < size[1] and top + height < size[0]
+
+
+def test_no_view_loses_a_single_pixel_that_it_shows() -> None:
+    """Nor does any count twice where a view is enlarged, nor lie beside what it is the class of."""
+    sample, shown = dotted(), 0
+    for number in range(60):
+        view = _view(sample, number)
+        labelled = (view.mask != 255).nonzero().tolist()
+        red = view.image[0].float() - view.image[1].float() > 40
+        assert all(red[row, column] for row, column in labelled)
+        classes = [int(view.mask[row, column]) for row, column in labelled]
+        assert len(set(classes)) == len(classes)
+        dots, parts, statistics, _ = cv2.connectedComponentsWithStats(red.numpy().astype(np.uint8))
+        whole = [part for part in range(1, dots) if is_inside(statistics[part], (48, 60))]
+        assert all((view.mask[torch.from_numpy(parts == part)] != 255).any() for part in whole)
+        shown += len(whole)
+    assert shown > 250
+
+
+def test_single_pixels_stand_beside_areas_in_a_view() -> None:
+    """An area is moved to the nearest, as if there were no points; what it covers stays."""
+    plain = dotted()
+    mask = plain.mask.clone()
+    mask[14:36, 10:22] = 9
+    view = _view(Sample(plain.image, mask), 3)
+    area = torch.full_like(mask, 255)
+    area[14:36, 10:22] = 9
+    alone = _view(Sample(plain.image, area), 3)
+    assert torch.equal(view.image, alone.image)
+    assert torch.equal(view.mask == 9, alone.mask == 9)
+    assert (view.mask < 9).sum() >= 4
+
+
+def test_single_pixels_are_kept_by_augmentation_in_every_step() -> None:
+    with seeded(5, CPU):
+        _, masks = collate([dotted()] * 40, CPU, augmentation())
+    counts = (masks != 255).sum(dim=(1, 2))
+    assert counts.max() == len(SINGLE)
+    assert counts.float().mean() > 5.5  # the others are moved out of the picture; of the nearest, 4.6 were left
+    _, masks = collate([dotted()], CPU, unchanged)
+    assert torch.equal(masks[0], dotted().mask.long())
+
+
+def test_points_are_drawn_by_the_squares_that_they_lie_in() -> None:
+    """Not by their pixels, which are next to nothing, nor as often as whole masks."""
+    whole = torch.zeros((96, 96), dtype=torch.uint8)
+    apart, together = torch.full_like(whole, 255), torch.full_like(whole, 255)
+    apart[4::32, 4::32] = 1  # nine points, each in a square of its own
+    together[10:14, 10:13] = 1
+    one = Sample(torch.zeros(3, 96, 96, dtype=torch.uint8), apart)
+    assert one.labelled_share == pytest.approx(9 / SQUARES**2)
+    assert replace(one, mask=together).labelled_share == pytest.approx(1 / SQUARES**2)
+    assert replace(one, mask=whole).labelled_share == 1
+    made = [replace(one, image=torch.full((3, 96, 96), number, dtype=torch.uint8)) for number in range(10)]
+    made.append(Sample(torch.full((3, 96, 96), 10, dtype=torch.uint8), whole))
+    item = Item("1", Path("none"), Path("none"), held_out=False, digest="")
+    found = drawn(Samples.in_memory([(item, sample) for sample in made]), 2000)
+    points = 10 * 9 / SQUARES**2
+    share = points / (points + 1)
+    assert abs(len([number for number in found if number < 10]) - 2000 * share) < 5 * math.sqrt(2000 * share)

@@ -25,7 +25,7 @@ from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.fit import Average, finite, parameter_groups, rate, seeded
 from ml_backend.learning.training.gate import Verdict, judge
 from ml_backend.learning.training.length import LEAST_PASSES
-from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice
+from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice, pixel_weights
 from ml_backend.learning.training.measures import count, held_out_measures, measures
 from ml_backend.learning.training.recipe import resolved
 from ml_backend.learning.training.start import initial_network, rebuild
@@ -61,6 +61,26 @@ def test_dice_by_hand() -> None:
     target = torch.tensor([[[0, 0, 1, 255]]])
     expected = 1 - (2 * (2 / 3) / (1 + 2) + 2 * (1 / 3) / (1 + 1)) / 2
     assert dice(torch.zeros(1, 3, 1, 4), target).item() == pytest.approx(expected)
+
+
+def test_each_image_of_a_batch_counts_alike() -> None:
+    """One labelled pixel beside four: of two images, half of the loss is the first one's."""
+    target = torch.full((2, 2, 2), 255)
+    target[0, 0, 0], target[1] = 0, 1
+    logits = torch.zeros(2, 2, 2, 2)
+    logits[0, 0] = math.log(3)  # the right class of the first has a probability of 3/4, that of the second 1/2
+    expected = (math.log(4 / 3) + math.log(2)) / 2
+    assert cross_entropy(logits, target).item() == pytest.approx(expected)
+    # class 0: 1 of truth, 3/4 predicted there, 1/2 in the other; class 1: 1, 1/2, 1/4
+    by_hand = 1 - (2 * 0.75 / (0.75 + 0.5 + 1) + 2 * 0.5 / (0.5 + 0.25 + 1)) / 2
+    assert dice(logits, target).item() == pytest.approx(by_hand)
+    assert pixel_weights(target)[0].sum() == pixel_weights(target)[1].sum() == 2.5
+
+
+def test_images_that_are_labelled_alike_weigh_by_their_pixels() -> None:
+    target = torch.randint(0, 3, (3, 5, 6))
+    assert torch.equal(pixel_weights(target), torch.ones(3, 5, 6))
+    assert torch.equal(pixel_weights(torch.full((2, 3, 3), 255)), torch.zeros(2, 3, 3))
 
 
 def test_losses_vanish_for_certain_and_right_logits() -> None:

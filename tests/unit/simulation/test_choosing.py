@@ -23,6 +23,7 @@ from ml_backend.simulation.material import Material, Picture
 from ml_backend.simulation.presets import plan_of
 from ml_backend.simulation.training.trainer import Trainer
 from strategies import Batch, Budget, Observation, Ranking, Region, Strategy
+from strategies.base import Prices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PIXELS = 40 * 48
@@ -142,7 +143,7 @@ def test_a_budget_of_clicks_is_spent_by_the_pick_that_reaches_it(
 def test_clicks_are_planned_from_those_made_so_far(pool: dict[int, Picture]) -> None:
     """One image and a half of what an average one took: of two images that took 20 clicks, 30 clicks are three."""
     labels = labelled(pool, Pick(0), Pick(1))
-    labels.clicks = 20
+    labels.drawn = 20
     assert Budgeted(20, "clicks").planned(labels, regions=False) == Budget(images=3)
     assert Budgeted(20, "clicks").planned(labels, regions=True) == Budget(pixels=12 * PIXELS)
     assert Budgeted(1, "clicks").planned(labels, regions=False) == Budget(images=1)  # at least one
@@ -382,3 +383,39 @@ def test_rounds_and_seeds_differ(pool: dict[int, Picture], predictor: Predictor,
 def test_shapes_have_a_truth() -> None:
     """What the tests above leave out of account is there."""
     assert sorted(np.unique(shapes(2)[1])) == [0, 1, 2]
+
+
+# -- points or masks ---------------------------------------------------------------------------------------------------
+class Curious(Scripted):
+    """Remembers what answers took."""
+
+    prices = Prices()
+
+    def rank(self, unlabelled: Observation, labelled: Any, *, budget: Budget, **options: Any) -> Ranking:
+        self.prices = options["prices"]
+        return super().rank(unlabelled, labelled, budget=budget)
+
+
+def test_a_strategy_is_told_what_points_and_masks_took(
+    pool: dict[int, Picture], predictor: Predictor, tmp_path: Path
+) -> None:
+    strategy = Curious([5])
+    labels = labelled(pool, Pick(0, points=((1, 1), (2, 2))), Pick(3))
+    choose(strategy, labels, predictor, tmp_path / "x", Budgeted(1, "images"))
+    assert strategy.prices == Prices(points=2, mask=pool[3].outlines.clicks)
+    choose(strategy, labelled(pool, Pick(3)), predictor, tmp_path / "x", Budgeted(1, "images"))
+    assert strategy.prices.points is None
+
+
+@pytest.mark.parametrize(("worth", "is_points"), [(2.0, True), (1000.0, False)])
+def test_auto_asks_most_images_for_what_teaches_more(
+    pool: dict[int, Picture], predictor: Predictor, tmp_path: Path, worth: float, is_points: bool
+) -> None:
+    """Ten points take about as many clicks as a mask. One image in ten may be asked for the other."""
+    auto = make_strategy("auto", {"points": 10, "worth": worth})
+    known = labelled(pool, Pick(0), Pick(1, points=tuple((3 * at, 3 * at) for at in range(10))))
+    asked = choose(auto, known, predictor, tmp_path / "x", Budgeted(70, "clicks"))
+    kinds = [not pick.is_whole for pick in asked.picks]
+    assert len(kinds) >= 5
+    assert kinds.count(is_points) >= len(kinds) - 1
+    assert all(len(pick.points) == 10 for pick in asked.picks if not pick.is_whole)

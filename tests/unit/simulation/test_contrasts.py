@@ -38,12 +38,16 @@ def test_a_file_is_read(file: Path) -> None:
     file.write_text(TEXT + TEXT.replace('"auto"', '"margin"').replace('"effort"', '"area"').replace("100-102", "2"))
     assert read(file)[1] == dataclasses.replace(ONE, strategy="margin", measure="area", seeds=(0, 1))
     assert read(file.with_name("nowhere.toml")) == ()
+    file.write_text(TEXT + "point_clicks = 3\nopening_clicks = 5\n")
+    assert read(file) == (dataclasses.replace(ONE, point_clicks=3, opening_clicks=5),)
+    file.write_text(TEXT.replace('"random"', '"full"').replace('"effort"', '"whole"'))
+    assert read(file) == (dataclasses.replace(ONE, against="full", measure="whole"),)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("effort", "speed"), "measure of contrast 1 of .* is 'speed': use effort or area"),
+        (("effort", "speed"), "measure of contrast 1 of .* is 'speed': use effort, area, product, whole"),
         (('"100-102"', "10"), "seeds of contrast 1 of .* is 10: give a text"),
         (("100-102", "102-100"), "The seeds of contrast 1 of .*'102-100' are no seeds: give how many"),
         (("100-102", "0"), "'0' are no seeds"),
@@ -55,6 +59,10 @@ def test_a_file_is_read(file: Path) -> None:
         (("[[contrast]]", ""), "names no contrasts: begin each with a line"),
         (("[[contrast]]", "[contrast]"), "names no contrasts"),
         (("= 4", "= "), "cannot be read"),
+        (("= 4", "= 4\npoint_clicks = -3"), "point_clicks of contrast 1 of .* is -3: give clicks, from 0"),
+        (("= 4", "= 4\nmending = true"), "needs .*perhaps point_clicks and opening_clicks, and nothing else"),
+        (('"effort"', '"whole"'), "compares by 'whole' against 'random': \"whole\" is against 'full'"),
+        (('"random"', '"full"'), "compares by 'effort' against 'full'"),
     ],
 )
 def test_what_is_no_contrast_is_refused_by_name(file: Path, change: tuple[str, str], message: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from processes import children, is_running, wait_for
-from simulated_data import material, plan, with_mask, without_seconds, write_dataset
+from simulated_data import material, plan, with_mask, without_rest, without_seconds, write_dataset
 from simulated_rows import row
 
 from ml_backend.datasets import Dataset, sample_dataset
@@ -38,6 +38,8 @@ from ml_backend.simulation.presets import plan_of
 from ml_backend.simulation.processes import RESULTS, Run, missing, run
 from ml_backend.simulation.results import Row
 from ml_backend.simulation.training.trainer import Trained, Trainer
+from strategies.base import Ranking, Round
+from strategies.points import Points
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -247,7 +249,8 @@ def test_more_rounds_go_on(data: Material, tmp_path: Path, uninterrupted: Whole)
     whole, _ = uninterrupted("random")
     rows = rows_of(plan(rounds=1), data, tmp_path / "parts", "random")
     rows += rows_of(plan(rounds=2), data, tmp_path / "parts", "random", done=2)
-    assert without_seconds(rows) == without_seconds(whole)
+    assert without_seconds(map(without_rest, rows)) == without_seconds(map(without_rest, whole))
+    assert [one.rest is None for one in rows] == [True, False, False], "each was the last of its plan"
 
 
 def test_the_truth_of_what_is_not_labelled_changes_no_row(data: Material, tmp_path: Path) -> None:
@@ -258,7 +261,8 @@ def test_the_truth_of_what_is_not_labelled_changes_no_row(data: Material, tmp_pa
     pool = {number: one if number in asked else with_mask(one, noise) for number, one in data.pool.items()}
     other = rows_of(made, replace(data, pool=pool), tmp_path / "b", "entropy")
     assert len(asked) == 6
-    assert without_seconds(other) == without_seconds(whole)
+    assert without_seconds(map(without_rest, other)) == without_seconds(map(without_rest, whole))
+    assert other[-1].rest_mended != whole[-1].rest_mended, "what is left to mend is counted on the truth"
 
 
 # -- what is missing ---------------------------------------------------------------------------------------------------
@@ -517,6 +521,66 @@ def test_points_end_when_nothing_is_left_to_ask(tmp_path: Path) -> None:
     assert rows[-1].images == 3
 
 
+# -- masks after points, and what other prices need --------------------------------------------------------------------
+class Switching(Points):
+    """Asks for points at first, and from its first ranking on for the masks of the same images, but for one."""
+
+    def _ranking(self, round: Round) -> Ranking:
+        points = super()._ranking(round)
+        if not round.known:
+            return points
+        known = sorted(round.known)
+        order = [*known, *(image for image in points.ids if image not in round.known)]
+        one = order[len(known)]
+        return Ranking(
+            ids=tuple(order),
+            priority=points.priority,
+            points={one: points.points[one]},
+            regions=dict.fromkeys(known, ()),
+        )
+
+
+def test_masks_follow_points_of_the_same_images(
+    data: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images get three points each, then their masks, and a third one points; all of it is charged."""
+    monkeypatch.setattr(Contender, "make", lambda _: Switching(count=3, apart=2))
+    made = plan(POINTS, unit="images", step=Amount(3), rounds=1)
+    first, second = rows_of(made, data, tmp_path, POINTS)
+    choices = Choices(tmp_path, Contender.parse(POINTS), 0).read()
+    drawn = [pick.number for pick in choices[1].picks if pick.is_whole]
+    assert sorted(drawn) == sorted(pick.number for pick in choices[0].picks)
+    assert (first.points, first.opened, first.drawn, first.clicks) == (6, 2, 0, 6)
+    clicks = sum(data.pool[number].outlines.clicks for number in drawn)
+    assert (second.points, second.opened, second.drawn, second.clicks) == (9, 5, clicks, 9 + clicks)
+    assert second.images == 3
+    assert second.pixels == sum(data.pool[number].area for number in drawn) + 3
+    assert second.mended is not None
+    assert 0 <= second.mended <= clicks
+    assert dict(choices[1].mending).keys() == set(drawn)
+
+
+def test_masks_of_later_rounds_are_mended_from_what_the_network_predicts(data: Material, tmp_path: Path) -> None:
+    first, second, third = rows_of(plan("random"), data, tmp_path, "random")
+    assert first.mended == first.drawn == first.clicks, "nothing is predicted yet"
+    assert second.drawn is not None
+    assert second.mended is not None
+    assert second.mended <= second.drawn
+    assert [first.rest, second.rest, third.rest] == [None, None, len(data.pool) - 6]
+    assert third.rest_mended is not None
+    drawn = sum(one.outlines.clicks for one in data.pool.values()) - int(third.clicks)
+    assert 0 < third.rest_mended <= drawn
+    (full,) = rows_of(plan("full"), data, tmp_path, "full")
+    assert (full.drawn, full.mended, full.rest, full.rest_mended) == (full.clicks, full.clicks, 0, 0)
+
+
+def test_each_round_may_add_more_than_the_one_before(data: Material, tmp_path: Path) -> None:
+    rows = rows_of(plan("random", step=Amount(1), growth=2.0), data, tmp_path, "random")
+    assert [one.images for one in rows] == [2, 3, 5]
+    assert '"growth":2.0' in rows[0].settings
+    assert "growth" not in plan("random").settings_text()
+
+
 def test_opening_an_image_is_charged_for_every_strategy(data: Material, tmp_path: Path) -> None:
     made = plan(RANDOM_POINTS, unit="clicks", step=Amount(30), rounds=1, point_clicks=2, opening_clicks=5)
     rows = rows_of(made, data, tmp_path, RANDOM_POINTS)
@@ -526,3 +590,18 @@ def test_opening_an_image_is_charged_for_every_strategy(data: Material, tmp_path
         for opening in (0, 5)
     )
     assert [one.clicks - other.clicks for one, other in zip(dear, plain, strict=True)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("worth", "is_points"), [(1, True), (100_000, False)])
+def test_auto_begins_with_points_and_goes_on_with_what_teaches_more(
+    worth: int, is_points: bool, data: Material, tmp_path: Path
+) -> None:
+    """Of what a mask teaches three points teach 95 %, or next to nothing."""
+    text = f'auto:{{"points": 3, "worth": {worth}}}'
+    rows = rows_of(plan(text, unit="clicks", step=Amount(12), rounds=2), data, tmp_path, text)
+    first, *later = Choices(tmp_path, Contender.parse(text), 0).read()
+    assert [len(pick.points) for pick in first.picks] == [3, 0], "one mask, to know what it takes"
+    kinds = [pick.is_whole for choice in later for pick in choice.picks]
+    assert len(kinds) >= 2
+    assert sum(kinds) <= 1 if is_points else all(kinds)  # one mask may be asked for to see what it takes now
+    assert rows[-1].drawn > rows[0].drawn or is_points

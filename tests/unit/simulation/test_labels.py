@@ -14,7 +14,8 @@ from simulated_data import picture
 from ml_backend.annotations.boxes import Box
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
-from ml_backend.simulation.plan import Effort
+from ml_backend.simulation.tariff import Tariff
+from strategies import Prices
 
 
 def one_square(number: int, side: int = 10) -> Picture:
@@ -60,7 +61,7 @@ def test_a_label_is_a_whole_image_or_boxes(labels: Labels) -> None:
     [
         (Pick(1), Pick(1)),
         (Pick(1), Pick(1, (Box(0, 0, 8, 8),))),
-        (Pick(1, (Box(0, 0, 8, 8),)), Pick(1)),
+        (Pick(1), Pick(1, points=((0, 0),))),
     ],
 )
 def test_what_is_labelled_is_not_labelled_again(labels: Labels, first: Pick, second: Pick) -> None:
@@ -171,7 +172,7 @@ def test_points_are_answered_with_the_class_of_their_very_pixel() -> None:
 
 def test_points_are_charged_and_so_is_opening_an_image() -> None:
     pictures = {number: one_square(number) for number in (1, 2)}
-    labels = Labels(pictures, background=0, effort=Effort(point=3, opening=2))
+    labels = Labels(pictures, background=0, tariff=Tariff(point=3, opening=2))
     labels.add([Pick(1, points=((0, 0), (5, 5)))])
     assert (labels.pixels, labels.clicks) == (2, 2 * 3 + 2)
     labels.add([Pick(1, points=((9, 9),)), Pick(2)])  # opened again; a square of five clicks
@@ -181,10 +182,10 @@ def test_points_are_charged_and_so_is_opening_an_image() -> None:
     assert labels.asked(1) == (Box(0, 0, 1, 1), Box(5, 5, 1, 1), Box(9, 9, 1, 1))
 
 
-@pytest.mark.parametrize("second", [Pick(1), Pick(1, points=((3, 7),)), Pick(1, points=((0, 0), (3, 7)))])
+@pytest.mark.parametrize("second", [Pick(1, points=((3, 7),)), Pick(1, points=((0, 0), (3, 7)))])
 def test_no_point_is_answered_twice(labels: Labels, second: Pick) -> None:
     labels.add([Pick(1, points=((3, 7),))])
-    with pytest.raises(ValueError, match=r"is (labelled|answered) already"):
+    with pytest.raises(ValueError, match=r"pixel \(3, 7\) of image 1 is answered already"):
         labels.add([second])
 
 
@@ -199,3 +200,40 @@ def test_picks_of_points_come_back_from_json() -> None:
     for pick in (Pick(4, points=((1, 2), (3, 4))), Pick(4, (Box(1, 2, 3, 4),)), Pick(4)):
         assert Pick.from_json(json.loads(json.dumps(pick.to_json()))) == pick
     assert len(Pick(4).to_json()) == 2, "as files of choices have it that know no points"
+
+
+# -- a mask after parts of it ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("part", [Pick(1, points=((0, 0), (5, 5))), Pick(1, (Box(0, 0, 8, 8),))])
+def test_a_mask_follows_what_was_labelled_in_part(part: Pick) -> None:
+    """Its pixels are known once, its clicks are charged beside those of the part, and nothing is asked any more."""
+    labels = Labels({number: one_square(number) for number in (1, 2)}, background=0, tariff=Tariff(point=3, opening=2))
+    labels.add([part])
+    before = labels.clicks
+    labels.add([Pick(1), Pick(2)])
+    assert labels.pixels == 2 * 384
+    assert labels.clicks == before + 2 * (5 + 2)
+    assert (len(labels), labels.is_whole(1)) == (2, True)
+    assert torch.equal(labels.mask(1), torch.from_numpy(one_square(1).truth()))
+    assert labels.known(1).all()
+    openings = 2 * labels.opened
+    assert float(labels.effort(1).sum() + labels.effort(2).sum()) == labels.clicks - openings
+    with pytest.raises(ValueError, match="image 1 is labelled already"):
+        labels.add([Pick(1)])
+
+
+def test_what_is_needed_for_other_prices_is_counted(labels: Labels) -> None:
+    labels.add([Pick(1, points=((0, 0), (5, 5))), Pick(2, (Box(0, 0, 8, 8),))])
+    assert (labels.drawn, labels.mended, labels.points, labels.opened) == (4, 4, 2, 2)
+    labels.add([Pick(1), Pick(3)], {1: 2})  # the one is mended, the other drawn; a square takes five
+    assert (labels.drawn, labels.mended, labels.points, labels.opened) == (14, 11, 2, 4)
+    assert labels.clicks == 14 + 2
+    assert Tariff(point=3, opening=5).clicks(masks=labels.mended, points=labels.points, opened=labels.opened) == 37
+
+
+def test_what_points_and_masks_take_on_average() -> None:
+    labels = Labels({number: one_square(number) for number in (1, 2, 3)}, background=0, tariff=Tariff(opening=2))
+    assert labels.prices == Prices()
+    labels.add([Pick(1, points=((0, 0), (5, 5))), Pick(2, points=((0, 0),)), Pick(3, (Box(0, 0, 8, 8),))])
+    assert labels.prices == Prices(points=(4 + 3) / 2)
+    labels.add([Pick(1)])
+    assert labels.prices == Prices(points=3.5, mask=7)

@@ -101,7 +101,7 @@ def test_what_is_charged_is_a_setting_unless_it_is_the_usual() -> None:
     usual, dear = Options(preset="quick").plan(), Options(preset="quick", point_clicks=3, opening_clicks=5).plan()
     assert not {"point_clicks", "opening_clicks"} & usual.settings().keys()
     assert (dear.settings()["point_clicks"], dear.settings()["opening_clicks"]) == (3, 5)
-    assert (dear.effort.point, dear.effort.opening) == (3, 5)
+    assert (dear.tariff.point, dear.tariff.opening) == (3, 5)
     assert usual.digest() != dear.digest()
 
 

@@ -106,3 +106,25 @@ def test_of_two_rows_with_one_key_the_later_counts(tmp_path: Path) -> None:
 def test_a_key_is_what_tells_rows_apart(change: dict[str, object]) -> None:
     assert replace(example(0), **change).key != example(0).key  # type: ignore[arg-type]
     assert replace(example(0), miou=0.9, settings="", commit="").key == example(0).key
+
+
+# -- files of releases that counted no points --------------------------------------------------------------------------
+def test_a_file_of_an_earlier_release_is_read_and_goes_on(tmp_path: Path) -> None:
+    """What it does not count is not known; its columns stay as they are."""
+    file = tmp_path / "x"
+    append(file, example(0))
+    lines = [line.split(",") for line in file.read_text().splitlines()]
+    earlier = len(COLUMNS) - 6
+    header = lines[0][:earlier]
+    file.write_text(",".join(header) + "\n" + ",".join(lines[1][:-6]) + "\n")
+    assert read(file) == [example(0)]
+    append(file, example(1, points=30, opened=3, drawn=40, mended=20, rest=5, rest_mended=7))
+    assert read(file) == [example(0), example(1)]
+    assert file.read_text().splitlines()[0] == ",".join(header)
+
+
+def test_what_other_prices_need_is_written(tmp_path: Path) -> None:
+    rows = [example(0, points=30, opened=3, drawn=40, mended=20, rest=5, rest_mended=0), example(1, points=0)]
+    for one in rows:
+        append(tmp_path / "x", one)
+    assert read(tmp_path / "x") == rows

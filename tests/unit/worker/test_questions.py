@@ -66,8 +66,8 @@ def test_the_latest_labels_of_each_kind_say_what_it_takes() -> None:
     assert (prices.points, prices.mask, prices.unit) == (8.0, 40.0, "seconds")
 
 
-def test_two_labels_of_a_kind_say_nothing() -> None:
-    prices = prices_of([answered(1, 9.0), answered(2, 9.0)], Settings())
+def test_without_labels_nothing_is_known_of_what_they_take() -> None:
+    prices = prices_of([answered(72, None), task_of(1)], Settings())
     assert (prices.points, prices.mask, prices.unit) == (None, None, "clicks")
 
 
@@ -98,9 +98,17 @@ def test_the_reason_is_told_where_people_look(services: Services) -> None:
     Sync(look).run()
     rank(look)
     reason = reason_of(services.store, PROJECT)
-    assert reason.startswith(("Points: 10", "Masks: 10"))
+    assert reason == "Points: what a mask takes here is not known yet, and one is asked for to find out."
     assert project_status(services.settings, services.store, PROJECT).question == reason
     assert reason in services.store.events(PROJECT, limit=1)[0].text
+
+
+def test_before_there_is_a_network_one_mask_is_asked_for_among_the_points(services: Services) -> None:
+    Sync(look_at(services)).run()
+    ranking = PoolScorer(look_at(services, label_map=LABELS), None).rank(services.store.tasks(PROJECT), round_number=0)
+    order = sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
+    assert [at for at, task in enumerate(order) if not ranking.queries[task].boxes] == [1]
+    assert all(ranking.queries[task].asks_for_points for task in order if task != order[1])
 
 
 # -- both kinds in one queue ------------------------------------------------------------------------------------------

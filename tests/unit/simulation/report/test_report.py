@@ -85,7 +85,7 @@ def page(rows: Sequence[Row], folder: Path, **options: object) -> Page:
     text = written.read_text(encoding="utf-8")
     found = Page(text)
     assert not found.open
-    for name in ("report.html", "summary.csv", "summary.md", "pairs.csv"):
+    for name in ("report.html", "summary.csv", "summary.md", "pairs.csv", "savings.csv"):
         assert not re.search(r"\bnan\b|\binf\b|\bNone\b", (folder / name).read_text(encoding="utf-8")), name
     return found
 
@@ -105,7 +105,7 @@ def test_all_files_are_written_and_the_pictures_are_valid(tmp_path: Path, drawn:
         f"curves-{name}-{axis}" for name in ("glas", file_name("cam vid")) for axis in ("images", "pixels", "clicks")
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["report.html", "summary.csv", "summary.md", "pairs.csv"]
+        ["report.html", "summary.csv", "summary.md", "pairs.csv", "savings.csv"]
         + [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
     )
     for stem in stems:
