@@ -121,6 +121,7 @@ def test_labels_of_the_schema_before_are_kept_and_of_unknown_annotators(tmp_path
         task = store.task(3, 11)
         assert task is not None
         assert (task.annotation_id, task.masked, task.annotator, task.unchanged) == (9, True, None, None)
+        assert (task.points, task.guesses, task.right_guesses) == (0, 0, 0)
         assert store.labels_of_annotators(3) == [AnnotatorLabels(None, 1, 0, 0)]
         store.set_unchanged([replace(task, annotator=7, unchanged=True, status="skipped")])
         assert store.task(3, 11) == replace(task, annotator=7, unchanged=True)

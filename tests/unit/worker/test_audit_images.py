@@ -30,7 +30,7 @@ DEFAULT = 0.125
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "known_project"),
     pytest.mark.studio(24, connected=True),
-    pytest.mark.settings(audit_share=DEFAULT, **QUICK),
+    pytest.mark.settings(audit_share=DEFAULT, strategy="entropy", **QUICK),
 ]
 
 
