@@ -225,7 +225,7 @@ def test_labelled_images_are_counted_without_a_look_at_them() -> None:
         return corners(task, 0.95, 0.95, 0.05, 0.05)
 
     pool = reread(*map(two_classes, (1, 2, 3, 4)))
-    found = ranked(make_strategy("auto", {}), Pools(pool, never, pool, never, known=(7, 8, 9, 4)), images=1)
+    found = ranked(make_strategy("auto", {"points": 0}), Pools(pool, never, pool, never, known=(7, 8, 9, 4)), images=1)
     assert len(found.pseudo_labels) == 2
     assert 4 not in found.pseudo_labels
 
