@@ -372,7 +372,7 @@ def class_balanced(scene: Scene) -> Figure:
 
 def auto(scene: Scene) -> Figure:
     """Show the batch over the effort that is expected, beside what entropy alone would choose."""
-    choice = choose(scene, "auto")
+    choice = choose(scene, "auto", points=0)
     assert choice.pool.descriptors is not None
     ringed = ("entropy's choice", choose(scene, "entropy").first)
     return picture_of_batch(
