@@ -74,7 +74,12 @@ class Query:
     @property
     def asks_for_points(self) -> bool:
         """Whether the class of single pixels is asked for, and nothing else."""
-        return bool(self.boxes) and all(box.is_point for box in self.boxes)
+        return are_points(self.boxes)
+
+
+def are_points(boxes: Sequence[Box]) -> bool:
+    """Whether boxes are points, and there are any."""
+    return bool(boxes) and all(box.is_point for box in boxes)
 
 
 def boxes_to_text(boxes: Iterable[Box]) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import Box, Query, boxes_from_text
+from ml_backend.annotations.boxes import Box, Query, are_points, boxes_from_text
 from ml_backend.annotations.label_map import IGNORE_INDEX, LabelMap
 from ml_backend.errors import MaskError
 from ml_backend.projects.parts import MergedLabel
@@ -87,7 +87,7 @@ def audit_label(label: MergedLabel, asked: Iterable[Query], folder: Path, settin
         folder: where masks are kept.
         settings: of the project.
     """
-    if isinstance(label.mask, MaskError) or not all(_is_of_points(task.boxes) for task in label.tasks):
+    if isinstance(label.mask, MaskError) or not all(are_points(boxes_from_text(task.boxes)) for task in label.tasks):
         return label.mask if isinstance(label.mask, MaskError) else AuditLabel(label.mask)
     try:
         mask = masks.mask_from_png(label.mask.read_bytes())
@@ -108,8 +108,3 @@ def _measured_at(points: Sequence[Box], mask: masks.Mask, folder: Path) -> Audit
     png = masks.png_bytes(only)
     name = f"audit-{hashlib.sha256(png).hexdigest()[:20]}.png"
     return AuditLabel(Path(write_once(folder / name, png)), len(points))
-
-
-def _is_of_points(boxes: str) -> bool:
-    labelled = boxes_from_text(boxes)
-    return bool(labelled) and all(box.is_point for box in labelled)

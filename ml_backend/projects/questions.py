@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from ml_backend.annotations.boxes import WHOLE_IMAGE, boxes_from_text
+from ml_backend.annotations.boxes import WHOLE_IMAGE, are_points, boxes_from_text
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
 
@@ -21,12 +21,13 @@ def prices_of(tasks: Iterable[Task], settings: Settings) -> Prices:
     """Return what answering took on average, the latest labels of each kind, in the unit of the project's efforts.
 
     Args:
-        tasks: of a project, of any status; those whose effort is known count.
+        tasks: of a project, of any status; those whose effort is known count. Audit images do not: they ask for more
+            points than others, and for masks without a prediction to mend.
     """
     from strategies import Prices
 
     known = sorted(
-        (task for task in tasks if task.status == "labelled" and task.effort is not None),
+        (task for task in tasks if task.status == "labelled" and task.effort is not None and not task.held_out),
         key=lambda task: (task.annotation_id or 0, task.task_id),
     )
     return Prices(points=_mean(known, _labels_points), mask=_mean(known, _labels_all), unit=settings.cost_measure)
@@ -38,8 +39,7 @@ def _mean(known: Iterable[Task], is_of_kind: Callable[[Task], bool]) -> float | 
 
 
 def _labels_points(task: Task) -> bool:
-    boxes = boxes_from_text(task.boxes)
-    return bool(boxes) and all(box.is_point for box in boxes)
+    return are_points(boxes_from_text(task.boxes))
 
 
 def _labels_all(task: Task) -> bool:

@@ -119,7 +119,7 @@ class PoolScorer:
 
         None where the strategy sees nothing without what it learns at its first ranking.
         """
-        strategy = self._strategy()
+        strategy = self._strategy(can_show=False)  # what arrives is measured, and asked for later
         predicted = sees_predictions(strategy)
         if "examples" in strategy.needs:
             recall(strategy, self._state_file())
@@ -132,10 +132,10 @@ class PoolScorer:
 
         return Observer(observe, self._sample_bounds)
 
-    def _strategy(self) -> Strategy:
+    def _strategy(self, *, can_show: bool = True) -> Strategy:
         """Make the project's strategy; one that has a choice asks for no points where they cannot be shown."""
         s = self._settings
-        can_show = self._label_map.points_control is not None
+        can_show = can_show and self._label_map.points_control is not None
         instead = {} if can_show else catalogue.described(s.strategy).without_points
         return make_strategy(s.strategy, {**s.strategy_options, **instead})
 

@@ -61,6 +61,8 @@ def test_the_latest_labels_of_each_kind_say_what_it_takes() -> None:
         answered(71, 500.0, Box(0, 0, 8, 8), POINT),
         answered(72, None),
         answered(73, 500.0, status="broken"),
+        answered(74, 90.0, POINT, OTHER, held_out=True),  # of an audit image, which asks for more points
+        answered(75, 900.0, held_out=True),  # and for masks drawn from nothing
     ]
     prices = prices_of([*others, *points, *masks][::-1], Settings(cost_measure="seconds"))
     assert (prices.points, prices.mask, prices.unit) == (8.0, 40.0, "seconds")
