@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ml_backend.datasets import Dataset, open_dataset
+from ml_backend.datasets import Dataset, Sample, open_dataset
 from ml_backend.learning.training import fit
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Material, background_of, load
@@ -57,25 +57,33 @@ def main() -> None:
 
 def measured(dataset: Dataset, seeds: int) -> Iterator[dict[str, Any]]:
     """Train with each seed; yield the test mIoU with averaged weights, and with those of the last step."""
-    size, device = PRESETS["quick"].recipe.input_size, torch.device("cpu")
-    pool, tests = (
-        load(dataset, dataset.splits[split], input_size=size, device=device, outlined=split == "train")
-        for split in ("train", "test")
-    )
-    pictures = {picture.number: picture for picture in pool}
-    material = Material(dataset.name, dataset.classes, background_of(dataset), pictures, tests)
+    material = material_of(dataset, dataset.splits["train"], dataset.splits["test"])
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(seeds):
-            plan = dataclasses.replace(PRESETS["quick"], strategies=(Contender("random"),), seeds=(seed,), device="cpu")
-            labels = Labels(pictures, material.background)
-            order = np.random.default_rng(seed).permutation(sorted(pictures))
+            labels = Labels(material.pool, material.background)
+            order = np.random.default_rng(seed).permutation(sorted(material.pool))
             labels.add([Pick(int(number)) for number in order[:LABELS]])
-            trainer = Trainer(plan, material, Path(scratch))
+            trainer = trainer_of(material, seed, Path(scratch))
             average = trainer.train(labels, seed).measured.miou
             with mock.patch.object(fit, "Average", Last):
                 last = trainer.train(labels, seed).measured.miou
             yield {"dataset": dataset.name, "seed": seed, "average": round(average, 5), "last": round(last, 5)}
             print(f"{dataset.name} seed {seed}: {average:.4f} averaged, {last:.4f} last", flush=True)
+
+
+def material_of(dataset: Dataset, train: Sequence[Sample], tests: Sequence[Sample]) -> Material:
+    """Read the images to label and those that measure, as the preset `quick` sees them."""
+    size, device = PRESETS["quick"].recipe.input_size, torch.device("cpu")
+    pool = load(dataset, train, input_size=size, device=device, outlined=True)
+    measured_on = load(dataset, tests, input_size=size, device=device, outlined=False, first=len(pool))
+    pictures = {picture.number: picture for picture in pool}
+    return Material(dataset.name, dataset.classes, background_of(dataset), pictures, measured_on)
+
+
+def trainer_of(material: Material, seed: int, folder: Path) -> Trainer:
+    """Return what trains and measures as the preset `quick` says."""
+    plan = dataclasses.replace(PRESETS["quick"], strategies=(Contender("random"),), seeds=(seed,), device="cpu")
+    return Trainer(plan, material, folder)
 
 
 def report(rows: Sequence[dict[str, Any]]) -> None:

@@ -10,12 +10,11 @@ of steps of each way is fixed, so that a busy machine changes no mIoU. Rows that
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from training import add, rows_of
 
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import open_dataset
@@ -96,7 +96,7 @@ def main() -> None:
         for folder in options.datasets:
             for arm in options.arms:
                 if not known(options.out, folder.name, seed, arm):
-                    add(options.out, measured(folder, seed, arm))
+                    add(options.out, [measured(folder, seed, arm)], FIELDS)
 
 
 def measured(folder: Path, seed: int, name: str) -> dict[str, Any]:
@@ -272,21 +272,7 @@ def half(levels: Iterator[Tensor]) -> Iterator[Tensor]:
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 def known(file: Path, dataset: str, seed: int, arm: str) -> bool:
-    if not file.exists():
-        return False
-    with file.open(newline="") as stream:
-        return any(
-            (row["dataset"], row["seed"], row["arm"]) == (dataset, str(seed), arm) for row in csv.DictReader(stream)
-        )
-
-
-def add(file: Path, row: Mapping[str, Any]) -> None:
-    is_new = not file.exists()
-    with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    return any((row["dataset"], row["seed"], row["arm"]) == (dataset, str(seed), arm) for row in rows_of(file))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from averaging import material_of, trainer_of
 from numpy.typing import NDArray
 from skimage.segmentation import slic
 from torch import Tensor
@@ -36,11 +36,8 @@ from torch import Tensor
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.datasets import Dataset, open_dataset
 from ml_backend.simulation.labels import Labels, Pick
-from ml_backend.simulation.material import Material, Picture, background_of, load
-from ml_backend.simulation.plan import Contender
-from ml_backend.simulation.presets import PRESETS
+from ml_backend.simulation.material import Picture
 from ml_backend.simulation.report.statistics import mean_interval
-from ml_backend.simulation.training.trainer import Trainer
 
 IMAGES, POINTS, SUPERPIXEL = 100, 10, 60
 
@@ -68,23 +65,17 @@ def measured(dataset: Dataset, seeds: int) -> Iterator[dict[str, Any]]:
     """Train with each seed and each way of labelling; yield the mIoU on validation images."""
     files = list(dataset.splits["train"])
     validation = files[::5]
-    pool_files = [file for file in files if file not in validation]
-    size, device = PRESETS["quick"].recipe.input_size, torch.device("cpu")
-    pool = load(dataset, pool_files, input_size=size, device=device, outlined=True)
-    tests = load(dataset, validation, input_size=size, device=device, outlined=False, first=len(pool))
-    pictures = {picture.number: picture for picture in pool}
-    material = Material(dataset.name, dataset.classes, background_of(dataset), pictures, tests)
+    material = material_of(dataset, [file for file in files if file not in validation], validation)
     segments: dict[int, NDArray[np.int64]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(seeds):
-            plan = dataclasses.replace(PRESETS["quick"], strategies=(Contender("random"),), seeds=(seed,), device="cpu")
             generator = np.random.default_rng(seed)
-            labels = Labels(pictures, material.background)
-            chosen = generator.permutation(sorted(pictures))[:IMAGES]
-            labels.add([Pick(int(number), points=drawn(pictures[number], generator)) for number in chosen])
+            labels = Labels(material.pool, material.background)
+            chosen = generator.permutation(sorted(material.pool))[:IMAGES]
+            labels.add([Pick(int(number), points=drawn(material.pool[number], generator)) for number in chosen])
             for name, fill in (("point", alone), ("spread", spread), ("dominant", dominant)):
                 with mock.patch.object(Labels, "mask", labelled(fill, segments, Labels.mask)):
-                    miou = Trainer(plan, material, Path(scratch)).train(labels, seed).measured.miou
+                    miou = trainer_of(material, seed, Path(scratch)).train(labels, seed).measured.miou
                 print(f"{dataset.name} seed {seed}, {name}: {miou:.4f}", flush=True)
                 yield {
                     "dataset": dataset.name,

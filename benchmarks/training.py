@@ -196,10 +196,10 @@ def known(file: Path, dataset: str, code: str, seed: int) -> bool:
     return any((row["dataset"], row["code"], row["seed"]) == (dataset, code, str(seed)) for row in rows_of(file))
 
 
-def add(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def add(file: Path, rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = FIELDS) -> None:
     is_new = not file.exists()
     with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(stream, fields, lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerows(rows)

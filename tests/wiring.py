@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ml_backend.annotations import brush
+from ml_backend.annotations import brush, masks
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.errors import LeaseLost
 from ml_backend.images.cache import ImageCache
@@ -34,6 +34,7 @@ from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.settings import Settings, load_settings
 from ml_backend.store import Project, Store, Task
 from ml_backend.worker.look import Look
+from ml_backend.worker.sync import Sync
 
 if TYPE_CHECKING:
     from memory_studio import MemoryStudio
@@ -271,6 +272,23 @@ def renderer_of(
         predictor=partial(services.predictor, project, model.number) if model else None,
         **{"audit": audit_set(services.settings, services.store, project), **options},
     )
+
+
+def synced(services: Services, **settings: Any) -> None:
+    """Let a project be read once, with these settings."""
+    Sync(look_at(services, settings=settings)).run()
+
+
+def stored(services: Services, task_id: int = 1) -> Task:
+    """What is known of a task."""
+    found = services.store.task(PROJECT, task_id)
+    assert found is not None
+    return found
+
+
+def mask_of(task: Task) -> npt.NDArray[np.uint8]:
+    """The mask of a label."""
+    return masks.mask_from_png(Path(task.mask_file).read_bytes())
 
 
 def task_of(task_id: int, project: int = PROJECT, **fields: Any) -> Task:

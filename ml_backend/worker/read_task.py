@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations import masks
-from ml_backend.annotations.boxes import WHOLE_IMAGE, Box, Query, boxes_from_text, boxes_to_text, covered_pixels
+from ml_backend.annotations.boxes import (
+    WHOLE_IMAGE,
+    Box,
+    Query,
+    are_points,
+    boxes_from_text,
+    boxes_to_text,
+    covered_pixels,
+)
 from ml_backend.annotations.clicks import annotation_effort
 from ml_backend.annotations.config_changes import ConfigChange
 from ml_backend.annotations.effort import write_points
@@ -153,7 +161,7 @@ class TaskReader:
         """Lay a label of points over the older ones of its task, as far as the next that says more than points."""
         for annotation in older:
             boxes = boxes_from_text(read.boxes)
-            if not read.boxes or not all(box.is_point for box in boxes):
+            if not are_points(boxes):
                 break
             try:
                 below = self._read_annotation(task, annotation, predictions, self._size_of(task.image))

@@ -9,7 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 from memory_studio import MemoryStudio
-from wiring import LABEL_MAP, PROJECT, SHAPE, XML, disc, give_project, look_at, nothing, png, region, renderer_of
+from wiring import (
+    LABEL_MAP,
+    PROJECT,
+    SHAPE,
+    XML,
+    disc,
+    give_project,
+    mask_of,
+    nothing,
+    png,
+    region,
+    renderer_of,
+    stored,
+    synced,
+)
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text
@@ -25,7 +39,6 @@ from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Store, Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.publish import PriorityQueue
-from ml_backend.worker.sync import Sync
 from ml_backend.worker.train import changed_labels, train_if_wanted
 from ml_backend.worker.training_run import TrainingRun
 
@@ -44,20 +57,6 @@ pytestmark = [
 def _served(services: Services) -> None:
     give_project(services)
     services.store.update_project(PROJECT, label_config=PARTS_XML)
-
-
-def sync(services: Services, **settings: Any) -> None:
-    Sync(look_at(services, settings=settings)).run()
-
-
-def task(services: Services, task_id: int = 1) -> Task:
-    found = services.store.task(PROJECT, task_id)
-    assert found is not None
-    return found
-
-
-def mask_of(one: Task) -> Any:
-    return masks.mask_from_png(Path(one.mask_file).read_bytes())
 
 
 def rectangles(*boxes: Box) -> list[dict[str, Any]]:
@@ -81,8 +80,8 @@ def predicted(studio: MemoryStudio, services: Services, version: str = VERSION, 
 def test_only_pixels_inside_the_returned_rectangles_are_labelled(services: Services, studio: MemoryStudio) -> None:
     truth = disc(0)[1]
     studio.annotate(1, [region(truth), *rectangles(BOX, OTHER)])
-    sync(services)
-    found = task(services)
+    synced(services)
+    found = stored(services)
     assert (found.status, found.error, boxes_from_text(found.boxes)) == ("labelled", "", (BOX, OTHER))
     expected = np.full(SHAPE, IGNORE_INDEX, np.uint8)
     for box in (BOX, OTHER):
@@ -97,14 +96,14 @@ def test_rectangles_that_the_annotator_added_count_and_deleted_ones_do_not(
     (drawn,) = rectangles(OTHER)
     drawn |= {"readonly": False, "id": "by-hand", "origin": "manual"}
     studio.annotate(1, [region(disc(0)[1]), drawn], parent_prediction=predicted(studio, services))
-    sync(services)
-    assert boxes_from_text(task(services).boxes) == (OTHER,)
+    synced(services)
+    assert boxes_from_text(stored(services).boxes) == (OTHER,)
 
 
 def test_rectangles_alone_say_that_all_in_them_is_background(services: Services, studio: MemoryStudio) -> None:
     studio.annotate(1, rectangles(BOX))
-    sync(services)
-    found = task(services)
+    synced(services)
+    found = stored(services)
     assert (found.status, found.regions) == ("labelled", 0)
     assert (mask_of(found)[BOX.slices] == 0).all()
     assert (mask_of(found) == IGNORE_INDEX).sum() == SHAPE[0] * SHAPE[1] - BOX.area
@@ -116,9 +115,9 @@ def test_where_unpainted_pixels_are_ignored_something_must_be_painted_inside(
     truth = np.zeros(SHAPE, np.uint8)
     truth[20:30, 20:30] = 1
     studio.annotate(1, [region(truth), *rectangles(BOX)])
-    sync(services, unpainted="ignore")
-    assert task(services).status == "broken"
-    assert "labels nothing inside its rectangles" in task(services).error
+    synced(services, unpainted="ignore")
+    assert stored(services).status == "broken"
+    assert "labels nothing inside its rectangles" in stored(services).error
 
 
 def test_the_hosts_prediction_tells_that_rectangles_were_shown_when_the_state_is_lost(
@@ -129,9 +128,9 @@ def test_the_hosts_prediction_tells_that_rectangles_were_shown_when_the_state_is
     studio.import_predictions(PROJECT, [row])
     studio.annotate(1, [region(disc(0)[1])], parent_prediction=int(studio.predictions[-1]["id"]))
     studio.annotate(2, [region(disc(1)[1])], parent_prediction=predicted(studio, services, task_id=2))
-    sync(services)
-    assert (task(services).status, task(services).mask_file) == ("broken", "")
-    assert (task(services, 2).status, task(services, 2).boxes) == ("labelled", "")
+    synced(services)
+    assert (stored(services).status, stored(services).mask_file) == ("broken", "")
+    assert (stored(services, 2).status, stored(services, 2).boxes) == ("labelled", "")
 
 
 def test_published_with_rectangles_but_returned_with_none_supervises_nothing(
@@ -139,14 +138,14 @@ def test_published_with_rectangles_but_returned_with_none_supervises_nothing(
 ) -> None:
     asked(services)
     studio.annotate(1, [region(disc(0)[1])], parent_prediction=predicted(studio, services))
-    sync(services)
-    found = task(services)
+    synced(services)
+    found = stored(services)
     assert (found.status, found.mask_file) == ("broken", "")
     assert "returns none" in found.error
     assert "Draw a rectangle with 'query'" in found.error
     studio.annotate(1, [region(disc(0)[1]), *rectangles(BOX)])  # and that mends it
-    sync(services)
-    assert task(services).status == "labelled"
+    synced(services)
+    assert stored(services).status == "labelled"
 
 
 def test_without_rectangles_asked_and_returned_the_whole_image_is_labelled(
@@ -154,9 +153,9 @@ def test_without_rectangles_asked_and_returned_the_whole_image_is_labelled(
 ) -> None:
     asked(services, task_id=2)
     studio.annotate(1, [region(disc(0)[1])])
-    sync(services)
-    assert (task(services).status, task(services).boxes) == ("labelled", "")
-    assert np.array_equal(mask_of(task(services)), disc(0)[1])
+    synced(services)
+    assert (stored(services).status, stored(services).boxes) == ("labelled", "")
+    assert np.array_equal(mask_of(stored(services)), disc(0)[1])
 
 
 def test_what_counts_is_what_this_annotator_was_shown(services: Services, studio: MemoryStudio) -> None:
@@ -167,18 +166,18 @@ def test_what_counts_is_what_this_annotator_was_shown(services: Services, studio
     asked(services, version="nextmask-1.2", task_id=2)
     predicted(studio, services, "nextmask-1.3", task_id=2)
     studio.annotate(2, [region(disc(1)[1])], parent_prediction=predicted(studio, services, "nextmask-1.2", task_id=2))
-    sync(services)
-    assert [task(services, number).status for number in (1, 2)] == ["labelled", "broken"]
+    synced(services)
+    assert [stored(services, number).status for number in (1, 2)] == ["labelled", "broken"]
     # the predictions are pruned, and all is read again
     studio.predictions.clear()
     for version in ("nextmask-0.1", "nextmask-1.2"):
         services.store.forget_version(PROJECT, version)
-    sync(services, audit_share=0.1)
-    assert [task(services, number).status for number in (1, 2)] == ["labelled", "broken"]
+    synced(services, audit_share=0.1)
+    assert [stored(services, number).status for number in (1, 2)] == ["labelled", "broken"]
     # the annotator of whom it is not known what was shown may have been shown rectangles
     studio.annotate(1, [region(disc(0)[1])])
-    sync(services, audit_share=0.1)
-    assert task(services).status == "broken"
+    synced(services, audit_share=0.1)
+    assert stored(services).status == "broken"
 
 
 @pytest.mark.parametrize("count", [1, 400])
@@ -190,8 +189,8 @@ def test_useless_rectangles_are_reported_and_supervise_nothing(
     empty = {**outside, "value": {**outside["value"], "x": 1.0, "width": 0}}
     studio.annotate(1, [region(disc(0)[1]), *[outside, empty] * count])
     studio.annotate(2, [region(disc(1)[1]), *[outside, empty] * count, *rectangles(BOX)])
-    sync(services)
-    broken, usable = task(services, 1), task(services, 2)
+    synced(services)
+    broken, usable = stored(services, 1), stored(services, 2)
     assert (broken.status, usable.status) == ("broken", "labelled")
     assert "none of its rectangles can be used" in broken.error
     assert "covers no pixel" in usable.error
@@ -202,8 +201,8 @@ def test_useless_rectangles_are_reported_and_supervise_nothing(
 def test_hundreds_of_rectangles(services: Services, studio: MemoryStudio) -> None:
     boxes = [Box(left, top, 3, 3) for left in range(30) for top in range(20)]
     studio.annotate(1, [region(disc(0)[1]), *rectangles(*boxes)])
-    sync(services)
-    assert len(boxes_from_text(task(services).boxes)) == 600
+    synced(services)
+    assert len(boxes_from_text(stored(services).boxes)) == 600
 
 
 def test_parts_of_one_image_are_held_out_together(services: Services, studio: MemoryStudio) -> None:
@@ -214,10 +213,10 @@ def test_parts_of_one_image_are_held_out_together(services: Services, studio: Me
         (copy,) = studio.import_tasks(PROJECT, [{"data": {**data, "nextmask_follow_up": number}}])
         for one in (number, copy):
             studio.annotate(one, [region(disc(0)[1]), *rectangles(BOX)])
-    sync(services, audit_share=0.5)
+    synced(services, audit_share=0.5)
     tasks = services.store.tasks(PROJECT)
     assert {one.held_out for one in tasks} == {True, False}
-    trained = {task(services, number).image for number in range(1, 5)}  # by the version that serves
+    trained = {stored(services, number).image for number in range(1, 5)}  # by the version that serves
     assert [one.held_out for one in tasks] == [
         AuditSet(0.5, 0).has(one.image) and one.image not in trained for one in tasks
     ]
@@ -230,18 +229,18 @@ def test_effort_is_what_was_changed_inside_of_the_rectangles(services: Services,
     drawn[20:30, 20:30] = 1  # not asked for
     started = predicted(studio, services)
     studio.annotate(1, [region(drawn), *rectangles(BOX)], parent_prediction=started, lead_time=7.0)
-    sync(services)
-    found = task(services)
+    synced(services)
+    found = stored(services)
     points = read_points(Path(found.effort_file))
     assert found.effort == pytest.approx(3.6, abs=1.01)  # and one click for the region, on one of its two parts
     assert points[:, :2].max() < 16
-    sync(services, cost_measure="seconds")
-    assert task(services).effort == pytest.approx(7)
+    synced(services, cost_measure="seconds")
+    assert stored(services).effort == pytest.approx(7)
     # the version is pruned: what was shown stays known
     services.store.forget_version(PROJECT, VERSION)
     studio.predictions.clear()
-    sync(services, cost_measure="clicks")
-    assert task(services).effort == found.effort
+    synced(services, cost_measure="clicks")
+    assert stored(services).effort == found.effort
 
 
 def test_effort_that_cannot_be_told_is_none(services: Services, studio: MemoryStudio) -> None:
@@ -249,12 +248,12 @@ def test_effort_that_cannot_be_told_is_none(services: Services, studio: MemorySt
     studio.annotate(1, [changed], parent_prediction=77)  # nobody knows what was shown
     studio.annotate(2, [region(disc(1)[1])], lead_time=0)
     studio.annotate(3, [region(disc(2)[1])], parent_prediction=predicted(studio, services, "nextmask-0.1", 3))
-    sync(services)
-    assert (task(services, 1).effort, task(services, 1).effort_file) == (None, "")
-    assert (task(services, 2).effort or 0) > 1
-    assert (task(services, 3).effort or 0) > 1  # of a version that shows no masks
-    sync(services, cost_measure="seconds")
-    assert (task(services, 2).effort, task(services, 2).effort_file) == (None, "")
+    synced(services)
+    assert (stored(services, 1).effort, stored(services, 1).effort_file) == (None, "")
+    assert (stored(services, 2).effort or 0) > 1
+    assert (stored(services, 3).effort or 0) > 1  # of a version that shows no masks
+    synced(services, cost_measure="seconds")
+    assert (stored(services, 2).effort, stored(services, 2).effort_file) == (None, "")
 
 
 # -- showing ---------------------------------------------------------------------------------------------------------
@@ -271,7 +270,7 @@ def scorer(services: Services, label_map: Any = PARTS) -> MaskRenderer:
 def test_rectangles_are_published_beside_the_masks_and_noted_before(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: Query((BOX, OTHER), 4.0)})
     before = []
     imported = studio.import_predictions
@@ -295,7 +294,7 @@ def test_rectangles_are_published_beside_the_masks_and_noted_before(
 def test_a_task_whose_regions_the_host_refuses_was_not_asked_for_parts(
     services: Services, studio: MemoryStudio
 ) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: Query((BOX,)), 2: Query((BOX,))})
     studio.refuses = lambda row: row["task"] == 1 and bool(row["result"])
     queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
@@ -305,7 +304,7 @@ def test_a_task_whose_regions_the_host_refuses_was_not_asked_for_parts(
 
 
 def test_without_a_control_nothing_is_shown_of_it(services: Services) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: Query((BOX,))})
     assert scorer(services, LABEL_MAP).queries == {}
 
@@ -313,10 +312,10 @@ def test_without_a_control_nothing_is_shown_of_it(services: Services) -> None:
 def test_a_prediction_on_demand_shows_the_same_rectangles(
     services: Services, studio: MemoryStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: Query((BOX,), 2.0), 3: Query((OTHER,))})
     studio.annotate(3, [region(disc(2)[1]), *rectangles(BOX)])
-    sync(services)
+    synced(services)
     items = [{**studio.items[number], "project": PROJECT} for number in (1, 2, 3)]
     model = NextmaskModel(services, str(PROJECT), PARTS_XML)
 
@@ -328,7 +327,7 @@ def test_a_prediction_on_demand_shows_the_same_rectangles(
         found = [read_rectangles(one["result"], PARTS, SHAPE).boxes for one in model.predict(items)]
     assert found == [(BOX,), (), ()]  # the third one is labelled: what is asked of it takes a follow-up task
     assert services.store.published_queries(PROJECT) == {(1, VERSION): Query((BOX,), 2.0)}
-    (rendered,) = scorer(services).render([task(services)])
+    (rendered,) = scorer(services).render([stored(services)])
     assert model.predict(items[:1])[0]["result"] == list(rendered.regions)
 
 
@@ -337,15 +336,15 @@ def test_known_parts_are_laid_over_the_prediction(services: Services, studio: Me
     studio.annotate(1, [region(nuclei, "nucleus"), *rectangles(BOX)])
     data = studio.items[1]["data"]
     (follow_up,) = studio.import_tasks(PROJECT, [{"data": {**data, "nextmask_follow_up": 1}}])
-    sync(services)
-    (rendered,) = scorer(services).render([task(services, follow_up)])
+    synced(services)
+    (rendered,) = scorer(services).render([stored(services, follow_up)])
     assert rendered.png is not None
     shown = masks.mask_from_png(rendered.png)
     assert (shown[BOX.slices] == 2).all()
     assert (shown == 2).sum() < BOX.area + 50  # the model hardly knows nuclei
     assert (masks.read_result(rendered.regions, PARTS).mask[BOX.slices] == 2).all()
-    Path(task(services).mask_file).write_bytes(b"damaged")
-    (rendered,) = scorer(services).render([task(services, follow_up)])
+    Path(stored(services).mask_file).write_bytes(b"damaged")
+    (rendered,) = scorer(services).render([stored(services, follow_up)])
     assert rendered.png is not None
     assert not (masks.mask_from_png(rendered.png)[BOX.slices] == 2).all()
 
@@ -361,7 +360,7 @@ def labelled(services: Services, studio: MemoryStudio) -> list[Task]:
     studio.annotate(1, [region(disc(0)[1]), *rectangles(BOX)])
     studio.label(2)
     studio.annotate(copy, [region(disc(0)[1]), *rectangles(OTHER)])
-    sync(services)
+    synced(services)
     return services.store.tasks(PROJECT, status="labelled")
 
 
@@ -401,7 +400,7 @@ def test_parts_that_do_not_merge_are_left_out_and_said(services: Services, studi
     items, unavailable = TrainingRun(Look(services, PROJECT, PARTS), tasks, PARTS, "digest").items(tasks)
     assert [item.id for item in items] == ["2"]
     assert set(unavailable) == {"1", "5"}
-    assert "parts of one image, do not merge" in task(services, 5).error
+    assert "parts of one image, do not merge" in stored(services, 5).error
 
 
 def test_a_label_of_the_whole_image_stands_alone(services: Services, studio: MemoryStudio) -> None:

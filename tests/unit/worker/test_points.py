@@ -8,7 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 from memory_studio import MemoryStudio
-from wiring import BROKEN, PROJECT, SHAPE, XML, Json, disc, give_project, look_at, nothing, region, renderer_of
+from wiring import (
+    BROKEN,
+    PROJECT,
+    SHAPE,
+    XML,
+    Json,
+    disc,
+    give_project,
+    mask_of,
+    nothing,
+    region,
+    renderer_of,
+    stored,
+    synced,
+)
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, Query, boxes_from_text
@@ -28,7 +42,6 @@ from ml_backend.store import Task
 from ml_backend.worker.follow_up import follow_up, pending
 from ml_backend.worker.look import Look
 from ml_backend.worker.publish import PriorityQueue
-from ml_backend.worker.sync import Sync
 
 POINTS_XML = with_query_control(with_points_control(XML))
 LABELS = parse_label_config(POINTS_XML)
@@ -42,20 +55,6 @@ pytestmark = [pytest.mark.studio(4, xml=POINTS_XML), pytest.mark.settings(audit_
 def _served(services: Services) -> None:
     give_project(services)
     services.store.update_project(PROJECT, label_config=POINTS_XML)
-
-
-def sync(services: Services, **settings: Any) -> None:
-    Sync(look_at(services, settings=settings)).run()
-
-
-def task(services: Services, task_id: int = 1) -> Task:
-    found = services.store.task(PROJECT, task_id)
-    assert found is not None
-    return found
-
-
-def mask_of(one: Task) -> Any:
-    return masks.mask_from_png(Path(one.mask_file).read_bytes())
 
 
 def labelled(one: Task) -> dict[tuple[int, int], int]:
@@ -87,8 +86,8 @@ def test_answers_label_their_pixels_and_nothing_else(services: Services, studio:
     asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
     result = [*points((3, 4, CELL)), *points((5, 6, NUCLEUS), origin="prediction-changed")]
     studio.annotate(1, result, parent_prediction=asked, lead_time=6.0)
-    sync(services, unpainted=unpainted)
-    found, label_map = task(services), parse_label_config(POINTS_XML, unpainted=unpainted)  # type: ignore[arg-type]
+    synced(services, unpainted=unpainted)
+    found, label_map = stored(services), parse_label_config(POINTS_XML, unpainted=unpainted)  # type: ignore[arg-type]
     assert (found.status, found.error, found.lead_time, found.regions) == ("labelled", "", 6.0, 0)
     assert labelled(found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
     assert boxes_from_text(found.boxes) == (Box.point(3, 4), Box.point(5, 6))
@@ -98,20 +97,20 @@ def test_answers_label_their_pixels_and_nothing_else(services: Services, studio:
 
 def test_answers_that_nobody_asked_for_label_only_their_pixels_too(services: Services, studio: MemoryStudio) -> None:
     studio.annotate(1, points((3, 4, CELL), origin="manual"))
-    sync(services)
-    assert labelled(task(services)) == {(3, 4): CELL}
-    assert boxes_from_text(task(services).boxes) == (Box.point(3, 4),)
+    synced(services)
+    assert labelled(stored(services)) == {(3, 4): CELL}
+    assert boxes_from_text(stored(services).boxes) == (Box.point(3, 4),)
 
 
 def test_an_answer_is_a_click(services: Services, studio: MemoryStudio) -> None:
     asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
     studio.annotate(1, points((3, 4, CELL), (5, 6, CELL)), parent_prediction=asked, lead_time=6.0)
-    sync(services)
-    assert task(services).effort == 2
-    assert read_effort(Path(task(services).effort_file)).tolist() == [[4.5, 3.5, 1.0], [6.5, 5.5, 1.0]]
+    synced(services)
+    assert stored(services).effort == 2
+    assert read_effort(Path(stored(services).effort_file)).tolist() == [[4.5, 3.5, 1.0], [6.5, 5.5, 1.0]]
     services.store.update_project(PROJECT, labels_digest="")
-    sync(services, cost_measure="seconds")
-    assert task(services).effort == 6
+    synced(services, cost_measure="seconds")
+    assert stored(services).effort == 6
 
 
 def test_guesses_that_were_right_are_counted_where_they_were_answered(services: Services, studio: MemoryStudio) -> None:
@@ -127,10 +126,10 @@ def test_guesses_that_were_right_are_counted_where_they_were_answered(services: 
     stroke = region(painted, "nucleus")
     studio.annotate(1, [kept, changed, moved, repeated, covered, stroke], parent_prediction=asked)
     studio.annotate(2, points((3, 4, CELL), origin="manual"))
-    sync(services)
-    assert (task(services).guesses, task(services).right_guesses) == (4, 2)
-    assert task(services).points == 4, "that under the stroke is answered by the stroke"
-    assert (task(services, 2).points, task(services, 2).guesses) == (1, 0)
+    synced(services)
+    assert (stored(services).guesses, stored(services).right_guesses) == (4, 2)
+    assert stored(services).points == 4, "that under the stroke is answered by the stroke"
+    assert (stored(services, 2).points, stored(services, 2).guesses) == (1, 0)
 
 
 def test_guesses_are_known_by_what_is_kept_where_they_were_hidden_or_the_prediction_is_gone(
@@ -143,12 +142,12 @@ def test_guesses_are_known_by_what_is_kept_where_they_were_hidden_or_the_predict
         del point["value"]["keypointlabels"]
     services.store.put_published(PROJECT, VERSION, [(1, 0.5, masks.png_bytes(guessed))])
     studio.annotate(1, points((3, 4, CELL), (5, 6, CELL), origin="prediction-changed"), parent_prediction=asked)
-    sync(services)
-    assert (task(services).guesses, task(services).right_guesses) == (2, 1)
+    synced(services)
+    assert (stored(services).guesses, stored(services).right_guesses) == (2, 1)
     studio.predictions.clear()
     services.store.update_project(PROJECT, labels_digest="")
-    sync(services)
-    assert (task(services).guesses, task(services).right_guesses) == (2, 1)
+    synced(services)
+    assert (stored(services).guesses, stored(services).right_guesses) == (2, 1)
 
 
 def test_right_guesses_are_no_labels_that_were_submitted_unchanged(services: Services, studio: MemoryStudio) -> None:
@@ -156,7 +155,7 @@ def test_right_guesses_are_no_labels_that_were_submitted_unchanged(services: Ser
         asked = predicted(services, studio, *[(row, 4, CELL) for row in range(1, 31, 3)], task_id=task_id)
         answers = points(*[(row, 4, CELL) for row in range(1, 31, 3)])
         studio.annotate(task_id, answers, parent_prediction=asked, completed_by=1)
-    sync(services)
+    synced(services)
     status = project_status(services.settings, services.store, PROJECT)
     assert (status.unchanged.shown, status.unchanged.unchanged, status.unchanged.warning) == (0, 0, "")
     assert status.points is not None
@@ -169,11 +168,11 @@ def test_points_that_cannot_be_used_are_told_and_the_others_count(services: Serv
     strange["value"] = {**strange["value"], "keypointlabels": ["nose"]}
     studio.annotate(1, [good, strange], parent_prediction=asked)
     studio.annotate(2, [strange], parent_prediction=predicted(services, studio, (1, 1, CELL), task_id=2))
-    sync(services)
-    assert labelled(task(services)) == {(3, 4): CELL}
-    assert "its label 'nose' is no class of BrushLabels 'tag'" in task(services).error
-    assert (task(services, 2).status, task(services, 2).mask_file) == ("broken", "")
-    assert "its label 'nose' is no class" in task(services, 2).error
+    synced(services)
+    assert labelled(stored(services)) == {(3, 4): CELL}
+    assert "its label 'nose' is no class of BrushLabels 'tag'" in stored(services).error
+    assert (stored(services, 2).status, stored(services, 2).mask_file) == ("broken", "")
+    assert "its label 'nose' is no class" in stored(services, 2).error
 
 
 def test_everything_that_can_be_wrong_with_points_at_once_and_no_answer_is_lost(
@@ -199,15 +198,15 @@ def test_everything_that_can_be_wrong_with_points_at_once_and_no_answer_is_lost(
     result = [kept, relabelled, moved, outside, unknown, unanswered, twofold, added, again, *nonsense]
     studio.annotate(1, result, parent_prediction=asked, lead_time=30.0)  # type: ignore[arg-type]
     studio.label(2)
-    sync(services)
-    found = task(services)
+    synced(services)
+    found = stored(services)
     assert found.status == "labelled"
     assert labelled(found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
     for said in ("it lies outside of the image, at 120 %", "its label 'nose' is no class", "it was not answered"):
         assert said in found.error
     assert (found.points, found.guesses, found.right_guesses) == (4, 2, 1)
-    assert (task(services, 2).status, task(services, 2).error) == ("labelled", "")
-    assert np.array_equal(mask_of(task(services, 2)), disc(1)[1])
+    assert (stored(services, 2).status, stored(services, 2).error) == ("labelled", "")
+    assert np.array_equal(mask_of(stored(services, 2)), disc(1)[1])
 
 
 def test_a_task_of_points_that_comes_back_empty_is_no_image_of_background(
@@ -217,11 +216,11 @@ def test_a_task_of_points_that_comes_back_empty_is_no_image_of_background(
     predicted(services, studio, (3, 4, CELL), task_id=2)
     studio.annotate(2, [])  # nothing says what was shown, but points were asked for
     studio.annotate(3, [])  # here nobody asked for any
-    sync(services)
+    synced(services)
     for task_id in (1, 2):
-        assert task(services, task_id).status == "broken"
-        assert "labels nothing: it was to say the class of points, and has none" in task(services, task_id).error
-    assert (task(services, 3).status, task(services, 3).boxes) == ("labelled", "")
+        assert stored(services, task_id).status == "broken"
+        assert "labels nothing: it was to say the class of points, and has none" in stored(services, task_id).error
+    assert (stored(services, 3).status, stored(services, 3).boxes) == ("labelled", "")
 
 
 # -- beside masks and regions ----------------------------------------------------------------------------------------
@@ -230,12 +229,12 @@ def test_a_mask_drawn_where_points_were_asked_labels_what_it_covers(services: Se
     truth[20:24, 30:34] = 1
     asked = predicted(services, studio, (3, 4, CELL), (21, 31, NUCLEUS))
     studio.annotate(1, [*points((3, 4, CELL), (21, 31, NUCLEUS)), region(truth)], parent_prediction=asked)
-    sync(services)
-    found = labelled(task(services))
+    synced(services)
+    found = labelled(stored(services))
     assert len(found) == 1 + 16
     assert found[3, 4] == CELL
     assert found[21, 31] == CELL, "the mask is newer than the guess"
-    assert task(services).boxes
+    assert stored(services).boxes
 
 
 def test_a_mask_drawn_where_none_were_asked_is_the_whole_image(services: Services, studio: MemoryStudio) -> None:
@@ -243,23 +242,23 @@ def test_a_mask_drawn_where_none_were_asked_is_the_whole_image(services: Service
     studio.annotate(1, [region(truth), *points((0, 0, NUCLEUS), origin="manual")])
     predicted(services, studio, (3, 4, CELL), task_id=2)
     studio.annotate(2, [region(disc(1)[1])])  # imported, say: its annotator saw no points
-    sync(services)
+    synced(services)
     expected = truth.copy()
     expected[0, 0] = NUCLEUS
-    assert task(services).boxes == ""
-    assert np.array_equal(mask_of(task(services)), expected)
-    assert np.array_equal(mask_of(task(services, 2)), disc(1)[1])
+    assert stored(services).boxes == ""
+    assert np.array_equal(mask_of(stored(services)), expected)
+    assert np.array_equal(mask_of(stored(services, 2)), disc(1)[1])
 
 
 def test_points_count_outside_of_rectangles_too(services: Services, studio: MemoryStudio) -> None:
     box, truth = Box(0, 0, 16, 16), disc(0)[1]
     studio.annotate(1, [region(truth), *write_rectangles([box], LABELS, SHAPE), *points((30, 30, NUCLEUS))])
-    sync(services)
+    synced(services)
     expected = np.full(SHAPE, IGNORE_INDEX, np.uint8)
     expected[box.slices] = truth[box.slices]
     expected[30, 30] = NUCLEUS
-    assert np.array_equal(mask_of(task(services)), expected)
-    assert boxes_from_text(task(services).boxes) == (box, Box.point(30, 30))
+    assert np.array_equal(mask_of(stored(services)), expected)
+    assert boxes_from_text(stored(services).boxes) == (box, Box.point(30, 30))
 
 
 def test_answers_of_several_annotators_are_voted_on_where_they_answered(
@@ -268,9 +267,9 @@ def test_answers_of_several_annotators_are_voted_on_where_they_answered(
     asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
     for annotator, answers in enumerate([[(3, 4, CELL)], [(3, 4, NUCLEUS), (5, 6, NUCLEUS)], [(3, 4, CELL)]]):
         studio.annotate(1, points(*answers), parent_prediction=asked, completed_by=annotator)
-    sync(services, several_annotations="majority")
-    assert labelled(task(services)) == {(3, 4): CELL, (5, 6): NUCLEUS}
-    assert set(boxes_from_text(task(services).boxes)) == {Box.point(3, 4), Box.point(5, 6)}
+    synced(services, several_annotations="majority")
+    assert labelled(stored(services)) == {(3, 4): CELL, (5, 6): NUCLEUS}
+    assert set(boxes_from_text(stored(services).boxes)) == {Box.point(3, 4), Box.point(5, 6)}
 
 
 def test_points_correct_the_older_annotations_of_their_task(services: Services, studio: MemoryStudio) -> None:
@@ -283,13 +282,13 @@ def test_points_correct_the_older_annotations_of_their_task(services: Services, 
     studio.annotate(2, points((5, 6, CELL), origin="manual"), completed_by=3)
     studio.annotate(3, points((0, 0, NUCLEUS), origin="manual"), completed_by=1)
     studio.label(3, completed_by=2)
-    sync(services)
+    synced(services)
     corrected = truth.copy()
     corrected[0, 0] = corrected[1, 1] = NUCLEUS
-    assert np.array_equal(mask_of(task(services, 1)), corrected)
-    assert (task(services, 1).boxes, task(services, 1).regions, task(services, 1).annotation_id) == ("", 1, 3)
-    assert labelled(task(services, 2)) == {(3, 4): CELL, (5, 6): CELL}, "what cannot be read hides nothing"
-    assert np.array_equal(mask_of(task(services, 3)), disc(2)[1]), "a newer mask of the whole image stands alone"
+    assert np.array_equal(mask_of(stored(services, 1)), corrected)
+    assert (stored(services, 1).boxes, stored(services, 1).regions, stored(services, 1).annotation_id) == ("", 1, 3)
+    assert labelled(stored(services, 2)) == {(3, 4): CELL, (5, 6): CELL}, "what cannot be read hides nothing"
+    assert np.array_equal(mask_of(stored(services, 3)), disc(2)[1]), "a newer mask of the whole image stands alone"
 
 
 # -- questions that follow -------------------------------------------------------------------------------------------
@@ -298,8 +297,8 @@ def test_what_was_answered_is_known_to_the_next_round(services: Services, studio
     asked = predicted(services, studio, (3, 4, CELL), (5, 6, CELL))
     studio.annotate(1, points((3, 4, CELL), (5, 6, CELL)), parent_prediction=asked)
     studio.annotate(copy, points((5, 6, NUCLEUS), (7, 8, NUCLEUS), origin="manual"))
-    sync(services)
-    tasks = [one for one in services.store.tasks(PROJECT) if one.image == task(services).image]
+    synced(services)
+    tasks = [one for one in services.store.tasks(PROJECT) if one.image == stored(services).image]
     (candidate,) = candidates(tasks, in_parts=True)
     assert {(box.top, box.left) for box in candidate.asked} == {(3, 4), (5, 6), (7, 8)}
     known = labelled_pixels(candidate.parts)
@@ -309,7 +308,7 @@ def test_what_was_answered_is_known_to_the_next_round(services: Services, studio
 
 def test_a_question_is_open_until_one_of_its_pixels_is_labelled(services: Services, studio: MemoryStudio) -> None:
     studio.annotate(1, points((3, 4, CELL), origin="manual"))
-    sync(services)
+    synced(services)
     tasks = services.store.tasks(PROJECT)
 
     def waits(*boxes: Box) -> bool:
@@ -339,10 +338,10 @@ def published(services: Services, studio: MemoryStudio, renderer: MaskRenderer) 
 def test_a_task_that_asks_for_points_shows_them_alone_as_the_network_guesses(
     services: Services, studio: MemoryStudio
 ) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: ASKED})
     renderer = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS)
-    (whole,) = renderer.show([task(services).image])
+    (whole,) = renderer.show([stored(services).image])
     assert isinstance(whole, Shown)
     assert whole.png is not None
     predicted_mask = masks.mask_from_png(whole.png)
@@ -360,27 +359,27 @@ def test_a_task_that_asks_for_points_shows_them_alone_as_the_network_guesses(
     result = [{**region, "origin": "prediction"} for region in rows[1]]
     parent = next(row["id"] for row in studio.predictions if row["task"] == 1)
     studio.annotate(1, result, parent_prediction=parent)
-    sync(services)
-    assert labelled(task(services)) == {(answer.row, answer.column): answer.index for answer in answers}
-    assert (task(services).effort, task(services).masked, task(services).shown_version) == (2, True, VERSION)
-    assert task(services).unchanged is None, "guesses that were right are no mask that nobody looked at"
+    synced(services)
+    assert labelled(stored(services)) == {(answer.row, answer.column): answer.index for answer in answers}
+    assert (stored(services).effort, stored(services).masked, stored(services).shown_version) == (2, True, VERSION)
+    assert stored(services).unchanged is None, "guesses that were right are no mask that nobody looked at"
 
 
 def test_before_there_is_a_network_points_are_asked_without_a_guess(services: Services, studio: MemoryStudio) -> None:
     studio.add_task(9)
     studio.items[5]["data"]["image"] = BROKEN
-    sync(services)
+    synced(services)
     ranked(services, {1: ASKED, 5: ASKED})
     rows = published(services, studio, renderer_of(services, None, LABELS))
     assert [region["value"].get("keypointlabels") for region in rows[1]] == [None, None]
     assert read_points(rows[1], LABELS, SHAPE)[0] == ()
     assert rows[2] == []
     assert 5 not in rows
-    assert task(services, 5).error
+    assert stored(services, 5).error
 
 
 def test_without_a_points_control_none_are_shown(services: Services) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: ASKED, 2: Query((Box(0, 0, 16, 16),))})
     version = services.checkpoints(PROJECT).get(1)
     assert set(renderer_of(services, version, LABELS).queries) == {1, 2}
@@ -389,11 +388,11 @@ def test_without_a_points_control_none_are_shown(services: Services) -> None:
 
 
 def test_a_prediction_on_demand_shows_the_same_points(services: Services, studio: MemoryStudio) -> None:
-    sync(services)
+    synced(services)
     ranked(services, {1: ASKED})
     model = NextmaskModel(services, str(PROJECT), POINTS_XML)
     (answer,) = model.predict([{**studio.items[1], "project": PROJECT}])
-    (rendered,) = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS).render([task(services)])
+    (rendered,) = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS).render([stored(services)])
     assert answer["result"] == list(rendered.regions)
     assert services.store.published_queries(PROJECT) == {(1, VERSION): ASKED}
 
@@ -406,9 +405,9 @@ def test_masks_that_follow_show_what_was_drawn_and_no_holes_of_answers(
     asked = predicted(services, studio, (3, 4, NUCLEUS))
     studio.annotate(1, [*points((3, 4, NUCLEUS)), region(drawn, "nucleus")], parent_prediction=asked)
     (copy,) = studio.import_tasks(PROJECT, [{"data": studio.items[1]["data"]}])
-    sync(services)
+    synced(services)
     renderer = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS)
-    (rendered,) = renderer.render([task(services, copy)])
+    (rendered,) = renderer.render([stored(services, copy)])
     assert rendered.png is not None
     mask = masks.mask_from_png(rendered.png)
     assert (mask[20:28, 20:28] == NUCLEUS).all()
@@ -417,7 +416,7 @@ def test_masks_that_follow_show_what_was_drawn_and_no_holes_of_answers(
 
 def test_a_question_that_is_open_gets_a_task_of_its_own(services: Services, studio: MemoryStudio) -> None:
     studio.annotate(1, points((9, 9, CELL), origin="manual"))
-    sync(services)
+    synced(services)
     ranked(services, {1: ASKED})
     follow_up(Look(services, PROJECT, LABELS))
     (made,) = [item for item in studio.items.values() if item["data"].get("nextmask_follow_up") == 1]
