@@ -1,4 +1,4 @@
-"""Adds to the text of a labelling configuration: colours and hotkeys of labels, controls for regions and for points.
+"""Adds to the text of a labelling configuration: colours and hotkeys of labels, controls for questions and smart tools.
 
 The tags and their places come from `config_xml`; all other characters stay as they are.
 """
@@ -33,6 +33,15 @@ _APART = (190.0, 95.0, 1.0)
 _MAXIMUM_COLOURS: Final = 4_000
 _GOLDEN_ANGLE = 0.3819660112501051  # of a full turn: hues stay far apart however many there are
 _QUERY_LABEL = "Please label"
+SMART_TOOLS: Final = (
+    ("smart-click", "KeyPointLabels", ("keypoint", "keypointlabels")),
+    ("smart-box", "RectangleLabels", ("rectangle", "rectanglelabels")),
+)
+"""Controls of smart tools: name, tag, and kinds of tags that do the same, in lower case."""
+_SMART_ATTRIBUTES = {
+    "KeyPointLabels": 'strokeWidth="4" opacity="1"',
+    "RectangleLabels": 'fillOpacity="0" strokeWidth="2" canRotate="false"',
+}
 _QUERY_COLOURS = ("#ffe119", "#f032e6", "#42d4f4")
 _KEYS = "1234567890qwetasdfgzxcvbyiopjklnm"
 """Hotkeys that the editor gives to labels and choices without one, in the order of the configuration."""
@@ -127,10 +136,56 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
         f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false">'
         f'<Label value="{_QUERY_LABEL}" background="{colour}"/></RectangleLabels>'
     )
+    return _with_last_tag(xml, control)
+
+
+def with_smart_tools(xml: str, label_map: LabelMap) -> str:
+    """Return the configuration with controls of smart tools as its last tags: one for clicks, one for boxes.
+
+    Each has a label of every class that a suggestion can be written in, in the colour of the mask's label and without
+    its hotkey: Label Studio takes the ordinary tool of a control whose label is chosen while another control's tool is
+    active, so that one key for both would end the smart tool. All other text stays as it is. A configuration that has
+    a smart tool of a kind keeps that one.
+
+    Args:
+        label_map: of that configuration.
+
+    Raises:
+        LabelConfigError: no control that a mask can be written with, or another tag of a
+            control's name.
+    """
+    elements = read_elements(with_palette(xml))
+    labels = {
+        index: label for index, label in _labels_of_classes(elements, label_map).items() if label_map.writer_of(index)
+    }
+    if not labels:
+        raise LabelConfigError(
+            "a smart tool answers with a mask, and the labelling configuration has no control that one can be written "
+            "with.",
+            "Add BrushLabels, BitmaskLabels or PolygonLabels with the labels of the classes.",
+        )
+    there = {tag.kind for tag in label_map.tags if tag.is_smart}
+    tags = label_tags(labels.values(), keys=("value", "alias", "background"))
+    for name, control, kinds in SMART_TOOLS:
+        if not there.isdisjoint(kinds):
+            continue
+        if any(element.name == name for element in elements):
+            raise LabelConfigError(
+                f'the labelling configuration has a tag named {shown(name)} that is no {control} with smart="true": '
+                "rename it"
+            )
+        start = f"<{control} name={quoteattr(name)} toName={quoteattr(label_map.image_name)}"
+        more = _SMART_ATTRIBUTES[control]
+        xml = _with_last_tag(xml, f'{start} smart="true" smartOnly="true" {more}>{tags}</{control}>')
+    return xml
+
+
+def _with_last_tag(xml: str, tag: str) -> str:
+    """Return the configuration with another tag before its last closing one, on a line of its own where those are."""
     text, end = encoded(xml), _end_of_root(xml)
     before = text[:end].rstrip(b" \t")
     indent = b"  " if before.endswith(b"\n") else b""
-    parts = [before, indent, control.encode(), b"\n" if indent else b"", text[len(before) :]]
+    parts = [before, indent, tag.encode("utf-8", "surrogatepass"), b"\n" if indent else b"", text[len(before) :]]
     return b"".join(parts).decode("utf-8", "surrogatepass")
 
 

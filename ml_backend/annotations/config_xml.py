@@ -118,11 +118,16 @@ def mask_control(labels: Iterable[Element], image_name: str, elements: Iterable[
     return f"<BrushLabels name={quoteattr(name)} toName={quoteattr(image_name)}>{tags}</BrushLabels>"
 
 
-def label_tags(labels: Iterable[Element]) -> str:
-    """Return the text of labels like those, for another control: of the same name, colour and hotkey."""
-    kept = ("value", "alias", "background", "hotkey")
+def label_tags(
+    labels: Iterable[Element], keys: tuple[str, ...] = ("value", "alias", "background", "hotkey")
+) -> str:
+    """Return the text of labels like those, for another control.
+
+    Args:
+        keys: the attributes that are the same: name, colour and hotkey.
+    """
     spelt = (
-        "".join(f" {key}={quoteattr(label.attributes[key])}" for key in kept if label.attributes.get(key))
+        "".join(f" {key}={quoteattr(label.attributes[key])}" for key in keys if label.attributes.get(key))
         for label in labels
     )
     return "".join(f"<Label{text}/>" for text in spelt)

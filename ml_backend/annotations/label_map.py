@@ -65,12 +65,12 @@ class Tag:
     Attributes:
         name: its name.
         kind: in lower case: "image", "keypointlabels", "choices", …
-        is_prompt: whether what is drawn with it tells a smart tool where to look, and is no mask.
+        is_smart: whether what is drawn with it is a prompt of a smart tool, which asks for a suggestion, and is no mask.
     """
 
     name: str
     kind: str
-    is_prompt: bool = False
+    is_smart: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,11 @@ class LabelMap:
     @cached_property
     def _index(self) -> Mapping[str, int]:
         return dict(self.names)
+
+    @property
+    def smart_tools(self) -> tuple[str, ...]:
+        """Names of the smart tools' controls: what is drawn with them asks for a suggestion."""
+        return tuple(tag.name for tag in self.tags if tag.is_smart)
 
     def tag(self, name: object) -> Tag | None:
         """Return the tag of a name; None for mask controls, and where there is none of that name."""
@@ -240,7 +245,7 @@ def parse_label_config(
         names=names,
         query_label=_first_label(query) if query else "",
         tags=tuple(
-            Tag(element.name, element.tag, element.name in prompts)
+            Tag(element.name, element.tag, element.name in prompts and _is_smart(element))
             for element in elements
             if element.name and element.name not in used
         ),

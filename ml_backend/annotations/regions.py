@@ -144,10 +144,10 @@ def _other(entry: _Entry, kind: str, beside: Sequence[_Entry], label_map: LabelM
     tools = [one for one in beside if str(one.get("type")) in _BOXES | _KEY_POINTS] if kind == "labels" else []
     for one in (entry, *tools):
         tag = label_map.tag(one.get("from_name"))
+        if tag is not None and tag.is_smart:
+            return f'{one.get("type")} of {shown(tag.name)}, a prompt of a smart tool (smart="true")'
         if str(one.get("type")) in _OTHERS:
             return f"{one['type']} of {shown(one.get('from_name'))}"
-        if tag is not None and tag.is_prompt:
-            return f'{one.get("type")} of {shown(tag.name)}, a prompt of a smart tool (smart="true")'
     return ""
 
 

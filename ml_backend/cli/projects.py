@@ -43,6 +43,9 @@ def connect(
     add_query_control: Annotated[
         bool, typer.Option("--add-query-control", help="Add the control that asks for regions, or else for points.")
     ] = False,
+    add_smart_tools: Annotated[
+        bool, typer.Option("--add-smart-tools", help="Add smart tools: clicks and boxes that a mask follows.")
+    ] = False,
 ) -> None:
     """Set a Label Studio project up (again, when something is missing). nextmask serve must be running."""
     services = installation(backend_url=backend_url)
@@ -51,7 +54,9 @@ def connect(
     with diagnosed(services, project):
         if not add_query_control and connection.lacks_query_control(overrides):
             add_query_control = _offer_query_control()
-        changes = connection.connect(overrides, add_query_control=add_query_control)
+        changes = connection.connect(
+            overrides, add_query_control=add_query_control, add_smart_tools=add_smart_tools
+        )
     _report(changes, "Everything was in place.")
     for hint in connection.hints:
         console.print(f"! {hint}", highlight=False, markup=False, soft_wrap=True)

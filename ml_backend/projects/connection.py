@@ -16,6 +16,7 @@ from ml_backend.annotations.config_edits import (
     with_palette,
     with_points_control,
     with_query_control,
+    with_smart_tools,
 )
 from ml_backend.annotations.label_map import POINTS_CONTROL, label_map_of
 from ml_backend.annotations.shortcomings import Shortcoming
@@ -71,7 +72,13 @@ class Connection:
         label_map = label_map_of(str(self._client.project(self._id)["label_config"]), settings)
         return question_hint(label_map, settings, self._id) is not None
 
-    def connect(self, extra_params: Mapping[str, Any] | None = None, *, add_query_control: bool = False) -> list[str]:
+    def connect(
+        self,
+        extra_params: Mapping[str, Any] | None = None,
+        *,
+        add_query_control: bool = False,
+        add_smart_tools: bool = False,
+    ) -> list[str]:
         """Make the project ready; return what was changed (empty when all was in place).
 
         Args:
@@ -79,10 +86,12 @@ class Connection:
                 value takes one back.
             add_query_control: give the labelling configuration a control for questions, if it has none: for regions
                 where the strategy asks for those, else for points.
+            add_smart_tools: give it controls of smart tools, if it has none: clicks and boxes that a mask follows.
 
         Raises:
             ConfigurationError: the backend's address cannot work, or a setting is invalid.
-            LabelConfigError: the labelling configuration has no control that can hold a mask.
+            LabelConfigError: the labelling configuration has no control that can hold a mask, or one that is to be
+                added cannot be.
             LabelStudioError: Label Studio refused a step, or undoes it; it says which, and why.
         """
         self._changes = []
@@ -100,8 +109,9 @@ class Connection:
         self._undo.remember({field: project.get(field) for field in _PROJECT_FIELDS})
         # Before the worker, whom the registration wakes, finds them.
         hidden = keep_hidden_predictions(self._store, self._id, self._client.model_versions(self._id))
-        self._change_config(xml, settings, add_query_control=add_query_control)
-        self._changes += self._registration.register_backend(backends, params)
+        xml = self._change_config(xml, settings, add_query_control=add_query_control, add_smart_tools=add_smart_tools)
+        is_interactive = bool(label_map_of(xml, settings).smart_tools)
+        self._changes += self._registration.register_backend(backends, params, is_interactive=is_interactive)
         self._changes += self._registration.register_webhook()
         self._changes += self._set_project_fields(project)
         self._show_tabs()
@@ -117,7 +127,8 @@ class Connection:
         self._tell("connected")
         return self._changes
 
-    def _change_config(self, xml: str, settings: Settings, *, add_query_control: bool) -> None:
+    def _change_config(self, xml: str, settings: Settings, *, add_query_control: bool, add_smart_tools: bool) -> str:
+        """Change the labelling configuration where it is to be changed; return it as it is then."""
         changed, changes = xml, []
         if labels_without_colours(xml):
             changed = with_palette(xml)
@@ -125,8 +136,11 @@ class Connection:
         if add_query_control:
             changed, added = _with_question_control(changed, settings)
             changes += added
+        if add_smart_tools and (smart := with_smart_tools(changed, label_map_of(changed, settings))) != changed:
+            changed = smart
+            changes.append("added smart tools: clicks and boxes that a mask follows")
         if not changes:
-            return
+            return xml
         self._undo.remember_config(xml, changed)
         try:
             self._client.update_project(self._id, label_config=changed)
@@ -134,8 +148,12 @@ class Connection:
             if error.status != _BAD_REQUEST:
                 raise
             # It does so where annotations name a control or an image that the configuration does not have.
-            changes = [f"the labelling configuration stays as it is: Label Studio refuses to change it ({error})"]
+            changes, changed = (
+                [f"the labelling configuration stays as it is: Label Studio refuses to change it ({error})"],
+                xml,
+            )
         self._changes += changes
+        return changed
 
     def _set_project_fields(self, project: Mapping[str, Any]) -> list[str]:
         """Let the order be the queue's, and predictions be shown; return what was changed."""

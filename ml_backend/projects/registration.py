@@ -91,15 +91,20 @@ class Registration:
         self._listing_seconds = time.monotonic() - started
         return _ours(rows, self._url)
 
-    def register_backend(self, backends: list[Row], params: Mapping[str, Any]) -> list[str]:
+    def register_backend(
+        self, backends: list[Row], params: Mapping[str, Any], *, is_interactive: bool = False
+    ) -> list[str]:
         """Leave one backend, with these settings.
 
         Args:
             backends: of `backends`, from a moment ago.
             params: settings of the project.
+            is_interactive: whether smart tools are to ask it; where they are not, what was chosen in Label Studio stays.
         """
-        fields = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials}
+        fields: dict[str, Any] = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials}
         fields["extra_params"] = dict(params)
+        if is_interactive:
+            fields["is_interactive"] = True
         # Listing them has just called /setup: where that failed, the address or the password has changed.
         is_unreachable = bool(backends) and backends[0].get("state") not in _REACHED
         changes = self._change_backends(backends, fields, anew=is_unreachable)
@@ -122,9 +127,13 @@ class Registration:
             return [f"registered the backend {self._url}"]
         first, params, changes = backends[0], fields["extra_params"], []
         is_same = params_object(first.get("extra_params")) == params and same_address(first.get("url"), self._url)
-        if anew or not is_same:
+        asks = bool(first.get("is_interactive")) or "is_interactive" not in fields
+        if anew or not is_same or not asks:
             self._client.update_ml_backend(int(first["id"]), **fields)
+        if anew or not is_same:
             changes.append(f"registered the backend anew: {self._url}, settings {json.dumps(params)}")
+        if not asks:
+            changes.append("smart tools ask nextmask: the backend is interactive")
         for row in backends[1:]:
             self._client.delete_ml_backend(int(row["id"]))
             changes.append("removed a second registration of nextmask")
