@@ -118,9 +118,7 @@ def mask_control(labels: Iterable[Element], image_name: str, elements: Iterable[
     return f"<BrushLabels name={quoteattr(name)} toName={quoteattr(image_name)}>{tags}</BrushLabels>"
 
 
-def label_tags(
-    labels: Iterable[Element], keys: tuple[str, ...] = ("value", "alias", "background", "hotkey")
-) -> str:
+def label_tags(labels: Iterable[Element], keys: tuple[str, ...] = ("value", "alias", "background", "hotkey")) -> str:
     """Return the text of labels like those, for another control.
 
     Args:

@@ -112,27 +112,43 @@ def write_result(mask: Mask, label_map: LabelMap, *, minimum_area: int, toleranc
         MaskError: the mask has another shape or type, or a value that is no class.
     """
     _check(mask, len(label_map.classes))
-    height, width = mask.shape
     regions: list[dict[str, Any]] = []
     for index in _values_of(mask):
         control = label_map.writer_of(index)
         if control is None:
             continue
-        for number, value in enumerate(_values(mask == index, control, minimum_area, tolerance)):
-            tag = control.tag.lower()
-            regions.append(
-                {
-                    "id": f"class-{index}-{number}",
-                    "from_name": control.name,
-                    "to_name": control.to_name,
-                    "type": tag,
-                    "original_width": width,
-                    "original_height": height,
-                    "image_rotation": 0,
-                    "value": {**value, tag: [label_map.spelling(control, index)]},
-                }
-            )
+        written = write_class(mask == index, index, control, label_map, minimum_area=minimum_area, tolerance=tolerance)
+        regions += [{"id": f"class-{index}-{number}", **region} for number, region in enumerate(written)]
     return regions
+
+
+def write_class(
+    pixels: NDArray[np.bool_],
+    index: int,
+    control: Control,
+    label_map: LabelMap,
+    *,
+    minimum_area: int,
+    tolerance: float,
+) -> Iterator[dict[str, Any]]:
+    """Yield the regions of a class, without their ids.
+
+    Args:
+        pixels: (H,W) of the class.
+        control: that they are written with: brush, bitmask or polygon.
+        minimum_area, tolerance: as of `write_result`.
+    """
+    (height, width), tag = pixels.shape, control.tag.lower()
+    for value in _values(pixels, control, minimum_area, tolerance):
+        yield {
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "type": tag,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {**value, tag: [label_map.spelling(control, index)]},
+        }
 
 
 def as_written(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance: float = 1.0) -> Mask:

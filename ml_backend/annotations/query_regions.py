@@ -66,7 +66,7 @@ def read_rectangles(result: Sequence[object], label_map: LabelMap, size: tuple[i
     for region in result:
         if isinstance(region, Mapping) and is_query(region, label_map):
             try:
-                boxes.setdefault(_box(region, size))
+                boxes.setdefault(pixel_box(region, size))
             except MaskError as error:
                 problems.append(f"rectangle {shown(region.get('id'))}: {error}")
     rest = len(problems) - _LISTED_PROBLEMS
@@ -149,7 +149,15 @@ def overlap(boxes: Iterable[Box], others: Iterable[Box]) -> bool:
     )
 
 
-def _box(region: _Region, size: tuple[int, int]) -> Box:
+def pixel_box(region: _Region, size: tuple[int, int]) -> Box:
+    """Return the pixels of a rectangle, clipped to the image; of a rotated one, the largest upright box inside it.
+
+    Args:
+        size: (height, width) of the image in pixels.
+
+    Raises:
+        MaskError: its coordinates are no numbers, it covers no pixel, or it was drawn in an image on its side.
+    """
     value = region.get("value")
     if not isinstance(value, Mapping):
         raise MaskError("it has no value")

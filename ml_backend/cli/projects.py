@@ -54,9 +54,7 @@ def connect(
     with diagnosed(services, project):
         if not add_query_control and connection.lacks_query_control(overrides):
             add_query_control = _offer_query_control()
-        changes = connection.connect(
-            overrides, add_query_control=add_query_control, add_smart_tools=add_smart_tools
-        )
+        changes = connection.connect(overrides, add_query_control=add_query_control, add_smart_tools=add_smart_tools)
     _report(changes, "Everything was in place.")
     for hint in connection.hints:
         console.print(f"! {hint}", highlight=False, markup=False, soft_wrap=True)
