@@ -18,6 +18,7 @@ from typing import Any
 from ml_backend.errors import ConfigurationError
 from ml_backend.projects.services import Services, open_services
 from ml_backend.server.model import NextmaskModel, payload_project, wake
+from ml_backend.server.smart_tools import SmartTools
 from ml_backend.settings import load_settings
 
 try:
@@ -34,7 +35,7 @@ class NextmaskBackend(NextmaskModel, LabelStudioMLBase):  # type: ignore[misc]  
 
     def __init__(self, project_id: str | int | None = None, label_config: str | None = None, **_host: Any) -> None:
         # LabelStudioMLBase would read label_config eagerly, and keep the host's access token: we need neither.
-        super().__init__(services_of_environment(), project_id, label_config)
+        super().__init__(services_of_environment(), project_id, label_config, smart_tools_of_environment())
 
     def fit(self, *arguments: Any, **params: Any) -> dict[str, Any]:
         """Wake the worker, which asks Label Studio itself what is new: a training in a request is lost with it.
@@ -59,3 +60,9 @@ def services_of_environment() -> Services:
         StoreError: the state database cannot be opened.
     """
     return open_services(load_settings())
+
+
+@lru_cache(maxsize=1)
+def smart_tools_of_environment() -> SmartTools:
+    """Return what answers clicks in this process; errors as of `services_of_environment`."""
+    return SmartTools(services_of_environment())

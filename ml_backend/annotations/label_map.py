@@ -65,7 +65,7 @@ class Tag:
     Attributes:
         name: its name.
         kind: in lower case: "image", "keypointlabels", "choices", …
-        is_smart: whether what is drawn with it is a prompt of a smart tool, which asks for a suggestion, and is no mask.
+        is_smart: whether what is drawn with it is a prompt of a smart tool: it asks for a suggestion, and is no mask.
     """
 
     name: str

@@ -99,7 +99,7 @@ class Registration:
         Args:
             backends: of `backends`, from a moment ago.
             params: settings of the project.
-            is_interactive: whether smart tools are to ask it; where they are not, what was chosen in Label Studio stays.
+            is_interactive: whether smart tools are to ask it; else what was chosen in Label Studio stays.
         """
         fields: dict[str, Any] = {"project": self._id, "url": self._url, "title": BACKEND_TITLE, **self._credentials}
         fields["extra_params"] = dict(params)

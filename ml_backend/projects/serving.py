@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
 from ml_backend.errors import CheckpointError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+
+if TYPE_CHECKING:
+    from ml_backend.learning.prediction.predictor import Predictor
+    from ml_backend.projects.services import Services
+
+logger = logging.getLogger(__name__)
 
 
 def serving_record(settings: Settings, project: Project) -> VersionRecord | None:
@@ -17,6 +26,24 @@ def serving_record(settings: Settings, project: Project) -> VersionRecord | None
         return checkpoints_of(settings, project.id).get(number).record if number else None
     except CheckpointError:
         return None
+
+
+def serving_predictor(services: Services, project_id: int, number: int) -> Predictor:
+    """Return the network of the published version; where that is damaged, of the last good version.
+
+    Raises:
+        CheckpointError: no version is good.
+    """
+    checkpoints = services.checkpoints(project_id)
+    try:
+        checkpoints.get(number)  # what is in memory may be damaged on disk
+        return services.predictor(project_id, number)
+    except CheckpointError as error:
+        current = checkpoints.current()
+        if current is None or current.number == number:
+            raise
+        logger.error("project=%s %s Version %s predicts in its place.", project_id, error, current.number)
+        return services.predictor(project_id, current.number)
 
 
 def roll_back(settings: Settings, store: Store, project_id: int, number: int | None = None) -> Version:

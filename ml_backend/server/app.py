@@ -28,10 +28,12 @@ from ml_backend.projects.registration import webhook_secret
 from ml_backend.projects.services import open_services
 from ml_backend.server.authentication import OPEN_PATHS, protect
 from ml_backend.server.health import add_health
+from ml_backend.server.look_ahead import preparing
 from ml_backend.server.metrics import Metrics, add_metrics
 from ml_backend.server.protocol import add_protocol
 from ml_backend.server.request_bodies import RequestBodies
 from ml_backend.server.request_log import REQUEST_ID, RequestLog
+from ml_backend.server.smart_tools import SmartTools
 from ml_backend.server.warm_up import warming_up
 from ml_backend.settings import Settings
 from ml_backend.system import logs
@@ -79,10 +81,11 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
     """
     services = open_services(settings)
     store, secret = services.store, webhook_secret(settings, services.store)
+    smart_tools = SmartTools(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with worker or nullcontext(), warming_up(services):
+        with worker or nullcontext(), warming_up(services), preparing(services, smart_tools):
             yield
         store.close()
 
@@ -104,7 +107,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
     logs.hide(secret, settings.basic_auth_pass.get_secret_value(), settings.label_studio_api_key.get_secret_value())
     app.state.services = services
     add_health(app, settings, store, worker_pid=worker_pid)
-    add_protocol(app, services, metrics)
+    add_protocol(app, services, metrics, smart_tools)
     add_dashboard(app, services)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(NextmaskError, _expected)

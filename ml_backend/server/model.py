@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_backend.annotations.boxes import Query
 from ml_backend.annotations.label_map import LabelMap, label_map_of
-from ml_backend.errors import CheckpointError, DiskFull, ImageError, NextmaskError, OutOfMemory
+from ml_backend.errors import DiskFull, ImageError, NextmaskError, OutOfMemory
 from ml_backend.images.references import as_imported
 from ml_backend.label_studio.predictions import NO_VERSION, SERVED_LAST, model_number, score_of
 from ml_backend.projects.audit import audit_set, group_of
 from ml_backend.projects.services import Services
+from ml_backend.projects.serving import serving_predictor
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
+from ml_backend.server.smart_tools import SmartTools, is_about_smart_tools
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, Task
-
-if TYPE_CHECKING:
-    from ml_backend.learning.prediction.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -31,34 +30,45 @@ class NextmaskModel:
     Args:
         project_id: of all tasks, as Label Studio writes it; without it, the first task that names a project does.
         label_config: of the project, as the request has it; without it, the one that the store knows.
+        smart_tools: answer clicks and boxes, and remember them from one request to the next.
 
     Attributes:
         failures: tasks of the last `predict` that got no mask because something failed.
     """
 
     def __init__(
-        self, services: Services, project_id: str | int | None = None, label_config: str | None = None
+        self,
+        services: Services,
+        project_id: str | int | None = None,
+        label_config: str | None = None,
+        smart_tools: SmartTools | None = None,
     ) -> None:
         self._services = services
+        self._smart_tools = smart_tools or SmartTools(services)
         self._project_id = _project_id(project_id)
         self._label_config = label_config
         self.failures = 0
 
-    def predict(self, tasks: Sequence[Mapping[str, Any]], **_params: Any) -> list[dict[str, Any]]:
+    def predict(
+        self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_params: Any
+    ) -> list[dict[str, Any]]:
         """Return one prediction per task, in order, whatever happens to single tasks.
 
-        A task that cannot be predicted gets an empty result and the score that is served last. Label Studio sends more
-        than tasks, such as `context` of interactive annotation: masks do not depend on it.
+        A task that cannot be predicted gets an empty result and the score that is served last.
 
         Args:
             tasks: Label Studio tasks: `id`, `data`, `project`.
+            context: of a request of a smart tool: `result` with its clicks and boxes, or `event`.
         """
         started = time.monotonic()
         project_id = self._project_id or next((_project_id(task.get("project")) for task in tasks), None)
         project = None if project_id is None else self._services.store.project(project_id)
         version = served_version(project)
         try:
-            predictions = self._predictions(tasks, project, version)
+            if is_about_smart_tools(context):
+                predictions = [self._suggestion(task, project, version, context) for task in tasks]
+            else:
+                predictions = self._predictions(tasks, project, version)
         except (NextmaskError, MemoryError, RuntimeError) as error:
             if not isinstance(error, NextmaskError) and not _is_out_of_memory(error):
                 raise
@@ -68,6 +78,20 @@ class NextmaskModel:
         seconds = time.monotonic() - started
         logger.info("project=%s version=%s predicted=%s seconds=%.2f", project_id, version, len(tasks), seconds)
         return predictions
+
+    def _suggestion(
+        self, task: Mapping[str, Any], project: Project | None, version: str, context: object
+    ) -> dict[str, Any]:
+        """Return what a smart tool is answered with; what is wrong with its request as `error`."""
+        (score,) = self._scores([task], project)
+        answer = _empty(version, score)
+        if project is None:
+            return answer
+        suggestion = self._smart_tools.answer(project, task, context, self._label_config)
+        if suggestion.problem:
+            logger.warning("project=%s task=%s no suggestion: %s", project.id, _task_id(task), suggestion.problem)
+            answer["error"] = suggestion.problem
+        return {**answer, "result": suggestion.regions}
 
     def _predictions(
         self, tasks: Sequence[Mapping[str, Any]], project: Project | None, version: str
@@ -79,7 +103,7 @@ class NextmaskModel:
         settings, _ = project_settings(s.settings, s.store, project)
         label_map = label_map_of(self._label_config or project.label_config, settings)
         audit = audit_set(settings, s.store, project.id)
-        predictor = self._predictor(project.id, number)
+        predictor = serving_predictor(s, project.id, number)
         deadline = time.monotonic() + s.settings.predict_seconds
         renderer = MaskRenderer(
             settings,
@@ -120,23 +144,6 @@ class NextmaskModel:
             known[task_id].group_key if task_id in known else group_of(_data(task), reference, settings)
             for task_id, task, reference in zip(ids, tasks, references, strict=True)
         ]
-
-    def _predictor(self, project_id: int, number: int) -> Predictor:
-        """Return the network of the published version; where that is damaged, of the last good version.
-
-        Raises:
-            CheckpointError: no version is good.
-        """
-        checkpoints = self._services.checkpoints(project_id)
-        try:
-            checkpoints.get(number)  # what is in memory may be damaged on disk
-            return self._services.predictor(project_id, number)
-        except CheckpointError as error:
-            current = checkpoints.current()
-            if current is None or current.number == number:
-                raise
-            logger.error("project=%s %s Version %s predicts in its place.", project_id, error, current.number)
-            return self._services.predictor(project_id, current.number)
 
     def _answers(
         self,

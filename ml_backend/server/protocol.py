@@ -20,6 +20,7 @@ from ml_backend.projects.services import Services, keep_hostname
 from ml_backend.projects.settings import is_news
 from ml_backend.server.metrics import Metrics
 from ml_backend.server.model import NextmaskModel, payload_project, served_version, wake
+from ml_backend.server.smart_tools import SmartTools, is_about_smart_tools
 from ml_backend.settings import params_text
 from ml_backend.store import Store
 from ml_backend.store.tables import DISCONNECTING
@@ -30,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 PREDICT_THREADS: Final = 8
 WEBHOOK_THREADS: Final = 4
-"""Each their own: predictions that use up their threads must not keep webhooks waiting, lost after a second."""
+CLICK_THREADS: Final = 2
+"""Each their own: predictions that use up their threads must not keep webhooks waiting, lost after a second, nor people
+who have clicked."""
 
 
 class SetupRequest(BaseModel):
@@ -59,6 +62,7 @@ class Prediction(BaseModel):
     result: list[dict[str, Any]]
     score: float
     model_version: str
+    error: str | None = Field(None, description="Why a smart tool gets no suggestion, or none of some of its prompts.")
 
 
 class PredictResponse(BaseModel):
@@ -104,10 +108,15 @@ _EVENT_BODY: Final = {
 """The description of /webhook's body, which is read by hand: what else is in it does not matter."""
 
 
-def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
-    """Add the operations that Label Studio calls."""
+def add_protocol(app: FastAPI, services: Services, metrics: Metrics, smart_tools: SmartTools) -> None:
+    """Add the operations that Label Studio calls.
+
+    Args:
+        smart_tools: what clicks and boxes are answered by.
+    """
     store = services.store
     predictions, webhooks = CapacityLimiter(PREDICT_THREADS), CapacityLimiter(WEBHOOK_THREADS)
+    clicks = CapacityLimiter(CLICK_THREADS)
 
     @app.post("/setup", tags=["protocol"])
     def setup(body: SetupRequest) -> dict[str, str]:
@@ -118,12 +127,14 @@ def add_protocol(app: FastAPI, services: Services, metrics: Metrics) -> None:
             _take_setup(store, project_id, body)
         return {"model_version": _version(store, body.project)}
 
-    @app.post("/predict", tags=["protocol"])
+    @app.post("/predict", tags=["protocol"], response_model_exclude_none=True)
     async def predict(body: PredictRequest) -> PredictResponse:
         """Predict masks: one answer per task, in order."""
         logs.add_fields(project=payload_project({"project": body.project}))
-        model, started = NextmaskModel(services, body.project, body.label_config), time.perf_counter()
-        results = await to_thread.run_sync(_predict, model, body.tasks, limiter=predictions)
+        model, started = NextmaskModel(services, body.project, body.label_config, smart_tools), time.perf_counter()
+        context = (body.params or {}).get("context")
+        limiter = clicks if is_about_smart_tools(context) else predictions
+        results = await to_thread.run_sync(_predict, model, body.tasks, context, limiter=limiter)
         metrics.predicted(len(results), model.failures, time.perf_counter() - started)
         version = results[0]["model_version"] if results else _version(store, body.project)
         return PredictResponse(results=[Prediction(**result) for result in results], model_version=version)
@@ -174,9 +185,9 @@ def _take_setup(store: Store, project_id: int, body: SetupRequest) -> None:
         logger.error("project=%s its settings are not kept: %s", project_id, error)
 
 
-def _predict(model: NextmaskModel, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _predict(model: NextmaskModel, tasks: list[dict[str, Any]], context: object) -> list[dict[str, Any]]:
     try:
-        return model.predict(tasks)
+        return model.predict(tasks, context)
     finally:
         release_freed_memory()
 

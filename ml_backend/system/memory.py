@@ -1,4 +1,4 @@
-"""Makes glibc return freed memory to the system, so that processes that predict all day do not grow.
+"""How much memory is left, and freed memory returned to the system, so that processes that predict all day do not grow.
 
 glibc keeps freed memory in a heap for each thread that allocated any. Predictions free blocks of many sizes in many
 threads, so the heaps fill with holes that nothing fits into: the process grows for hours although nothing leaks. With
@@ -12,6 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 SECONDS = 5.0
 """Shortest time between two returns of memory, since each takes tens of milliseconds for a gigabyte."""
@@ -20,6 +21,28 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 _lock = threading.Lock()
 _released_at = 0.0
+
+
+def available_bytes() -> int | None:
+    """Return the memory that is left for this process: of the machine, or of its container; None: it is not known."""
+    left = [bytes_ for bytes_ in (_left_in_machine(), _left_in_container()) if bytes_ is not None]
+    return min(left, default=None)
+
+
+def _left_in_machine(file: Path = Path("/proc/meminfo")) -> int | None:
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _left_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        most, used = ((folder / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        return max(int(most) - int(used), 0)
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return None
 
 
 def share_heaps() -> None:

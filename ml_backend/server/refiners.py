@@ -1,0 +1,89 @@
+"""Which refiner answers the clicks of a project: one on the version that serves it, one for each, kept in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ml_backend.annotations.label_map import LabelMap
+from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.services import Services
+from ml_backend.projects.serving import serving_predictor
+from ml_backend.settings import Settings
+from ml_backend.store import Project
+
+if TYPE_CHECKING:
+    from ml_backend.learning.refinement import Refiner
+
+_CAPACITY: Final = 4
+"""Projects whose refiner is kept: as many as predictors are."""
+
+
+@dataclass(frozen=True)
+class ServingRefiner:
+    """A refiner and what its classes are called.
+
+    Attributes:
+        classes: that its network has learned; none before the first training.
+    """
+
+    refiner: Refiner
+    classes: tuple[str, ...]
+
+    def target(self, label_map: LabelMap, index: int) -> int:
+        """Return a class of the label map as the refiner counts; beyond all of its own where it does not know it."""
+        known = (number for number, name in enumerate(self.classes) if label_map.index_of(name) == index)
+        return next(known, len(self.classes) + index)
+
+
+class Refiners:
+    """The refiners of the projects that were asked for last, each made once."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, tuple[object, ServingRefiner]] = OrderedDict()
+
+    def of(self, project: Project, settings: Settings, label_map: LabelMap) -> ServingRefiner:
+        """Return the refiner of a project.
+
+        Args:
+            settings: of the project.
+            label_map: whose classes a network has before the first training; it learned none of them.
+
+        Raises:
+            CheckpointError: no version can be loaded.
+            ConfigurationError: the network cannot be built as configured, or the device is not available here.
+        """
+        number = model_number(project.published_version)
+        network = settings.architecture, settings.encoder, settings.encoder_weights, settings.input_size
+        key = (number, () if number else (network, len(label_map.classes)))
+        with self._lock:
+            kept = self._kept.get(project.id)
+            if kept is None or kept[0] != key:
+                self._kept.pop(project.id, None)  # its maps leave before the next ones come
+                kept = self._kept[project.id] = (key, self._made(project.id, number, settings, label_map.classes))
+            self._kept.move_to_end(project.id)
+            while len(self._kept) > _CAPACITY:
+                self._kept.popitem(last=False)
+            return kept[1]
+
+    def release(self) -> None:
+        """Give back the memory of all that is kept of images."""
+        with self._lock:
+            kept = list(self._kept.values())
+        for _, serving in kept:
+            serving.refiner.release()
+
+    def _made(self, project_id: int, number: int | None, settings: Settings, classes: Sequence[str]) -> ServingRefiner:
+        from ml_backend.learning.refinement import FeatureRefiner  # takes torch with it
+
+        if number:
+            predictor = serving_predictor(self._services, project_id, number)
+            return ServingRefiner(FeatureRefiner(predictor), tuple(predictor.classes))
+        from ml_backend.learning.prediction.predictors import fresh_predictor
+
+        return ServingRefiner(FeatureRefiner(fresh_predictor(settings, classes), is_trained=False), ())
