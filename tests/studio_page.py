@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,6 +150,39 @@ class StudioPage:
             self._page.mouse.move(x + (to_x - x) * step / 8, y + (to_y - y) * step / 8)
         self._page.mouse.up()
         self._page.wait_for_timeout(300)
+
+    # -- smart tools --------------------------------------------------------------------------------------------------
+    def take_smart_tool(self, *, auto_accept: bool = False) -> None:
+        """Switch smart tools on, and take the first of them: clicks."""
+        toggles = self._page.get_by_test_id
+        toggles("bottombar-auto-annotation-toggle").click()
+        if auto_accept:
+            toggles("bottombar-auto-accept-toggle").click()
+        self._page.locator(".lsf-toolbar__group .lsf-tool_smart").first.click()
+        self._page.wait_for_timeout(300)
+
+    def ask_by_click(self, x: float, y: float, *, alt: bool = False) -> dict[str, Any]:
+        """Click on the image, x and y as fractions of its sides; return what Label Studio answers to that."""
+        box = self._page.locator(".lsf-image canvas").first.bounding_box()
+        assert box, "no image is shown"
+        with self._page.expect_response(lambda answer: "interactive-annotating" in answer.url) as response:
+            if alt:
+                self._page.keyboard.down("Alt")
+            self._page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+            if alt:
+                self._page.keyboard.up("Alt")
+        answer: dict[str, Any] = response.value.json()
+        self._page.wait_for_timeout(500)
+        return answer
+
+    def suggestions(self) -> int:
+        """How many suggestions wait to be accepted."""
+        shown = self._page.locator(".lsf-auto-accept__info")
+        return int(shown.inner_text().split()[0]) if shown.count() else 0
+
+    def accept_suggestions(self) -> None:
+        self._page.get_by_test_id("bottombar-accept-suggestions-button").click()
+        wait_for(lambda: self.suggestions() == 0, name="the suggestions' acceptance")
 
     def submit(self) -> None:
         self._submitted(self._page.get_by_test_id("bottombar-submit-button").click)

@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 from PIL import ImageColor
 
 from ml_backend.annotations.config_xml import Element, encoded, folded, label_tags, read_elements
-from ml_backend.annotations.label_map import POINTS_CONTROL, LabelMap, parse_label_config
+from ml_backend.annotations.label_map import DRAWING, POINTS_CONTROL, LabelMap, parse_label_config
 from ml_backend.errors import LabelConfigError, shown
 
 Colour = tuple[int, int, int]
@@ -133,8 +133,8 @@ def with_query_control(xml: str, *, query_control: str = "query") -> str:
     colour = next(_free_colours((element.colour for element in elements), first=_QUERY_COLOURS))
     name, image = (quoteattr(text) for text in (query_control, label_map.image_name))
     control = (
-        f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false">'
-        f'<Label value="{_QUERY_LABEL}" background="{colour}"/></RectangleLabels>'
+        f'<RectangleLabels name={name} toName={image} fillOpacity="0" opacity="0" strokeWidth="3" canRotate="false"'
+        f' smart="false"><Label value="{_QUERY_LABEL}" background="{colour}"/></RectangleLabels>'
     )
     return _with_last_tag(xml, control)
 
@@ -144,15 +144,15 @@ def with_smart_tools(xml: str, label_map: LabelMap) -> str:
 
     Each has a label of every class that a suggestion can be written in, in the colour of the mask's label and without
     its hotkey: Label Studio takes the ordinary tool of a control whose label is chosen while another control's tool is
-    active, so that one key for both would end the smart tool. All other text stays as it is. A configuration that has
-    a smart tool of a kind keeps that one.
+    active, so that one key for both would end the smart tool. Other controls get smart="false", unless they say which:
+    Label Studio gives each a smart tool otherwise, such as a smart brush, whose strokes ask for nothing. All other text
+    stays as it is. A configuration that has a smart tool of a kind keeps that one.
 
     Args:
         label_map: of that configuration.
 
     Raises:
-        LabelConfigError: no control that a mask can be written with, or another tag of a
-            control's name.
+        LabelConfigError: no control that a mask can be written with, or another tag of a control's name.
     """
     elements = read_elements(with_palette(xml))
     labels = {
@@ -165,6 +165,9 @@ def with_smart_tools(xml: str, label_map: LabelMap) -> str:
             "Add BrushLabels, BitmaskLabels or PolygonLabels with the labels of the classes.",
         )
     there = {tag.kind for tag in label_map.tags if tag.is_smart}
+    if all(not there.isdisjoint(kinds) for *_, kinds in SMART_TOOLS):
+        return xml
+    xml = _without_other_smart_tools(xml, label_map.image_name)
     tags = label_tags(labels.values(), keys=("value", "alias", "background"))
     for name, control, kinds in SMART_TOOLS:
         if not there.isdisjoint(kinds):
@@ -178,6 +181,17 @@ def with_smart_tools(xml: str, label_map: LabelMap) -> str:
         more = _SMART_ATTRIBUTES[control]
         xml = _with_last_tag(xml, f'{start} smart="true" smartOnly="true" {more}>{tags}</{control}>')
     return xml
+
+
+def _without_other_smart_tools(xml: str, image_name: str) -> str:
+    """Return the configuration with smart="false" in each control of the image that does not say which."""
+    text, parts, copied = encoded(xml), list[bytes](), 0
+    for element in read_elements(xml):
+        says = any(key.lower() in ("smart", "smartonly") for key in element.attributes)
+        if element.is_control and element.tag in DRAWING and image_name in element.targets and not says:
+            parts += [text[copied : element.name_end], b' smart="false"']
+            copied = element.name_end
+    return b"".join([*parts, text[copied:]]).decode("utf-8", "surrogatepass")
 
 
 def _with_last_tag(xml: str, tag: str) -> str:
@@ -217,7 +231,8 @@ def with_points_control(xml: str, *, unpainted: Literal["background", "ignore"] 
             f"<Label value={quoteattr(label_map.classes[label_map.unpainted_index])} background={quoteattr(colour)}/>"
         )
     name, image = (quoteattr(text) for text in (POINTS_CONTROL, label_map.image_name))
-    control = f'<KeyPointLabels name={name} toName={image} strokeWidth="3" opacity="1">{labels}</KeyPointLabels>'
+    start = f'<KeyPointLabels name={name} toName={image} strokeWidth="3" opacity="1" smart="false">'
+    control = f"{start}{labels}</KeyPointLabels>"
     text = encoded(xml)
     mask = label_map.controls[0]
     first = next(element for element in elements if (element.name, element.tag) == (mask.name, mask.tag.lower()))

@@ -38,6 +38,8 @@ _OUTLINING = tuple(
     f"{tool}{labels}" for tool in ("brush", "bitmask", "polygon", "vector", "magicwand") for labels in ("", "labels")
 )
 """Tags with which the outline of a thing is drawn, or its pixels are painted."""
+DRAWING: Final = frozenset((*_KEY_POINTS, *_BOXES, *_OUTLINING))
+"""Tags of controls that draw on an image, in lower case."""
 
 
 @dataclass(frozen=True)

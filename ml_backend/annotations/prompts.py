@@ -14,8 +14,8 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.fields import labels_of
 from ml_backend.annotations.key_points import pixel_of
 from ml_backend.annotations.label_map import LabelMap
-from ml_backend.annotations.query_regions import pixel_box
-from ml_backend.annotations.regions import Region
+from ml_backend.annotations.query_regions import is_query, pixel_box
+from ml_backend.annotations.regions import Region, is_point
 from ml_backend.errors import MaskError, shown
 
 _CLICKS: Final = ("keypoint", "keypointlabels")
@@ -47,6 +47,8 @@ def read_prompts(
 ) -> tuple[tuple[DrawnPrompt, ...], tuple[str, ...]]:
     """Return the prompts in what an editor sends, in their order, and why others cannot be used.
 
+    Points and rectangles of questions are none.
+
     Args:
         result: of the request; also key points and boxes of controls that the configuration has no longer.
         size: (height, width) of the image in pixels.
@@ -56,6 +58,8 @@ def read_prompts(
     for number, entry in enumerate(entries):
         value = entry.get("value")
         if not isinstance(value, Mapping) or "x" not in value:
+            continue
+        if is_point(entry, label_map) or is_query(entry, label_map):
             continue
         name = str(entry.get("id") or f"prompt-{number}")
         try:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.config_edits import with_smart_tools
+from ml_backend.annotations.config_edits import with_points_control, with_query_control, with_smart_tools
 from ml_backend.annotations.label_map import LabelMap, parse_label_config
 from ml_backend.annotations.prompts import DrawnPrompt, read_prompts
 
@@ -97,6 +97,14 @@ def test_what_cannot_be_used_is_told_and_the_rest_serves() -> None:
         "box 'off'",
     ]
     assert "its label 'nose' is no class of BrushLabels 'tag'" in problems[0]
+
+
+def test_points_that_answer_questions_are_no_prompts() -> None:
+    xml = with_points_control(with_query_control(TWO))
+    answer, region = click(50, 50, from_name="points"), box(0, 0, 50, 50, from_name="query")
+    prompts, problems = read_prompts([answer, region, click(10, 10, name="c")], map_of(xml), SIZE)
+    assert [prompt.id for prompt in prompts] == ["c"]
+    assert problems == ()
 
 
 def test_clicks_on_an_image_that_was_enlarged_mean_the_same_place_and_on_its_side_are_refused() -> None:

@@ -56,8 +56,19 @@ def test_each_has_a_label_of_every_class_that_a_suggestion_can_be_written_in() -
     assert LabelInterface(xml).get_control("smart-click").tag == "KeyPointLabels"
     assert LabelInterface(xml).get_control("smart-box").tag == "RectangleLabels"
     assert xml.count('smart="true" smartOnly="true"') == 2
-    assert xml.startswith(XML[: XML.rindex("</View>")]), "all other text stays"
+    assert xml.replace(' smart="false"', "").startswith(XML[: XML.rindex("</View>")]), "all other text stays"
     assert parse_label_config(xml).smart_tools == ("smart-click", "smart-box")
+
+
+def test_other_controls_lose_the_smart_tools_that_label_studio_gives_to_all_that_do_not_say_which() -> None:
+    def smart(xml: str) -> dict[str, str]:
+        return {one.get("name", ""): one.get("smart", "") for one in ET.fromstring(xml).iter() if one.get("toName")}
+
+    xml = added(with_query_control(with_points_control(XML)))
+    ours = {"smart-click": "true", "smart-box": "true"}
+    assert smart(xml) == ours | dict.fromkeys(("points", "tag", "line", "round", "query"), "false")
+    assert smart(added(XML.replace('"tag"', '"tag" smart="true"')))["tag"] == "true"
+    assert smart(with_query_control(with_points_control(xml))) == smart(xml)
 
 
 def test_labels_without_a_colour_get_one_that_the_mask_has_too() -> None:
