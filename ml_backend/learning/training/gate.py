@@ -52,10 +52,10 @@ def judge_trial(comparison: Comparison | None, *, learns: bool, why_not: str = "
         learns: whether the encoder learned in the trial.
     """
     tried = "An encoder that learns" if learns else "An encoder that stays as it is"
-    goes_on = {True: "it learns from now on", False: "it stays as it is from now on"}
-    returns = {True: "so it stays as it is", False: "so it goes on learning"}
+    goes_on = {True: "the encoder learns from now on", False: "the encoder stays as it is from now on"}
+    returns = {True: "so the encoder stays as it is", False: "so the encoder goes on learning"}
     if comparison is None:
-        return Verdict(False, f"{tried} could not be compared with one that does not: {why_not}, {returns[learns]}")
+        return Verdict(False, f"{tried} could not be compared: {why_not}, {returns[learns]}")
     before, after = (f"{one.miou.value:.2f}" for one in (comparison.first, comparison.second))
     difference = comparison.difference.miou
     is_better = difference.value >= LEAD

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from memory_studio import MemoryStudio
 from trainings import Trainings, label
-from wiring import PROJECT, kill_at_every_check, look_at, nothing, project_of
+from wiring import PROJECT, look_at, nothing, project_of
 
 from ml_backend.errors import DiskFull, LabelStudioUnavailable, LeaseLost, TrainingError
 from ml_backend.learning.checkpoints import Version
@@ -346,8 +346,17 @@ def labelled(studio: MemoryStudio) -> None:
 @pytest.mark.studio(20, connected=True)
 @pytest.mark.settings(**REAL, audit_share=0.4)
 def test_a_real_trial_in_a_real_look(services: Services, studio: MemoryStudio) -> None:
-    deaths = kill_at_every_check(lambda check: reconcile(services, PROJECT, check))
-    assert deaths > 10
+    reconcile(services, PROJECT, nothing, trial=False)
+    assert len(versions(services)) == 1, "who waits for the end of a look waits for no trial"
+
+    def killed_in_the_middle() -> None:
+        if project_of(services).stage_note.startswith("a trial"):
+            raise LeaseLost("killed")
+
+    with pytest.raises(LeaseLost):
+        reconcile(services, PROJECT, killed_in_the_middle)
+    assert (len(versions(services)), serving(services)) == (1, 1)
+    reconcile(services, PROJECT, nothing)
     first, second = versions(services)
     assert first.record.measures["groups"] >= 2
     assert (first.record.trial, first.record.settings["train_encoder"]) == (False, False)
@@ -362,11 +371,3 @@ def test_a_real_trial_in_a_real_look(services: Services, studio: MemoryStudio) -
     assert project_of(services).published_version.startswith(f"nextmask-{serving(services)}.")
     assert (project_of(services).state, project_of(services).error) == ("waiting", "")
     assert any(second.record.reason in event.text for event in services.store.events(PROJECT))
-
-
-@pytest.mark.usefixtures("one_thread", "labelled")
-@pytest.mark.studio(20, connected=True)
-@pytest.mark.settings(**REAL, audit_share=0.4)
-def test_who_waits_for_the_end_of_a_look_waits_for_no_trial(services: Services) -> None:
-    reconcile(services, PROJECT, nothing, trial=False)
-    assert len(versions(services)) == 1
