@@ -67,6 +67,10 @@ class MaskWithoutArea(MaskError):
     """A region is a line or a point: whatever was meant, it covers no pixel."""
 
 
+class PromptError(NextmaskError, ValueError):
+    """A click or a box on an image cannot be read."""
+
+
 class ImageError(NextmaskError):
     """An image cannot be fetched, is too large, or cannot be decoded."""
 

@@ -145,6 +145,15 @@ class SegmentationNetwork(nn.Module):
         decoded, descriptors = self.decode(images, valid)
         return self.classify(self.dropout(decoded), images.shape[-2], images.shape[-1]), descriptors
 
+    def encoded(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the encoder's maps (B,D,h,w) of images (B,3,H,W), shallow to deep, and the logits (B,C,H,W).
+
+        Maps are of the padded images; of those that a frozen encoder's decoder does not use, all are zero.
+        """
+        encoded = self._encode(images)
+        decoded: Tensor = self.model.get_submodule("decoder")(*encoded)
+        return encoded[0], self.classify(self.dropout(decoded), images.shape[-2], images.shape[-1])
+
     def decode(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the decoder's map (B,K,h,w), which the dropout takes, and descriptors (B,D), all before the head.
 

@@ -51,6 +51,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded:
+    """What a network makes of one image on the way to its mask.
+
+    Attributes:
+        pixels: (3,h,w) uint8, the image as the network sees it.
+        size: height and width of the padded image, which the maps are of.
+        maps: the encoder's (D,r,c), shallow to deep; zeros where the decoder uses none.
+        logits: (C,h,w) float32.
+    """
+
+    pixels: Tensor
+    size: Size
+    maps: list[Tensor]
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class _Scored:
     """A stack with the predictions of a committee: probabilities (M,B,C,H,W) float32, descriptors (B,D) or None."""
 
@@ -152,6 +169,19 @@ class Predictor:
 
         score = partial(self._score, committee=asked, features=features)
         yield from self._run(self._groups(items, most), score, _batch)
+
+    def encoded(self, image: npt.NDArray[np.uint8]) -> Encoded:
+        """Return what the network makes of an image (H,W,3) uint8 RGB; errors as in `predict`."""
+        item = shrink(Item(0, image), self.input_size)
+        return self._fitting(self._encoded, item, divisible=False)  # type: ignore[return-value]
+
+    def _encoded(self, item: Shrunk) -> Encoded:
+        size = self._padded([item])
+        stacked = stack([item], size, self.device)
+        with self._lock, torch.no_grad(), autocast(self.device):
+            maps, logits = self.network.encoded(stacked.images)
+        own = logits[0, :, : item.height, : item.width].float()
+        return Encoded(item.pixels, size, [level[0].float() for level in maps], own)
 
     def places(self, items: Iterable[Item | Shrunk], *, batch_size: int) -> Iterator[Batch]:
         """Give images with descriptors of their places, of the encoder alone: for a network that learned nothing yet.

@@ -1,0 +1,104 @@
+"""What every refiner does; and what it keeps of images, bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_backend.learning.refinement.prompts import Pixels, Prompt
+
+
+class Sized(Protocol):
+    """Something that knows how many bytes it takes."""
+
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class Refiner(Protocol):
+    """Makes the mask that prompts of a person ask for; safe to use from many threads."""
+
+    def refine(self, image: npt.NDArray[np.uint8], key: str, target: int, prompts: Sequence[Prompt]) -> Pixels:
+        """Return the mask (H,W) of a class that no prompt contradicts at its pixel.
+
+        Args:
+            image: (H,W,3) uint8 RGB.
+            key: of the image's content: what is computed of an image is kept by it.
+            target: the class that is asked for.
+            prompts: in the order in which they were made; where two contradict each other, the later one counts.
+
+        Raises:
+            ImageError: the array is not such an image.
+            PromptError: a prompt is no box.
+            OutOfMemory: the image is too large for the memory.
+        """
+
+    def prepare(self, image: npt.NDArray[np.uint8], key: str) -> None:
+        """Compute what the first prompt on an image will need, and keep it; errors as in `refine`."""
+
+    def release(self) -> None:
+        """Give back the memory of everything that is kept."""
+
+
+class Kept(Generic[T]):
+    """The last used of what was computed of images; each is computed once, however many threads ask for it.
+
+    Args:
+        most_bytes: what is used least recently leaves beyond; the newest always stays.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, Future[T]] = OrderedDict()
+
+    def get(self, key: str, compute: Callable[[], T]) -> T:
+        """Return what is kept under a key, computed when there is nothing."""
+        with self._lock:
+            is_new = key not in self._entries
+            future = self._entries.setdefault(key, Future())
+            self._entries.move_to_end(key)
+        if is_new:
+            self._fill(key, future, compute)
+        return future.result()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept."""
+        with self._lock:
+            return sum(self._bytes(entry) for entry in self._entries.values())
+
+    def _fill(self, key: str, future: Future[T], compute: Callable[[], T]) -> None:
+        try:
+            made = compute()
+        except BaseException as error:  # noqa: BLE001 (raised where the result is asked for)
+            with self._lock:
+                if self._entries.get(key) is future:
+                    del self._entries[key]
+            future.set_exception(error)
+            return
+        future.set_result(made)
+        with self._lock:
+            left = self._most_bytes - sum(map(self._bytes, self._entries.values()))
+            for other in [name for name, entry in self._entries.items() if entry.done() and name != key]:
+                if left >= 0:
+                    break
+                left += self._bytes(self._entries.pop(other))
+
+    @staticmethod
+    def _bytes(entry: Future[T]) -> int:
+        return entry.result().nbytes if entry.done() and entry.exception() is None else 0
