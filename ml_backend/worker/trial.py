@@ -9,7 +9,7 @@ runs out of memory, is not repeated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ml_backend.errors import DiskFull, NextmaskError, TrainingError, TrainingWaits
@@ -41,15 +41,14 @@ def try_other_way(look: Look) -> None:
     Raises:
         NextmaskError: the lease is lost, or the host is away; the trial is made later.
     """
-    version = look.checkpoints.current()
-    labels = [] if version is None else _labels_of(look, version)
-    if version is None or not _is_due(look, version, labels):
+    version = _to_try_against(look)
+    if version is None:
         return
     key = _begun_key(look)
     before = look.store.value(key) or ""
     look.store.set_value(key, str(len(version.record.labels)))
     try:
-        _make(look, version, labels)
+        _make(look, version)
     except (TrainingWaits, _LabelsWait) as error:
         look.services.turns.leave(look.project_id, look.store.wake)
         look.store.set_value(key, before)
@@ -61,13 +60,14 @@ def try_other_way(look: Look) -> None:
         raise
 
 
-def _make(look: Look, version: Version, labels: Sequence[Task]) -> None:
+def _make(look: Look, version: Version) -> None:
     learns = not version.record.settings.get("train_encoder", True)
     changes: dict[str, Any] = {"trial": True, "train_encoder": learns}
     if not learns:  # the encoder as it came is the one whose maps are kept
         changes["train_from"] = "scratch"
     trigger = _TRIGGER.format("learns" if learns else "stays as it is")
     digest, heartbeat = version.record.data_digest, _making_room(look)
+    labels = _labels_of(look, version.record)
     run = TrainingRun(look, labels, look.label_map, digest, trigger=trigger, heartbeat=heartbeat, **changes)
     look.is_training = True
     try:
@@ -90,33 +90,38 @@ def _making_room(look: Look) -> Callable[[], None]:
 
 
 # -- is it due? ------------------------------------------------------------------------------------------------------
-def _is_due(look: Look, version: Version, labels: Sequence[Task]) -> bool:
-    record, project = version.record, look.project
-    if look.undecided or project.train_error or look.settings.train_encoder != AUTO or look.settings.iterations:
-        return False  # by the device, or a person decided: equal steps would not take equal time
-    if len(record.labels) < 2 * int(look.store.value(_begun_key(look)) or 0):
-        return False
-    if record.measures.get("groups", 0) < LEAST_GROUPS or not _are_all(labels, record):
-        return False
+def _to_try_against(look: Look) -> Version | None:
+    """Return the version that serves, if a trial is due; else None."""
+    project, settings = look.project, look.settings
+    if settings.train_encoder != AUTO or settings.iterations:  # equal steps would not take equal time
+        return None
+    if look.undecided or project.train_error:
+        return None
+    version, latest = look.checkpoints.current(), look.checkpoints.latest()
     shown = {model_number(name) for name in (project.published_version, project.ranking_version)}
-    if shown != {version.number} or reason_to_train(look):
-        return False
+    if version is None or latest is None or {latest.number, *shown} != {version.number}:
+        return None
+    if len(version.record.labels) < 2 * int(look.store.value(_begun_key(look)) or 0):
+        return None
+    if not _can_measure(look, version.record) or reason_to_train(look):
+        return None
     from ml_backend.learning.training.recipe import is_open  # takes torch with it
 
-    return is_open(look.settings)
+    return version if is_open(settings) else None
 
 
-def _labels_of(look: Look, version: Version) -> list[Task]:
-    """Return the labels that a version knows, as they were then: those that came since belong to the next one."""
-    known = version.record.labels
-    tasks = supervising(look.store.tasks(look.project_id, status="labelled"))
-    return [task for task in tasks if known.get(str(task.task_id)) == task.label_digest]
-
-
-def _are_all(labels: Sequence[Task], record: VersionRecord) -> bool:
-    """Whether the labels that a version knows are all there still, and on the sides that they were on."""
+def _can_measure(look: Look, record: VersionRecord) -> bool:
+    """Whether enough was measured, and all labels that a version knows are still there, on the sides they were on."""
+    labels = _labels_of(look, record)
     held_out = {str(task.task_id) for task in labels if task.held_out}
-    return len(labels) == len(record.labels) and held_out == set(record.held_out)
+    is_same = len(labels) == len(record.labels) and held_out == set(record.held_out)
+    return is_same and record.measures.get("groups", 0) >= LEAST_GROUPS
+
+
+def _labels_of(look: Look, record: VersionRecord) -> list[Task]:
+    """Return the labels that a version knows, as they were then: those that came since belong to the next one."""
+    tasks = supervising(look.store.tasks(look.project_id, status="labelled"))
+    return [task for task in tasks if record.labels.get(str(task.task_id)) == task.label_digest]
 
 
 def _begun_key(look: Look) -> str:

@@ -128,13 +128,23 @@ def test_the_way_is_the_projects_own(services: Services, attempt: Try, trainings
     assert trainings.jobs[-1].train_encoder is True
 
 
-def test_a_version_of_before_trained_on_by_hand_changes_no_way(
+def test_only_the_newest_version_is_tried_against(services: Services, attempt: Try, trainings: Trainings) -> None:
+    trainings.accepted = False
+    label(services, range(1, 17))
+    assert train_if_wanted(look_at(services))
+    assert serving(services) == 1
+    attempt()
+    assert not any(job.trial for job in trainings.jobs)
+
+
+def test_after_a_rollback_none_comes_before_the_next_version(
     services: Services, attempt: Try, trainings: Trainings
 ) -> None:
     attempt()
     roll_back(services.settings, services.store, PROJECT, 1)
+    publish_queue(services)
     attempt()
-    assert len(trainings.jobs) == 1, "the newest version is not the one that serves"
+    assert len(trainings.jobs) == 1
 
 
 def test_the_sentence_is_shown(services: Services, attempt: Try) -> None:
