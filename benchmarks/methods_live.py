@@ -35,7 +35,6 @@ from ml_backend.images.decoding import load_image
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.prediction.predictors import load_predictor
-from ml_backend.learning.ranking import settable
 from ml_backend.projects.connection import Connection
 from ml_backend.projects.services import Services, open_services
 from ml_backend.settings import load_settings
@@ -59,6 +58,8 @@ FIELDS = [
 ]
 OPTIONS: dict[str, dict[str, Any]] = {"cereals": {"window": 64, "stride": 32}}
 """Where the defaults are made for images that are several times as large."""
+MASKS = [entry.name for entry in catalogue.ENTRIES if entry.without_points is not None or not entry.asks_for_points]
+"""Those that ask for masks or regions; benchmarks/points_live.py is for points."""
 
 
 def main() -> None:
@@ -66,30 +67,35 @@ def main() -> None:
     dataset = open_dataset(options.dataset)
     options.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as running:
-        folder = options.folder
-        host = LabelStudioHost(
-            find_label_studio(options.label_studio),
-            folder / "label-studio",
-            free_port(),
-            folder,
-            username="bench@nextmask.local",
-            password="bench-password",
-            token=TOKEN,
-        )
-        running.enter_context(host.running())
-        settings = load_settings(
-            label_studio_url=host.url, label_studio_api_key=TOKEN, model_dir=folder / "nextmask", port=free_port()
-        )
-        log = running.enter_context((folder / "nextmask.log").open("ab"))
-        environment = {**os.environ, **settings.environment()}
-        command = [sys.executable, "-m", "ml_backend", "serve"]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        running.callback(server.wait)
-        running.callback(server.terminate)
-        wait_until_up(settings.effective_backend_url)
-        services = open_services(settings)
+        services, environment = running_services(running, options)
         for strategy in options.strategies:
             run_strategy(services, dataset, strategy, options, environment)
+
+
+def running_services(running: ExitStack, options: argparse.Namespace) -> tuple[Services, dict[str, str]]:
+    """Start a Label Studio and a nextmask in `options.folder`; return nextmask's services and environment."""
+    folder = options.folder.resolve()
+    host = LabelStudioHost(
+        find_label_studio(options.label_studio),
+        folder / "label-studio",
+        free_port(),
+        folder,
+        username="bench@nextmask.local",
+        password="bench-password",
+        token=TOKEN,
+    )
+    running.enter_context(host.running())
+    settings = load_settings(
+        label_studio_url=host.url, label_studio_api_key=TOKEN, model_dir=folder / "nextmask", port=free_port()
+    )
+    log = running.enter_context((folder / "nextmask.log").open("ab"))
+    environment = {**os.environ, **settings.environment()}
+    command = [sys.executable, "-m", "ml_backend", "serve"]
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    running.callback(server.wait)
+    running.callback(server.terminate)
+    wait_until_up(settings.effective_backend_url)
+    return open_services(settings), environment
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -98,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path(".nextmask/methods-live"))
     parser.add_argument("--label-studio", type=Path)
-    parser.add_argument("--strategies", nargs="+", default=list(settable()), choices=settable())
+    parser.add_argument("--strategies", nargs="+", default=MASKS, choices=catalogue.available())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--step", type=int, default=20)
     parser.add_argument("--input-size", type=int, default=192)

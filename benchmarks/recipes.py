@@ -1,10 +1,10 @@
 """What of the encoder should learn on a CPU, at about the same processor time: ways to train, on validation images.
 
-    python benchmarks/recipes.py FOLDER… [--seeds 0] [--arms NAME…] [--out benchmarks/results/recipes.csv]
+    python benchmarks/recipes.py FOLDER… [--seeds 0] [--labels 40] [--arms NAME…] [--out benchmarks/results/recipes.csv]
 
-FOLDER is a data set (docs/datasets.md). A seed draws forty labels, of which four fifths train, and, where a data set
-has no validation split, the validation images, all from the training split; test images are not looked at. The number
-of steps of each way is fixed, so that a busy machine changes no mIoU. Rows that are there are not measured again.
+FOLDER is a data set (docs/datasets.md). A seed draws the labels, of which four fifths train, and, where a data set has
+no validation split, the validation images, all from the training split; test images are not looked at. The number of
+steps of each way is fixed, so that a busy machine changes no mIoU. Rows that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ml_backend.learning.training.fit import Fitted, seeded
 from ml_backend.learning.training.measures import count, held_out_measures
 
 FIELDS = ("dataset", "labels", "validation", "seed", "arm", "steps", "seconds", "loss", "miou")
-LABELS, TRAINING, INPUT_SIZE = 40, 32, 384
+LABELS, INPUT_SIZE = 40, 384
 MAPS_BYTES = 4 << 30
 LEVELS = (0, 1, 2, 4, 6)
 """Blocks of EfficientNet-Lite0 whose maps are handed to a decoder."""
@@ -77,6 +77,9 @@ ARMS = {
     "frozen, statistics adapted": Arm(350, adapts_statistics=True),
     "blocks 5 to 6 learn": Arm(250, learns_from=5),
     "blocks 3 to 6 learn": Arm(200, learns_from=3),
+    "frozen, 240 steps": Arm(240),
+    "after frozen, 240 steps": Arm(160, learns_from=0, decoder_first=240),
+    "after frozen, 240 steps, at full rate": Arm(160, learns_from=0, decoder_first=240, rate=1.0),
     "decoder first": Arm(80, learns_from=0, decoder_first=150),
     "decoder first, statistics kept": Arm(80, learns_from=0, decoder_first=150, keeps_statistics=True),
     "encoder learns": Arm(120, learns_from=0),
@@ -89,19 +92,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--labels", type=int, default=LABELS)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes.csv"))
     options = parser.parse_args()
     for seed in options.seeds:
         for folder in options.datasets:
             for arm in options.arms:
-                if not known(options.out, folder.name, seed, arm):
-                    add(options.out, [measured(folder, seed, arm)], FIELDS)
+                if not known(options.out, folder.name, options.labels, seed, arm):
+                    add(options.out, [measured(folder, options.labels, seed, arm)], FIELDS)
 
 
-def measured(folder: Path, seed: int, name: str) -> dict[str, Any]:
+def measured(folder: Path, labels: int, seed: int, name: str) -> dict[str, Any]:
     """Train in one way, and measure; return the row."""
-    classes, training, validation = drawn(folder, seed)
+    classes, training, validation = drawn(folder, labels, seed)
     with seeded(seed, CPU):
         began = time.process_time()
         network, fitted = trained(ARMS[name], classes, training, validation, seed)
@@ -109,7 +113,7 @@ def measured(folder: Path, seed: int, name: str) -> dict[str, Any]:
     counts = count(network, validation, classes, device=CPU, report=lambda _: None)
     row = {
         "dataset": folder.name,
-        "labels": LABELS,
+        "labels": labels,
         "validation": len(validation),
         "seed": seed,
         "arm": name,
@@ -122,7 +126,7 @@ def measured(folder: Path, seed: int, name: str) -> dict[str, Any]:
     return row
 
 
-def drawn(folder: Path, seed: int) -> tuple[tuple[str, ...], Samples, Samples]:
+def drawn(folder: Path, labels: int, seed: int) -> tuple[tuple[str, ...], Samples, Samples]:
     """Draw training and validation images, none of them test images."""
     dataset = open_dataset(folder)
     order = list(dataset.splits["train"])
@@ -133,7 +137,7 @@ def drawn(folder: Path, seed: int) -> tuple[tuple[str, ...], Samples, Samples]:
         items = [Item(str(at), one.image, one.mask, False, "") for at, one in enumerate(chosen)]
         return Samples(items, classes=len(dataset.classes), input_size=INPUT_SIZE)
 
-    return dataset.classes, samples(order[:TRAINING]), samples(validation)
+    return dataset.classes, samples(order[: labels * 4 // 5]), samples(validation)
 
 
 def trained(
@@ -271,8 +275,9 @@ def half(levels: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
-def known(file: Path, dataset: str, seed: int, arm: str) -> bool:
-    return any((row["dataset"], row["seed"], row["arm"]) == (dataset, str(seed), arm) for row in rows_of(file))
+def known(file: Path, dataset: str, labels: int, seed: int, arm: str) -> bool:
+    wanted = (dataset, str(labels), str(seed), arm)
+    return any((row["dataset"], row["labels"], row["seed"], row["arm"]) == wanted for row in rows_of(file))
 
 
 if __name__ == "__main__":

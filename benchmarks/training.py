@@ -70,16 +70,9 @@ def measured(dataset: str, code: str, checkout: Path, seed: int) -> list[dict[st
 
 def play(folder: str, seed: int) -> Iterator[dict[str, Any]]:
     """Play a round; yield a row for each training."""
-    import numpy as np
-
-    from ml_backend.datasets import open_dataset, sample_dataset
     from ml_backend.learning.checkpoints import Checkpoints
 
-    dataset = sample_dataset() if folder == "sample" else open_dataset(Path(folder))
-    order = np.random.default_rng(seed).permutation(len(dataset.splits["train"])).tolist()
-    labels = [dataset.splits["train"][index] for index in order[: LABELS[-1]]]
-    others = [sample for sample in dataset.all_samples() if sample not in labels]
-    pool = others[:POOL]
+    dataset, labels, pool = data_of(folder, seed)
     with tempfile.TemporaryDirectory() as name:
         checkpoints = Checkpoints(Path(name) / "model")
         parent = None
@@ -104,10 +97,31 @@ def play(folder: str, seed: int) -> Iterator[dict[str, Any]]:
             }
 
 
+def data_of(folder: str, seed: int) -> tuple[Any, list[Any], list[Any]]:
+    """Return a data set, the images that are labelled in this order, and a pool of others."""
+    import numpy as np
+
+    from ml_backend.datasets import open_dataset, sample_dataset
+
+    dataset = sample_dataset() if folder == "sample" else open_dataset(Path(folder))
+    order = np.random.default_rng(seed).permutation(len(dataset.splits["train"])).tolist()
+    labels = [dataset.splits["train"][index] for index in order[: LABELS[-1]]]
+    others = [sample for sample in dataset.all_samples() if sample not in labels]
+    return dataset, labels, others[:POOL]
+
+
 def trained(classes: tuple[str, ...], labels: Sequence[Any], checkpoints: Any, parent: int | None, seed: int) -> int:
     """Train a version with default settings, in a process of its own; return its number."""
-    from ml_backend.learning.training import Item, Job
     from ml_backend.learning.training import process as training_process
+
+    job = job_of(classes, labels, checkpoints, parent, seed)
+    limit = {"timeout": 7200} if "timeout" in inspect.signature(training_process.run).parameters else {}
+    return training_process.run(job, progress=lambda _: None, heartbeat=lambda: None, **limit)
+
+
+def job_of(classes: tuple[str, ...], labels: Sequence[Any], checkpoints: Any, parent: int | None, seed: int) -> Any:
+    """Return the job of a version with default settings."""
+    from ml_backend.learning.training import Item, Job
 
     items = tuple(
         Item(str(number), sample.image, sample.mask, number % HELD_OUT == HELD_OUT - 1, "digest")
@@ -115,7 +129,7 @@ def trained(classes: tuple[str, ...], labels: Sequence[Any], checkpoints: Any, p
     )
     own = {"maps_folder": checkpoints.folder.parent / "maps", "maps_bytes": 2_500_000_000}
     fields = {field.name for field in dataclasses.fields(Job)}
-    job = Job(
+    return Job(
         items=items,
         classes=classes,
         label_map_digest="",
@@ -126,8 +140,6 @@ def trained(classes: tuple[str, ...], labels: Sequence[Any], checkpoints: Any, p
         seed=seed,
         **{name: value for name, value in own.items() if name in fields},
     )
-    limit = {"timeout": 7200} if "timeout" in inspect.signature(training_process.run).parameters else {}
-    return training_process.run(job, progress=lambda _: None, heartbeat=lambda: None, **limit)
 
 
 def queue(

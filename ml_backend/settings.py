@@ -156,8 +156,8 @@ class Settings(BaseSettings):
     learning_rate: float = Field(0.0, ge=0, le=1, description="Peak learning rate of the decoder. 0: by the device.")
     train_encoder: bool | Literal["auto"] = Field(
         "auto",
-        description="Whether the encoder learns. auto: on a GPU, and where its weights are none. Otherwise its maps of "
-        "an image are computed once.",
+        description="Whether the encoder learns. auto: on a GPU, where its weights are none, and where a trial found "
+        "it better. Otherwise its maps of an image are computed once.",
     )
     seed: int = Field(0, ge=0, description="Seed of training and of random choices.")
     unpainted: Literal["background", "ignore"] = Field(

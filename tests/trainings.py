@@ -24,9 +24,12 @@ class Trainings:
         self.jobs: list[Job] = []
         self.accepted = True
         self.fails = ""
+        self.groups = 0
+        self.before_heartbeat: Callable[[], None] = lambda: None
         self.meanwhile: Callable[[], None] = lambda: None
 
     def run(self, job: Job, *, progress: Any, heartbeat: Any) -> int:
+        self.before_heartbeat()
         heartbeat()
         job = resolved(job)
         progress(Progress("training", 1, 2))
@@ -38,7 +41,7 @@ class Trainings:
             state = {"weight": torch.zeros(1)}
             Checkpoints(job.folder).committees.put(job.committee_of, [state] * job.members, {})
             return job.committee_of
-        names = ["architecture", "encoder", "input_size"]
+        names = ["architecture", "encoder", "input_size", "train_encoder"]
         names += ["network_options"] if job.network_options else []  # the oldest versions have no such key
         record = VersionRecord(
             classes=job.classes,
@@ -47,7 +50,11 @@ class Trainings:
             parent=job.parent,
             labels={item.id: item.digest for item in job.items},
             settings={name: getattr(job, name) for name in names},
+            held_out=tuple(item.id for item in job.items if item.held_out),
+            measures={"groups": self.groups} if self.groups else {},
+            trial=job.trial,
             accepted=self.accepted,
+            reason="reason of a trial" if job.trial else "",
         )
         return Checkpoints(job.folder).create(record, {"weight": torch.zeros(1)}).number
 

@@ -26,7 +26,7 @@ from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.unchanged import UnchangedLabels, unchanged_labels
-from ml_backend.settings import Settings
+from ml_backend.settings import AUTO, Settings
 from ml_backend.store import GONE, Label, Project, Store
 from ml_backend.system.disk import shortage
 
@@ -143,18 +143,24 @@ def in_full(
     tasks = {f"task {task}": error for task, error in store.task_errors(state.project).items()}
     return replace(
         state,
-        advice=_warned(advise(records, model_number(state.version), agreements), state.unchanged),
+        advice=_with_more(
+            advise(records, model_number(state.version), agreements),
+            [_choice(records) if own.train_encoder == AUTO else "", state.unchanged.warning],
+        ),
         effort=effort_report(efforts, own.cost_measure),
         points=points_report(labels, own.cost_measure),
         errors=({"settings": str(problem)} if problem else {}) | state.errors | tasks,
     )
 
 
-def _warned(advice: Advice | None, unchanged: UnchangedLabels) -> Advice | None:
-    """Add to an advice that what it says leans on labels that nobody changed."""
-    if advice is None or not unchanged.warning:
-        return advice
-    return replace(advice, sentences=(*advice.sentences, unchanged.warning))
+def _with_more(advice: Advice | None, sentences: Sequence[str]) -> Advice | None:
+    """Add sentences to an advice, but for empty ones."""
+    return advice and replace(advice, sentences=(*advice.sentences, *filter(None, sentences)))
+
+
+def _choice(records: Sequence[VersionRecord]) -> str:
+    """Say what the newest trial measured, and whether the encoder learns since; empty before the first."""
+    return next((f"{record.reason}." for record in reversed(records) if record.trial), "")
 
 
 def project_state(settings: Settings, store: Store, project_id: int) -> Status:

@@ -363,8 +363,8 @@ class Event:
     Attributes:
         id: larger than that of all earlier events.
         at: seconds since the epoch.
-        kind: connected, disconnected, trained, published, kept_back, training_failed, ranked, queue_filled, failed,
-            recovered, rolled_back, task_failed, pruned, version_deleted, registered_twice,
+        kind: connected, disconnected, trained, published, kept_back, training_failed, trial_failed, ranked,
+            queue_filled, failed, recovered, rolled_back, task_failed, pruned, version_deleted, registered_twice,
             image_in_part, predictions_hidden or audit_changed.
         level: info, warning or error.
         text: a sentence or two, as plain text.

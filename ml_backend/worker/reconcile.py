@@ -7,6 +7,7 @@
     follow up where more of an image is asked for that a task labelled in part: another task of it
     publish   keep a window of the best-ranked tasks in Label Studio, with masks
     tidy up   delete predictions, versions and masks that nobody needs any more
+    trial     where nothing else is to be done: measure whether the encoder should learn
 
 Webhook, timer, start-up and command line all lead here. Every step derives what to do from the host, the store and
 the checkpoints, so a run that is killed anywhere is finished by the next one.
@@ -40,6 +41,7 @@ from ml_backend.worker.sync import retry_images, sync
 from ml_backend.worker.tidy_up import tell_damaged_version, tell_failed_tasks, tidy_up
 from ml_backend.worker.top_up import TopUp
 from ml_backend.worker.train import train
+from ml_backend.worker.trial import try_other_way
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +54,12 @@ _OF_ONE_STEP = (
 """What goes wrong with one step and leaves the others possible."""
 
 
-def reconcile(services: Services, project_id: int, check: Callable[[], None]) -> None:
+def reconcile(services: Services, project_id: int, check: Callable[[], None], *, trial: bool = True) -> None:
     """Do everything that is missing for a project; see the module's docstring.
 
     Args:
         check: raises LeaseLost when this process no longer holds the project's lease; called before every write.
+        trial: whether a trial may be made; where somebody waits for the end, none is.
 
     Raises:
         NextmaskError: what stands in the way; the caller keeps it and tries again later.
@@ -76,12 +79,12 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None]) ->
         raise problem
     look = Look(replace(services, settings=own), project_id, check=check, meanwhile=TopUp())
     with tell_failed_tasks(look):
-        _take_steps(look)
+        _take_steps(look, trial=trial)
     if problem is not None:  # the queue goes on with the settings that were good last, and the project says why
         raise problem
 
 
-def _take_steps(look: Look) -> None:
+def _take_steps(look: Look, *, trial: bool) -> None:
     """Take all steps, in order; where one of the middle ones fails, the others go on, and its error is raised then."""
     sync(look)
     tell_damaged_version(look)
@@ -89,6 +92,8 @@ def _take_steps(look: Look) -> None:
     problems = [_attempt(step, look) for step in (train, decide, rank, follow_up)]
     publish(look)
     tidy_up(look)
+    if trial and not any(problems):
+        problems.append(_attempt(try_other_way, look))
     for problem in reversed(problems):
         if problem is not None and not isinstance(problem, TrainingWaits):
             raise problem

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +49,7 @@ def train_if_wanted(look: Look) -> bool:
     label_map = look.label_map
     labelled = supervising(look.store.tasks(look.project_id, status="labelled"))
     digest = data_digest(labelled, label_map)
-    trigger = _trigger(look, labelled, label_map, digest)
+    trigger = reason_to_train(look)
     if not trigger:
         look.services.turns.leave(look.project_id, look.store.wake)
         return False
@@ -84,11 +84,12 @@ def settle(look: Look) -> None:
         look.checkpoints.publish(latest.number)
     logger.info("project=%s model=%s accepted=%s", look.project_id, latest.number, record.accepted)
     look.store.update_project(look.project_id, decided_model=latest.number)
-    kind, decided, level = (
-        ("published", "now serves", "info") if record.accepted else ("kept_back", "was kept back", "warning")
-    )
+    kind, decided = ("published", "now serves") if record.accepted else ("kept_back", "was kept back")
     reason = f" ({record.reason.rstrip('.')})" if record.reason else ""
-    look.tell(kind, f"Version {latest.number} {decided}{reason}.", level=level)
+    text = f"Version {latest.number} {decided}{reason}."
+    if record.trial:  # of which the reason is what people want to know
+        text = f"{record.reason}. Version {latest.number} {decided}."
+    look.tell(kind, text, level="info" if record.accepted or record.trial else "warning")
 
 
 def needs_committee(settings: Settings) -> bool:
@@ -101,8 +102,10 @@ def needs_committee(settings: Settings) -> bool:
 
 
 # -- is there reason to train? ---------------------------------------------------------------------------------------
-def _trigger(look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str) -> str:
+def reason_to_train(look: Look) -> str:
     """Return why to train, in words; empty: there is no reason to."""
+    labelled, label_map = supervising(look.store.tasks(look.project_id, status="labelled")), look.label_map
+    digest = data_digest(labelled, label_map)
     project, latest = look.store.project(look.project_id), look.checkpoints.latest()
     if project is None or all(task.held_out for task in labelled):  # held-out labels only measure
         return ""

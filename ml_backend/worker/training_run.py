@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import DiskFull, ImageError, MaskError, TrainingError
-from ml_backend.learning.checkpoints import Version
+from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.audit_points import AuditLabel, audit_label
 from ml_backend.projects.parts import MergedLabel, parts_of
+from ml_backend.settings import Settings
 from ml_backend.store import Task
 from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
 from ml_backend.worker.look import Look
@@ -48,14 +49,24 @@ class TrainingRun:
         label_map: the classes.
         digest: of the labels, kept with what is trained.
         trigger: why it is trained, in words; kept likewise.
+        heartbeat: called every few seconds; None: `Look.attend`.
+        changes: fields of the job that differ from what the settings say.
     """
 
     def __init__(
-        self, look: Look, labelled: Sequence[Task], label_map: LabelMap, digest: str, *, trigger: str = ""
+        self,
+        look: Look,
+        labelled: Sequence[Task],
+        label_map: LabelMap,
+        digest: str,
+        *,
+        trigger: str = "",
+        heartbeat: Callable[[], None] | None = None,
+        **changes: Any,
     ) -> None:
         self._look, self._settings, self._store = look, look.settings, look.store
         self._labelled, self._label_map, self._digest = labelled, label_map, digest
-        self._trigger = trigger
+        self._trigger, self._heartbeat, self._changes = trigger, heartbeat or look.attend, changes
 
     def train_version(self) -> int:
         """Train the next version and return its number.
@@ -149,6 +160,7 @@ class TrainingRun:
 
         checkpoints = self._look.checkpoints
         current = checkpoints.current()
+        values = {name: getattr(self._settings, name) for name in TRAINING_SETTINGS}
         return Job(
             items=tuple(items),
             classes=self._label_map.classes,
@@ -160,7 +172,7 @@ class TrainingRun:
             device=self._settings.device,
             maps_folder=self._settings.maps_folder,
             maps_bytes=self._settings.maps_bytes,
-            **{name: getattr(self._settings, name) for name in TRAINING_SETTINGS},
+            **values | {"train_encoder": chosen_way(self._settings, checkpoints.history())} | self._changes,
         )
 
     # -- the process --------------------------------------------------------------------------------------------------
@@ -169,7 +181,7 @@ class TrainingRun:
         if full := shortage(self._settings.model_dir, int(self._store.value(room_key) or 0)):
             raise full
         try:
-            return training_process.run(job, progress=self._show, heartbeat=self._look.attend)
+            return training_process.run(job, progress=self._show, heartbeat=self._heartbeat)
         except DiskFull as error:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()
@@ -183,7 +195,20 @@ class TrainingRun:
 
     def _show(self, progress: Progress) -> None:
         ends = None if progress.seconds_left is None else time.time() + progress.seconds_left
-        self._look.stage(progress.label, progress.done, progress.total, note=_note(progress), ends=ends)
+        note = ", ".join(filter(None, ("a trial" if self._changes.get("trial") else "", _note(progress))))
+        self._look.stage(progress.label, progress.done, progress.total, note=note, ends=ends)
+
+
+def chosen_way(settings: Settings, records: Iterable[VersionRecord]) -> bool | Literal["auto"]:
+    """Return whether the encoder learns: as the settings say, and where they leave it open, as trials measured.
+
+    Args:
+        records: of all versions, oldest first.
+    """
+    ways = [bool(record.settings.get("train_encoder", True)) for record in records if record.trial and record.accepted]
+    from ml_backend.learning.training.recipe import is_open  # takes torch with it
+
+    return ways[-1] if ways and is_open(settings) else settings.train_encoder
 
 
 def _note(progress: Progress) -> str:

@@ -124,7 +124,7 @@ class Worker:
         self._leases.add(lease)
         try:
             with belonging_to(project=lease.project_id):
-                error = self._work(lease)
+                error = self._work(lease, trial=only is None)
         finally:
             self._leases.discard(lease)
             release_freed_memory()
@@ -134,14 +134,14 @@ class Worker:
             raise error
         return True
 
-    def _work(self, lease: Lease) -> NextmaskError | None:
+    def _work(self, lease: Lease, *, trial: bool) -> NextmaskError | None:
         """Reconcile under a lease, note what went wrong, and give the lease back."""
         handled = False
         problem: NextmaskError | None = None
         try:
             failed_before = self._is_failed(lease.project_id)
             with self._heartbeat(lease) as check:
-                reconcile(self._services, lease.project_id, check)
+                reconcile(self._services, lease.project_id, check, trial=trial)
             handled = True
             if failed_before and not self._is_failed(lease.project_id):
                 self._services.store.add_event(lease.project_id, "recovered", "Work on the project has resumed.")

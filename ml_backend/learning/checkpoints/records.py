@@ -46,6 +46,8 @@ class VersionRecord:
             the held-out mIoU after a step: [step, mIoU, lower, upper end of its interval]. Empty in versions of earlier
             releases.
         trigger: why it was trained, in words; empty where that is not known.
+        trial: it was trained on its parent's labels, to see whether the encoder should learn. Where it is accepted, the
+            next ones are trained like it.
         accepted: whether the gate lets it be published; `reason` says why, or why not.
         number, created_at: given by `Checkpoints.create`.
     """
@@ -65,6 +67,7 @@ class VersionRecord:
     class_labels: dict[str, int] = field(default_factory=dict)
     course: dict[str, list[list[Any]]] = field(default_factory=dict)
     trigger: str = ""
+    trial: bool = False
     counts: dict[str, str] = field(default_factory=dict)
     parent_counts: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)

@@ -73,6 +73,7 @@ class Job:
         committee_of: number of the version that a committee is trained for, in the place of a new version: networks
             that all start from the encoder's weights, each on another bootstrap resample of the training items.
         members: networks of that committee.
+        trial: it tries the other way with the encoder on the labels of the parent; see `gate.judge_trial`.
 
     Raises:
         TrainingError: a value is out of range.
@@ -104,6 +105,7 @@ class Job:
     members: int = 0
     maps_folder: Path | None = None
     maps_bytes: int = 0
+    trial: bool = False
 
     def __post_init__(self) -> None:
         if not self.input_size > 0:

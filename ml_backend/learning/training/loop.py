@@ -19,7 +19,7 @@ from ml_backend.learning.measuring.comparison import compared
 from ml_backend.learning.networks import MapStore, place, resolve_device
 from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.fit import Fitted, Report, fit, seeded
-from ml_backend.learning.training.gate import Verdict, judge
+from ml_backend.learning.training.gate import Verdict, judge, judge_trial
 from ml_backend.learning.training.job import Item, Job, Progress
 from ml_backend.learning.training.length import Length
 from ml_backend.learning.training.measures import count, held_out_measures
@@ -149,15 +149,20 @@ def compare_with_parent(job: Job, parent: Version | None, before: Counts | None,
     """
     if parent is None:
         return judge(None, None)
+    comparison = None
     if parent.record.classes != job.classes:
-        return judge(job.parent, None, why_not="it has other classes")
-    if not after:
-        return judge(job.parent, None, why_not="no label is held out")
-    if not before:
-        return judge(job.parent, None, why_not="it was trained on the labels that are held out now")
-    common = [label for label in before.labels if label in after.labels]
-    comparison = compared(before.only(common), after.only(common))
-    return judge(job.parent, comparison, why_not="none of the held-out labels can be read any more")
+        why_not = "it has other classes"
+    elif not after:
+        why_not = "no label is held out"
+    elif not before:
+        why_not = "it was trained on the labels that are held out now"
+    else:
+        common = [label for label in before.labels if label in after.labels]
+        comparison = compared(before.only(common), after.only(common))
+        why_not = "none of the held-out labels can be read any more"
+    if job.trial:
+        return judge_trial(comparison, learns=bool(job.train_encoder), why_not=why_not)
+    return judge(job.parent, comparison, why_not=why_not)
 
 
 def describe(
@@ -171,7 +176,7 @@ def describe(
     measured = held_out_measures(fitted.held_out) if fitted.held_out else {}
     parent_miou = held_out_measures(of_parent)["miou"] if of_parent else None
     not_settings = {"items", "unavailable", "classes", "label_map_digest", "folder", "parent", "trigger"}
-    not_settings |= {"committee_of", "members", "maps_folder", "maps_bytes"}
+    not_settings |= {"committee_of", "members", "maps_folder", "maps_bytes", "trial"}
     return VersionRecord(
         classes=job.classes,
         label_map_digest=job.label_map_digest,
@@ -188,6 +193,7 @@ def describe(
         accepted=verdict.accepted,
         reason=verdict.reason,
         trigger=job.trigger,
+        trial=job.trial,
         counts=fitted.held_out.texts() if fitted.held_out else {},
         parent_counts=of_parent.texts() if of_parent else {},
         groups=fitted.held_out.known_groups() if fitted.held_out else {},

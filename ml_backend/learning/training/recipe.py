@@ -40,6 +40,11 @@ def values_of(wanted: Wanted) -> dict[str, Any]:
     }
 
 
+def is_open(wanted: Wanted) -> bool:
+    """Whether a measure may decide that the encoder learns: nobody said, and its maps could be kept as well."""
+    return wanted.train_encoder == AUTO and not values_of(wanted)["train_encoder"]
+
+
 def resolved(job: Job) -> Job:
     """Return a job with the recipe's values where it leaves them open."""
     budget = job.training_budget or RECIPES[device_type(job.device)].minutes

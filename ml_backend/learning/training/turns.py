@@ -47,6 +47,12 @@ class TrainingTurns:
                 self._training = None
             self._wake_first(wake)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a project waits for its turn."""
+        with self._lock:
+            return bool(self._waiting)
+
     def leave(self, project_id: int, wake: Callable[[int], object]) -> None:
         """Give up a place in the queue: whoever is behind it need not wait any more.
 

@@ -9,7 +9,7 @@ import pytest
 from small_training import disc_job
 
 from ml_backend.learning.networks.recipe import network_of
-from ml_backend.learning.training.recipe import resolved
+from ml_backend.learning.training.recipe import is_open, resolved
 from ml_backend.settings import Settings
 
 OPTIONS = {"decoder_pyramid_channels": 128, "decoder_segmentation_channels": 64}
@@ -43,6 +43,22 @@ def test_the_network(changes: dict[str, Any], expected: tuple[str, dict[str, Any
 )
 def test_whether_the_encoder_learns(changes: dict[str, Any], trains: bool, tmp_path: Path) -> None:
     assert resolved(disc_job(tmp_path, **changes)).train_encoder is trains
+
+
+@pytest.mark.parametrize(
+    ("changes", "open_to_measure"),
+    [
+        ({}, True),
+        ({"encoder": "resnet18", "encoder_weights": "imagenet"}, True),
+        ({"device": "cuda"}, False),
+        ({"train_encoder": False}, False),
+        ({"train_encoder": True}, False),
+        ({"encoder_weights": "none"}, False),
+        ({"architecture": "dpt", "encoder_weights": "imagenet"}, False),
+    ],
+)
+def test_where_a_measure_may_decide(changes: dict[str, Any], open_to_measure: bool, tmp_path: Path) -> None:
+    assert is_open(disc_job(tmp_path, **changes)) is open_to_measure
 
 
 def test_values_that_are_given_win(tmp_path: Path) -> None:

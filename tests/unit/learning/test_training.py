@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from ml_backend.errors import CheckpointError, ConfigurationError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, Version
 from ml_backend.learning.measuring import Counts
-from ml_backend.learning.measuring.comparison import compared
+from ml_backend.learning.measuring.comparison import Comparison, compared
 from ml_backend.learning.networks import build
-from ml_backend.learning.training import Item, Job, Progress, train
+from ml_backend.learning.training import Item, Job, Progress, gate, train
 from ml_backend.learning.training.data import Samples
 from ml_backend.learning.training.fit import Average, finite, parameter_groups, rate, seeded
-from ml_backend.learning.training.gate import Verdict, judge
+from ml_backend.learning.training.gate import Verdict, judge, judge_trial
 from ml_backend.learning.training.length import LEAST_PASSES
 from ml_backend.learning.training.losses import cross_entropy, cross_entropy_dice, dice, pixel_weights
 from ml_backend.learning.training.measures import count, held_out_measures, measures
@@ -153,14 +153,19 @@ def test_pixels_are_counted_at_the_original_size(tmp_path: Path) -> None:
 # -- the gate --------------------------------------------------------------------------------------------------------
 
 
-def judged(first: list[float], second: list[float]) -> Verdict:
-    """Judge version 5 by the accuracy of each of some images of 100 pixels, half of which are of each class."""
+def measured(first: list[float], second: list[float]) -> Comparison | None:
+    """Compare two versions by the accuracy of each of some images of 100 pixels, half of which are of each class."""
     made = [
         np.array([[[50, 50, round(50 * one)], [50, 50, round(50 * one)]] for one in shares])
         for shares in (first, second)
     ]
     labels = tuple(map(str, range(len(first))))
-    return judge(4, compared(*(Counts(CLASSES, labels, labels, pixels) for pixels in made)))
+    return compared(*(Counts(CLASSES, labels, labels, pixels) for pixels in made))
+
+
+def judged(first: list[float], second: list[float]) -> Verdict:
+    """Judge version 5 against version 4."""
+    return judge(4, measured(first, second))
 
 
 def test_a_version_that_is_worse_beyond_chance_is_kept_back() -> None:
@@ -195,6 +200,70 @@ def test_what_cannot_be_compared_is_accepted_and_says_why() -> None:
     assert judge(None, None) == Verdict(True, "first version")
     expected = Verdict(True, "not compared with version 4: it has other classes")
     assert judge(4, None, why_not="it has other classes") == expected
+
+
+@pytest.mark.parametrize(
+    ("second", "learns", "is_better", "words"),
+    [
+        (
+            [0.84, 0.84],
+            True,
+            True,
+            ": the encoder learns from now on",
+        ),
+        (
+            [0.84, 0.84],
+            False,
+            True,
+            ": the encoder stays as it is from now on",
+        ),
+        ([0.98, 0.72], True, True, ": the encoder learns from now on"),
+        ([0.80, 0.80], True, False, ": so the encoder stays as it is"),
+        ([0.62, 0.80], True, False, ": so the encoder stays as it is"),
+        ([0.62, 0.80], False, False, ": so the encoder goes on learning"),
+    ],
+)
+def test_a_trial_has_to_be_better_by_a_lead(second: list[float], learns: bool, is_better: bool, words: str) -> None:
+    """A difference that may be chance is enough: the third row's interval holds everything."""
+    verdict = judge_trial(measured([0.8, 0.8], second), learns=learns)
+    assert verdict.accepted is is_better
+    assert verdict.reason.endswith(words)
+
+
+def test_a_trial_says_what_was_measured() -> None:
+    tried = judge_trial(measured([0.8, 0.8], [0.84, 0.84]), learns=True)
+    assert tried.reason.startswith("An encoder that learns measured mIoU 0.72 against 0.67 on the same 2 images: ")
+    back = judge_trial(measured([0.8, 0.8], [0.84, 0.84]), learns=False)
+    assert back.reason.startswith("An encoder that stays as it is measured mIoU 0.72 against 0.67 on the same 2 ima")
+
+
+def test_a_trial_that_cannot_be_compared_is_kept_back() -> None:
+    verdict = judge_trial(None, learns=True, why_not="no label is held out")
+    assert not verdict.accepted
+    assert (
+        verdict.reason
+        == "An encoder that learns could not be compared: no label is held out, so the encoder stays as it is"
+    )
+
+
+@pytest.mark.parametrize(("lead", "is_accepted"), [(-1.0, True), (1.0, False)])
+def test_a_trial_tries_the_other_way_on_the_labels_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lead: float, is_accepted: bool
+) -> None:
+    monkeypatch.setattr(gate, "LEAD", lead)
+    job = disc_job(tmp_path, training=3, held_out=2, iterations=2, input_size=32, train_encoder=False)
+    frozen = train(job)
+    trial = train(dataclasses.replace(job, parent=frozen.number, trial=True, train_encoder=True))
+    assert (trial.record.trial, trial.record.accepted) == (True, is_accepted)
+    assert "trial" not in trial.record.settings
+    assert (trial.record.settings["train_encoder"], frozen.record.settings["train_encoder"]) == (True, False)
+    assert trial.record.measures["parent_miou"] == pytest.approx(frozen.record.measures["miou"])
+    before, after = weights(job, frozen), weights(job, trial)
+    moved = {name for name in before if "encoder" in name and not before[name].equal(after[name])}
+    assert moved, "the encoder learned"
+    back = train(dataclasses.replace(job, parent=trial.number, trial=True, train_from="scratch"))
+    again = weights(job, back)
+    assert all(again[name].equal(before[name]) for name in before if "encoder" in name), "as it came"
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
