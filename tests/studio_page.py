@@ -161,16 +161,16 @@ class StudioPage:
         self._page.locator(".lsf-toolbar__group .lsf-tool_smart").first.click()
         self._page.wait_for_timeout(300)
 
-    def ask_by_click(self, x: float, y: float, *, alt: bool = False) -> dict[str, Any]:
-        """Click on the image, x and y as fractions of its sides; return what Label Studio answers to that."""
+    def ask_by_click(self, x: float, y: float, *keys: str) -> dict[str, Any]:
+        """Click on the image with keys held, x and y as fractions of its sides; return what Label Studio answers."""
         box = self._page.locator(".lsf-image canvas").first.bounding_box()
         assert box, "no image is shown"
         with self._page.expect_response(lambda answer: "interactive-annotating" in answer.url) as response:
-            if alt:
-                self._page.keyboard.down("Alt")
+            for key in keys:
+                self._page.keyboard.down(key)
             self._page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
-            if alt:
-                self._page.keyboard.up("Alt")
+            for key in keys:
+                self._page.keyboard.up(key)
         answer: dict[str, Any] = response.value.json()
         self._page.wait_for_timeout(500)
         return answer

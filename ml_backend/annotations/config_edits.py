@@ -231,8 +231,8 @@ def with_points_control(xml: str, *, unpainted: Literal["background", "ignore"] 
             f"<Label value={quoteattr(label_map.classes[label_map.unpainted_index])} background={quoteattr(colour)}/>"
         )
     name, image = (quoteattr(text) for text in (POINTS_CONTROL, label_map.image_name))
-    start = f'<KeyPointLabels name={name} toName={image} strokeWidth="3" opacity="1" smart="false">'
-    control = f"{start}{labels}</KeyPointLabels>"
+    attributes = f'name={name} toName={image} strokeWidth="3" opacity="1" smart="false"'
+    control = f"<KeyPointLabels {attributes}>{labels}</KeyPointLabels>"
     text = encoded(xml)
     mask = label_map.controls[0]
     first = next(element for element in elements if (element.name, element.tag) == (mask.name, mask.tag.lower()))

@@ -90,7 +90,7 @@ def test_a_click_is_answered_alt_shrinks_it_and_what_is_accepted_trains(
 
     wrong = place(first & (truth != 1)) if (first & (truth != 1)).sum() > 20 else place(first & ~_near(first, inside))
     studio_page.press(KEY)
-    second = suggested(studio_page.ask_by_click(*wrong, alt=True), label_map, truth.shape)
+    second = suggested(studio_page.ask_by_click(*wrong, "Alt"), label_map, truth.shape)
     assert pixel(second, inside)
     assert not pixel(second, wrong)
     assert studio_page.suggestions() >= 1
@@ -99,7 +99,6 @@ def test_a_click_is_answered_alt_shrinks_it_and_what_is_accepted_trains(
     studio_page.accept_suggestions()
     studio_page.submit()
     result = regions_of(label_studio, task)
-    print(*[{**one, "value": list(one["value"])} for one in result], sep="\n")
     assert {one["type"] for one in result} == {control.lower()}, "prompts are gone"
     reading = read_result(result, label_map)
     assert np.array_equal(reading.mask == 1, second)
@@ -136,18 +135,15 @@ def test_clicks_mend_the_mask_that_is_shown_in_its_own_region(
 
     studio_page.open_tab(project, TAB_TITLE)
     studio_page.open_row(task)
-    before = studio_page.outliner()
     studio_page.take_smart_tool(auto_accept=True)
     wrong = (left / truth.shape[1], top / truth.shape[0])
     missing = place(truth == 2)
     studio_page.press(KEY)
-    studio_page.ask_by_click(wrong[0] + 0.03, wrong[1], alt=True)
+    studio_page.ask_by_click(wrong[0] + 0.03, wrong[1], "Control", "Alt")
     studio_page.press(KEY)
-    studio_page.ask_by_click(*missing)
-    print(before, studio_page.outliner())
+    studio_page.ask_by_click(*missing, "Control")
     studio_page.submit()
     result = regions_of(label_studio, task)
-    print(*[{**one, "value": list(one["value"])} for one in result], sep="\n")
     reading = read_result(result, label_map)
     assert reading.problems == ()
     after = reading.mask == 1

@@ -137,7 +137,7 @@ def test_without_the_extra_it_says_how_to_install_it(missing: str) -> None:
     ],
 )
 def test_every_constructor_predicts_the_same(make: Callable[[], NextmaskBackend]) -> None:
-    found = make().predict(tasks(), context={"result": []}, login=None, password=None)
+    found = make().predict(tasks(), context={"result": None}, login=None, password=None)
     assert [bool(row["result"]) for row in found] == [True, True]
     assert {row["model_version"] for row in found} == {VERSION}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,11 +30,11 @@ INDEX = 1  # of the image
 
 
 @pytest.fixture
-def client(services: Services) -> Iterator[TestClient]:
+def client(services: Services) -> TestClient:
     """A server of a project that the trained model serves; it is not started, so that nothing is prepared."""
     give_project(services)
     services.store.update_project(PROJECT, label_config=SMART)
-    yield TestClient(create_app(services.settings))
+    return TestClient(create_app(services.settings))
 
 
 def click(row: int, column: int, name: str, *, label: str = "cell", is_positive: bool = True) -> Json:
