@@ -241,10 +241,10 @@ def test_labels_that_come_end_it_and_it_begins_again_after_their_version(
     def arrive() -> None:
         label(services, range(9, 13))
 
-    trainings.before_heartbeat = arrive
+    trainings.before_heartbeat, wakes = arrive, project_of(services).wakes
     attempt()
     assert trainings.jobs == []
-    assert not look_at(services).is_training
+    assert project_of(services).wakes > wakes, "the training is not to wait for the timer"
     trainings.before_heartbeat = nothing
     train(services, 12)
     assert not trainings.jobs[-1].trial
