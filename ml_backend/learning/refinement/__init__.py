@@ -1,10 +1,13 @@
 """Refinement: prompts of a person and what a network made of an image in, the mask of one class out.
 
 prompts     clicks and boxes
-refiner     what every refiner does, and the images it keeps
-looks       what a network makes of an image, for clicks
-agreement   the mask that agrees with prompts
+refiner     what every refiner does, and what it keeps of images
 features    the refiner on the project's own network, or on its pretrained encoder alone
+looks       what a network makes of an image
+paths       how far it is from clicks, along paths that cross few edges
+likeness    how alike places are to those that were clicked on
+edges       maps smoothed along the edges of an image, and connected parts
+agreement   all of it together: the mask that agrees with prompts
 """
 
 from ml_backend.learning.refinement.features import FeatureRefiner

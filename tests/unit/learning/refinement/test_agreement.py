@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ml_backend.errors import PromptError
 from ml_backend.learning.refinement import Prompt
 from ml_backend.learning.refinement.agreement import agreed
-from ml_backend.learning.refinement.looks import CELL, DIMENSIONS, Look
+from ml_backend.learning.refinement.looks import Look
+from ml_backend.learning.refinement.looks import look_of as put_together
 from ml_backend.learning.refinement.prompts import about, settled
 
 SIDES = st.integers(1, 40)
@@ -27,13 +28,13 @@ def prompts(draw: st.DrawFn) -> Prompt:
 def look_of(height: int, width: int, *, seed: int = 0, classes: int | None = 2) -> Look:
     """Noise, as a network would see it."""
     random = np.random.default_rng(seed)
-    cells = -(-height // CELL), -(-width // CELL)
+    cells = -(-height // 4), -(-width // 4)
     opinions = None
     if classes:
         logits = random.normal(0, 3, (classes, *cells)).astype(np.float32)
         opinions = logits - np.logaddexp.reduce(logits, axis=0)
     colours = random.random((height, width, 3)).astype(np.float32)
-    return Look(colours, random.normal(0, 1, (*cells, DIMENSIONS)).astype(np.float32), opinions)
+    return put_together(colours, random.normal(0, 1, (*cells, 16)).astype(np.float32), opinions)
 
 
 @given(st.data(), SIDES, SIDES, st.lists(prompts(), max_size=12), st.sampled_from([None, 1, 2]), st.integers(1, 3))
