@@ -87,9 +87,10 @@ def shuffled(dataset: Dataset, seed: int) -> list[Sample]:
     return order
 
 
-def untrained(dataset: Dataset, seed: int) -> Predictor:
+def untrained(classes: int, seed: int = 0) -> Predictor:
     """Return the pretrained encoder under a decoder that learned nothing."""
-    return Predictor(network_of(len(dataset.classes), seed, MapMemory(1 << 20)), dataset.classes, INPUT_SIZE, CPU)
+    names = [str(index) for index in range(classes)]
+    return Predictor(network_of(classes, seed, MapMemory(0)), names, INPUT_SIZE, CPU)
 
 
 def opened(name: str) -> Dataset:

@@ -72,7 +72,7 @@ def network_alone(item: Object, predictor: Predictor) -> float:
 # -- without a network -------------------------------------------------------------------------------------------------
 def grab_cut(item: Object, prompts: Sequence[Prompt]) -> Pixels:
     """Cut by colours from the clicks; near those on the object, pixels are likely of it, others likely not."""
-    image, places = shrunk(item, prompts, 384)
+    image, places = shrunk(item, prompts, 256)
     marks = np.full(image.shape[:2], cv2.GC_PR_BGD, np.uint8)
     for (row, column), is_positive in places:
         if is_positive:

@@ -101,7 +101,7 @@ def answering(
         return (grab_cut if method == "grab_cut" else random_walker), lambda _: ""
     is_trained = method == "refiner"
     labels = LABELS.get(dataset.name, 40)
-    predictor = trained(dataset, labels, STEPS, seed, networks) if is_trained else untrained(dataset, seed)
+    predictor = trained(dataset, labels, STEPS, seed, networks) if is_trained else untrained(len(dataset.classes), seed)
     refiner = FeatureRefiner(predictor, is_trained=is_trained)
 
     def answer(item: Object, prompts: Sequence[Any]) -> Pixels:

@@ -10,6 +10,7 @@ a secret.
     ├── MaskError               an annotation's result, or a mask, cannot be read
     │   ├── BrushError          brush RLE is malformed
     │   └── MaskWithoutArea     a region is a line or a point, and covers no pixel
+    ├── PromptError             a click or a box on an image cannot be read
     ├── ImageError              an image cannot be fetched or decoded
     ├── LabelStudioError        Label Studio answered with an error
     │   ├── LabelStudioUnavailable   no answer, 5xx or 429: the same call may succeed later

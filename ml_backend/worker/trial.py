@@ -52,6 +52,8 @@ def try_other_way(look: Look) -> None:
     except (TrainingWaits, _LabelsWait) as error:
         look.services.turns.leave(look.project_id, look.store.wake)
         look.store.set_value(key, before)
+        if isinstance(error, _LabelsWait):
+            look.store.wake(look.project_id)  # the training comes with the next look, and need not wait for the timer
         logger.info("project=%s trial left: %s", look.project_id, error)
     except (TrainingError, DiskFull) as error:
         look.tell("trial_failed", f"A trial came to nothing, and the model that serves is not affected: {error}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.errors import OutOfMemory
+from ml_backend.learning.networks import is_out_of_memory
 from ml_backend.learning.prediction.predictor import Predictor
 from ml_backend.learning.refinement.agreement import agreed
 from ml_backend.learning.refinement.looks import Look, look
 from ml_backend.learning.refinement.prompts import Pixels, Prompt, about
 from ml_backend.learning.refinement.refiner import Kept
 from ml_backend.system.memory import release_freed_memory
+
+T = TypeVar("T")
 
 KEPT_BYTES = 128_000_000
 """Of what is kept of images: some thirty of them at the default input size."""
@@ -34,13 +38,11 @@ class FeatureRefiner:
 
     def refine(self, image: npt.NDArray[np.uint8], key: str, target: int, prompts: Sequence[Prompt]) -> Pixels:
         """See `Refiner.refine`. A class that the network does not know follows the image and the prompts alone."""
-        known = self._look(image, key)
-        size = (image.shape[0], image.shape[1])
-        return agreed(known, target, about(target, prompts, *size), size)
+        return self._with_room(lambda: self._refined(image, key, target, prompts))
 
     def prepare(self, image: npt.NDArray[np.uint8], key: str) -> None:
         """See `Refiner.prepare`."""
-        self._look(image, key)
+        self._with_room(lambda: self._look(image, key))
 
     def release(self) -> None:
         """See `Refiner.release`."""
@@ -52,12 +54,23 @@ class FeatureRefiner:
         """Bytes of all that is kept of images."""
         return self._looks.nbytes
 
-    def _look(self, image: npt.NDArray[np.uint8], key: str) -> Look:
-        try:
-            return self._looks.get(key, lambda: self._seen(image))
-        except OutOfMemory:
-            self.release()
-            return self._looks.get(key, lambda: self._seen(image))
+    def _refined(self, image: npt.NDArray[np.uint8], key: str, target: int, prompts: Sequence[Prompt]) -> Pixels:
+        known = self._look(image, key)
+        size = (image.shape[0], image.shape[1])
+        return agreed(known, target, about(target, prompts, *size), size)
 
-    def _seen(self, image: npt.NDArray[np.uint8]) -> Look:
-        return look(self._predictor.encoded(image), is_trained=self._is_trained)
+    def _look(self, image: npt.NDArray[np.uint8], key: str) -> Look:
+        return self._looks.get(key, lambda: look(self._predictor.encoded(image), is_trained=self._is_trained))
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """Do some work; where memory runs out, once more after everything that is kept was given back."""
+        try:
+            return work()
+        except (OutOfMemory, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+                raise
+        self.release()  # out of the handler, whose traceback keeps what was computed alive
+        try:
+            return work()
+        except MemoryError:
+            raise OutOfMemory("The image does not fit into memory. Lower NEXTMASK_INPUT_SIZE.") from None

@@ -66,9 +66,10 @@ class Sample:
         return single_pixels(self.mask)
 
     @property
-    def classes(self) -> frozenset[int]:
-        """Indices of the classes that occur in the mask."""
-        return frozenset(np.unique(self.mask.numpy()).tolist()) - {IGNORE_INDEX}
+    def class_shares(self) -> dict[int, float]:
+        """Share of the labelled pixels that each class has which occurs in the mask."""
+        indices, counts = np.unique(self.mask[self.mask != IGNORE_INDEX].numpy(), return_counts=True)
+        return dict(zip(indices.tolist(), (counts / counts.sum()).tolist(), strict=True))
 
     @property
     def size_in_bytes(self) -> int:
@@ -103,13 +104,13 @@ class Samples:
         self._classes, self._input_size = classes, input_size
         self._kept: list[Sample | None] = []
         self._shares: list[float] = []
-        self._classes_of: list[frozenset[int]] = []
+        self._classes_of: list[dict[int, float]] = []
         for item, sample in zip(items, _ahead(self._read, items), strict=True):
             if isinstance(sample, Sample):
                 memory_bytes -= sample.size_in_bytes
                 self.items.append(item)
                 self._shares.append(sample.labelled_share)
-                self._classes_of.append(sample.classes)
+                self._classes_of.append(sample.class_shares)
                 self._kept.append(sample if memory_bytes >= 0 or len(self.items) == 1 else None)
             else:
                 self.problems[item.id] = sample
@@ -121,7 +122,7 @@ class Samples:
         made = cls([], classes=1, input_size=1)
         made.items, made._kept = [item for item, _ in samples], [sample for _, sample in samples]
         made._shares = [sample.labelled_share for _, sample in samples]
-        made._classes_of = [sample.classes for _, sample in samples]
+        made._classes_of = [sample.class_shares for _, sample in samples]
         return made
 
     def __len__(self) -> int:
@@ -131,6 +132,14 @@ class Samples:
         """Return for each class in how many labels that people drew it occurs, at the size that the network sees."""
         drawn = [own for item, own in zip(self.items, self._classes_of, strict=True) if not item.pseudo]
         return [sum(index in own for own in drawn) for index in range(classes)]
+
+    def class_shares(self, classes: int) -> Tensor:
+        """Return the share of the labelled pixels (C) that each class has in what `batches` draws, images alike."""
+        shares = torch.zeros(classes, dtype=torch.float64)
+        for weight, own in zip(_weights(self._shares), self._classes_of, strict=True):
+            for index, share in own.items():
+                shares[index] += weight * share
+        return shares / shares.sum().clamp(min=1e-9)
 
     def batches(self, size: int, generator: torch.Generator) -> Generator[list[Sample], None, None]:
         """Draw batches for ever: all samples in random order, then all again, in batches that are always full.
@@ -189,7 +198,7 @@ class Samples:
                     viewed.items.append(self.items[index])
                     viewed._kept.append(view)
                     viewed._shares.append(view.labelled_share)
-                    viewed._classes_of.append(view.classes)
+                    viewed._classes_of.append(view.class_shares)
         return viewed
 
     def with_original_masks(self) -> Iterator[tuple[Item, Tensor, NDArray[np.uint8]]]:
@@ -293,13 +302,19 @@ def _read_mask(item: Item, classes: int) -> NDArray[np.uint8]:
 
 def _drawn(shares: Sequence[float], generator: torch.Generator) -> Iterator[int]:
     """Yield positions for ever; see `Samples.batches`."""
-    weights = torch.tensor(shares, dtype=torch.float64)
-    alike = bool((weights >= _ALIKE * weights.max()).all())
+    weights = torch.tensor(_weights(shares), dtype=torch.float64)
+    alike = bool((weights == weights[:1]).all())
     while True:
         if alike:
             yield from torch.randperm(len(shares), generator=generator).tolist()
         else:
             yield from torch.multinomial(weights, len(shares), replacement=True, generator=generator).tolist()
+
+
+def _weights(shares: Sequence[float]) -> list[float]:
+    """Return how often samples are drawn: by their labelled shares, or alike where those differ little."""
+    alike = all(share >= _ALIKE * max(shares) for share in shares)
+    return [1.0] * len(shares) if alike else list(shares)
 
 
 def _ahead(function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:

@@ -21,7 +21,7 @@ from ml_backend.learning.networks import SegmentationNetwork, autocast, is_out_o
 from ml_backend.learning.training.data import Augmentation, Sample, Samples, augmentation, collate, unchanged
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.learning.training.length import Length
-from ml_backend.learning.training.losses import cross_entropy_dice
+from ml_backend.learning.training.losses import class_weights_of, cross_entropy_dice
 
 logger = logging.getLogger(__name__)
 _ENCODER_RATE = 0.3  # a pretrained encoder needs smaller steps
@@ -96,7 +96,7 @@ def fit(
         augment, drawn = unchanged, samples.views(views or max(1, min(_VIEWS, _VIEWS_IN_ALL // len(samples))))
     course, average = Course(report, length), Average(network)
     size = max(_FEWEST, job.batch_size)
-    parts = Parts(network, device, augment, size)
+    parts = Parts(network, device, augment, size, class_weights_of(drawn.class_shares(len(job.classes))))
     with closing(drawn.batches(size, torch.Generator().manual_seed(job.seed))) as batches:
         while not length.is_over(course.steps):
             share = length.share(course.steps)
@@ -222,10 +222,19 @@ class Parts:
 
     Args:
         most: images that go through the network together, at first.
+        class_weights: (C), see `losses.class_weights_of`.
     """
 
-    def __init__(self, network: SegmentationNetwork, device: torch.device, augment: Augmentation, most: int) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        device: torch.device,
+        augment: Augmentation,
+        most: int,
+        class_weights: Tensor,
+    ) -> None:
         self._network, self._device, self._augment, self.most = network, device, augment, most
+        self._class_weights = class_weights.to(device)
 
     def backward(self, batch: list[Sample]) -> Tensor:
         """Put the gradients of a batch's loss into the parameters; return the loss, a scalar on the device.
@@ -255,7 +264,7 @@ class Parts:
                 images, target = collate(part, self._device, self._augment)  # B of (3,h,w), (B,H,W)
                 with autocast(self._device):
                     logits = self._network.forward_each(images)  # (B,C,H,W)
-                loss = cross_entropy_dice(logits.float(), target) * (len(part) / len(batch))
+                loss = cross_entropy_dice(logits.float(), target, self._class_weights) * (len(part) / len(batch))
                 torch.autograd.backward(loss)
                 total += loss.detach()
                 del images, target, logits, loss  # before the next part, not after its first layer

@@ -11,17 +11,40 @@ from torch.nn import functional
 
 from ml_backend.annotations.label_map import IGNORE_INDEX
 
-
-def cross_entropy_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice loss, a scalar; 0 with zero gradients where nothing is labelled."""
-    return cross_entropy(logits, target) + dice(logits, target)
+_RAREST = 1e-3
+"""Least share of a class: what is rarer weighs no more, since a few pixels would outweigh all others."""
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over the images of the mean cross-entropy of their labelled pixels, in nats."""
-    each = functional.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")  # (B,H,W)
+def cross_entropy_dice(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy plus soft Dice loss, a scalar; 0 with zero gradients where nothing is labelled.
+
+    Args:
+        class_weights: (C) float32 of the cross-entropy; None: all alike.
+    """
+    return cross_entropy(logits, target, class_weights) + dice(logits, target)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean over the images of the mean cross-entropy of their labelled pixels, in nats, times the weight of a class."""
+    each = functional.cross_entropy(
+        logits, target, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="none"
+    )  # (B,H,W)
     weights = pixel_weights(target).to(each.dtype)
     return (each * weights).sum() / weights.sum().clamp(min=1)  # torch's own mean over no pixel is NaN
+
+
+def class_weights_of(shares: Tensor) -> Tensor:
+    """Return the weight (C) float32 of each class: the inverse root of its share (C) of the labelled pixels.
+
+    The mean over the labelled pixels is 1, so that the loss is as large as without weights, and with classes that are
+    equally frequent the same.
+
+    >>> import torch
+    >>> class_weights_of(torch.tensor([0.5, 0.5])).tolist(), class_weights_of(torch.tensor([0.9, 0.1])).tolist()
+    ([1.0, 1.0], [0.8333333730697632, 2.5])
+    """
+    weights = shares.double().clamp(min=_RAREST).rsqrt()
+    return (weights / (weights * shares).sum().clamp(min=1e-9)).float()
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:

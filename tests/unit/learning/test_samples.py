@@ -175,6 +175,19 @@ def test_samples_that_are_labelled_in_small_parts_are_drawn_by_their_share() -> 
     assert found != drawn(samples, 8000, seed=1)
 
 
+def test_shares_of_classes_count_images_as_they_are_drawn() -> None:
+    image, half = torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)
+    half[:, 2:] = 1
+    corner = torch.full((4, 4), 255, dtype=torch.uint8)
+    corner[0, 0] = 2  # a point: one of 16 squares of the image is labelled
+    item = Item("a", Path(), Path(), held_out=False, digest="")
+    alike = Samples.in_memory([(item, Sample(image, half)), (item, Sample(image, torch.zeros_like(half)))])
+    assert alike.class_shares(3).tolist() == [0.75, 0.25, 0]
+    mixed = Samples.in_memory([(item, Sample(image, half)), (item, Sample(image, corner))])
+    assert mixed.class_shares(3).tolist() == pytest.approx([8 / 17, 8 / 17, 1 / 17])
+    assert Samples.in_memory([]).class_shares(2).tolist() == [0, 0]
+
+
 def test_a_resample_keeps_what_is_labelled() -> None:
     samples, _ = in_memory(1.0, 0.1, 0.1, 0.1, 0.1)
     generator = np.random.default_rng(3)

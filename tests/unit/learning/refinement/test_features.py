@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from ml_backend.datasets import read_mask, sample_dataset
-from ml_backend.errors import ImageError
+from ml_backend.errors import ImageError, OutOfMemory
 from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import build
-from ml_backend.learning.prediction.predictor import Predictor
+from ml_backend.learning.prediction.predictor import Encoded, Predictor
 from ml_backend.learning.prediction.predictors import fresh_predictor
 from ml_backend.learning.refinement import FeatureRefiner, Prompt
 from ml_backend.learning.refinement.refiner import Kept
@@ -140,6 +140,36 @@ def test_what_is_no_image_is_refused_each_time(untrained: Predictor) -> None:
     for _ in range(2):
         with pytest.raises(ImageError, match="must be"):
             refiner.refine(np.zeros((4, 4), np.uint8), "grey", 1, [])
+
+
+def test_where_memory_runs_out_what_is_kept_is_given_back_and_the_click_answered(
+    untrained: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = FeatureRefiner(untrained, is_trained=False)
+    image, _ = discs()
+    refiner.prepare(image, "first")
+    usual, kept = untrained.encoded, list[int]()
+
+    def short(given: NDArray[np.uint8]) -> Encoded:
+        kept.append(refiner.nbytes)
+        if len(kept) == 1:
+            raise MemoryError
+        return usual(given)
+
+    monkeypatch.setattr(untrained, "encoded", short)
+    click = [Prompt.click(1, 64, 48)]
+    assert refiner.refine(image, "second", 1, click)[64, 48]
+    assert kept[0] > 0
+    assert kept[1] == 0
+
+
+def test_an_image_that_no_memory_holds_is_told(untrained: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(given: NDArray[np.uint8]) -> Encoded:
+        raise MemoryError(given.shape)
+
+    monkeypatch.setattr(untrained, "encoded", short)
+    with pytest.raises(OutOfMemory, match="NEXTMASK_INPUT_SIZE"):
+        FeatureRefiner(untrained, is_trained=False).prepare(discs()[0], "discs")
 
 
 class Bytes:
