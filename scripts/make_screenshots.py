@@ -5,8 +5,8 @@ They show a running demo that has been trained; playwright (among the developmen
     make demo ARGS="--rounds 1"                                # leave it running
     .venv/bin/python scripts/make_screenshots.py               # in a second terminal
 
-With the numbers of projects in the same Label Studio that run CEREALS (--regions), ask for points (--points) and run
-stream mode (--stream), the pictures of these, too.
+With the numbers of projects in the same Label Studio that run CEREALS (--regions), ask for points (--points), run
+stream mode (--stream) and have smart tools (--smart), the pictures of these, too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from ml_backend.projects.tabs import PASSED_TAB_TITLE, TAB_TITLE
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1400, 900
+CLICK, ALT_CLICK = (0.36, 0.62), (0.52, 0.8)
+"""Where the pictures of smart tools click, as fractions of the image's width and height."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
 
 
@@ -64,8 +66,28 @@ def save(page: Page, path: Path) -> None:
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
+def save_smart_tools(page: Page, folder: Path) -> None:
+    """Writes an open task of the sample data: the smart tool chosen, after a click, and after one with Alt."""
+    page.get_by_test_id("bottombar-auto-annotation-toggle").click()
+    page.locator(".lsf-toolbar__group .lsf-tool_smart").first.click()
+    page.keyboard.press("3")
+    save(page, folder / "choose.png")
+    box = page.locator(".lsf-image canvas").first.bounding_box()
+    if box is None:
+        raise SystemExit("no image is shown")
+    for name, (x, y), keys in (("click", CLICK, ("Control",)), ("shrink", ALT_CLICK, ("Control", "Alt"))):
+        for key in keys:
+            page.keyboard.down(key)
+        with page.expect_response(lambda answer: "interactive-annotating" in answer.url, timeout=60_000):
+            page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        for key in keys:
+            page.keyboard.up(key)
+        save(page, folder / f"{name}.png")
+        page.keyboard.press("3")
+
+
 def main() -> None:
-    """Writes queue.png and editor.png; on request cereals.png, points.png and passed-over.png."""
+    """Writes queue.png and editor.png; on request cereals.png, points.png, passed-over.png and smart-tools."""
     parser = argparse.ArgumentParser(description="Make the pictures of the documentation from a running demo.")
     parser.add_argument("--folder", type=Path, default=ROOT / ".nextmask" / "demo", help="the demo's folder")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
@@ -77,6 +99,12 @@ def main() -> None:
     )
     parser.add_argument(
         "--stream", type=int, metavar="PROJECT", help="a project in stream mode: writes passed-over.png"
+    )
+    parser.add_argument(
+        "--smart",
+        type=int,
+        metavar="PROJECT",
+        help="a project with smart tools, two classes, and no mask yet: smart-tools",
     )
     arguments = parser.parse_args()
     demo = Remembered(**json.loads((arguments.folder / "demo.json").read_text()))
@@ -100,6 +128,11 @@ def main() -> None:
         if arguments.stream:
             open_tab(page, url, arguments.stream, PASSED_TAB_TITLE)
             save(page, arguments.output / "passed-over.png")
+        if arguments.smart:
+            open_tab(page, url, arguments.smart, TAB_TITLE)
+            page.get_by_test_id("table-row").first.click()
+            page.locator(".lsf-image").wait_for()
+            save_smart_tools(page, arguments.output / "smart-tools")
         browser.close()
 
 
