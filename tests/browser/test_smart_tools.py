@@ -114,16 +114,14 @@ def _near(mask: NDArray[np.bool_], at: tuple[float, float]) -> NDArray[np.bool_]
     return (rows - at[1] * height) ** 2 + (columns - at[0] * width) ** 2 < (0.15 * min(mask.shape)) ** 2
 
 
-@CONTROLS
 def test_clicks_mend_the_mask_that_is_shown_in_its_own_region(
-    control: str,
     connected: Callable[..., int],
     studio_page: StudioPage,
     label_studio: StudioClient,
     dataset: Dataset,
 ) -> None:
     """With auto-accept: each click changes the region that was predicted, and no click is undone by the next one."""
-    project = connected(control, train_after=100)
+    project = connected("BrushLabels", train_after=100)
     label_map, task = label_map_of(label_studio, project), label_studio.task_ids(project)[0]
     truth = true_mask(label_studio, project, task, dataset, label_map)
     prefilled = np.where(truth == 1, 1, 0).astype(np.uint8)
