@@ -20,7 +20,7 @@ from typing import Any, Final
 from ml_backend.annotations.drafts import Held, held
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.annotations.prompts import DrawnPrompt, read_prompts
-from ml_backend.annotations.suggestions import Drawn, mended, write_suggestion
+from ml_backend.annotations.suggestions import Drawn, inside, mended, write_suggestion
 from ml_backend.errors import ImageError, NextmaskError, first_few
 from ml_backend.images.references import as_imported, in_project
 from ml_backend.projects.services import Services
@@ -188,12 +188,13 @@ class SmartTools:
             regions = memory.drawn(editor, ids, time.monotonic())
         drawn = Drawn(regions, label_map, size)
         earlier = memory.earlier(drawn, ids)
-        asked = [_as_asked(prompt, serving, label_map) for prompt in (*earlier, *prompts)]
-        target = serving.target(label_map, index)
-        mask = serving.refiner.refine(image, in_project(reference, project.id), target, asked)
         new = [prompt for prompt in prompts if prompt.index == index]
+        target, seen = serving.target(label_map, index), drawn.seen(index)
+        known = [] if target < len(serving.classes) else inside(seen, index, new)
+        asked = [_as_asked(prompt, serving, label_map) for prompt in (*known, *earlier, *prompts)]
+        mask = serving.refiner.refine(image, in_project(reference, project.id), target, asked)
         regions = write_suggestion(
-            mended(mask, drawn.seen(index), new),
+            mended(mask, seen, new),
             index,
             drawn,
             label_map,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ml_backend.annotations.label_map import label_map_of
 from ml_backend.doctor.findings import Finding, ok, problem
 from ml_backend.doctor.project.facts import Facts, Json, is_own
+from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.failures import in_words
 from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS, same_address
 from ml_backend.settings import Settings
@@ -60,6 +62,23 @@ def check_backends(facts: Facts, settings: Settings) -> Iterator[Finding]:
     if facts.fault:
         why = "The last valid settings stand in for them."
         yield problem("settings", facts.fault, why, f"{facts.mend} --set KEY=VALUE, or --set KEY=null to take one back")
+
+
+def check_smart_tools(facts: Facts, settings: Settings) -> Iterator[Finding]:
+    """Say whether the smart tools of the labelling configuration ask nextmask; nothing where it has none."""
+    ours = [row for row in facts.backends or [] if is_own(row, settings)]
+    try:
+        label_map = label_map_of(str(facts.project.get("label_config") or ""), facts.tested)
+    except LabelConfigError:
+        return
+    if not label_map.smart_tools or not ours:
+        return
+    names = ", ".join(map(repr, label_map.smart_tools))
+    if any(row.get("is_interactive") for row in ours):
+        yield ok("smart tools", f"{names} ask nextmask")
+        return
+    message = f"The labelling configuration has smart tools ({names}), and the model is not interactive"
+    yield problem("smart tools", message, "The editor offers no Auto-Annotation.", facts.mend)
 
 
 def _unreachable(facts: Facts, row: Json) -> Finding:

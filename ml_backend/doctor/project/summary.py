@@ -6,7 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ml_backend.doctor.findings import Finding, Level, ok, problem, warning
-from ml_backend.doctor.project.connection import check_backends, check_connection, check_webhooks
+from ml_backend.doctor.project.connection import (
+    check_backends,
+    check_connection,
+    check_smart_tools,
+    check_webhooks,
+)
 from ml_backend.doctor.project.facts import Facts
 from ml_backend.doctor.project.labels import check_labels
 from ml_backend.doctor.project.queue import check_order, check_size, check_version
@@ -29,6 +34,7 @@ def check_project(facts: Facts, settings: Settings, secret: str, *, fast_import:
     yield from check_connection(facts, settings)
     if facts.is_connected:
         yield from check_backends(facts, settings)
+        yield from check_smart_tools(facts, settings)
         yield from check_webhooks(facts, settings, secret)
         yield from check_order(facts)
         yield from check_version(facts)

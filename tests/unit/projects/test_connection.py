@@ -417,6 +417,25 @@ def test_a_points_control_with_other_labels_is_told_by_connect(
         make_connection().connect(add_query_control=True)
 
 
+def test_smart_tools_are_added_ask_nextmask_and_are_taken_back(
+    studio: MemoryStudio, make_connection: MakeConnection
+) -> None:
+    studio.xml = XML
+    make_connection().connect()
+    assert not studio.backends[0].get("is_interactive")
+    changes = make_connection().connect(add_smart_tools=True, add_query_control=True)
+    assert "added smart tools: clicks and boxes that a mask follows" in changes
+    assert "smart tools ask nextmask: the backend is interactive" in changes
+    assert studio.backends[0]["is_interactive"] is True
+    assert all(f'name="{name}"' in studio.xml for name in ("smart-click", "smart-box", "points"))
+    assert make_connection().connect(add_smart_tools=True) == []
+    studio.backends[0]["is_interactive"] = False  # as somebody switches it off in Label Studio
+    assert make_connection().connect() == ["smart tools ask nextmask: the backend is interactive"]
+    assert "labels as before" in make_connection().disconnect()
+    assert studio.xml == XML
+    assert studio.backends == []
+
+
 @pytest.mark.parametrize("again", [True, False])
 def test_killed_before_the_control_is_there_the_first_configuration_still_comes_back(
     studio: MemoryStudio, make_connection: MakeConnection, monkeypatch: pytest.MonkeyPatch, again: bool

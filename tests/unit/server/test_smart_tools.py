@@ -137,6 +137,20 @@ def test_the_predicted_mask_that_is_shown_is_mended_in_its_place(client: TestCli
     assert after[INSIDE]
 
 
+def test_what_a_person_drew_before_the_first_training_shrinks_and_stays(client: TestClient, services: Services) -> None:
+    services.store.update_project(PROJECT, published_version="")
+    square = np.zeros(SHAPE, bool)
+    square[4:28, 4:36] = True
+    held = [drawn(square, "mine")]
+    task = {"drafts": [{"result": held, "user": "one", "updated_at": "2026-01-01T00:00:05Z"}]}
+    (suggested,) = ask(client, click(5, 5, "a", is_positive=False), task=task)["result"]
+    assert suggested["id"] == "mine"
+    after = seen(accepted(held, [suggested]))
+    assert not after[5, 5]
+    assert after[20, 30]
+    assert after.sum() > square.sum() / 2
+
+
 def test_what_was_accepted_counts_before_a_draft_has_it_and_earlier_clicks_stay(client: TestClient) -> None:
     """With auto-accept each request has the newest click alone, and the draft is five seconds behind."""
     held: list[Json] = []
