@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from steps import label, label_map_of, true_mask
+from steps import label, label_map_of, predictions, true_mask
 from studio_client import StudioClient
-from support import Nextmask
+from support import PASSWORD, USER, Nextmask
 
 from ml_backend.annotations.masks import read_result
 from ml_backend.datasets import Dataset
@@ -46,9 +46,12 @@ def click(x: float, y: float, name: str = "a", label: str = "grey matter", **fie
     return {"id": name, **common, "original_width": 320, "original_height": 400, "value": value, **fields}
 
 
-def test_label_studio_hands_a_suggestion_on(project: int, label_studio: StudioClient, dataset: Dataset) -> None:
+def test_label_studio_hands_a_suggestion_on(
+    project: int, serving: Nextmask, label_studio: StudioClient, dataset: Dataset
+) -> None:
     task, label_map = label_studio.task_ids(project)[-1], label_map_of(label_studio, project)
-    (prediction,) = label_studio.task(task)["predictions"]
+    version = serving.status(project).version
+    (prediction,) = [row for row in predictions(label_studio, project, version) if row["task"] == task]
     size = true_mask(label_studio, project, task, dataset, label_map).shape
     before = read_result(prediction["result"], label_map, size=size).mask
     row, column = next((row, column) for row in (40, 20) for column in (160, 40) if before[row, column] == 0)
@@ -74,11 +77,12 @@ def test_doctor_tells_when_the_tools_ask_nobody(project: int, serving: Nextmask,
     def found() -> list[str]:
         known = serving.services.store.project(project)
         facts = read_facts(serving.services.client, project, known, serving.settings)
-        return [finding.found for finding in check_smart_tools(facts, serving.settings)]
+        return [finding.message for finding in check_smart_tools(facts, serving.settings)]
 
     assert found() == ["'smart-click', 'smart-box' ask nextmask"]
     (backend,) = label_studio.ml_backends(project)
-    label_studio.update_ml_backend(backend["id"], project=project, url=backend["url"], is_interactive=False)
+    login = {"auth_method": "BASIC_AUTH", "basic_auth_user": USER, "basic_auth_pass": PASSWORD}
+    label_studio.update_ml_backend(backend["id"], project=project, url=backend["url"], is_interactive=False, **login)
     assert found() == [
         "The labelling configuration has smart tools ('smart-click', 'smart-box'), and the model is not interactive"
     ]
