@@ -142,11 +142,12 @@ def report(rows: Sequence[dict[str, str]], before: Sequence[dict[str, str]]) -> 
         what = "trial, " + ("chosen" if row["accepted"] == "True" else "kept back") if row["trial"] == "True" else ""
         what = what or ("without the choice" if row["chain"] == "frozen" else "")
         old = earlier.get((row["dataset"], row["seed"], row["labels"]))
+        test = f"{float(row['miou']):.3f}" if row["miou"] else ""  # not tested: a row of training.csv has it
         encoder, held_out = "learns" if row["learns"] == "True" else "frozen", f"{float(row['measured']):.3f}"
         print(
             f"| {row['dataset']} | {row['seed']} | {row['labels']} | {what} "
             f"| {encoder} | {float(row['training_s']):.0f} | {row['queue_s']} "
-            f"| {held_out} | {float(row['miou']):.3f} | {'' if old is None else f'{float(old):.3f}'} |"
+            f"| {held_out} | {test} | {'' if old is None else f'{float(old):.3f}'} |"
         )
     chosen = [row for row in rows if row["chain"] == "choice" and row["labels"] == str(LABELS[-1])]
     gains = [
