@@ -114,7 +114,7 @@ def _trained() -> tempfile.TemporaryDirectory[str]:
         label_map_digest=LABEL_MAP.digest,
         data_digest="data",
         folder=folder / "model",
-        **{"iterations": 20, "batch_size": 4, "input_size": 32, "learning_rate": 1e-3, "device": "cpu"},
+        **{"iterations": 40, "batch_size": 4, "input_size": 32, "learning_rate": 1e-3, "device": "cpu"},
     )
     train(job, None)
     return keeper
