@@ -80,7 +80,7 @@ def test_a_worker_goes_on_with_what_it_is_at(
     services.store.wake(PROJECT)
     worker, beats = Worker(services), []
 
-    def long_work(_: Services, project: int, check: Callable[[], None]) -> None:
+    def long_work(_: Services, project: int, check: Callable[[], None], *, trial: bool) -> None:
         set_clock(step)
         services.store.wake(project)
         assert not worker.run_once(), "its other thread takes the project from it"
