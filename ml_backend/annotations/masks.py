@@ -386,3 +386,12 @@ def _png(pixels: Mask) -> bytes:
     options = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     _, data = cv2.imencode(".png", pixels, options)
     return data.tobytes()
+
+
+def touched(mask: NDArray[np.bool_], by: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the connected parts of a mask (H,W), of eight neighbours, that hold one of some pixels."""
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    kept = np.zeros(count, np.bool_)
+    kept[parts[by & mask]] = True
+    of_those: NDArray[np.bool_] = kept[parts]
+    return of_those

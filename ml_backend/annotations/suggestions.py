@@ -78,7 +78,7 @@ def mended(mask: Pixels, drawn: Pixels, prompts: Sequence[DrawnPrompt]) -> Pixel
     touched = np.zeros(mask.shape, bool)
     for prompt in prompts:
         touched[prompt.box.slices] = True
-    changed = _touched(mask & ~drawn, touched) | _touched(drawn & ~mask, touched)
+    changed = masks.touched(mask & ~drawn, touched) | masks.touched(drawn & ~mask, touched)
     return drawn ^ changed
 
 
@@ -130,7 +130,7 @@ def write_suggestion(
     added, removed = wanted & ~before, before & ~wanted
     regions = list[dict[str, Any]]()
     for place, region, control, pixels in drawn.mendable(index):
-        joined = _touched(added & ~drawn.over(place, index), _grown(pixels))
+        joined = masks.touched(added & ~drawn.over(place, index), _grown(pixels))
         after = (pixels & ~removed) | joined
         added = added & ~joined
         if not np.array_equal(after, pixels):
@@ -207,12 +207,6 @@ def _union(parts: Sequence[Pixels], size: tuple[int, ...]) -> Pixels:
     for part in parts:
         found |= part
     return found
-
-
-def _touched(pixels: Pixels, places: Pixels) -> Pixels:
-    """Return the connected parts (of eight neighbours) of pixels that cover any of the places."""
-    _, parts = cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)
-    return pixels & np.isin(parts, np.unique(parts[places & pixels]))
 
 
 def _grown(pixels: Pixels) -> Pixels:

@@ -9,6 +9,8 @@ runs out of memory, is not repeated.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ from ml_backend.projects.parts import supervising
 from ml_backend.settings import AUTO
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
+from ml_backend.worker.top_up import TOP_UP_SECONDS
 from ml_backend.worker.train import reason_to_train, settle
 from ml_backend.worker.training_run import TrainingRun
 
@@ -83,9 +86,15 @@ def _make(look: Look, version: Version) -> None:
 
 
 def _making_room(look: Look) -> Callable[[], None]:
+    looked = -math.inf
+
     def attend() -> None:
+        nonlocal looked
         look.attend()
-        if look.services.turns.is_awaited or reason_to_train(look):
+        is_due = look.services.turns.is_awaited
+        if not is_due and time.monotonic() - looked >= TOP_UP_SECONDS:  # as often as labels are read
+            looked, is_due = time.monotonic(), bool(reason_to_train(look))
+        if is_due:
             raise _LabelsWait("a training is due")
 
     return attend

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.learning.refinement.edges import smoothed, touched
+from ml_backend.annotations.masks import touched
+from ml_backend.learning.refinement.edges import smoothed
 from ml_backend.learning.refinement.likeness import likeness
 from ml_backend.learning.refinement.looks import Look
 from ml_backend.learning.refinement.prompts import Pixels, Prompt, bounds, settled

@@ -1,4 +1,4 @@
-"""Maps smoothed along the edges of an image, and the connected parts of a mask."""
+"""Maps smoothed along the edges of an image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 Map = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.bool_]
 
 _SOFTNESS = 1e-4
 """Variance of colours that is no edge, in units of 100 of L*a*b*."""
@@ -30,15 +29,6 @@ def smoothed(values: Map, guide: Map, radius: int) -> Map:
     offsets = middle - (slopes * means).sum(-1)
     filtered: Map = (mean(slopes) * guide).sum(-1) + mean(offsets)
     return filtered
-
-
-def touched(mask: Pixels, by: Pixels) -> Pixels:
-    """Return the connected parts of a mask (H,W) that hold one of some pixels."""
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    kept = np.zeros(count, np.bool_)
-    kept[parts[by & mask]] = True
-    of_those: Pixels = kept[parts]
-    return of_those
 
 
 def _products(values: Map) -> Map:
