@@ -20,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor
 from training import add
 
 from ml_backend.annotations.label_map import IGNORE_INDEX
@@ -72,13 +73,16 @@ def measured(dataset: Dataset, seeds: int, passes: int) -> Iterator[dict[str, An
             for weights in ("alike", "root"):
                 with (
                     tempfile.TemporaryDirectory() as scratch,
-                    mock.patch.object(
-                        fit, "class_weights_of", fit.class_weights_of if weights == "root" else torch.ones_like
-                    ),
+                    mock.patch.object(fit, "class_weights_of", fit.class_weights_of if weights == "root" else alike),
                 ):
                     miou = Trainer(plan, material, Path(scratch)).train(labels, seed).measured.miou
                 row = {"dataset": dataset.name, "labels": kind, "seed": seed, "weights": weights}
                 yield {**row, "miou": round(miou, 4)}
+
+
+def alike(shares: Tensor) -> Tensor:
+    """Return the weights (C) of classes that weigh alike."""
+    return torch.ones(len(shares))
 
 
 def drawn(material: Material, generator: np.random.Generator) -> Iterator[tuple[str, list[Pick]]]:
