@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import http.client
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -103,6 +104,7 @@ class LabelStudioHost:
         with self.log.open("ab") as log:
             self._lock_folder(log)
             log.truncate(0)
+            _keep_secret_key(self.folder / ".env")
             self._process = self._launch(log)
         try:
             self._wait_until_healthy(self._process, timeout)
@@ -226,6 +228,20 @@ class LabelStudioHost:
     def _failure(self, what: str) -> str:
         tail = self.log_tail() or "(it wrote nothing)"
         return f"Label Studio {what}; see {self.log}, which ends with:\n{tail}"
+
+
+def _keep_secret_key(file: Path) -> None:
+    """Gives Label Studio a key that it can read again, so that sessions and tokens outlive its next start.
+
+    Of the keys that it makes itself one in fifty begins with a dollar sign. At each start it takes such a key for
+    the name of another variable, finds none and makes a new key (1.23.2), which signs everybody out.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    keys = [line.partition("=")[2] for line in lines if line.startswith("SECRET_KEY=")]
+    if not keys or keys[-1].startswith("$"):
+        file.touch(mode=0o600)
+        with file.open("a", encoding="utf-8") as appended:
+            appended.write(f"\nSECRET_KEY={secrets.token_urlsafe(48)}\n")
 
 
 def find_label_studio(option: Path | None = None) -> Path:

@@ -128,7 +128,7 @@ class PersonalToken:
         elif "blacklisted" in answer:
             fault = "was revoked"
         elif EXCHANGE in answer:
-            fault = "is of another Label Studio, or was not copied whole"
+            fault = "is of another Label Studio, was not copied whole, or is older than Label Studio's secret key"
         else:
             return Fault(
                 "LABEL_STUDIO_API_KEY holds a personal access token, and the organization does not allow this kind.",

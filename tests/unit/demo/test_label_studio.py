@@ -218,3 +218,35 @@ def test_find_looks_into_the_working_directory_then_the_path(tmp_path: Path, mon
         program.parent.mkdir(parents=True)
         program.touch(mode=0o755)
         assert find_label_studio() == program
+
+
+def keys(file: Path) -> list[str]:
+    return [line.partition("=")[2] for line in file.read_text().splitlines() if line.startswith("SECRET_KEY=")]
+
+
+@pytest.mark.parametrize("kept", ["", "OTHER=1\nSECRET_KEY=letters-1234\n"])
+def test_the_secret_key_outlives_starts(host: Start, kept: str) -> None:
+    label_studio = host(SERVES)
+    file = label_studio.folder / ".env"
+    file.parent.mkdir()
+    if kept:
+        file.write_text(kept)
+    for _ in range(2):
+        with label_studio.running():
+            pass
+    (key,) = keys(file)
+    assert key == "letters-1234" if kept else (len(key) >= 50 and key[0] != "$")
+    assert kept or file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_key_that_label_studio_would_lose_is_replaced(host: Start) -> None:
+    label_studio = host(SERVES)
+    file = label_studio.folder / ".env"
+    file.parent.mkdir()
+    file.write_text("SECRET_KEY=$5n+ra&u")
+    for _ in range(2):
+        with label_studio.running():
+            pass
+    lost, kept = keys(file)  # of two lines the last counts
+    assert lost == "$5n+ra&u"
+    assert len(kept) >= 50
