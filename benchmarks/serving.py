@@ -59,7 +59,7 @@ def main() -> None:
         settings = load_settings(
             model_dir=Path(folder),
             port=free_port(),
-            label_studio_api_key="none",
+            label_studio_api_key="0" * 40,
             basic_auth_user=AUTH[0],
             basic_auth_pass=AUTH[1],
             input_size=options.size,

@@ -11,6 +11,8 @@ neighbours) for polygon controls. Polygons have no holes: the outline is cut ope
 from __future__ import annotations
 
 import base64
+import io
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ml_backend.annotations import brush, outlines, shapes
 from ml_backend.annotations.fields import labels_of
@@ -168,8 +171,7 @@ def as_written(mask: Mask, label_map: LabelMap, *, minimum_area: int, tolerance:
                 with suppress(MaskError):  # one too long to be read
                     shapes.paint(written, value, index)
         else:
-            components, kept, _ = _components(mask == index, minimum_area)
-            written[kept[components]] = index
+            written[_without_specks(mask == index, minimum_area)] = index
     return written
 
 
@@ -344,41 +346,61 @@ def _values(
     pixels: NDArray[np.bool_], control: Control, minimum_area: int, tolerance: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the values, without labels, of the regions of a class."""
-    components, kept, statistics = _components(pixels, minimum_area)
+    if not pixels.any():
+        return
     if control.tag == "PolygonLabels":
-        for component in np.flatnonzero(kept).tolist():
-            yield _polygon(components, component, statistics[component], minimum_area, tolerance)
-    elif kept.any():
-        painted = kept[components].astype(np.uint8) * 255
+        yield from _polygons(pixels, minimum_area, tolerance)
+        return
+    painted = _without_specks(pixels, minimum_area)
+    if painted.any():
         yield _brush(painted) if control.tag == "BrushLabels" else _bitmask(painted)
 
 
-def _components(pixels: NDArray[np.bool_], minimum_area: int) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any]]:
-    """Return the number of each pixel's component (H,W), which of them are written, and their statistics."""
-    _, components, statistics, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
-    kept: NDArray[np.bool_] = statistics[:, cv2.CC_STAT_AREA] >= minimum_area
-    kept[0] = False  # the component outside all others
-    return components, kept, statistics
+def _without_specks(pixels: NDArray[np.bool_], minimum_area: int) -> NDArray[np.bool_]:
+    """Return pixels (H,W), of which there is one, without the connected components of fewer than so many."""
+    box = _box(pixels)
+    inside = pixels[box]
+    _, components = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
+    own = components[inside]
+    large = np.bincount(own) >= minimum_area
+    if large[own].all():
+        return pixels
+    painted = np.zeros_like(pixels)
+    painted[box][inside] = large[own]
+    return painted
 
 
-def _polygon(
-    components: NDArray[Any], component: int, statistics: NDArray[Any], minimum_area: int, tolerance: float
-) -> dict[str, Any]:
-    left, top, width, height = statistics[: cv2.CC_STAT_AREA].tolist()
-    region = (components[top : top + height, left : left + width] == component).astype(np.uint8)
-    points = outlines.trace(region, tolerance=tolerance, minimum_hole=minimum_area)
-    percent = np.add(points, (left, top)) / components.shape[::-1] * 100
-    return {"points": percent.round(6).tolist(), "closed": True}
+def _polygons(pixels: NDArray[np.bool_], minimum_area: int, tolerance: float) -> Iterator[dict[str, Any]]:
+    box = _box(pixels)
+    _, components, statistics, _ = cv2.connectedComponentsWithStats(pixels[box].astype(np.uint8), connectivity=8)
+    origin = (box[1].start, box[0].start)
+    for component in range(1, len(statistics)):
+        left, top, width, height, area = statistics[component].tolist()
+        if area < minimum_area:
+            continue
+        region = (components[top : top + height, left : left + width] == component).astype(np.uint8)
+        points = outlines.trace(region, tolerance=tolerance, minimum_hole=minimum_area)
+        percent = np.add(points, np.add(origin, (left, top))) / pixels.shape[::-1] * 100
+        yield {"points": percent.round(6).tolist(), "closed": True}
 
 
-def _brush(painted: Mask) -> dict[str, Any]:
-    return {"format": "rle", "rle": list(brush.encode(painted))}
+def _box(pixels: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the rows and columns outside of which a set (H,W) has no pixel: only there components are looked for."""
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(pixels).view(np.uint8))
+    return slice(top, top + height), slice(left, left + width)
 
 
-def _bitmask(painted: Mask) -> dict[str, Any]:
-    black = np.zeros((*painted.shape, 4), np.uint8)
-    black[..., 3] = painted
-    return {"imageDataURL": shapes.PNG_PREFIX + base64.b64encode(_png(black)).decode()}
+def _brush(painted: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"format": "rle", "rle": list(brush.encode(painted.view(np.uint8) * np.uint8(255)))}
+
+
+def _bitmask(painted: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return a PNG of one bit a pixel: a palette of black, transparent and opaque. RGBA takes 13 times as long."""
+    image, png = Image.fromarray(painted.view(np.uint8), "P"), io.BytesIO()
+    image.putpalette(bytes(2 * 3))
+    packed = {"compress_level": 6, "compress_type": zlib.Z_RLE}
+    image.save(png, "PNG", bits=1, transparency=bytes([0, 255]), **packed)
+    return {"imageDataURL": shapes.PNG_PREFIX + base64.b64encode(png.getvalue()).decode()}
 
 
 def _png(pixels: Mask) -> bytes:

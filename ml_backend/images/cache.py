@@ -11,11 +11,10 @@ import io
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from ml_backend.errors import DiskFull, ImageError
 from ml_backend.images import headers as image_headers
@@ -23,6 +22,8 @@ from ml_backend.images.data_uris import data_bytes
 from ml_backend.images.decoding import Array, check_header, decoded, load_image, reason_of
 from ml_backend.images.formats import DECODING_ERRORS, open_image
 from ml_backend.images.references import in_project, is_data, shown_reference
+from ml_backend.images.room import Room
+from ml_backend.system.ahead import in_order
 from ml_backend.system.bounded_folder import BoundedFolder, touch
 from ml_backend.system.disk import disk_full, is_full
 
@@ -32,6 +33,10 @@ Fetch = Callable[[str], AbstractContextManager[Iterable[bytes]]]
 _SUFFIX = ".img"
 _ATTEMPTS = 3
 _WORKERS = 8
+AHEAD_BYTES = 256_000_000
+"""Most that images take together which are decoded before they are asked for."""
+
+T = TypeVar("T")
 
 
 class ImageCache:
@@ -61,19 +66,23 @@ class ImageCache:
             ImageError: it cannot be fetched or decoded.
             DiskFull: there is no room for the file; `load` decodes it in memory.
         """
-        file = self._folder.file(_digest(reference))
+        return self._had(reference)[0]
+
+    def _had(self, reference: str) -> tuple[Path, Array | None]:
+        """Return the file of an image as `path` does, and its pixels where they were decoded to verify it."""
+        file, pixels = self._folder.file(_digest(reference)), None
         if touch(file):
-            return file
+            return file, None
         with self._lock:
             running = self._running.get(file.name)
             mine: Future[Path] = Future()
             if running is None:
                 self._running[file.name] = mine
         if running is not None:
-            return running.result()
+            return running.result(), None
         try:
             if not touch(file):  # another thread may have finished in between
-                self._obtain(reference, file)
+                pixels = self._obtain(reference, file)
             mine.set_result(file)
         except BaseException as error:
             mine.set_exception(error)
@@ -81,7 +90,7 @@ class ImageCache:
         finally:
             with self._lock:
                 del self._running[file.name]
-        return file
+        return file, pixels
 
     def load(self, reference: str) -> Array:
         """Return an image as (H,W,3) uint8 RGB.
@@ -122,12 +131,43 @@ class ImageCache:
         return self._verified(reference, content)
 
     def arrays(self, references: Iterable[str]) -> Generator[Array | ImageError, None, None]:
-        """Yield for each reference, in order, its image (H,W,3) uint8 RGB or the error; fetches ahead in parallel."""
-        for reference, path in self._prefetch(references, _WORKERS):
+        """Yield for each reference, in order, its image (H,W,3) uint8 RGB or the error.
+
+        Images are fetched and decoded ahead in threads, while those decoded ahead take no more than AHEAD_BYTES.
+        """
+        room = Room(AHEAD_BYTES)
+
+        def decoded_in_turn(turn: int, reference: str) -> tuple[Array, int]:
+            pixels, size = None, 0
             try:
-                yield path if isinstance(path, ImageError) else self.load(reference)
-            except ImageError as error:
-                yield error
+                file, pixels = self._had(reference)
+                size = _bytes_of(file) if pixels is None else pixels.nbytes
+                if size > AHEAD_BYTES // _WORKERS:
+                    pixels = None  # all threads may wait here, each with its own
+            except DiskFull:
+                pass  # it is fetched and decoded in memory
+            finally:
+                room.enter(turn, size)
+            if pixels is not None:
+                return pixels, size
+            try:
+                return self.load(reference), size
+            except BaseException:
+                room.leave(size)
+                raise
+
+        try:
+            for _, outcome in self._ahead(references, decoded_in_turn, _WORKERS, stop=room.close):
+                if isinstance(outcome, ImageError):
+                    yield outcome
+                    continue
+                if isinstance(outcome, DiskFull):
+                    raise outcome
+                pixels, size = outcome
+                room.leave(size)
+                yield pixels
+        finally:
+            room.close()
 
     def prefetch(self, references: Iterable[str], workers: int = _WORKERS) -> Iterator[tuple[str, Path | ImageError]]:
         """Yield each reference, in order, with its file or the error; fetches ahead in parallel.
@@ -142,42 +182,53 @@ class ImageCache:
         Raises:
             DiskFull: there is no room for a file.
         """
-        for reference, outcome in self._prefetch(references, workers):
+        for reference, outcome in self._ahead(references, lambda _, reference: self.path(reference), workers):
             if isinstance(outcome, DiskFull):
                 raise outcome
             yield reference, outcome
 
-    def _prefetch(self, references: Iterable[str], workers: int) -> Iterator[tuple[str, Path | ImageError | DiskFull]]:
-        waiting: deque[tuple[str, Future[Path]]] = deque()
-        remaining = iter(references)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+    def _ahead(
+        self,
+        references: Iterable[str],
+        work: Callable[[int, str], T],
+        workers: int,
+        stop: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[str, T | ImageError | DiskFull]]:
+        """Yield each reference, in order, with what threads made of it, at most two per thread ahead.
 
-        def look_ahead() -> None:
-            for reference in islice(remaining, 2 * workers - len(waiting)):
+        Args:
+            work: is given the number of the reference, from 0, and the reference.
+            stop: called when nobody wants the rest.
+        """
+        held = deque[str]()
+
+        def wanted() -> Iterator[tuple[int, str]]:
+            for number, reference in enumerate(references):
                 self._hold(_name(reference))
-                waiting.append((reference, pool.submit(self.path, reference)))
+                held.append(reference)
+                yield number, reference
 
+        futures = in_order(lambda item: work(*item), wanted(), workers=workers, name="images", stop=stop)
         try:
-            look_ahead()
-            while waiting:
-                reference, future = waiting[0]
-                yield reference, _outcome(future)
-                waiting.popleft()
-                self._release(_name(reference))
-                look_ahead()
+            with contextlib.closing(futures):
+                for future in futures:
+                    outcome = _outcome(future)
+                    yield held[0], outcome
+                    del outcome
+                    self._release(_name(held.popleft()))
         finally:
-            pool.shutdown(cancel_futures=True)
-            for reference, _ in waiting:
+            for reference in held:
                 self._release(_name(reference))
 
     # -- fetching -----------------------------------------------------------------------------------------------------
-    def _obtain(self, reference: str, file: Path) -> None:
+    def _obtain(self, reference: str, file: Path) -> Array:
+        """Fetch an image into a file, and verify it: return its pixels."""
         folder = self._folder.path
         try:
             with self._folder.adding(file) as target:
                 self._download(reference, target)
                 target.flush()
-                self._verify(reference, Path(target.name))
+                return self._verify(reference, Path(target.name))
         except OSError as error:
             if is_full(error):
                 raise disk_full(folder.parent) from error
@@ -207,10 +258,10 @@ class ImageCache:
             return contextlib.nullcontext([data_bytes(reference)])
         return self._fetch(reference)
 
-    def _verify(self, reference: str, file: Path) -> None:
-        """Raise ImageError unless the whole file decodes; see `_verified`."""
+    def _verify(self, reference: str, file: Path) -> Array:
+        """Return the pixels of a file, or raise ImageError unless the whole of it decodes; see `_verified`."""
         with file.open("rb") as opened:
-            self._verified(reference, opened)
+            return self._verified(reference, opened)
 
     def _verified(self, reference: str, opened: IO[bytes]) -> Array:
         """Decode a file after checking its format, its number of pixels, and that decoding costs no more than that."""
@@ -299,7 +350,17 @@ def _name(reference: str) -> str:
     return _digest(reference) + _SUFFIX
 
 
-def _outcome(future: Future[Path]) -> Path | ImageError | DiskFull:
+def _bytes_of(file: Path) -> int:
+    """Return how many bytes an image takes that is decoded; 0 where its header tells nothing."""
+    try:
+        with file.open("rb") as opened:
+            width, height = open_image(opened, file.name).size
+            return 3 * width * height
+    except DECODING_ERRORS:
+        return 0
+
+
+def _outcome(future: Future[T]) -> T | ImageError | DiskFull:
     try:
         return future.result()
     except (ImageError, DiskFull) as error:

@@ -27,6 +27,7 @@ from ml_backend.projects.audit_points import asks_points_of_audit_images, audit_
 from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
+from ml_backend.system.ahead import cores, in_order
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictor import Predictor
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _PIXELS_AT_ONCE: Final = 50_000_000
 """Images are decoded until they have so many pixels together, 3 bytes each; then they are predicted."""
+_BYTES_A_PIXEL, _BYTES_TO_RENDER = 16, 1_000_000_000
+"""What the rendering of a mask takes for each pixel, and masks that are rendered at the same time take together."""
 
 
 @dataclass(frozen=True)
@@ -218,24 +221,39 @@ class MaskRenderer:
         if self._predictor is None:
             yield from [None] * len(references)
             return
-        predictor, answered = self._predictor(), 0
+        predictor = self._predictor()
+        _ = self._parts  # read once, and not by each thread
+
+        def shown(predicted: tuple[str, Mask | ImageError]) -> Shown | ImageError:
+            reference, mask = predicted
+            return mask if isinstance(mask, ImageError) else self._shown(mask, predictor.classes, reference)
+
+        predicted = self._predicted(predictor, references, is_late)
+        futures = in_order(
+            shown, predicted, workers=cores(), name="masks", size=_bytes_to_render, most=_BYTES_TO_RENDER
+        )
+        with closing(predicted), closing(futures):
+            for future in futures:
+                yield future.result()
+
+    def _predicted(
+        self, predictor: Predictor, references: Sequence[str], is_late: Callable[[], bool]
+    ) -> Generator[tuple[str, Mask | ImageError], None, None]:
+        """Yield each reference with its mask (H,W) of the version's classes, or why there is none."""
+        answered = 0
         with closing(self._images.arrays(references)) as images:
             for chunk in _chunks(images, self._settings.effective_batch_size):
                 good = [image for image in chunk if not isinstance(image, ImageError)]
                 predictions = iter(predictor.predict_each(good) if good else [])
                 for reference, image in zip(references[answered:], chunk, strict=False):
                     prediction = image if isinstance(image, ImageError) else next(predictions)
-                    if isinstance(prediction, ImageError):
-                        yield prediction
-                    else:
-                        yield self._shown(prediction.mask, predictor.classes, reference)
+                    yield reference, prediction if isinstance(prediction, ImageError) else prediction.mask
                 answered += len(chunk)
                 if is_late():
                     break
         for reference in references[answered:]:
-            yield ImageError(
-                f"No time was left to predict {shown_reference(reference)}; open the task, or ask for fewer at once."
-            )
+            late = f"No time was left to predict {shown_reference(reference)}; open the task, or ask for fewer at once."
+            yield reference, ImageError(late)
 
     def _shown(self, mask: Mask, classes: Sequence[str], reference: str) -> Shown | OutOfMemory:
         """Turn a mask (H,W) of a version's classes into what an annotator of that image is shown."""
@@ -275,6 +293,12 @@ class MaskRenderer:
         for box in (box for part in parts for box in boxes_from_text(part.boxes) if box.is_point):
             labelled[box.slices] = IGNORE_INDEX
         return np.where(labelled == IGNORE_INDEX, mask, labelled).astype(np.uint8)
+
+
+def _bytes_to_render(predicted: tuple[str, Mask | ImageError]) -> int:
+    """Return about how many bytes the rendering of a mask takes at once."""
+    _, mask = predicted
+    return 0 if isinstance(mask, ImageError) else _BYTES_A_PIXEL * mask.size
 
 
 def _chunks(images: Iterable[Array | ImageError], most: int) -> Iterator[list[Array | ImageError]]:

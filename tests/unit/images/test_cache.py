@@ -28,7 +28,7 @@ from PIL import Image
 
 from ml_backend.errors import ImageError
 from ml_backend.images.cache import ImageCache
-from ml_backend.images.decoding import load_image
+from ml_backend.images.decoding import Array, load_image
 
 MEGABYTE = 1_000_000
 
@@ -381,3 +381,52 @@ class TestPrefetch:
         source = Source(a=png())
         assert len(list(make_cache(source).prefetch(["a"] * 30))) == 30
         assert source.asked == {"a": 1}
+
+
+class TestArrays:
+    def test_they_are_those_of_load_in_order_with_failures_among_them(self, make_cache: MakeCache) -> None:
+        source = Source(**{f"i{n}": png(n, (30 + n, 40)) for n in range(40)})
+        source.files["i7"] = b"no image"
+        del source.files["i3"]
+        cache = make_cache(source)
+        for _ in ("cold", "from the cache"):
+            for n, image in enumerate(cache.arrays([f"i{n}" for n in range(40)])):
+                assert isinstance(image, ImageError) == (n in (3, 7))
+                assert isinstance(image, ImageError) or (image == cache.load(f"i{n}")).all()
+        assert source.asked["i8"] == 1
+
+    def test_an_image_is_decoded_once(self, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = list[str]()
+
+        def counted(path: Path) -> Array:
+            opened.append(path.name)
+            return load_image(path)
+
+        monkeypatch.setattr("ml_backend.images.cache.load_image", counted)
+        cache = make_cache(Source(**{f"i{n}": png(n) for n in range(20)}))
+        assert len(list(cache.arrays([f"i{n}" for n in range(20)]))) == 20
+        assert not opened  # what verified them decoded them
+        assert len(list(cache.arrays([f"i{n}" for n in range(20)]))) == 20
+        assert len(opened) == 20
+
+    def test_images_that_are_large_together_come_as_well(
+        self, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ml_backend.images.cache.AHEAD_BYTES", 3 * 40 * 40 + 10)
+        cache = make_cache(Source(**{f"i{n}": png(n, (40, 40)) for n in range(40)}))
+        for _ in ("cold", "from the cache"):
+            images = list(cache.arrays([f"i{n}" for n in range(40)]))
+            assert [image.shape for image in images if not isinstance(image, ImageError)] == [(40, 40, 3)] * 40
+
+    def test_nothing_goes_on_when_nobody_wants_the_rest(
+        self, make_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ml_backend.images.cache.AHEAD_BYTES", 1)
+        cache = make_cache(Source(**{f"i{n}": png(n, (40, 40)) for n in range(100)}), max_bytes=2 * TestRoom.SIZE)
+        images = cache.arrays([f"i{n}" for n in range(100)])
+        next(images)
+        images.close()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+        for n in range(10):
+            cache.path(f"i{n}")
+        assert sum(path.stat().st_size for path in stored(tmp_path)) <= 2 * TestRoom.SIZE
