@@ -107,10 +107,13 @@ class KeptAudit:
 
     Attributes:
         audit: the set. counts: its numbers.
+        changes, pool: numbers of the changes of tasks, and of the pool, that it knows of; see `Store.changes`.
     """
 
     audit: AuditSet
     counts: AuditCounts
+    changes: int = -1
+    pool: int = -1
 
 
 def kept_audit(settings: Settings, store: Store, project_id: int) -> KeptAudit | None:
@@ -119,14 +122,16 @@ def kept_audit(settings: Settings, store: Store, project_id: int) -> KeptAudit |
     if kept.get("setup") != _setup(settings):
         return None
     audit = AuditSet(kept["share"], settings.seed, frozenset(kept["drawn"]), frozenset(kept["trains"]))
-    return KeptAudit(audit, AuditCounts(**kept["counts"]))
+    changes, pool = kept.get("changes", -1), kept.get("pool", -1)  # an earlier release kept none
+    return KeptAudit(audit, AuditCounts(**kept["counts"]), changes, pool)
 
 
 def keep_audit(settings: Settings, store: Store, project_id: int, kept: KeptAudit) -> None:
     """Keep an audit set."""
     audit = kept.audit
     values = {"share": audit.share, "drawn": sorted(audit.drawn), "trains": sorted(audit.trains)}
-    text = json.dumps({"setup": _setup(settings), **values, "counts": asdict(kept.counts)})
+    known = {"changes": kept.changes, "pool": kept.pool}
+    text = json.dumps({"setup": _setup(settings), **values, "counts": asdict(kept.counts), **known})
     if store.value(_key(project_id)) != text:
         store.set_value(_key(project_id), text)
 

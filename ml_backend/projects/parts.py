@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import Mask, mask_from_png
 from ml_backend.errors import MaskError
-from ml_backend.store import Task
+from ml_backend.store import Task, TrainingLabel
 from ml_backend.system.whole_files import write_once
 
 
@@ -44,7 +45,10 @@ def merged_mask(parts: Sequence[Task]) -> Mask:
     return merged
 
 
-def supervising(labelled: Sequence[Task]) -> list[Task]:
+_Label = TypeVar("_Label", Task, TrainingLabel)
+
+
+def supervising(labelled: Sequence[_Label]) -> list[_Label]:
     """Return the tasks whose labels train: of an image that is labelled as a whole, not those of its parts."""
     whole = {task.image for task in labelled if not task.boxes}
     return [task for task in labelled if not task.boxes or task.image not in whole]

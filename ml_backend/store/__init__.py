@@ -27,6 +27,7 @@ from ml_backend.store.tables import (
     QueueEntry,
     Side,
     Task,
+    TrainingLabel,
 )
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "Side",
     "Store",
     "Task",
+    "TrainingLabel",
     "file_name",
 ]

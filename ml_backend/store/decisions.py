@@ -22,6 +22,10 @@ class Decisions(Connections):
         """
         rows = [{"project_id": project_id, **vars(decision)} for decision in decisions]
         with self._write() as connection:
+            changed = self._next_change(connection, project_id) if rows else 0  # what is kept joins the pool
+            for chunk in chunks([decision["task_id"] for decision in rows], 500):
+                here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
+                connection.execute(sa.update(TASKS).where(here).values(changed=changed))
             self._upsert_in(connection, DECISIONS, rows, keys=("project_id", "task_id"))
             self._upsert_in(connection, META, [{"key": state[0], "value": state[1]}], keys=("key",))
 
@@ -57,8 +61,12 @@ class Decisions(Connections):
 
     def set_task_status(self, project_id: int, task_ids: Iterable[int], status: str) -> None:
         """Set the status, unlabelled or passed, of those tasks that have no annotation."""
+        ids = list(task_ids)
+        if not ids:
+            return
         with self._write() as connection:
-            for chunk in chunks(list(task_ids), 500):
+            changed = self._next_change(connection, project_id)
+            for chunk in chunks(ids, 500):
                 here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
                 without_annotation = sa.and_(here, TASKS.c.status.in_(("unlabelled", "passed")))
-                connection.execute(sa.update(TASKS).where(without_annotation).values(status=status))
+                connection.execute(sa.update(TASKS).where(without_annotation).values(status=status, changed=changed))

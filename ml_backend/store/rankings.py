@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from ml_backend.annotations.boxes import Query, boxes_from_text, boxes_to_text
 from ml_backend.store.tables import PROJECTS, PUBLISHED, QUERIES, RANKING, TASKS, QueueEntry, Task
-from ml_backend.store.transactions import Connections, chunks
+from ml_backend.store.tasks import TASK_COLUMNS, Tasks
+from ml_backend.store.transactions import chunks
+
+_INSERT_PLACE: Final = sa.text("INSERT INTO ranking (project_id, task_id, priority) VALUES (:project, :task, :at)")
+_HAS_BOXES: Final = sa.literal_column("ranking.boxes") != sa.literal_column("''")  # as the partial index has it
 
 
-class Rankings(Connections):
+class Rankings(Tasks):
     """Rankings, and the queries of tasks."""
 
     def put_ranking(
@@ -40,33 +44,88 @@ class Rankings(Connections):
             points: task id -> the points that are asked for, with why, as text.
             fields: columns of the project to set.
         """
-        measured, turns, outlines, points = information or {}, turns or {}, outlines or {}, points or {}
+        queries, measured, turns = queries or {}, information or {}, turns or {}
+        outlines, points = outlines or {}, points or {}
+        known = {*queries, *measured, *turns, *outlines, *points}
         rows = [
-            _ranking_row(project_id, task, value, (queries or {}).get(task))
+            _ranking_row(project_id, task, value, queries.get(task))
             | {"information": measured.get(task), "turn": turns.get(task, ""), "outlines": outlines.get(task)}
             | {"points": points.get(task, "")}
             for task, value in entries.items()
+            if task in known
         ]
+        places = [{"project": project_id, "task": task, "at": at} for task, at in entries.items() if task not in known]
         with self._write() as connection:
             connection.execute(sa.delete(RANKING).where(RANKING.c.project_id == project_id))
             if rows:
                 connection.execute(sa.insert(RANKING), rows)
+            if places:  # most of a large project, with nothing but a place: the database fills in the rest
+                connection.execute(_INSERT_PLACE, places)
             if fields:
                 connection.execute(sa.update(PROJECTS).where(PROJECTS.c.id == project_id).values(**fields))
 
-    def ranked(self, project_id: int, *, limit: int | None = None) -> list[tuple[Task, float]]:
-        """Return the unlabelled tasks of the ranking with their priorities, the highest first; at most `limit`."""
-        here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
-        query = (
-            sa.select(TASKS, RANKING.c.priority)
-            .join(RANKING, here)
-            .where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
-            .order_by(RANKING.c.priority.desc(), TASKS.c.task_id)
-            .limit(limit)
-        )
+    def ranked(
+        self,
+        project_id: int,
+        *,
+        limit: int | None = None,
+        lowest: float = 0.0,
+        among: Sequence[int] | None = None,
+    ) -> list[tuple[Task, float]]:
+        """Return the unlabelled tasks of the ranking with their priorities, the highest first.
+
+        Args:
+            project_id: Label Studio's.
+            limit: at most so many.
+            lowest: priority of the last ones.
+            among: only these tasks, however many and whatever their priority; None: all.
+        """
+        places = self._best(project_id, limit, lowest=lowest) if among is None else self.priorities(project_id, among)
+        tasks = self.tasks_by_id(project_id, places)
+        waiting = [(task, places[task_id]) for task_id, task in tasks.items() if task.status == "unlabelled"]
+        return sorted(waiting, key=lambda entry: (-entry[1], entry[0].task_id))
+
+    def _best(self, project_id: int, limit: int | None, offset: int = 0, lowest: float = 0.0) -> dict[int, float]:
+        """Return the priorities of unlabelled tasks, the highest first."""
+        here = sa.and_(RANKING.c.project_id == project_id, RANKING.c.priority >= lowest)
+        query = sa.select(RANKING.c.task_id, RANKING.c.priority).where(here)
+        best = query.where(_status_of() == "unlabelled").order_by(RANKING.c.priority.desc(), RANKING.c.task_id)
         with self._read() as connection:
-            rows = [dict(row._mapping) for row in connection.execute(query)]
-        return [(Task(**row), priority) for row in rows for priority in [row.pop("priority")]]
+            return {row[0]: row[1] for row in connection.execute(best.limit(limit).offset(offset))}
+
+    def count_new(self, project_id: int, *, after: int, among: Collection[int] | None = None) -> int:
+        """Return how many unlabelled tasks without an error changed after a change, and have no place in the ranking.
+
+        Args:
+            project_id: Label Studio's.
+            after: number of the change, see `changes`.
+            among: only these tasks; None: all.
+        """
+        own = TASKS.c
+        ranked = sa.and_(RANKING.c.project_id == own.project_id, RANKING.c.task_id == own.task_id)
+        waits = sa.and_(own.project_id == project_id, own.changed > after, own.status == "unlabelled", own.error == "")
+        query = sa.select(sa.func.count()).select_from(TASKS).where(waits, sa.not_(sa.exists().where(ranked)))
+        with self._read() as connection:
+            if among is None:
+                return int(connection.execute(query).scalar_one())
+            parts = (query.where(own.task_id.in_(chunk)) for chunk in chunks(list(among), 500))
+            return sum(int(connection.execute(part).scalar_one()) for part in parts)
+
+    def has_ranked(self, project_id: int, least: int) -> bool:
+        """Whether at least so many unlabelled tasks of the ranking have no error."""
+        same = sa.and_(TASKS.c.project_id == RANKING.c.project_id, TASKS.c.task_id == RANKING.c.task_id)
+        usable = sa.exists().where(same, TASKS.c.status == "unlabelled", TASKS.c.error == "")
+        some = sa.select(RANKING.c.task_id).where(RANKING.c.project_id == project_id, usable).limit(least)
+        with self._read() as connection:
+            return (
+                int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one()) >= least
+            )
+
+    def asks_for_parts(self, project_id: int) -> bool:
+        """Whether the ranking asks for parts of an image."""
+        query = sa.select(RANKING.c.task_id).where(RANKING.c.project_id == project_id, _HAS_BOXES)
+        with self._read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def queue_page(self, project_id: int, version: str, *, offset: int, limit: int) -> list[QueueEntry]:
         """Return unlabelled tasks of the ranking, the highest priority first.
@@ -77,6 +136,7 @@ class Rankings(Connections):
             offset: number of tasks to leave out at the top.
             limit: at most so many tasks.
         """
+        best = self._best(project_id, limit, offset)
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
         shown = sa.and_(PUBLISHED.c.project_id == TASKS.c.project_id, PUBLISHED.c.task_id == TASKS.c.task_id)
         published = sa.exists().where(shown, PUBLISHED.c.version == version)
@@ -84,13 +144,13 @@ class Rankings(Connections):
         points = RANKING.c.points.label("asked_points")  # tasks have a column of that name
         asked = (RANKING.c.priority, *why, RANKING.c.boxes.label("asked"), RANKING.c.cost, points)
         query = (
-            sa.select(TASKS, *asked, published.label("published"))
+            sa.select(*TASK_COLUMNS, *asked, published.label("published"))
             .join(RANKING, here)
-            .where(TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled")
+            .where(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(best), TASKS.c.status == "unlabelled")
             .order_by(RANKING.c.priority.desc(), TASKS.c.task_id)
         )
         with self._read() as connection:
-            rows = [dict(row._mapping) for row in connection.execute(query.offset(offset).limit(limit))]
+            rows = [dict(row._mapping) for row in connection.execute(query)]
         entries = []
         for rank, row in enumerate(rows, start=offset + 1):
             own = {column.name: row.pop(column.name) for column in asked} | {"published": row.pop("published")}
@@ -165,6 +225,18 @@ class Rankings(Connections):
                 measured.update({row[0]: row[1] for row in rows})
         return measured
 
+    def asked_tasks(self, project_id: int, *, waiting: bool = True) -> set[int]:
+        """Return the tasks that the ranking asks for parts of.
+
+        Args:
+            project_id: Label Studio's.
+            waiting: only unlabelled ones; otherwise only labelled ones.
+        """
+        wanted = _status_of() == ("unlabelled" if waiting else "labelled")
+        query = sa.select(RANKING.c.task_id).where(RANKING.c.project_id == project_id, _HAS_BOXES, wanted)
+        with self._read() as connection:
+            return set(connection.execute(query).scalars())
+
     def ranked_queries(self, project_id: int, *, status: str | None = None) -> dict[int, Query]:
         """Return the queries of the ranking by task id; tasks that are asked for as a whole have none.
 
@@ -178,7 +250,7 @@ class Rankings(Connections):
             here = sa.and_(table.project_id == TASKS.c.project_id, table.task_id == TASKS.c.task_id)
             query = query.join(TASKS, here).where(TASKS.c.status == status)
         with self._read() as connection:
-            rows = connection.execute(query.where(table.project_id == project_id, table.boxes != ""))
+            rows = connection.execute(query.where(table.project_id == project_id, _HAS_BOXES))
             return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}
 
     def move_ranking(self, project_id: int, moves: Mapping[int, int], tasks: Iterable[Task]) -> None:
@@ -190,7 +262,7 @@ class Rankings(Connections):
             tasks: new tasks, to be inserted.
         """
         with self._write() as connection:
-            self._upsert_in(connection, TASKS, [vars(task) for task in tasks], keys=("project_id", "task_id"))
+            self._put_tasks_in(connection, project_id, list(tasks))
             for old, new in moves.items():
                 here = RANKING.c.project_id == project_id
                 connection.execute(sa.delete(RANKING).where(here, RANKING.c.task_id == new))
@@ -214,6 +286,12 @@ class Rankings(Connections):
                 here = sa.and_(table.project_id == project_id, table.version == version, table.task_id.in_(chunk))
                 connection.execute(sa.delete(QUERIES).where(here))
 
+    def shown_queries(self, project_id: int, version: str) -> set[int]:
+        """Return the tasks that were published with a query of a version."""
+        here = sa.and_(QUERIES.c.project_id == project_id, QUERIES.c.version == version)
+        with self._read() as connection:
+            return set(connection.execute(sa.select(QUERIES.c.task_id).where(here)).scalars())
+
     def published_queries(self, project_id: int, task_id: int | None = None) -> dict[tuple[int, str], Query]:
         """Return published queries by task id and version, the newest last: of a task, or of all when it is None."""
         table = QUERIES.c
@@ -223,6 +301,15 @@ class Rankings(Connections):
         with self._read() as connection:
             rows = connection.execute(sa.select(QUERIES).where(here).order_by(table.asked_at))
             return {(row.task_id, row.version): Query(boxes_from_text(row.boxes), row.cost) for row in rows}
+
+
+def _status_of() -> sa.ScalarSelect[str]:
+    """Return the status of the task of a row of the ranking.
+
+    Asked row by row: a database that joins may begin with the unlabelled tasks, which are nearly all, and sort them.
+    """
+    same = sa.and_(TASKS.c.project_id == RANKING.c.project_id, TASKS.c.task_id == RANKING.c.task_id)
+    return sa.select(TASKS.c.status).where(same).correlate(RANKING).scalar_subquery()
 
 
 def _ranking_row(project_id: int, task_id: int, priority: float, query: Query | None) -> dict[str, Any]:

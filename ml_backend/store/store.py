@@ -13,10 +13,9 @@ from ml_backend.store.projects import Projects
 from ml_backend.store.publications import Publications
 from ml_backend.store.rankings import Rankings
 from ml_backend.store.tables import PROJECTS, TASKS
-from ml_backend.store.tasks import Tasks
 
 
-class Store(Projects, Tasks, Rankings, Decisions, Publications, Events):
+class Store(Projects, Rankings, Decisions, Publications, Events):
     """The state database, safe to use from several processes and threads.
 
     Methods that write raise DiskFull when there is no room, and then write nothing.

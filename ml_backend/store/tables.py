@@ -20,6 +20,9 @@ def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.Integer, nullable=False, default=0, server_default=sa.text("0"))
 
 
+# As text: SQLite looks into a partial index only where a statement repeats its condition, without parameters.
+_HAS_ERROR, _HAS_BOXES = sa.text("error <> ''"), sa.text("boxes <> ''")
+
 META = sa.Table("meta", METADATA, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
 
 PROJECTS = sa.Table(
@@ -60,6 +63,7 @@ PROJECTS = sa.Table(
     sa.Column("stage_since", sa.Float),
     _text("stage_note"),
     sa.Column("stage_ends", sa.Float),
+    _count("ranked_changes"),
 )
 
 TASKS = sa.Table(
@@ -90,8 +94,14 @@ TASKS = sa.Table(
     _count("points"),
     _count("guesses"),
     _count("right_guesses"),
-    sa.Index("tasks_by_status", "project_id", "status"),
+    _count("changed"),
+    sa.Column("audit", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Index("tasks_by_status", "project_id", "status", "task_id", "audit"),
+    sa.Index("tasks_by_change", "project_id", "changed"),
+    sa.Index("tasks_with_error", "project_id", "task_id", sqlite_where=_HAS_ERROR, postgresql_where=_HAS_ERROR),
 )
+"""`changed`: number of the change of its project's tasks that wrote the row last; see `Tasks.changes`.
+`audit`: whether its image is of the audit set, as the last look found it."""
 
 RANKING = sa.Table(
     "ranking",
@@ -106,6 +116,7 @@ RANKING = sa.Table(
     sa.Column("outlines", sa.Float),
     _text("points"),
     sa.Index("ranking_by_priority", "project_id", "priority"),
+    sa.Index("ranking_of_parts", "project_id", "task_id", sqlite_where=_HAS_BOXES, postgresql_where=_HAS_BOXES),
 )
 
 PUBLISHED = sa.Table(
@@ -197,6 +208,7 @@ class Project:
         undo: what to restore in Label Studio at a disconnect, as JSON.
         pseudo_labels: tasks that the last ranking proposed for pseudo-labels, as JSON; empty without.
         notice: what changed in the labelling configuration, as text.
+        ranked_changes: number of changes of its tasks that the last ranking knew of; see `Tasks.changes`.
     """
 
     id: int
@@ -234,6 +246,7 @@ class Project:
     stage_since: float | None = None
     stage_note: str = ""
     stage_ends: float | None = None
+    ranked_changes: int = 0
 
 
 @dataclass(frozen=True)
@@ -296,12 +309,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Side:
-    """What decides whether the label of a task trains or measures; attributes as those of `Task`."""
+    """What decides whether the label of a task trains or measures; attributes as those of `Task`.
+
+    Attributes:
+        audit: whether its image is of the audit set, as the last look found it.
+    """
 
     task_id: int
     group_key: str
     status: str
     masked: bool
+    held_out: bool
+    audit: bool
+
+
+@dataclass(frozen=True)
+class TrainingLabel:
+    """What decides whether there is reason to train on the label of a task; attributes as those of `Task`."""
+
+    task_id: int
+    image: str
+    boxes: str
+    label_digest: str
     held_out: bool
 
 

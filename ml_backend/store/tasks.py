@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from ml_backend.store.tables import (
     Label,
     Side,
     Task,
+    TrainingLabel,
 )
 from ml_backend.store.transactions import Connections, chunks
 
@@ -30,14 +33,59 @@ _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "passed": TASKS.c.status == "passed",
 }
 
+TASK_COLUMNS: Final = tuple(TASKS.c[field.name] for field in fields(Task))
+"""What a `Task` is made of, in its order; the other columns are the store's own."""
+_DONE: Final = TASKS.c.status.in_(("labelled", "skipped", "broken", "unavailable", "passed"))
+"""Every status but unlabelled."""
+_HAS_ERROR: Final = sa.literal_column("tasks.error") != sa.literal_column("''")  # as the partial index has it
+
 
 class Tasks(Connections):
-    """Tasks of projects."""
+    """Tasks of projects.
+
+    What is counted is kept until a task of the project changes.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._counts: dict[int, tuple[int, Mapping[tuple[str, bool], int]]] = {}
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+    def changes(self, project_id: int) -> int:
+        """Return how often tasks of a project were changed so far, whatever the change.
+
+        Tasks carry the number of their last change: what is derived from all of them is derived again only when this
+        number moved, and what is derived from each of them only for those that changed since.
+        """
+        return self.counted(f"changes_{project_id}")
+
+    def pool_changes(self, project_id: int) -> int:
+        """Return how often tasks were added or removed, or got another group."""
+        return self.counted(f"pool_changes_{project_id}")
 
     def put_tasks(self, tasks: Iterable[Task]) -> None:
         """Insert or replace tasks."""
-        rows = [vars(task) for task in tasks]
-        self._upsert(TASKS, rows, keys=("project_id", "task_id"))
+        by_project: dict[int, list[Task]] = defaultdict(list)
+        for task in tasks:
+            by_project[task.project_id].append(task)
+        for project_id, own in by_project.items():
+            with self._write() as connection:
+                self._put_tasks_in(connection, project_id, own)
+
+    def _put_tasks_in(self, connection: sa.Connection, project_id: int, tasks: Sequence[Task]) -> None:
+        changed = self._next_change(connection, project_id)
+        groups: dict[int, str] = {}
+        for chunk in chunks([task.task_id for task in tasks], 500):
+            known = sa.select(TASKS.c.task_id, TASKS.c.group_key).where(
+                TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk)
+            )
+            groups.update({row[0]: row[1] for row in connection.execute(known)})
+        if any(groups.get(task.task_id) != task.group_key for task in tasks):
+            self._count_in(connection, f"pool_changes_{project_id}")
+        rows = [{**vars(task), "changed": changed} for task in tasks]
+        self._upsert_in(connection, TASKS, rows, keys=("project_id", "task_id"))
+
+    # -- reads --------------------------------------------------------------------------------------------------------
 
     def task(self, project_id: int, task_id: int) -> Task | None:
         """Return a task; None when it is unknown."""
@@ -47,14 +95,23 @@ class Tasks(Connections):
         """Return the tasks of a project by id; only those of a status when it is given."""
         return self._select_tasks(project_id, sa.true() if status is None else TASKS.c.status == status)
 
+    def tasks_to_rank(self, project_id: int) -> list[Task]:
+        """Return the tasks of a project by id, as `tasks` does; of unlabelled ones no more is read than they have."""
+        here, waits = TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled"
+        few = TASK_COLUMNS[: 1 + TASK_COLUMNS.index(TASKS.c.error)]  # the others are those of a label
+        parts = (sa.select(*few).where(here, waits), sa.select(*TASK_COLUMNS).where(here, sa.not_(waits)))
+        with self._read() as connection:
+            tasks = [Task(*row) for part in parts for row in connection.execute(part)]
+        return sorted(tasks, key=lambda task: task.task_id)
+
     def tasks_in_parts(self, project_id: int) -> list[Task]:
         """Return the tasks, by id, of which only a part of the image is labelled."""
         return self._select_tasks(project_id, sa.and_(TASKS.c.status == "labelled", TASKS.c.boxes != WHOLE_IMAGE))
 
     def _select_tasks(self, project_id: int, condition: sa.ColumnElement[bool]) -> list[Task]:
-        query = sa.select(TASKS).where(TASKS.c.project_id == project_id, condition).order_by(TASKS.c.task_id)
+        query = sa.select(*TASK_COLUMNS).where(TASKS.c.project_id == project_id, condition).order_by(TASKS.c.task_id)
         with self._read() as connection:
-            return [Task(**row._mapping) for row in connection.execute(query)]
+            return [Task(*row) for row in connection.execute(query)]
 
     def tasks_by_id(self, project_id: int, task_ids: Iterable[int]) -> dict[int, Task]:
         """Return those of the tasks that are known, by id."""
@@ -63,23 +120,110 @@ class Tasks(Connections):
             found |= {task.task_id: task for task in self._select_tasks(project_id, TASKS.c.task_id.in_(chunk))}
         return found
 
-    def sides(self, project_id: int) -> list[Side]:
-        """Return what decides whether labels train or measure, of all tasks by id."""
-        columns = (TASKS.c.task_id, TASKS.c.group_key, TASKS.c.status, TASKS.c.masked, TASKS.c.held_out)
-        query = sa.select(*columns).where(TASKS.c.project_id == project_id).order_by(TASKS.c.task_id)
+    def task_ids(self, project_id: int) -> set[int]:
+        """Return the ids of all tasks of a project."""
+        with self._read() as connection:
+            query = sa.select(TASKS.c.task_id).where(TASKS.c.project_id == project_id)
+            return set(connection.execute(query).scalars())
+
+    def newest_task(self, project_id: int) -> int:
+        """Return the highest id of a task; 0 where there is none."""
+        with self._read() as connection:
+            query = sa.select(sa.func.max(TASKS.c.task_id)).where(TASKS.c.project_id == project_id)
+            return int(connection.execute(query).scalar() or 0)
+
+    def update_times(self, project_id: int, task_ids: Iterable[int]) -> dict[int, str]:
+        """Return `updated_at` of those of the tasks that are known, by id."""
+        times: dict[int, str] = {}
+        with self._read() as connection:
+            for chunk in chunks(list(task_ids), 500):
+                here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
+                query = sa.select(TASKS.c.task_id, TASKS.c.updated_at).where(here)
+                times.update({row[0]: row[1] for row in connection.execute(query)})
+        return times
+
+    def tasks_without_image(self, project_id: int) -> list[Task]:
+        """Return the tasks, by id, whose image could not be had when it was asked for, labelled or not."""
+        unavailable = self._select_tasks(project_id, TASKS.c.status == "unavailable")
+        # Written so that SQLite begins with the few that have an error, and not with the many that are unlabelled.
+        failed = self._select_tasks(project_id, sa.and_(_HAS_ERROR, TASKS.c.status.concat("") == "unlabelled"))
+        return sorted([*unavailable, *failed], key=lambda task: task.task_id)
+
+    def has_parts(self, project_id: int) -> bool:
+        """Whether only a part is labelled of any image."""
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.boxes != WHOLE_IMAGE)
+        with self._read() as connection:
+            return connection.execute(sa.select(TASKS.c.task_id).where(here).limit(1)).first() is not None
+
+    def answers(self, project_id: int) -> list[tuple[int, str, str]]:
+        """Return id, status and digest of the label of all tasks that are not unlabelled, by id."""
+        columns = (TASKS.c.task_id, TASKS.c.status, TASKS.c.label_digest)
+        query = sa.select(*columns).where(TASKS.c.project_id == project_id, _DONE).order_by(TASKS.c.task_id)
+        with self._read() as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+    def a_label(self, project_id: int) -> Task | None:
+        """Return a label without an error, one that trains rather than one that measures; None where there is none."""
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled", TASKS.c.error == "")
+        query = sa.select(*TASK_COLUMNS).where(here).order_by(TASKS.c.held_out, TASKS.c.task_id).limit(1)
+        with self._read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else Task(**row._mapping)
+
+    def training_labels(self, project_id: int, *, status: str = "labelled") -> list[TrainingLabel]:
+        """Return what decides whether there is reason to train, of all labels by id."""
+        columns = [TASKS.c[field.name] for field in fields(TrainingLabel)]
+        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == status)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(*columns).where(here).order_by(TASKS.c.task_id))
+            return [TrainingLabel(*row) for row in rows]
+
+    # -- labels that train, and labels that measure -------------------------------------------------------------------
+    def tasks_of_images(self, project_id: int, images: Iterable[str]) -> list[Task]:
+        """Return the tasks of images, by id."""
+        tasks: list[Task] = []
+        for chunk in chunks(list(images), 500):
+            tasks += self._select_tasks(project_id, TASKS.c.image.in_(chunk))
+        return sorted(tasks, key=lambda task: task.task_id)
+
+    def sides(self, project_id: int, *, after: int | None = None) -> list[Side]:
+        """Return what decides whether labels train or measure, of tasks by id.
+
+        Args:
+            project_id: Label Studio's.
+            after: only those that changed after this change; None: all.
+        """
+        columns = [TASKS.c[field.name] for field in fields(Side)]
+        recent = sa.true() if after is None else TASKS.c.changed > after
+        query = sa.select(*columns).where(TASKS.c.project_id == project_id, recent).order_by(TASKS.c.task_id)
         with self._read() as connection:
             return [Side(*row) for row in connection.execute(query)]
 
     def set_held_out(self, project_id: int, task_ids: Iterable[int], *, held_out: bool) -> None:
-        """Let labels measure, or train."""
+        """Let labels measure, or train; it counts as a change of the project's tasks, and of none of them."""
+        self._set(project_id, task_ids, held_out=held_out)
+
+    def set_audit(self, project_id: int, task_ids: Iterable[int], *, audit: bool) -> None:
+        """Keep that the images of tasks are of the audit set, or are not; otherwise as `set_held_out`."""
+        self._set(project_id, task_ids, audit=audit)
+
+    def _set(self, project_id: int, task_ids: Iterable[int], **values: Any) -> None:
+        """Set columns of tasks."""
+        ids = list(task_ids)
+        if not ids:
+            return
         with self._write() as connection:
-            for chunk in chunks(list(task_ids), 500):
+            self._next_change(connection, project_id)
+            for chunk in chunks(ids, 500):
                 here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id.in_(chunk))
-                connection.execute(sa.update(TASKS).where(here).values(held_out=held_out))
+                connection.execute(sa.update(TASKS).where(here).values(**values))
+
+    # -- numbers ------------------------------------------------------------------------------------------------------
 
     def label_files(self, project_id: int) -> set[str]:
         """Return the names of the files of all labels: masks and efforts."""
-        here = sa.and_(TASKS.c.project_id == project_id, sa.or_(TASKS.c.mask_file != "", TASKS.c.effort_file != ""))
+        has_files = sa.or_(TASKS.c.mask_file != "", TASKS.c.effort_file != "")
+        here = sa.and_(TASKS.c.project_id == project_id, _DONE, has_files)
         with self._read() as connection:
             rows = connection.execute(sa.select(TASKS.c.mask_file, TASKS.c.effort_file).where(here))
             return {Path(file).name for row in rows for file in row if file}
@@ -93,9 +237,25 @@ class Tasks(Connections):
 
     def count_tasks(self, project_id: int) -> dict[str, int]:
         """Return the numbers of tasks by status."""
-        query = sa.select(TASKS.c.status, sa.func.count()).where(TASKS.c.project_id == project_id)
+        counts = Counter[str]()
+        for (status, _), number in self.count_sides(project_id).items():
+            counts[status] += number
+        return dict(counts)
+
+    def count_sides(self, project_id: int) -> Mapping[tuple[str, bool], int]:
+        """Return the numbers of tasks by their status, and by whether their image is of the audit set."""
+        changes = self.changes(project_id)  # first: what is counted may be newer than its number, but not older
+        kept = self._counts.get(project_id)
+        if kept is not None and kept[0] == changes:
+            return kept[1]
+        status, in_audit = TASKS.c.status, sa.func.count().filter(TASKS.c.audit)
+        query = sa.select(status, sa.func.count(), in_audit).where(TASKS.c.project_id == project_id).group_by(status)
+        counts: dict[tuple[str, bool], int] = {}
         with self._read() as connection:
-            return {row[0]: row[1] for row in connection.execute(query.group_by(TASKS.c.status))}
+            for name, tasks, audits in connection.execute(query):
+                counts |= {(name, True): int(audits), (name, False): int(tasks - audits)}
+        self._counts[project_id] = changes, counts
+        return counts
 
     def labels(self, project_id: int) -> list[Label]:
         """Return the labels of a project in the order in which they were made."""
@@ -137,7 +297,7 @@ class Tasks(Connections):
         """
         labels = sa.and_(TASKS.c.project_id == project_id, TASKS.c.status == "labelled", TASKS.c.unchanged)
         theirs = sa.true() if annotator is None else TASKS.c.annotator == annotator
-        query = sa.select(TASKS).where(labels, theirs).order_by(TASKS.c.annotation_id.desc(), TASKS.c.task_id)
+        query = sa.select(*TASK_COLUMNS).where(labels, theirs).order_by(TASKS.c.annotation_id.desc(), TASKS.c.task_id)
         with self._read() as connection:
             return [Task(**row._mapping) for row in connection.execute(query.limit(limit).offset(offset))]
 
@@ -147,12 +307,13 @@ class Tasks(Connections):
             for task in tasks:
                 here = sa.and_(TASKS.c.project_id == task.project_id, TASKS.c.task_id == task.task_id)
                 same = sa.and_(here, TASKS.c.annotation_id == task.annotation_id)
-                values = {"annotator": task.annotator, "unchanged": task.unchanged}
+                changed = self._next_change(connection, task.project_id)
+                values = {"annotator": task.annotator, "unchanged": task.unchanged, "changed": changed}
                 connection.execute(sa.update(TASKS).where(same).values(**values))
 
     def task_errors(self, project_id: int) -> dict[int, str]:
         """Return by task id why tasks cannot be used, or not in full."""
-        here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.error != "")
+        here = sa.and_(TASKS.c.project_id == project_id, _HAS_ERROR)
         query = sa.select(TASKS.c.task_id, TASKS.c.error).where(here).order_by(TASKS.c.task_id)
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
@@ -177,7 +338,7 @@ class Tasks(Connections):
         """
         same = sa.and_(DECISIONS.c.project_id == TASKS.c.project_id, DECISIONS.c.task_id == TASKS.c.task_id)
         decided = [column.label(f"decided__{column.name}") for column in DECISIONS.c if column.name != "project_id"]
-        query = sa.select(TASKS, *decided).join(DECISIONS, same, isouter=True)
+        query = sa.select(*TASK_COLUMNS, *decided).join(DECISIONS, same, isouter=True)
         query = query.where(TASKS.c.project_id == project_id, _LEFT_OUT[reason])
         with self._read() as connection:
             rows = connection.execute(query.order_by(TASKS.c.task_id).limit(limit).offset(offset))
@@ -187,7 +348,8 @@ class Tasks(Connections):
         """Set the reason why a task cannot be used; "" when it can."""
         with self._write() as connection:
             here = sa.and_(TASKS.c.project_id == project_id, TASKS.c.task_id == task_id)
-            connection.execute(sa.update(TASKS).where(here).values(error=error))
+            changed = self._next_change(connection, project_id)
+            connection.execute(sa.update(TASKS).where(here).values(error=error, changed=changed))
 
     def leave_out(self, tasks: Iterable[Task], errors: Mapping[int, str]) -> None:
         """Count labels no longer, because their images or masks cannot be read.
@@ -201,13 +363,19 @@ class Tasks(Connections):
                 if task.task_id in errors:
                     here = sa.and_(TASKS.c.project_id == task.project_id, TASKS.c.task_id == task.task_id)
                     same = sa.and_(here, TASKS.c.status == "labelled", TASKS.c.label_digest == task.label_digest)
-                    values = {"status": "unavailable", "error": errors[task.task_id]}
+                    changed = self._next_change(connection, task.project_id)
+                    values = {"status": "unavailable", "error": errors[task.task_id], "changed": changed}
                     connection.execute(sa.update(TASKS).where(same).values(**values))
 
     def delete_tasks(self, project_id: int, task_ids: Iterable[int]) -> None:
         """Delete tasks that Label Studio no longer has, with all that belongs to them."""
+        ids = list(task_ids)
+        if not ids:
+            return
         with self._write() as connection:
-            for chunk in chunks(list(task_ids), 500):
+            self._next_change(connection, project_id)
+            self._count_in(connection, f"pool_changes_{project_id}")
+            for chunk in chunks(ids, 500):
                 for table in (TASKS, RANKING, PUBLISHED, QUERIES, DECISIONS):
                     here = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(chunk))
                     connection.execute(sa.delete(table).where(here))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -65,14 +65,27 @@ class Connections:
 
     def count(self, key: str) -> None:
         """Add 1 to the counter of a key. Counters are never reset."""
-        more = sa.cast(sa.cast(META.c.value, sa.BigInteger) + 1, sa.Text)
-        statement = self._insert(META).values(key=f"count_{key}", value="1")
         with self._write() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": more}))
+            self._count_in(connection, key)
 
     def counted(self, key: str) -> int:
         """Return the counter of a key; 0 when nothing was counted."""
         return int(self.value(f"count_{key}") or 0)
+
+    def _count_in(self, connection: sa.Connection, key: str) -> int:
+        """Add 1 to the counter of a key in a transaction that is open, and return the counter."""
+        more = sa.cast(sa.cast(META.c.value, sa.BigInteger) + 1, sa.Text)
+        statement = self._insert(META).values(key=f"count_{key}", value="1")
+        connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": more}))
+        counter = sa.select(META.c.value).where(META.c.key == f"count_{key}")
+        return int(connection.execute(counter).scalar_one() or 0)
+
+    def _next_change(self, connection: sa.Connection, project_id: int) -> int:
+        """Return the number of a change of a project's tasks, which every row that it writes carries.
+
+        Other writers of the project's tasks wait until the transaction ends: numbers are seen in their order.
+        """
+        return self._count_in(connection, f"changes_{project_id}")
 
     def _upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
         if rows:
@@ -82,10 +95,11 @@ class Connections:
     def _upsert_in(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]
     ) -> None:
+        """Insert rows, all with the same columns, or change these columns where they are."""
         if not rows:
             return
         statement = self._insert(table)
-        changes = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
 
     @contextmanager
@@ -107,7 +121,10 @@ class Connections:
             yield connection
 
 
-def chunks(values: list[int], size: int) -> Iterator[list[int]]:
+_Value = TypeVar("_Value")
+
+
+def chunks(values: list[_Value], size: int) -> Iterator[list[_Value]]:
     """Yield parts of a list, of at most `size` values, which fit into an SQL statement."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

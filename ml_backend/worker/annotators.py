@@ -16,10 +16,14 @@ def name_annotators(look: Look) -> None:
     """Ask for the names of all users where somebody labelled whose name was never asked for.
 
     Whoever is not among them is not asked for again: they were deleted, or the token may not list users. Their labels
-    count all the same.
+    count all the same. Nothing is to be asked where no task changed since the last look.
     """
+    key, changes = f"annotators_named_{look.project_id}", str(look.store.changes(look.project_id))
+    if look.store.value(key) == changes:
+        return
     new = unnamed(look.store, look.store.labels_of_annotators(look.project_id))
     if not new:
+        look.store.set_value(key, changes)
         return
     try:
         users = look.client.users()

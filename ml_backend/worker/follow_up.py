@@ -50,7 +50,7 @@ def pending(tasks: Iterable[Task], asked: Mapping[int, Query], published: Collec
     this task and that came back), when all of the image is labelled, or when a person put a task of the image aside.
 
     Args:
-        tasks: all of the project.
+        tasks: all of the images that these ask for.
         asked: what the ranking asks for, by task id.
         published: the tasks that were shown with a query of this ranking.
     """
@@ -115,13 +115,15 @@ class FollowUps:
     def __init__(self, client: LabelStudio, store: Store, project_id: int, *, check: Callable[[], None]) -> None:
         self._client, self._store, self._id, self._check = client, store, project_id, check
 
-    def pending(self, tasks: Iterable[Task], version: str) -> list[Pending]:
+    def pending(self, version: str) -> list[Pending]:
         """Return the queries of the ranking of this version that wait for a follow-up task."""
-        asked = self._store.ranked_queries(self._id)
-        if not asked:
+        shown = self._store.shown_queries(self._id, version)
+        labelled = self._store.asked_tasks(self._id, waiting=False) - shown
+        if not labelled:
             return []
-        shown = {task for task, name in self._store.published_queries(self._id) if name == version}
-        return pending(tasks, asked, shown)
+        images = {task.image for task in self._store.tasks_by_id(self._id, labelled).values()}
+        tasks = self._store.tasks_of_images(self._id, images)
+        return pending(tasks, self._store.ranked_queries(self._id), shown)
 
     def make(self, version: str, *, window: int) -> int:
         """Make follow-up tasks for the best of the pending queries; return how many the host was asked for.
@@ -130,8 +132,7 @@ class FollowUps:
             version: of the ranking.
             window: most tasks in the queue: no follow-up is made for a query that comes after so many others.
         """
-        tasks = self._store.tasks(self._id)
-        wanted = self._within(window, self.pending(tasks, version), tasks)
+        wanted = self._within(window, self.pending(version))
         if not wanted:
             return 0
         existing = {query.task.task_id: query.waiting.task_id for query in wanted if query.waiting is not None}
@@ -142,11 +143,11 @@ class FollowUps:
         logger.info("project=%s version=%s follow-ups=%s", self._id, version, len(new))
         return len(new)
 
-    def _within(self, window: int, queries: Sequence[Pending], tasks: Iterable[Task]) -> list[Pending]:
+    def _within(self, window: int, queries: Sequence[Pending]) -> list[Pending]:
         """Return those queries that are among the best `window` of all that are asked for."""
-        asked = self._store.ranked_queries(self._id)
-        shown = {task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in asked}
-        competing = shown | {query.task.task_id for query in queries}
+        if not queries:
+            return []
+        competing = self._store.asked_tasks(self._id) | {query.task.task_id for query in queries}
         priorities = self._store.priorities(self._id, list(competing))
         best = sorted(competing, key=lambda task_id: (-priorities.get(task_id, 0.0), task_id))
         within = set(best[:window])

@@ -13,10 +13,11 @@ def tell_images_in_part(look: Look, tasks: Iterable[Task]) -> None:
     """Keep which tasks have such an image among those in the cache, and tell of new ones.
 
     Args:
-        tasks: all tasks of the project.
+        tasks: those whose images may have been read since the last time.
     """
     images, before = look.images, set(images_in_part(look.store, look.project_id))
-    seen = {task.task_id: images.is_in_part(task.image) for task in tasks if task.image}
+    known = look.store.tasks_by_id(look.project_id, before) | {task.task_id: task for task in tasks}
+    seen = {task.task_id: images.is_in_part(task.image) for task in known.values() if task.image}
     now = {task for task, in_part in seen.items() if (task in before if in_part is None else in_part)}
     if now != before:
         put_images_in_part(look.store, look.project_id, now)
@@ -31,7 +32,6 @@ def forget_images_in_part(look: Look) -> bool:
         Whether there were any.
     """
     ids = set(images_in_part(look.store, look.project_id))
-    for task in look.store.tasks(look.project_id) if ids else ():
-        if task.task_id in ids:
-            look.images.forget(task.image)
+    for task in look.store.tasks_by_id(look.project_id, ids).values():
+        look.images.forget(task.image)
     return bool(ids)

@@ -38,16 +38,21 @@ class Published:
 
 
 Render = Callable[[Sequence[Task]], Iterable[Rendered]]
+Ranked = Callable[[Collection[int]], Sequence[tuple[Task, float]]]
+"""Returns unlabelled tasks with priorities, best first, given those that carry the version: these, and as many others
+as a window takes."""
 
 
 def publish(look: Look) -> None:
     """Keep a window of the best-ranked tasks in Label Studio, with the masks of the model that they were ranked by."""
     project = look.project
-    ranked = _to_publish(look)
-    if not ranked and project.published_version not in ("", project.ranking_version):
-        ranked = _labelled_task(look)
-    if not project.ranking_version or not ranked:
+    if not project.ranking_version:
         return
+    ranked: Ranked = partial(_to_publish, look)
+    if not _is_asked_for(look):
+        if project.published_version in ("", project.ranking_version) or not _labelled_task(look):
+            return
+        ranked = partial(_labelled_task, look)
     number = model_number(project.ranking_version)
     if number:
         look.checkpoints.get(number)  # raises where the version is damaged, before anything is shown
@@ -84,22 +89,37 @@ def prune(look: Look) -> bool:
     return bool(pruned)
 
 
-def _to_publish(look: Look) -> list[tuple[Task, float]]:
-    """Return the ranked tasks, best first; where regions are asked for, those, and the audit images between."""
-    ranked, asked = look.store.ranked(look.project_id), look.store.ranked_queries(look.project_id)
-    if not asked:
-        return ranked
-    audit = audit_set(look.settings, look.store, look.project_id)
+def _is_asked_for(look: Look) -> bool:
+    """Whether there is anything to publish."""
+    store, project_id = look.store, look.project_id
+    return bool(
+        store.asked_tasks(project_id) if store.asks_for_parts(project_id) else store.ranked(project_id, limit=1)
+    )
+
+
+def _to_publish(look: Look, present: Collection[int] = ()) -> list[tuple[Task, float]]:
+    """Return the ranked tasks, best first; where regions are asked for, those, and the audit images between.
+
+    Not all of a large project: so many that a window of them is left without those in `present`, and all of these.
+    """
+    store, project_id, most = look.store, look.project_id, look.settings.queue_window + len(present)
+    if not store.asks_for_parts(project_id):
+        best = store.ranked(project_id, limit=most)
+        read = {task.task_id for task, _ in best}
+        return best + store.ranked(project_id, among=[task for task in present if task not in read])
+    asked, audit = store.asked_tasks(project_id), audit_set(look.settings, store, project_id)
+    lowest = min(store.priorities(project_id, list(asked)).values(), default=1.0)
+    ranked = store.ranked(project_id, lowest=lowest)
     shown = [entry for entry in ranked if entry[0].task_id in asked or audit.opens_empty(entry[0])]
     while shown and shown[-1][0].task_id not in asked:
         shown.pop()  # all that is asked for comes before: those after it wait for what the next ranking asks for
     return shown
 
 
-def _labelled_task(look: Look) -> list[tuple[Task, float]]:
+def _labelled_task(look: Look, _present: Collection[int] = ()) -> list[tuple[Task, float]]:
     """Return a labelled task: the host serves no version that no prediction carries, and no task that is done."""
-    labelled = [task for task in look.store.tasks(look.project_id, status="labelled") if not task.error]
-    return [(task, 0.0) for task in sorted(labelled, key=lambda task: task.held_out)[:1]]
+    label = look.store.a_label(look.project_id)
+    return [] if label is None else [(label, 0.0)]
 
 
 def _queue_of(look: Look) -> PriorityQueue:
@@ -119,7 +139,7 @@ class PriorityQueue:
     def publish(
         self,
         version: str,
-        ranked: Sequence[tuple[Task, float]],
+        ranked: Ranked,
         render: Render,
         *,
         window: int,
@@ -129,16 +149,17 @@ class PriorityQueue:
         """Make the window of this version complete, then make the version the one that is served.
 
         Args:
-            ranked: unlabelled tasks with priorities, best first.
+            ranked: what there is to publish.
             refill: share of the window under which it is filled up.
         """
         present = self._client.tasks_with_prediction(self._project_id, version)
         self._part(version, present)
-        waiting = sum(1 for task, _ in ranked if task.task_id in present)
-        target = min(window, len(ranked))
+        best = ranked(present)
+        waiting = sum(1 for task, _ in best if task.task_id in present)
+        target = min(window, len(best))
         created = 0
         if waiting < target and (waiting < refill * window or self._store_version() != version):
-            missing = [entry for entry in ranked if entry[0].task_id not in present][: target - waiting]
+            missing = [entry for entry in best if entry[0].task_id not in present][: target - waiting]
             created = self._import(version, missing, render, progress)
         if created or present:
             self._switch_to(version)

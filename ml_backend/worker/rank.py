@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from ml_backend.label_studio.predictions import model_number, ranking_number, version_name
 from ml_backend.learning.checkpoints import Version
@@ -36,20 +37,23 @@ def rank(look: Look) -> None:
         ConfigurationError: the strategy cannot work with its options.
         TrainingError, TrainingWaits: it compares the members of a committee that cannot be had now.
     """
-    tasks = [task for task in look.store.tasks(look.project_id) if task.task_id not in look.undecided]
     model = look.checkpoints.current()
     key = _ranking_key(look, model)
-    if not _needs_ranking(look, key, tasks):
-        _name_serving_model(look, model, tasks)
+    if not _needs_ranking(look, key):
+        _name_serving_model(look, model)
         return
+    changes = look.store.changes(look.project_id)  # first: what changes from now on is news to this ranking
+    tasks = [task for task in look.store.tasks_to_rank(look.project_id) if task.task_id not in look.undecided]
     look.stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
-    _put_ranking(look, model, tasks, key)
-    tell_images_in_part(look, tasks)
+    answers = _answers(look)
+    scored = _put_ranking(look, model, tasks, key, changes)
+    tell_images_in_part(look, [task for task in tasks if task.task_id in scored or task.status != "unlabelled"])
     # Afterwards: a run that is killed in between ranks once more, and none waits for a change in vain.
-    look.store.set_value(_answers_key(look), _answers(tasks))
+    look.store.set_value(_answers_key(look), answers)
 
 
-def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: str) -> None:
+def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: str, changes: int) -> Collection[int]:
+    """Rank, keep the ranking, and return the tasks whose images were looked at for it."""
     started = time.monotonic()
     if model is not None:
         ensure_committee(look, model, [task for task in tasks if task.status == "labelled"])
@@ -73,6 +77,7 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ranking_version=version,
         ranking_number=number,
         ranking_key=key,
+        ranked_changes=changes,
         ranking_seconds=seconds,
         pseudo_labels=proposal_text(look.settings, ranking.pseudo_labels),
     )
@@ -83,12 +88,13 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
     by = look.settings.strategy if model is not None else "a diverse first batch"
     why = f" {ranking.reason}" if ranking.reason else ""
     look.tell("ranked", f"{version}: {total} tasks ranked in {seconds:.0f} s, {scored} of them scored ({by}).{why}")
+    return ranking.information.keys()
 
 
-def _name_serving_model(look: Look, model: Version | None, tasks: Iterable[Task]) -> None:
+def _name_serving_model(look: Look, model: Version | None) -> None:
     """Where nothing is left to rank, let an empty ranking name the model that serves now."""
     shown = model_number(look.project.ranking_version)
-    if model is None or model.number == shown or any(task.status == "unlabelled" for task in tasks):
+    if model is None or model.number == shown or _waiting(look):
         return
     number = _next_ranking_number(look)
     look.check()
@@ -113,41 +119,53 @@ def _ranking_key(look: Look, model: Version | None) -> str:
     return hashlib.sha256(json.dumps(parts + shown, sort_keys=True).encode()).hexdigest()
 
 
-def _needs_ranking(look: Look, key: str, tasks: Sequence[Task]) -> bool:
-    project = look.project
-    unlabelled = [task for task in tasks if task.status == "unlabelled"]
-    if not unlabelled and not any(task.boxes for task in tasks):
+def _needs_ranking(look: Look, key: str) -> bool:
+    project, waiting = look.project, _waiting(look)
+    if not waiting and not look.store.has_parts(look.project_id):
         return False
     if not project.ranking_version or project.ranking_key != key:
         return True
-    if _is_answered(look, tasks):
+    if _is_answered(look):
         return True
-    usable = [task.task_id for task in unlabelled if not task.error]
-    ranked = len(look.store.priorities(look.project_id, usable))
-    new, window = len(usable) - ranked, look.settings.queue_window
-    is_small = len(unlabelled) <= WINDOWS_ALWAYS_SCORED * window
-    is_running_out = ranked < look.settings.queue_refill * window
-    return new > 0 and (is_small or is_running_out or new >= _NEW_SHARE * len(unlabelled))
+    new = _new(look, project.ranked_changes)
+    window = look.settings.queue_window
+    if new and (waiting <= WINDOWS_ALWAYS_SCORED * window or new >= _NEW_SHARE * waiting):
+        return True
+    return new > 0 and not look.store.has_ranked(look.project_id, math.ceil(look.settings.queue_refill * window))
 
 
-def _is_answered(look: Look, tasks: Sequence[Task]) -> bool:
+def _waiting(look: Look) -> int:
+    """Return the number of unlabelled tasks, without those that stream mode has still to decide about."""
+    undecided = look.store.tasks_by_id(look.project_id, look.undecided).values()
+    waiting = look.store.count_tasks(look.project_id).get("unlabelled", 0)
+    return waiting - sum(task.status == "unlabelled" for task in undecided)
+
+
+def _new(look: Look, after: int) -> int:
+    """Return the number of those that could be ranked, and came after the last ranking."""
+    new = look.store.count_new(look.project_id, after=after)
+    return new - (look.store.count_new(look.project_id, after=after, among=look.undecided) if look.undecided else 0)
+
+
+def _is_answered(look: Look) -> bool:
     """Whether regions were asked for and all of them came back: then there may be others worth asking for.
 
     Not when nothing came back since the last ranking, which asked in vain: the next one would ask for the same.
     """
-    asked = look.store.ranked_queries(look.project_id)
-    waiting = {task.task_id for task in tasks if task.status == "unlabelled" and not task.error}
-    if not asked or asked.keys() & waiting:
+    store, project_id = look.store, look.project_id
+    if not store.asks_for_parts(project_id):
         return False
-    if follow_ups_of(look).pending(tasks, look.project.ranking_version):
+    asked = store.tasks_by_id(project_id, store.asked_tasks(project_id) - look.undecided)
+    if any(not task.error for task in asked.values()):
         return False
-    return look.store.value(_answers_key(look)) != _answers(tasks)
+    if follow_ups_of(look).pending(look.project.ranking_version):
+        return False
+    return store.value(_answers_key(look)) != _answers(look)
 
 
-def _answers(tasks: Iterable[Task]) -> str:
+def _answers(look: Look) -> str:
     """Return a digest of what people have done with the tasks so far."""
-    done = [(task.task_id, task.status, task.label_digest) for task in tasks]
-    return hashlib.sha256(json.dumps(done).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(look.store.answers(look.project_id)).encode()).hexdigest()
 
 
 def _answers_key(look: Look) -> str:

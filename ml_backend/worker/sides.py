@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ml_backend.projects.audit import AuditCounts, AuditSet, KeptAudit, drawn_from, keep_audit, kept_audit
+from ml_backend.projects.audit import MINIMUM, AuditCounts, AuditSet, KeptAudit, drawn_from, keep_audit, kept_audit
 from ml_backend.store import Side
 from ml_backend.worker.look import Look
 
@@ -17,24 +17,73 @@ logger = logging.getLogger(__name__)
 def assign_sides(look: Look) -> None:
     """Let labels of audit images measure where nobody was shown a mask of ours, and all others train.
 
-    Derived anew at each look from what was read; a run that is killed anywhere is finished by the next.
+    Where neither the pool nor the settings changed since the last look, only those tasks are read that did; else all.
+    A run that is killed anywhere is finished by the next.
     """
-    sides, kept = look.store.sides(look.project_id), kept_audit(look.settings, look.store, look.project_id)
+    store, project_id, kept = look.store, look.project_id, kept_audit(look.settings, look.store, look.project_id)
+    changes, pool = store.changes(project_id), store.pool_changes(project_id)
+    if kept is not None and kept.changes == changes and _is_drawn(look, kept, pool):
+        return
+    if kept is not None and _is_drawn(look, kept, pool):
+        sides = store.sides(project_id, after=kept.changes)
+        if not _seen(sides, kept.audit):
+            moved = _assign(look, sides, kept.audit)
+            counts = _counts_of_tasks(look, kept.counts)
+            keep_audit(look.settings, store, project_id, replace(kept, counts=counts, changes=changes))
+            _tell(look, *moved, counts)
+            return
+    sides = store.sides(project_id)
     audit = _drawn(look, sides, kept)
-    labelled = [side for side in sides if side.status == "labelled"]
-    training = [side.task_id for side in labelled if side.held_out and not audit.has(side.group_key)]
-    measuring = [side.task_id for side in labelled if not side.held_out and audit.has(side.group_key)]
-    look.check()
-    look.store.set_held_out(look.project_id, training, held_out=False)
-    look.store.set_held_out(look.project_id, measuring, held_out=True)
+    moved = _assign(look, sides, audit)
     counts = _counts(sides, audit)
-    keep_audit(look.settings, look.store, look.project_id, KeptAudit(audit, counts))
-    is_known = kept is not None or look.checkpoints.latest() is not None
-    if (training or measuring) and is_known:
-        _tell(look, training, measuring, counts)
+    keep_audit(look.settings, store, project_id, KeptAudit(audit, counts, changes, pool))
+    if kept is not None or look.checkpoints.latest() is not None:
+        _tell(look, *moved, counts)
     changed = [group for group in audit.trains if kept is None or group not in kept.audit.trains]
     if _wait(sides, changed):
-        look.store.update_project(look.project_id, ranking_key="")  # they are ranked from now on
+        store.update_project(project_id, ranking_key="")  # they are ranked from now on
+
+
+def _is_drawn(look: Look, kept: KeptAudit, pool: int) -> bool:
+    """Whether the audit set of this pool is drawn, and large enough where it can be."""
+    counts = kept.counts
+    is_small = bool(kept.audit.share) and counts.measuring < min(MINIMUM, counts.groups - 1)
+    return kept.pool == pool and kept.audit.share == look.settings.audit_share and not is_small
+
+
+def _seen(sides: Sequence[Side], audit: AuditSet) -> bool:
+    """Whether somebody labelled an audit image over a mask of ours: then its group trains from now on."""
+    return any(side.status == "labelled" and side.masked and audit.has(side.group_key) for side in sides)
+
+
+def _assign(look: Look, sides: Sequence[Side], audit: AuditSet) -> tuple[list[int], list[int]]:
+    """Write down which images and labels are on which side; return the labels that train, and that measure, by now."""
+    store, project_id = look.store, look.project_id
+    measured = {group for group in {side.group_key for side in sides} if audit.has(group)}
+    labelled = [side for side in sides if side.status == "labelled"]
+    training = [side.task_id for side in labelled if side.held_out and side.group_key not in measured]
+    measuring = [side.task_id for side in labelled if not side.held_out and side.group_key in measured]
+    joining = [side.task_id for side in sides if not side.audit and side.group_key in measured]
+    leaving = [side.task_id for side in sides if side.audit and side.group_key not in measured]
+    look.check()
+    store.set_audit(project_id, joining, audit=True)
+    store.set_audit(project_id, leaving, audit=False)
+    store.set_held_out(project_id, training, held_out=False)
+    store.set_held_out(project_id, measuring, held_out=True)
+    return training, measuring
+
+
+def _counts_of_tasks(look: Look, before: AuditCounts) -> AuditCounts:
+    """Count the same images anew by their status."""
+    counts = look.store.count_sides(look.project_id)
+    labels = counts.get(("labelled", True), 0)
+    return replace(
+        before,
+        waiting=counts.get(("unlabelled", True), 0),
+        skipped=counts.get(("skipped", True), 0),
+        labels=labels,
+        training=counts.get(("labelled", False), 0),
+    )
 
 
 def _drawn(look: Look, sides: Sequence[Side], kept: KeptAudit | None) -> AuditSet:
@@ -80,6 +129,8 @@ def _wait(sides: Sequence[Side], groups: Collection[str]) -> bool:
 
 
 def _tell(look: Look, training: Collection[int], measuring: Collection[int], counts: AuditCounts) -> None:
+    if not training and not measuring:
+        return
     moved = [
         f"{_labels(len(tasks), after)} from now on"
         for tasks, after in ((training, "that measured train"), (measuring, "that trained measure"))

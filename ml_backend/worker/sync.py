@@ -75,8 +75,7 @@ def retry_images(look: Look) -> None:
     last = float(look.store.value(key) or 0)
     if 0 <= time.time() - last < RETRY_IMAGES_SECONDS:
         return
-    tasks = look.store.tasks(look.project_id)
-    failed = [task for task in tasks if task.status == "unavailable" or (task.status == "unlabelled" and task.error)]
+    failed = look.store.tasks_without_image(look.project_id)
     were_in_part = forget_images_in_part(look)
     if not failed and not were_in_part:
         return
@@ -235,7 +234,7 @@ class Sync:
         return {"notice": change.text(trained=project.decided_model > 0, continues=continues)}
 
     def _read_changes(self, project_id: int, read: _Read, since: str | None, total: int) -> tuple[int, str]:
-        known = {} if since is None else {task.task_id: task.updated_at for task in self._store.tasks(project_id)}
+        is_first = since is None
         changed, seen, cursor = 0, 0, ""
         # A change that waits for the host's database shows up later than its time tells: the cursor stays behind what
         # was still to come when this scan began.
@@ -244,6 +243,8 @@ class Sync:
         for batch in _batched(self._client.changed_tasks(project_id, since), _BATCH):
             self._look.check()
             # The window of the query overlaps the last sync's; what was read then is not decoded again.
+            ids = [int(item["id"]) for item in batch]
+            known = {} if is_first else self._store.update_times(project_id, ids)
             fresh = [item for item in batch if known.get(int(item["id"])) != item["updated_at"]]
             self._measure(fresh)
             self._store.put_tasks(read(project_id, item) for item in fresh)
@@ -273,7 +274,7 @@ class Sync:
     def _compare_ids(self, project_id: int, read: _Read, expected: int) -> None:
         if sum(self._store.count_tasks(project_id).values()) == expected:
             return
-        here = {task.task_id for task in self._store.tasks(project_id)}
+        here = self._store.task_ids(project_id)
         there = set(self._client.task_ids(project_id))
         self._store.delete_tasks(project_id, here - there)
         for batch in _batched(self._client.tasks(project_id, there - here), _BATCH):

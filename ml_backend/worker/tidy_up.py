@@ -24,8 +24,25 @@ def tidy_up(look: Look) -> None:
     if prune(look):
         publish(look)  # deleting a version can reset the host's pointer: look again
     _remove_old_versions(look)
-    # At every look, whether it changed something or not: one that was killed leaves files behind, too.
+    _remove_unused_masks(look)
+
+
+def _remove_unused_masks(look: Look) -> None:
+    """Remove masks where a task or the folder changed since that was done last: a look that was killed left files."""
+    key, before = f"masks_tidied_{look.project_id}", _state_of_masks(look)
+    if look.store.value(key) == before:
+        return
     remove_unused_masks(look.masks, look.store.label_files(look.project_id))
+    look.store.set_value(key, before)  # where files were removed, the next look sees that none is left
+
+
+def _state_of_masks(look: Look) -> str:
+    """Return what moves whenever a label or a file of the folder comes or goes."""
+    try:
+        changed = look.masks.stat().st_mtime_ns
+    except FileNotFoundError:
+        changed = 0
+    return f"{look.store.changes(look.project_id)} {changed}"
 
 
 def remove_unused_masks(folder: Path, used: Container[str]) -> int:

@@ -17,7 +17,7 @@ from ml_backend.learning.measuring.words import measured_text, recorded
 from ml_backend.learning.ranking import make_strategy
 from ml_backend.projects.parts import supervising
 from ml_backend.settings import Settings
-from ml_backend.store import Task
+from ml_backend.store import Task, TrainingLabel
 from ml_backend.worker.look import Look
 from ml_backend.worker.sync import sync
 from ml_backend.worker.training_run import TRAINING_SETTINGS, TrainingRun
@@ -47,12 +47,12 @@ def train_if_wanted(look: Look) -> bool:
     """Train the project if there is reason to; return whether a version was made. Raises as `train`."""
     settle(look)
     label_map = look.label_map
-    labelled = supervising(look.store.tasks(look.project_id, status="labelled"))
-    digest = data_digest(labelled, label_map)
     trigger = reason_to_train(look)
     if not trigger:
         look.services.turns.leave(look.project_id, look.store.wake)
         return False
+    labelled = supervising(look.store.tasks(look.project_id, status="labelled"))
+    digest = data_digest(labelled, label_map)
     _refuse_one_class(label_map)
     _refuse_copies(look.settings)
     requested_at = _requested_at(look)
@@ -104,7 +104,7 @@ def needs_committee(settings: Settings) -> bool:
 # -- is there reason to train? ---------------------------------------------------------------------------------------
 def reason_to_train(look: Look) -> str:
     """Return why to train, in words; empty: there is no reason to."""
-    labelled, label_map = supervising(look.store.tasks(look.project_id, status="labelled")), look.label_map
+    labelled, label_map = supervising(look.store.training_labels(look.project_id)), look.label_map
     digest = data_digest(labelled, label_map)
     project, latest = look.store.project(look.project_id), look.checkpoints.latest()
     if project is None or all(task.held_out for task in labelled):  # held-out labels only measure
@@ -125,7 +125,7 @@ def reason_to_train(look: Look) -> str:
         return ""
     if latest.record.label_map_digest != label_map.training_digest:
         return f"The classes of the project changed after version {latest.number}."
-    changed = changed_labels(latest, labelled, look.store.tasks(look.project_id, status="unavailable"))
+    changed = changed_labels(latest, labelled, look.store.training_labels(look.project_id, status="unavailable"))
     if changed < look.settings.train_after:
         return ""
     return f"{changed} labels were new, changed or gone since version {latest.number}."
@@ -144,7 +144,9 @@ def _wanted_network(settings: Settings) -> dict[str, Any]:
     }
 
 
-def changed_labels(latest: Version, labelled: Iterable[Task], unavailable: Iterable[Task] = ()) -> int:
+def changed_labels(
+    latest: Version, labelled: Iterable[Task | TrainingLabel], unavailable: Iterable[Task | TrainingLabel] = ()
+) -> int:
     """Count labels that are new, changed or gone since a version was trained.
 
     Args:
@@ -164,7 +166,7 @@ def _answers(latest: Version | None, digest: str, requested_at: float) -> bool:
     return requested_at - 1 < created_at < time.time() + 1  # one from the future was made before the clock was set back
 
 
-def data_digest(labelled: Iterable[Task], label_map: LabelMap) -> str:
+def data_digest(labelled: Iterable[Task | TrainingLabel], label_map: LabelMap) -> str:
     """Return a digest of the labels that a network is trained and measured on."""
     labels = sorted((task.task_id, task.label_digest, task.held_out) for task in labelled)
     return hashlib.sha256(json.dumps([label_map.training_digest, labels]).encode()).hexdigest()

@@ -282,7 +282,7 @@ def test_rectangles_are_published_beside_the_masks_and_noted_before(
     monkeypatch.setattr(studio, "import_predictions", noting)
     queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
     options = {"window": 10, "refill": 0.5, "progress": nothing}
-    queue.publish(VERSION, services.store.ranked(PROJECT), scorer(services).render, **options)
+    queue.publish(VERSION, lambda _: services.store.ranked(PROJECT), scorer(services).render, **options)
     rows = {row["task"]: row["result"] for row in studio.predictions}
     assert read_rectangles(rows[1], PARTS, SHAPE).boxes == (BOX, OTHER)
     assert {one["type"] for one in rows[1]} == {"brushlabels", "rectanglelabels"}
@@ -299,7 +299,7 @@ def test_a_task_whose_regions_the_host_refuses_was_not_asked_for_parts(
     studio.refuses = lambda row: row["task"] == 1 and bool(row["result"])
     queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
     options = {"window": 10, "refill": 0.5, "progress": nothing}
-    queue.publish(VERSION, services.store.ranked(PROJECT), scorer(services).render, **options)
+    queue.publish(VERSION, lambda _: services.store.ranked(PROJECT), scorer(services).render, **options)
     assert {task for task, _ in services.store.published_queries(PROJECT)} == {2}
 
 

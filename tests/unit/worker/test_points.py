@@ -331,7 +331,7 @@ def ranked(services: Services, queries: dict[int, Query]) -> None:
 def published(services: Services, studio: MemoryStudio, renderer: MaskRenderer) -> dict[int, list[Json]]:
     queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
     options = {"window": 10, "refill": 0.5, "progress": nothing}
-    queue.publish(VERSION, services.store.ranked(PROJECT), renderer.render, **options)
+    queue.publish(VERSION, lambda _: services.store.ranked(PROJECT), renderer.render, **options)
     return {row["task"]: row["result"] for row in studio.predictions}
 
 

@@ -51,7 +51,7 @@ def publish(studio: MemoryStudio, store: Store) -> Publish:
         ranked = [(task_of(one), one / 12) for one in sorted(open_tasks, reverse=True)]
         queue = PriorityQueue(studio, store, PROJECT, check=options.pop("check", nothing))  # type: ignore[arg-type]
         usual: dict[str, Any] = {"render": render, "progress": nothing}
-        return queue.publish(version, ranked, **usual | {"window": window, "refill": refill} | options)
+        return queue.publish(version, lambda _: ranked, **usual | {"window": window, "refill": refill} | options)
 
     return run
 

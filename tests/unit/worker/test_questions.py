@@ -123,7 +123,7 @@ def test_masks_and_points_are_published_side_by_side(services: Services, studio:
     assert [task.task_id for task, _ in shown] == [1, 2], "the others were not asked for now"
     renderer = renderer_of(services, services.checkpoints(PROJECT).get(1), LABELS)
     queue = PriorityQueue(services.client, services.store, PROJECT, check=nothing)
-    queue.publish("nextmask-1.1", shown, renderer.render, window=10, refill=0.5, progress=nothing)
+    queue.publish("nextmask-1.1", lambda _: shown, renderer.render, window=10, refill=0.5, progress=nothing)
     kinds = {row["task"]: {region["type"] for region in row["result"]} for row in studio.predictions}
     assert kinds == {1: {"keypointlabels"}, 2: {"brushlabels"}}
     assert set(services.store.published_queries(PROJECT)) == {(1, "nextmask-1.1")}
