@@ -56,6 +56,7 @@ class Rankings(Tasks):
         ]
         places = [{"project": project_id, "task": task, "at": at} for task, at in entries.items() if task not in known]
         with self._write() as connection:
+            self._next_change(connection, project_id)
             connection.execute(sa.delete(RANKING).where(RANKING.c.project_id == project_id))
             if rows:
                 connection.execute(sa.insert(RANKING), rows)
@@ -183,6 +184,9 @@ class Rankings(Tasks):
 
     def count_ranked(self, project_id: int) -> int:
         """Return the number of unlabelled tasks in the ranking."""
+        return self._until_changed("ranked", project_id, self._count_ranked)
+
+    def _count_ranked(self, project_id: int) -> int:
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
         query = sa.select(sa.func.count()).select_from(TASKS).join(RANKING, here)
         with self._read() as connection:
@@ -247,8 +251,7 @@ class Rankings(Tasks):
         table = RANKING.c
         query = sa.select(table.task_id, table.boxes, table.cost)
         if status is not None:
-            here = sa.and_(table.project_id == TASKS.c.project_id, table.task_id == TASKS.c.task_id)
-            query = query.join(TASKS, here).where(TASKS.c.status == status)
+            query = query.where(_status_of() == status)
         with self._read() as connection:
             rows = connection.execute(query.where(table.project_id == project_id, _HAS_BOXES))
             return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -39,6 +39,8 @@ _DONE: Final = TASKS.c.status.in_(("labelled", "skipped", "broken", "unavailable
 """Every status but unlabelled."""
 _HAS_ERROR: Final = sa.literal_column("tasks.error") != sa.literal_column("''")  # as the partial index has it
 
+_Counted = TypeVar("_Counted")
+
 
 class Tasks(Connections):
     """Tasks of projects.
@@ -48,11 +50,11 @@ class Tasks(Connections):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._counts: dict[int, tuple[int, Mapping[tuple[str, bool], int]]] = {}
+        self._kept: dict[tuple[str, int], tuple[int, Any]] = {}
 
     # -- changes ------------------------------------------------------------------------------------------------------
     def changes(self, project_id: int) -> int:
-        """Return how often tasks of a project were changed so far, whatever the change.
+        """Return how often tasks of a project, or their ranking, were changed so far, whatever the change.
 
         Tasks carry the number of their last change: what is derived from all of them is derived again only when this
         number moved, and what is derived from each of them only for those that changed since.
@@ -244,18 +246,25 @@ class Tasks(Connections):
 
     def count_sides(self, project_id: int) -> Mapping[tuple[str, bool], int]:
         """Return the numbers of tasks by their status, and by whether their image is of the audit set."""
-        changes = self.changes(project_id)  # first: what is counted may be newer than its number, but not older
-        kept = self._counts.get(project_id)
-        if kept is not None and kept[0] == changes:
-            return kept[1]
+        return self._until_changed("sides", project_id, self._count_sides)
+
+    def _count_sides(self, project_id: int) -> Mapping[tuple[str, bool], int]:
         status, in_audit = TASKS.c.status, sa.func.count().filter(TASKS.c.audit)
         query = sa.select(status, sa.func.count(), in_audit).where(TASKS.c.project_id == project_id).group_by(status)
         counts: dict[tuple[str, bool], int] = {}
         with self._read() as connection:
             for name, tasks, audits in connection.execute(query):
                 counts |= {(name, True): int(audits), (name, False): int(tasks - audits)}
-        self._counts[project_id] = changes, counts
         return counts
+
+    def _until_changed(self, what: str, project_id: int, count: Callable[[int], _Counted]) -> _Counted:
+        """Return what was counted since the last change of the project's tasks or ranking, or count it."""
+        changes = self.changes(project_id)  # first: what is counted may be newer than its number, but not older
+        kept = self._kept.get((what, project_id))
+        if kept is None or kept[0] != changes:
+            kept = self._kept[what, project_id] = changes, count(project_id)
+        counted: _Counted = kept[1]
+        return counted
 
     def labels(self, project_id: int) -> list[Label]:
         """Return the labels of a project in the order in which they were made."""

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final
 from ml_backend.label_studio.predictions import MARKER, RETURNED, SERVED_LAST, import_for_present
 from ml_backend.learning.checkpoints import Version
 from ml_backend.projects.audit import audit_set
-from ml_backend.projects.candidates import Candidate, candidates
+from ml_backend.projects.candidates import Candidate
+from ml_backend.projects.parts import parts_of
 from ml_backend.projects.passed_over import StreamRecords, StreamState, rename_markers
 from ml_backend.projects.tabs import show_passed_over
 from ml_backend.store import Decision
@@ -97,28 +98,30 @@ class Arrivals:
         return waiting
 
     def _is_left_over(self) -> bool:
-        return bool(self._records.state() or self._records.renamed_at() or self._passed())
+        is_passed = self._store.count_decisions(self._id)[1] > 0
+        return bool(self._records.state() or self._records.renamed_at() or is_passed)
 
     # -- what people took back ----------------------------------------------------------------------------------------
-    def _markers(self) -> set[int]:
-        """Return the tasks that carry the marker; listed only when their number tells that something changed."""
-        marked = {task for task, decision in self._passed().items() if decision.marked}
+    def _markers(self) -> set[int] | None:
+        """Return the tasks that carry the marker, listed only when their number tells that something changed.
+
+        None: those that carry it are as the decisions have them, and none of them is to lose it.
+        """
         count = self._client.model_versions(self._id).get(MARKER, 0)
-        return marked if count == len(marked) else self._client.tasks_with_prediction(self._id, MARKER)
+        if count != self._store.count_marked(self._id):
+            return self._client.tasks_with_prediction(self._id, MARKER)
+        if self._rate and not self._store.passed_audits(self._id):
+            return None
+        return {task for task, decision in self._passed().items() if decision.marked}
 
-    def _follow_people(self, present: set[int]) -> None:
-        passed = self._passed()
-        gone = [task for task, decision in passed.items() if decision.marked and task not in present]
-        there = [task for task, decision in passed.items() if not decision.marked and task in present]
+    def _follow_people(self, present: set[int] | None) -> None:
+        passed = {} if present is None else self._passed()
+        gone = [task for task, decision in passed.items() if decision.marked and task not in (present or ())]
+        there = [task for task, decision in passed.items() if not decision.marked and task in (present or ())]
         self._return(gone, "their markers were deleted")
-        self._return(self._passed_audits(), "their images measure")
+        # Audit images that were passed over when they were none.
+        self._return(self._store.passed_audits(self._id), "their images measure")
         self._update(there, marked=True)  # a run died between the import and this
-
-    def _passed_audits(self) -> list[int]:
-        """Return audit images that were passed over when they were none."""
-        passed = [task for task in self._store.tasks(self._id, status="passed") if task.task_id in self._passed()]
-        audit = audit_set(self._settings, self._store, self._id) if passed else None
-        return [task.task_id for task in passed if audit and audit.opens_empty(task)]
 
     def _return(self, task_ids: Sequence[int], why: str) -> None:
         self._look.check()
@@ -147,7 +150,7 @@ class Arrivals:
 
     def _switch_on(self) -> StreamState:
         """Leave to the pool what is there now."""
-        state = StreamState(baseline=max((task.task_id for task in self._store.tasks(self._id)), default=0))
+        state = StreamState(baseline=self._store.newest_task(self._id))
         self._look.check()
         self._records.put_state(state)
         return state
@@ -157,17 +160,13 @@ class Arrivals:
 
         No strategy decides about audit images: those are kept, all of them.
         """
-        decided = self._store.decisions(self._id)
-        audit = audit_set(self._settings, self._store, self._id)
-        waiting = candidates(self._store.tasks(self._id), in_parts=False)
+        arrived = self._store.tasks_by_id(self._id, self._store.arrivals(self._id, after=baseline))
+        audit = audit_set(self._settings, self._store, self._id) if arrived else None
+        in_parts = {part.image for part in parts_of(self._store.tasks_in_parts(self._id))} if arrived else ()
         return [
-            candidate
-            for candidate in waiting
-            if candidate.task.task_id > baseline
-            and candidate.task.task_id not in decided
-            and not candidate.parts
-            and not audit.opens_empty(candidate.task)
-            and not candidate.task.error
+            Candidate(task)
+            for _, task in sorted(arrived.items())
+            if audit and not audit.opens_empty(task) and task.image not in in_parts
         ]
 
     def _current(self, state: StreamState) -> StreamState:
@@ -209,25 +208,20 @@ class Arrivals:
 
     # -- what follows from the decisions ------------------------------------------------------------------------------
     def _set_statuses(self) -> None:
-        passed, tasks = self._passed(), self._store.tasks(self._id)
-        waiting = [task.task_id for task in tasks if task.status in ("unlabelled", "passed")]
         self._look.check()
-        leaving = [task.task_id for task in tasks if task.status == "unlabelled" and task.task_id in passed]
-        joining = [task.task_id for task in tasks if task.status == "passed" and task.task_id not in passed]
+        leaving, joining = self._store.wrong_statuses(self._id)
         self._store.set_task_status(self._id, leaving, "passed")
         self._store.set_task_status(self._id, joining, "unlabelled")
-        if self._store.priorities(self._id, [task for task in waiting if task in passed]):
+        if self._store.ranks_passed_over(self._id):
             # Ranked, and maybe published, before they could be decided about: only a new ranking takes them out.
             self._store.update_project(self._id, ranking_key="")
 
-    def _set_markers(self, present: set[int]) -> None:
-        passed = self._passed()
-        missing = [task.task_id for task in self._store.tasks(self._id, status="passed")]
-        missing = [task for task in missing if task in passed and task not in present]
+    def _set_markers(self, present: set[int] | None) -> None:
+        missing = self._store.unmarked(self._id)
         for start in range(0, len(missing), _MARKERS_PER_REQUEST):
             show_passed_over(self._client, self._id)
             self._mark(missing[start : start + _MARKERS_PER_REQUEST])
-        strays = sorted(present - passed.keys())
+        strays = [] if present is None else sorted(present - self._passed().keys())
         rename_markers(self._client, self._records, strays[:RENAMED_PER_LOOK], check=self._look.check)
         if strays[RENAMED_PER_LOOK:]:
             self._store.wake(self._id)

@@ -129,6 +129,33 @@ def test_labels_of_the_schema_before_are_kept_and_of_unknown_annotators(tmp_path
         store.close()
 
 
+def test_tasks_that_the_last_ranking_did_not_know_stay_new_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "nextmask.sqlite3"
+    engine = sa.create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        assert upgrade(connection, None, "0007")
+    engine.dispose()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for number, status in ((11, "unlabelled"), (12, "unlabelled"), (13, "labelled")):
+            connection.execute(
+                "INSERT INTO tasks (project_id, task_id, image, group_key, updated_at, status, error, label_digest,"
+                f" mask_file, held_out, regions, vertices, shown_version) VALUES (3, {number}, 'a.png', 'a.png', '1',"
+                f" '{status}', '', '', '', 0, 0, 0, '')"
+            )
+        connection.execute("INSERT INTO ranking (project_id, task_id, priority) VALUES (3, 11, 0.5)")
+    before = rows_of(file)
+    store = Store(f"sqlite:///{file}")
+    try:
+        assert kept(before, rows_of(file))["tasks"] == before["tasks"]
+        assert store.count_new(3, after=0) == 1
+        assert store.count_tasks(3) == {"unlabelled": 2, "labelled": 1}
+        assert store.changes(3) == 0
+        store.put_tasks([Task(3, 14, "b.png")])
+        assert store.count_new(3, after=0) == 2
+    finally:
+        store.close()
+
+
 def test_the_steps_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
     made = [make(tmp_path, number).rename(tmp_path / f"{number}.sqlite3") for number in (1, 2)]
     for file in (*made, tmp_path / "new.sqlite3"):
