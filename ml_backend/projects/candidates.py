@@ -40,10 +40,14 @@ def candidates(tasks: Iterable[Task], *, in_parts: bool) -> list[Candidate]:
         tasks: all tasks of a project, of any status.
         in_parts: whether parts of images can be asked for; otherwise images without an unlabelled task are left out.
     """
+    tasks = list(tasks)
+    touched = {task.image for task in tasks if task.status != "unlabelled"}
+    # Nearly all of a large project: nobody has said anything of their image.
+    result = [Candidate(task) for task in tasks if task.image not in touched]
     by_image: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
-        by_image[task.image].append(task)
-    result: list[Candidate] = []
+        if task.image in touched:
+            by_image[task.image].append(task)
     for tasks_of_image in by_image.values():
         parts = parts_of(tasks_of_image)
         unlabelled = [task for task in tasks_of_image if task.status == "unlabelled"]

@@ -29,7 +29,7 @@ def with_audits(ranking: PoolRanking, tasks: Sequence[Task], audit: AuditSet) ->
 
     Args:
         ranking: of the other images.
-        tasks: all tasks of the project.
+        tasks: those of audit images, of any status, and all labelled ones.
     """
     audits = [task.task_id for task in in_turn(tasks, audit) if task.status == "unlabelled" and not task.error]
     if not audits:

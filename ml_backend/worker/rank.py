@@ -59,9 +59,11 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ensure_committee(look, model, [task for task in tasks if task.status == "labelled"])
     number = _next_ranking_number(look)
     audit = audit_set(look.settings, look.store, look.project_id)
-    pool = [task for task in tasks if not audit.has(task.group_key)]
+    measures = {group for group in {task.group_key for task in tasks} if audit.has(group)}
+    pool = [task for task in tasks if task.group_key not in measures]
     ranking = PoolScorer(look, model).rank(pool, round_number=model.number - 1 if model else 0)
-    ranking = with_audits(ranking, tasks, audit)
+    beside = [task for task in tasks if task.group_key in measures or task.status == "labelled"]
+    ranking = with_audits(ranking, beside, audit)
     version = version_name(model.number if model else 0, number)
     classes = model.record.classes if model else ()
     seconds = time.monotonic() - started
