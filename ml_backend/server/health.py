@@ -20,7 +20,7 @@ from fastapi import FastAPI, Response, status
 from pydantic import BaseModel
 
 from ml_backend import __version__
-from ml_backend.errors import NextmaskError
+from ml_backend.errors import NextmaskError, StoreUnavailable
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.signs_of_life import last_sign, worker_failure
@@ -99,6 +99,8 @@ class _Probe:
     def _store(self) -> str:
         try:
             self.store.set_value("ready_asked_at", str(time.time()))
+        except StoreUnavailable:
+            return "The state database cannot be reached, or has too much to do; the log says why."
         except (sa.exc.SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or type(error).__name__)
             return f"The state database cannot be written ({reason}): is the disk full, or is it read-only?"
@@ -129,7 +131,7 @@ class _Probe:
             if worker_failure(self.store):
                 return "The worker ends soon after each start; nextmask status says why."
             seen = last_sign(self.store)
-        except sa.exc.SQLAlchemyError:
+        except (sa.exc.SQLAlchemyError, StoreUnavailable):
             return ""  # which is a reason of its own
         if seen is None:
             return "The worker is starting."

@@ -29,6 +29,8 @@ from ml_backend.store.backup import backup, restore
 from ml_backend.system.whole_files import write_once
 from ml_backend.worker.reconcile import reconcile
 
+pytestmark = pytest.mark.sqlite("archives hold its file; with PostgreSQL, see test_postgresql_backup.py")
+
 RECORD = VersionRecord(classes=("a", "b"), label_map_digest="", data_digest="", measures={"miou": 0.5})
 
 
