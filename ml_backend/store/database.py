@@ -167,6 +167,27 @@ def revision_of(connection: sa.Connection) -> str | None:
     return None if schema is None else _BEFORE_REVISIONS.get(schema, schema)
 
 
+def look_at_schema(url: str) -> str | None:
+    """Return the revision of a database's schema, which is neither made nor upgraded; None when it has no tables.
+
+    Raises:
+        StoreError: it cannot be opened or written, or another release wrote it.
+    """
+    with naming_problems(url) as parsed:
+        engine = engine_of(parsed, Patience())
+        try:
+            with engine.connect() as connection:
+                revision = revision_of(connection)
+                if revision is not None and revision != REVISION:
+                    from ml_backend.store.migrate import is_known
+
+                    if not is_known(connection, revision):
+                        raise other_release(parsed, revision)
+        finally:
+            engine.dispose()
+    return revision
+
+
 def _keep_copy(engine: sa.Engine) -> Path | None:
     """Copy a SQLite file, before an upgrade, to a file beside it; None for other databases, and for those in memory.
 

@@ -82,6 +82,19 @@ class Connections:
         with self._read() as connection:
             return connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar()
 
+    def values(self, prefix: str) -> dict[str, str]:
+        """Return the values of all keys that begin with `prefix`, by key."""
+        here = META.c.key.startswith(prefix, autoescape=True)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(META.c.key, META.c.value).where(here).order_by(META.c.key))
+            return {row[0]: row[1] or "" for row in rows}
+
+    def delete_values(self, keys: Sequence[str]) -> None:
+        """Delete what is stored under keys."""
+        if keys:
+            with self._write() as connection:
+                connection.execute(sa.delete(META).where(META.c.key.in_(keys)))
+
     def set_value(self, key: str, value: str) -> None:
         """Store a value under a key; it replaces an earlier value."""
         self._upsert(META, [{"key": key, "value": value}], keys=("key",))

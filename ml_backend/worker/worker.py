@@ -8,18 +8,25 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import re
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError, StoreUnavailable
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import SETTLED_SECONDS, forget_failure, give_sign
+from ml_backend.projects.signs_of_life import (
+    SETTLED_SECONDS,
+    forget_failure,
+    forget_killed_workers,
+    give_sign,
+    take_back_sign,
+    worker_name,
+)
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.logs import begin, belonging_to
@@ -64,7 +71,8 @@ class Worker:
             Whether all work ended. Where a request hangs, its thread is left behind, and its lease is given back.
         """
         threads = [threading.Thread(target=self._loop, name=f"project-{n}", daemon=True) for n in range(THREADS)]
-        for thread in (*threads, threading.Thread(target=self._show, name="sign-of-life", daemon=True)):
+        showing = threading.Thread(target=self._show, name="sign-of-life", daemon=True)
+        for thread in (*threads, showing):
             thread.start()
         logger.info("worker started threads=%s interval=%ss", THREADS, self._settings.reconcile_seconds)
         self._stop.wait()
@@ -75,14 +83,20 @@ class Worker:
             logger.warning("project=%s its work does not end; the next worker takes it over", lease.project_id)
             with suppress(StoreUnavailable):  # its lease runs out
                 self._services.store.release(lease, handled=False)
+        showing.join(max(0.0, deadline - time.monotonic()))
+        with suppress(NextmaskError, SQLAlchemyError):  # its silence shows that it is gone
+            take_back_sign(self._services.store)
         return not any(thread.is_alive() for thread in threads)
 
     def _show(self) -> None:
         """Give signs of life."""
-        started, settled = time.monotonic(), False
+        started, settled, tidied = time.monotonic(), False, False
         while not self._stop.is_set():
             try:
                 give_sign(self._services.store)
+                if not tidied:
+                    forget_killed_workers(self._services.store)
+                    tidied = True
                 if not settled and time.monotonic() - started > SETTLED_SECONDS:
                     forget_failure(self._services.store)
                     settled = True
@@ -260,4 +274,4 @@ def _without_numbers(text: str) -> str:
 
 
 def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    return f"{worker_name()}:{uuid.uuid4().hex[:8]}"

@@ -31,6 +31,7 @@ from ml_backend.doctor.label_studio.address import ask, check_address, check_clo
 from ml_backend.doctor.label_studio.release import check_release
 from ml_backend.doctor.label_studio.token import check_rights
 from ml_backend.doctor.running import Checks, Missing
+from ml_backend.projects.signs_of_life import WorkerSign
 from ml_backend.settings import inspect_environment
 from ml_backend.store import Store
 
@@ -397,24 +398,33 @@ def test_another_program_at_the_address_of_label_studio(tmp_path: Path, other_pr
 
 # -- worker ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("seen", "lease", "level", "words"),
+    ("silence", "lease", "level", "words"),
     [
-        (990.0, None, "ok", "10 s ago"),
-        (100.0, None, "problem", "a sign of life for 15 min"),
-        (100.0, "box:7:ab", "problem", "(box:7:ab) ended while it worked on project 65"),
-        (None, None, "problem", "No worker has run yet"),
-        (9000.0, None, "problem", "2 h ahead of this machine's clock"),
+        (10.0, None, "ok", "box:7 gave a sign of life 10 s ago"),
+        (900.0, None, "problem", "a sign of life for 15 min"),
+        (900.0, "box:7:ab", "problem", "(box:7:ab) ended while it worked on project 65"),
+        (None, None, "problem", "No worker runs"),
     ],
 )
 def test_signs_of_life_of_a_worker(
-    tmp_path: Path, seen: float | None, lease: str | None, level: str, words: str
+    tmp_path: Path, silence: float | None, lease: str | None, level: str, words: str
 ) -> None:
     services = make_services(tmp_path)
     services.store.wake(PROJECT, lease_owner=lease)
-    finding = check_worker(services.store.projects(), seen, now=1000.0)
+    signs = [] if silence is None else [WorkerSign("box:7", 1000.0, silence)]
+    finding = check_worker(services.store.projects(), signs)
     assert finding.level == level, finding
     assert words.casefold() in finding.message.casefold()
-    assert check_worker([], None).level == "skipped"
+    assert check_worker([], []).level == "skipped"
+
+
+def test_of_several_workers_the_silent_ones_are_named() -> None:
+    signs = [WorkerSign("a:1", 99.0, 1.0), WorkerSign("b:1", 98.0, 2.0), WorkerSign("b:2", 0.0, 600.0)]
+    finding = check_worker([], signs)
+    assert (finding.level, finding.message) == (
+        "ok",
+        "2 run; a:1 gave a sign of life 1 s ago; silent: b:2 for 10 min",
+    )
 
 
 # -- Label Studio ----------------------------------------------------------------------------------------------------

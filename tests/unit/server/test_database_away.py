@@ -43,7 +43,9 @@ def post(address: str) -> requests.Response:
     return requests.post(f"{address}/webhook", json=EVENT, timeout=60)
 
 
-def test_webhooks_during_a_restart_wait_and_are_noted(address: str, services: Services, own_postgresql: Cluster) -> None:
+def test_webhooks_during_a_restart_wait_and_are_noted(
+    address: str, services: Services, own_postgresql: Cluster
+) -> None:
     assert post(address).status_code == 201
     ended, answers = threading.Event(), list[requests.Response]()
 
