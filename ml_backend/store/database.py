@@ -126,10 +126,7 @@ def _bring_up_to_date(engine: sa.Engine) -> None:
         if revision_of(connection) == REVISION:
             return
     with engine.connect().execution_options(immediate=True) as connection, connection.begin():
-        if connection.dialect.name == "postgresql":
-            # However long another process upgrades, or this one.
-            connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+        lock_for_upgrade(connection)
         revision = revision_of(connection)
         if revision == REVISION:
             return
@@ -141,6 +138,16 @@ def _bring_up_to_date(engine: sa.Engine) -> None:
         if revision is not None:
             kept = f"; what it was before is kept in {copy}" if copy else ""
             logger.info("the state database is upgraded from schema %s to %s%s", revision, REVISION, kept)
+
+
+def lock_for_upgrade(connection: sa.Connection) -> None:
+    """Let no other process make or upgrade tables until this transaction ends, however long that takes.
+
+    Of SQLite, the transaction has the only lock for writing.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
 
 
 def other_release(url: sa.URL, revision: str | None) -> StoreError:
