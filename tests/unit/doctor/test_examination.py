@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from postgresql import set_database_clock
 from servers import answering
-from wiring import NOBODY, PROJECT, make_services, make_settings
+from wiring import NOBODY, PROJECT, execute, make_services, make_settings
 
 from ml_backend.doctor import examine, torch_setup
 from ml_backend.doctor.findings import Finding, ok, problem
@@ -31,9 +33,12 @@ from ml_backend.doctor.label_studio.address import ask, check_address, check_clo
 from ml_backend.doctor.label_studio.release import check_release
 from ml_backend.doctor.label_studio.token import check_rights
 from ml_backend.doctor.running import Checks, Missing
+from ml_backend.errors import StoreError
 from ml_backend.projects.signs_of_life import WorkerSign
 from ml_backend.settings import inspect_environment
 from ml_backend.store import Store
+from ml_backend.store.database import look_at_schema
+from ml_backend.store.migrate import upgrade
 
 SLOW = 300.0
 TORCH = {"part": "torch", "value": {"version": "2.15.0+cu132", "cuda": "13.2", "threads": 4}}
@@ -358,6 +363,41 @@ def test_databases_of_other_releases(database: Path) -> None:
     assert "9999" in finding.message
     with pytest.raises(Missing):
         open_store(make_settings(database.parent))
+
+
+def of_postgresql(folder: Path, url: str) -> Finding:
+    (finding,) = check_database(make_settings(folder, database_url=url))
+    return finding
+
+
+def test_postgresql_is_looked_at_and_left_as_it_is(
+    tmp_path: Path, postgresql_url: str, empty_postgresql_url: str
+) -> None:
+    assert of_postgresql(tmp_path, postgresql_url).level == "ok"
+    assert "database-password" not in of_postgresql(tmp_path, postgresql_url).message
+    open_store(make_settings(tmp_path, database_url=postgresql_url)).close()
+
+    finding = of_postgresql(tmp_path, empty_postgresql_url)
+    assert (finding.level, "no tables yet" in finding.message) == ("note", True)
+    with pytest.raises(Missing, match="no tables yet"):
+        open_store(make_settings(tmp_path, database_url=empty_postgresql_url))
+    engine = sa.create_engine(empty_postgresql_url)
+    with engine.begin() as connection:
+        assert upgrade(connection, None, "0005")
+    engine.dispose()
+    finding = of_postgresql(tmp_path, empty_postgresql_url)
+    assert (finding.level, "(schema 0005)" in finding.message, "pg_dump" in finding.remedy) == ("note", True, True)
+    assert look_at_schema(empty_postgresql_url) == "0005"
+    execute(empty_postgresql_url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="schema 9999"):
+        of_postgresql(tmp_path, empty_postgresql_url)
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(300.0, "300 s ahead of"), (-300.0, "300 s behind")])
+def test_a_clock_of_postgresql_that_is_wrong(tmp_path: Path, postgresql_url: str, ahead: float, words: str) -> None:
+    set_database_clock(postgresql_url, ahead=ahead)
+    finding = of_postgresql(tmp_path, postgresql_url)
+    assert (finding.level, words in finding.message, "NTP" in finding.remedy) == ("warning", True, True)
 
 
 # -- server ----------------------------------------------------------------------------------------------------------
