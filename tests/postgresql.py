@@ -126,7 +126,7 @@ class Cluster:
         return self.folder / "data"
 
     def start(self) -> None:
-        """Start it, and wait until it answers; it ends with this process, even by kill -9."""
+        """Start it, and wait until it answers; it ends with the thread that calls this, even by kill -9."""
         settings = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self.folder)}
         command = [str(self._programs / "postgres"), "-D", str(self.data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

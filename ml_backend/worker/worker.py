@@ -221,7 +221,10 @@ class Worker:
     def _holds(self, lease: Lease) -> bool:
         """Whether the project is still ours to write to; a lease that ran out and that nobody took is extended."""
         store = self._services.store
-        project = store.project(lease.project_id)
+        try:
+            project = store.project(lease.project_id)
+        except StoreUnavailable:  # this very statement was cut off by a restart, which must not end a training
+            project = store.project(lease.project_id)
         if project is None or not project.managed or project.lease_owner != lease.owner:
             return False
         if not project.is_held:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -94,6 +96,35 @@ def test_while_it_stays_away_webhooks_are_refused_at_once_with_the_reason(
     own_postgresql.start()
     wait_for(lambda: post(address).status_code == 201, name="webhooks")
     wait_for(lambda: requests.get(f"{address}/ready", timeout=30).status_code == 200, name="readiness")
+
+
+def test_long_work_goes_on_through_a_restart(
+    services: Services, own_postgresql: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than the lease, which runs out meanwhile, and which nobody could take."""
+    services.store.wake(PROJECT)
+    under_way, stopped, checks = threading.Event(), threading.Event(), list[float]()
+
+    def train(_: Services, __: int, check: Callable[[], None], *, trial: bool) -> None:
+        check()
+        under_way.set()
+        assert stopped.wait(60)
+        check()
+        checks.append(time.monotonic())
+
+    monkeypatch.setattr("ml_backend.worker.worker.reconcile", train)
+    with ThreadPoolExecutor(1) as pool:
+        worked = pool.submit(Worker(services).run_once, only=PROJECT)
+        assert under_way.wait(60)
+        own_postgresql.stop(signal.SIGQUIT)
+        stopped.set()
+        time.sleep(3.0)  # longer than the lease
+        assert not checks
+        own_postgresql.start()
+        assert worked.result(60)
+    assert checks
+    after = project_of(services)
+    assert (after.wakes_handled, after.lease_owner, after.error) == (after.wakes, None, "")
 
 
 def test_the_timer_heals_what_was_refused(services: Services, own_postgresql: Cluster) -> None:

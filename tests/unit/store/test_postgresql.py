@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,6 +26,7 @@ from ml_backend.store import Store
 from ml_backend.store.postgresql import Patience, make_engine
 
 pytestmark = pytest.mark.usefixtures("postgresql")
+ROOT = Path(__file__).parents[3]
 NOBODY, SMALL = "nobody_who_owns", "small"
 
 
@@ -283,6 +289,62 @@ def test_a_lease_ends_by_the_databases_clock(
     assert store.acquire("next", lease_seconds=SECONDS, interval=60) is not None
     with pytest.raises(LeaseLost):
         store.heartbeat(old, lease_seconds=SECONDS)
+
+
+WORK = """
+import json, random, sys, time
+url, ahead, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+real = time.time
+time.time = lambda: real() + ahead
+from ml_backend.errors import LeaseLost
+from ml_backend.store import Store
+store, held, lost, draw = Store(url), [], 0, random.Random(seed)
+print("up", flush=True)
+input()
+end = time.monotonic() + 9
+while time.monotonic() < end:
+    before = time.monotonic()
+    lease = store.acquire(f"worker {seed}", lease_seconds=4.0, interval=0.0)
+    if lease is None:
+        time.sleep(0.01)
+        continue
+    began = time.monotonic()
+    try:
+        for _ in range(draw.randrange(4)):
+            time.sleep(0.02)
+            store.heartbeat(lease, lease_seconds=4.0)
+    except LeaseLost:
+        lost += 1
+    ended = time.monotonic()
+    if draw.random() < 0.02:  # it dies, and its lease runs out
+        held.append([lease.project_id, began, before + 4.0])
+    else:
+        held.append([lease.project_id, began, ended])
+        store.release(lease, handled=True)
+store.close()
+print(json.dumps([held, lost]))
+"""
+"""A worker whose clock is ahead: takes leases, keeps some of them, dies now and then; prints when it held which."""
+
+
+def test_workers_with_clocks_minutes_apart_never_work_on_one_project_at_once(store: Store, postgresql_url: str) -> None:
+    for number in range(1, 4):
+        store.wake(number)
+    command = [sys.executable, "-c", WORK, postgresql_url]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    processes = [
+        subprocess.Popen([*command, str(ahead), str(seed)], **pipes) for seed, ahead in enumerate((-300.0, 0.0, 300.0))
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+    found = [json.loads(process.communicate("go\n", timeout=120)[0]) for process in processes]
+    assert [lost for _, lost in found] == [0, 0, 0]
+    held = sorted((project, began, ended) for spans, _ in found for project, began, ended in spans)
+    assert {project for project, _, _ in held} == {1, 2, 3}
+    assert all(spans for spans, _ in found)
+    for (project, _, ended), (following, began, _) in pairwise(held):
+        assert following != project or ended <= began
 
 
 def test_a_project_that_another_worker_is_about_to_take_is_left_to_it(store: Store, postgresql_url: str) -> None:
