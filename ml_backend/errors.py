@@ -22,6 +22,7 @@ a secret.
     ├── TrainingError           training could not start or did not finish
     ├── TrainingWaits           another project trains first
     ├── StoreError              the state database cannot be used
+    │   └── StoreUnavailable    it is away or overloaded; the same call may succeed later
     ├── BackupError             a backup cannot be made, or not be restored
     ├── DiskFull                MODEL_DIR has no room; work continues by itself when there is some
     └── LeaseLost               another worker took the project over
@@ -139,6 +140,10 @@ class TrainingWaits(NextmaskError):
 
 class StoreError(NextmaskError):
     """The state database cannot be opened, or has another schema."""
+
+
+class StoreUnavailable(StoreError):
+    """The state database is away, starts, or has too much to do. Nothing is lost; the same call may succeed later."""
 
 
 class BackupError(NextmaskError):

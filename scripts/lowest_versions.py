@@ -11,7 +11,7 @@ import sys
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-EXTRAS = ("", "label-studio-ml", "simulation")
+EXTRAS = ("", "label-studio-ml", "postgres", "simulation")
 
 
 def main() -> int:

@@ -7,11 +7,10 @@ import io
 import itertools
 import json
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import sqlalchemy as sa
 import torch
 from PIL import Image
 
@@ -192,8 +192,18 @@ def project_of(source: Services | Store, project: int = PROJECT) -> Project:
 
 def change_database(services: Services, statement: str) -> None:
     """Do something to the state's database behind the store's back."""
-    with closing(sqlite3.connect(services.settings.model_dir / "nextmask.sqlite3")) as connection, connection:
-        connection.execute(statement)
+    execute(services.settings.effective_database_url, statement)
+
+
+def execute(url: str, statement: str) -> list[Any]:
+    """Execute a statement in a database without the store; returns the rows, if it has some."""
+    engine = sa.create_engine(url)
+    try:
+        with engine.begin() as connection:
+            result = connection.exec_driver_sql(statement)
+            return list(result) if result.returns_rows else []
+    finally:
+        engine.dispose()
 
 
 class _WatchedLook(Look):

@@ -1,7 +1,8 @@
-"""Commands about MODEL_DIR as a whole: backup, restore."""
+"""Commands about an installation's state as a whole: backup, restore, migrate."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,38 @@ def restore(file: Annotated[Path, typer.Argument(metavar="FILE", help="Archive t
     console.print(
         f"{count} files are in MODEL_DIR = {settings.model_dir}. Start nextmask: it reads from Label Studio what was "
         "labelled since.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@commands.command()
+def migrate(
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="URL", help="Empty database: postgresql+psycopg://… or sqlite:////FILE."),
+    ],
+) -> None:
+    """Copy the state into another database, from SQLite to PostgreSQL or back; nextmask must not run."""
+    from ml_backend.projects.running_server import refuse_while_running
+    from ml_backend.store.database import parse, shown_url
+    from ml_backend.store.store import Store
+    from ml_backend.store.transfer import refuse_missing, transfer
+
+    settings, target = load_settings(), parse(to)
+    source = settings.effective_database_url
+    with step(errors, "copying rows") as shown:
+        refuse_missing(source)
+        with closing(Store(source)) as store:
+            refuse_while_running(settings, store)
+        counts = transfer(source, to, progress=shown.update)
+    own = settings.model_copy(update={"database_url": ""}).effective_database_url
+    then = "Unset NEXTMASK_DATABASE_URL" if to == own else "Set NEXTMASK_DATABASE_URL to it"
+    console.print(
+        f"{sum(counts.values()):,} rows of {counts['projects']:,} projects and {counts['tasks']:,} tasks are in "
+        f"{shown_url(target)}. {then} and start nextmask, with the same MODEL_DIR. "
+        f"{shown_url(parse(source))} is as it was: remove it when all is well.",
         markup=False,
         highlight=False,
         soft_wrap=True,

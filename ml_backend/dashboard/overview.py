@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -87,7 +86,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
         state = project_state(settings, store, project_id)
         status = in_full(settings, store, state, records=records, labels=labels, efforts=efforts)
         errors = {where: error for where, error in status.errors.items() if where not in {"project", "worker"}}
-        now, curve = live(project, status), learning_curve(records, labels)
+        now, curve = live(project, status, store.time()), learning_curve(records, labels)
         return render(
             request,
             "overview.html",
@@ -111,7 +110,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     @router.get("/projects/{project_id}/live")
     def live_part(request: Request, project_id: ProjectId, version: str = "") -> Response:
         project = project_of(store, project_id)
-        now = live(project, project_state(settings, store, project_id))
+        now = live(project, project_state(settings, store, project_id), store.time())
         is_newer = project.published_version != version
         return render(request, "live.html", project=project, live=now, shown=version, is_newer=is_newer)
 
@@ -129,11 +128,9 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
         return _back(request, project_id, "rank")
 
 
-def live(project: Project, status: Status) -> Live:
-    """Describe what the worker is doing for a project."""
-    now = time.time()
-    is_held = _is_held(project, now)
-    is_busy = is_held and bool(status.stage)
+def live(project: Project, status: Status, now: float) -> Live:
+    """Describe what the worker is doing for a project, at a time of the store's clock."""
+    is_busy = project.is_held and bool(status.stage)
     waits = project.dirty_since is not None and now - project.dirty_since > SILENT_SECONDS
     total = status.total
     return Live(
@@ -146,19 +143,14 @@ def live(project: Project, status: Status) -> Live:
         elapsed=max(0.0, now - status.since) if is_busy and status.since else None,
         is_busy=is_busy,
         busy_with=busy_with(project),
-        is_silent=waits and not is_held,
+        is_silent=waits and not project.is_held,
     )
 
 
 def busy_with(project: Project) -> str:
     """Return what of training and ranking a worker does for a project now; empty: neither."""
-    at_work = _is_held(project, time.time()) and bool(project.stage)
+    at_work = project.is_held and bool(project.stage)
     return project.state if at_work and project.state in {"training", "ranking"} else ""
-
-
-def _is_held(project: Project, now: float) -> bool:
-    """Whether a worker has the project's lease."""
-    return project.lease_owner is not None and (project.lease_expires or 0) > now
 
 
 def _back(request: Request, project_id: int, asked: str) -> Response:

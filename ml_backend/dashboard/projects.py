@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,10 +12,12 @@ from ml_backend.dashboard.rendering import render
 from ml_backend.learning.measuring import Estimate
 from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.serving import serving_record
-from ml_backend.projects.signs_of_life import worker_failure
+from ml_backend.projects.signs_of_life import WorkerSign, worker_failure, workers
 from ml_backend.projects.status import gone_text, shown_state
 from ml_backend.settings import Settings
 from ml_backend.store import Event, Project, Store
+
+WORKERS_SHOWN: Final = 100
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
 
     @router.get("/")
     def projects(request: Request) -> Response:
-        summaries = [summarise(settings, store, project) for project in store.projects()]
+        projects = store.projects()
+        summaries = [summarise(settings, store, project) for project in projects]
         gone = [gone_text(settings, project) for project in store.gone_projects()]
         return render(
             request,
@@ -49,6 +54,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             summaries=sorted(summaries, key=_by_urgency),
             gone=gone,
             worker_failure=worker_failure(store),
+            workers=[_with_work(sign, projects) for sign in workers(store)[:WORKERS_SHOWN]],
         )
 
 
@@ -66,6 +72,12 @@ def summarise(settings: Settings, store: Store, project: Project) -> Summary:
         miou=recorded(record, "miou") if record else None,
         event=events[0] if events else None,
     )
+
+
+def _with_work(sign: WorkerSign, projects: Sequence[Project]) -> tuple[WorkerSign, list[Project]]:
+    """Return a worker with the projects that it works on."""
+    held = [project for project in projects if project.is_held]
+    return sign, [project for project in held if (project.lease_owner or "").startswith(f"{sign.worker}:")]
 
 
 def _by_urgency(summary: Summary) -> tuple[bool, int]:

@@ -27,7 +27,7 @@ from ml_backend.doctor.project.summary import check_project, deleted_project, in
 from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
 from ml_backend.projects.running_server import with_running_server
-from ml_backend.projects.signs_of_life import last_sign, worker_failure
+from ml_backend.projects.signs_of_life import worker_failure, workers
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
@@ -106,7 +106,7 @@ class _Examination:
 
     def _check_worker(self) -> Iterator[Finding]:
         store = self._store.get()
-        yield check_worker(store.projects(), last_sign(store), failure=worker_failure(store))
+        yield check_worker(store.projects(), workers(store), failure=worker_failure(store))
 
     def _store_if_any(self) -> Store | None:
         try:

@@ -208,7 +208,7 @@ class Connection:
 
     def _is_worked_on(self) -> bool:
         project = self._store.project(self._id)
-        return project is not None and bool(project.lease_owner) and (project.lease_expires or 0) > time.time()
+        return project is not None and project.is_held
 
     def _restore_project(self, before: Mapping[str, Any]) -> None:
         project = self._client.project(self._id)

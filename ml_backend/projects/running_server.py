@@ -11,6 +11,8 @@ import os
 import socket
 from typing import Any, Final
 
+from ml_backend.errors import StoreError, first_few
+from ml_backend.projects.signs_of_life import workers
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.system.clock import boot_id
@@ -38,6 +40,24 @@ def with_running_server(settings: Settings, store: Store) -> Settings:
     if process is None or process != _process(int(process["pid"])):
         return settings
     return settings.model_copy(update={"host": str(kept["host"]), "port": int(kept["port"])})
+
+
+def refuse_while_running(settings: Settings, store: Store) -> None:
+    """Refuse what nobody may write to the state during.
+
+    Args:
+        settings: of the installation.
+
+    Raises:
+        StoreError: a worker of any machine, or a server of this one, runs.
+    """
+    stop = "Stop nextmask on all machines first: what it writes meanwhile would be lost."
+    alive = [sign.worker for sign in workers(store) if sign.is_alive]
+    if alive:
+        raise StoreError(f"A worker runs, or ran a moment ago ({', '.join(first_few(alive))}).", stop)
+    kept = _kept(store).get("process")
+    if kept is not None and kept == _process(int(kept["pid"])):
+        raise StoreError(f"nextmask serve runs (process {kept['pid']}), with MODEL_DIR = {settings.model_dir}.", stop)
 
 
 def _kept(store: Store) -> dict[str, Any]:

@@ -1,27 +1,78 @@
-"""Signs of life of the workers, whichever process and machine they are in, and why one cannot start: in the store."""
+"""Signs of life of the workers, whichever process and machine they are in, and why one cannot start: in the store.
+
+A worker that ends takes its sign back. One that is killed cannot: its sign stays for a day, so that it is missed, or
+until another worker starts on its machine.
+"""
 
 from __future__ import annotations
 
-import time
+import os
+import socket
+from dataclasses import dataclass
 from typing import Final
 
 from ml_backend.store import Store
 
 SETTLED_SECONDS: Final = 20.0
 """A worker that ran so long did not fail at its start."""
-_KEY: Final = "worker_seen_at"
+SILENT_SECONDS: Final = 30.0
+"""Without a sign of life for so long, a worker counts as stuck or dead. Workers give a sign every few seconds."""
+_FORGOTTEN_SECONDS: Final = 86_400.0
+_PREFIX: Final = "worker_seen_at "
 _FAILURE_KEY: Final = "worker_failure"
+
+
+@dataclass(frozen=True)
+class WorkerSign:
+    """The last sign of life of a worker.
+
+    Attributes:
+        worker: its machine and process, "host:4711".
+        seen: when it was given, in seconds since the epoch by the store's clock.
+        silence: seconds since then; after a clock was set, as many as it was set by.
+    """
+
+    worker: str
+    seen: float
+    silence: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the sign is of a moment ago."""
+        return self.silence <= SILENT_SECONDS
+
+
+def worker_name(pid: int | None = None) -> str:
+    """Return the name of a worker of this machine; None: of this process."""
+    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"
 
 
 def give_sign(store: Store) -> None:
     """Give a sign of life of this process, a worker."""
-    store.set_value(_KEY, str(time.time()))
+    store.set_value(_PREFIX + worker_name(), str(store.time()))
 
 
-def last_sign(store: Store) -> float | None:
-    """Return when a worker gave its last sign of life (seconds since the epoch); None where none ever did."""
-    kept = store.value(_KEY)
-    return None if kept is None else float(kept)
+def take_back_sign(store: Store) -> None:
+    """Let nobody miss this process, a worker that ends."""
+    store.delete_values([_PREFIX + worker_name()])
+
+
+def forget_killed_workers(store: Store) -> None:
+    """Forget workers that ended without a word: those of this machine, and all that are silent for a day."""
+    here = f"{socket.gethostname()}:"
+    gone = [
+        _PREFIX + sign.worker
+        for sign in workers(store)
+        if sign.silence > (SILENT_SECONDS if sign.worker.startswith(here) else _FORGOTTEN_SECONDS)
+    ]
+    store.delete_values(gone)
+
+
+def workers(store: Store) -> list[WorkerSign]:
+    """Return the last signs of life of all workers, the newest first."""
+    kept, now = store.values(_PREFIX), store.time()
+    signs = [WorkerSign(key.removeprefix(_PREFIX), float(seen), abs(now - float(seen))) for key, seen in kept.items()]
+    return sorted(signs, key=lambda sign: (sign.silence, sign.worker))
 
 
 def note_failure(store: Store, sentence: str) -> None:

@@ -23,7 +23,7 @@ from starlette.requests import HTTPConnection
 
 from ml_backend import __version__
 from ml_backend.dashboard import add_dashboard
-from ml_backend.errors import NextmaskError
+from ml_backend.errors import NextmaskError, StoreUnavailable
 from ml_backend.projects.registration import webhook_secret
 from ml_backend.projects.services import open_services
 from ml_backend.server.authentication import OPEN_PATHS, protect
@@ -41,6 +41,9 @@ from ml_backend.system import logs
 logger = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS: Final = 5
+_AWAY_SECONDS: Final = 5.0
+"""A state database that is restarted is waited for so long; then requests are refused until it is there again."""
+_RETRY_SECONDS: Final = 5
 
 
 class Problem(BaseModel):
@@ -81,6 +84,7 @@ def create_app(settings: Settings, *, worker: OwnWorker | None = None) -> FastAP
     """
     services = open_services(settings)
     store, secret = services.store, webhook_secret(settings, services.store)
+    store.wait_for_database(_AWAY_SECONDS)
     smart_tools = SmartTools(services)
 
     @asynccontextmanager
@@ -144,7 +148,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 
 async def _expected(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, status_code=status.HTTP_503_SERVICE_UNAVAILABLE)
+    headers = {"Retry-After": str(_RETRY_SECONDS)} if isinstance(error, StoreUnavailable) else {}
+    return JSONResponse({"detail": str(error)}, status.HTTP_503_SERVICE_UNAVAILABLE, headers)
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:

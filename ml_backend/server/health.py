@@ -20,10 +20,10 @@ from fastapi import FastAPI, Response, status
 from pydantic import BaseModel
 
 from ml_backend import __version__
-from ml_backend.errors import NextmaskError
+from ml_backend.errors import NextmaskError, StoreUnavailable
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.folders import checkpoints_of
-from ml_backend.projects.signs_of_life import last_sign, worker_failure
+from ml_backend.projects.signs_of_life import worker_failure, worker_name, workers
 from ml_backend.server.model import NextmaskModel
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -31,8 +31,6 @@ from ml_backend.system.disk import free_bytes
 
 ANSWER_SECONDS: Final = 3.0
 """A database or a disk that hangs is not ready; who asks does not wait for it."""
-WORKER_SECONDS: Final = 30.0
-"""Without a sign of life for so long, a worker counts as stuck. Workers give a sign every few seconds."""
 REMEMBERED_SECONDS: Final = 1.0
 """An answer stands for so long, however many ask."""
 _THREADS: Final = 2
@@ -99,6 +97,8 @@ class _Probe:
     def _store(self) -> str:
         try:
             self.store.set_value("ready_asked_at", str(time.time()))
+        except StoreUnavailable:
+            return "The state database cannot be reached, or has too much to do; the log says why."
         except (sa.exc.SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or type(error).__name__)
             return f"The state database cannot be written ({reason}): is the disk full, or is it read-only?"
@@ -128,15 +128,13 @@ class _Probe:
         try:
             if worker_failure(self.store):
                 return "The worker ends soon after each start; nextmask status says why."
-            seen = last_sign(self.store)
-        except sa.exc.SQLAlchemyError:
+            name = worker_name(self.worker_pid())
+            own = next((sign for sign in workers(self.store) if sign.worker == name), None)
+        except (sa.exc.SQLAlchemyError, StoreUnavailable):
             return ""  # which is a reason of its own
-        if seen is None:
+        if own is None:
             return "The worker is starting."
-        age = abs(time.time() - seen)  # a clock that was set back is no sign of life, either
-        if age > WORKER_SECONDS:
-            return f"The worker gave no sign of life for {age:.0f} s; the log says what it does."
-        return ""
+        return "" if own.is_alive else f"The worker gave no sign of life for {own.silence:.0f} s; the log says why."
 
     def _models(self) -> str:
         """Projects with a queue whose model cannot be read, and a device that is not there."""

@@ -1,7 +1,7 @@
 """/metrics: what Prometheus collects, of the server as it runs and of the projects as the store knows them.
 
 Every application has a registry of its own. Labels have few values: route templates and never paths, a fixed list of
-methods and of events, and the first `PROJECTS_SHOWN` projects.
+methods and of events, and the first `PROJECTS_SHOWN` projects; workers are the `WORKERS_SHOWN` heard of last.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.registration import WEBHOOK_ACTIONS
-from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.projects.signs_of_life import workers
 from ml_backend.server.middleware import HttpMiddleware
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
@@ -41,6 +41,7 @@ from ml_backend.system.disk import free_bytes
 logger = logging.getLogger(__name__)
 
 PROJECTS_SHOWN: Final = 1000
+WORKERS_SHOWN: Final = 100
 STATES: Final = ("waiting", "syncing", "training", "ranking", "publishing", "failed", "disconnecting")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _EVENTS: Final = frozenset({*WEBHOOK_ACTIONS, "START_TRAINING"})
@@ -173,10 +174,11 @@ class _Installation(Collector):
 
     def _of_store(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("nextmask_store_up", "Whether the state can be read.", value=1)
-        seen = last_sign(self._store)
-        if seen is not None:
-            text = "When a worker last gave a sign of life."
-            yield GaugeMetricFamily("nextmask_worker_seen_timestamp_seconds", text, value=seen)
+        text = "When a worker last gave a sign of life, by its machine and process."
+        seen = GaugeMetricFamily("nextmask_worker_seen_timestamp_seconds", text, labels=["worker"])
+        for sign in workers(self._store)[:WORKERS_SHOWN]:
+            seen.add_metric([sign.worker], sign.seen)
+        yield seen
         projects = self._store.projects()
         yield GaugeMetricFamily("nextmask_projects", "Connected projects.", value=len(projects))
         yield from self._of_projects(projects[:PROJECTS_SHOWN])

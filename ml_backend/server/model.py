@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_backend.annotations.boxes import Query
 from ml_backend.annotations.label_map import LabelMap, label_map_of
-from ml_backend.errors import DiskFull, ImageError, NextmaskError, OutOfMemory
+from ml_backend.errors import DiskFull, ImageError, NextmaskError, OutOfMemory, StoreUnavailable
 from ml_backend.images.references import as_imported
 from ml_backend.label_studio.predictions import NO_VERSION, SERVED_LAST, model_number, score_of
 from ml_backend.projects.audit import audit_set, group_of
@@ -176,7 +176,10 @@ class NextmaskModel:
             # Kept so that what the annotator changes can be computed from it, and what was asked for is known.
             self._services.store.put_queries(project_id, version, asked)
             self._services.store.put_published(project_id, version, kept)
-        except DiskFull as error:  # a mask that nothing can be compared with later is better than none
+        except (
+            DiskFull,
+            StoreUnavailable,
+        ) as error:  # a mask that nothing can be compared with later is better than none
             logger.error("project=%s version=%s predictions are not kept: %s", project_id, version, error)
         return predictions
 

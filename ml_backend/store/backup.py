@@ -33,6 +33,7 @@ from ml_backend import __version__
 from ml_backend.errors import BackupError
 from ml_backend.settings import Settings
 from ml_backend.store import Store, file_name
+from ml_backend.store.database import parse, shown_url
 
 FORMAT: Final = 1
 SUFFIXES: Final = (".tar.zst", ".tar.gz")
@@ -66,7 +67,12 @@ def backup(settings: Settings, file: Path, *, progress: Progress) -> int:
     Raises:
         BackupError: the name has another ending or exists, the database is no SQLite file, or the disk refuses.
     """
-    database = _folder(settings) / _DATABASE
+    _refuse_other_database(
+        settings,
+        "Run pg_dump --format=custom --file=state.dump {name} first, and tar -C {folder} -cf projects.tar projects "
+        "after it: what changes in between is read again from Label Studio once both are restored.",
+    )
+    database = settings.model_dir / _DATABASE
     if not file.name.endswith(SUFFIXES):
         raise BackupError(f"{file}: the name of a backup ends with {' or '.join(SUFFIXES)}.")
     if file.exists():
@@ -229,7 +235,12 @@ def restore(settings: Settings, file: Path, *, progress: Progress) -> int:
         BackupError: MODEL_DIR is not empty, the archive is damaged or no backup, or the disk refuses.
         StoreError: a later release made the backup.
     """
-    folder = _folder(settings)
+    _refuse_other_database(
+        settings,
+        "Stop nextmask, then run tar -C {folder} -xf projects.tar and pg_restore --dbname={name} state.dump into an "
+        "empty database.",
+    )
+    folder = settings.model_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
@@ -358,13 +369,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
-def _folder(settings: Settings) -> Path:
+def _refuse_other_database(settings: Settings, remedy: str) -> None:
+    """Refuse a state that is not in MODEL_DIR: only PostgreSQL's own tools copy it while it is in use."""
     if settings.database_url:
-        raise BackupError(
-            "NEXTMASK_DATABASE_URL is set: back the database up with its own tools (pg_dump), and then the folder "
-            "projects in MODEL_DIR, in that order."
-        )
-    return settings.model_dir
+        url = parse(settings.database_url)
+        remedy = remedy.format(name=url.database or "NAME", folder=settings.model_dir)
+        raise BackupError(f"The state is in {shown_url(url)}, which has tools of its own.", remedy)
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection
 
 import sqlalchemy as sa
 
+from ml_backend.errors import StoreUnavailable
 from ml_backend.store.tables import EVENTS, Event
 from ml_backend.store.transactions import Connections
 
@@ -24,7 +24,7 @@ class Events(Connections):
     def add_event(self, project_id: int, kind: str, text: str, *, level: str = "info") -> None:
         """Store an event, and delete the oldest of the project beyond KEPT_EVENTS.
 
-        An event that cannot be stored (disk full, database locked) is logged instead, so that work goes on.
+        An event that cannot be stored (disk full, database locked or away) is logged instead, so that work goes on.
 
         Args:
             project_id: Label Studio's.
@@ -32,7 +32,7 @@ class Events(Connections):
             text: a sentence or two; longer texts are cut.
             level: info, warning or error.
         """
-        row = {"project_id": project_id, "at": time.time(), "kind": kind, "level": level, "text": _storable(text)}
+        row = {"project_id": project_id, "at": self._now(), "kind": kind, "level": level, "text": _storable(text)}
         newest = sa.select(EVENTS.c.id).where(EVENTS.c.project_id == project_id).order_by(EVENTS.c.id.desc())
         first_old = newest.offset(KEPT_EVENTS).limit(1).scalar_subquery()
         old = sa.and_(EVENTS.c.project_id == project_id, EVENTS.c.id <= first_old)
@@ -40,7 +40,7 @@ class Events(Connections):
             with self._write() as connection:
                 connection.execute(sa.insert(EVENTS).values(**row))
                 connection.execute(sa.delete(EVENTS).where(old))
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, StoreUnavailable) as error:
             reason = str(error).splitlines()[0]
             logger.warning("project=%s event=%s cannot be kept: %s", project_id, kind, reason)
 

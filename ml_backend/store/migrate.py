@@ -38,6 +38,15 @@ def upgrade(connection: sa.Connection, current: str | None, target: str) -> bool
     return True
 
 
+def is_known(connection: sa.Connection, revision: str) -> bool:
+    """Whether a revision is one of this release's."""
+    try:
+        ScriptDirectory.from_config(configuration(connection)).get_revision(revision)
+    except CommandError:
+        return False
+    return True
+
+
 def configuration(connection: sa.Connection) -> Config:
     """Return Alembic's configuration for commands on an open connection."""
     config = Config(attributes={"connection": connection})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from typing import Any
 
@@ -13,7 +12,7 @@ from ml_backend.store.tables import GONE, PROJECTS, Lease, Project
 from ml_backend.store.transactions import Connections
 
 _SKEW_SECONDS = 1.0
-"""Largest difference between the clocks of workers on several machines."""
+"""A time that is further ahead was written before the clock was set back."""
 
 
 class Projects(Connections):
@@ -29,15 +28,16 @@ class Projects(Connections):
             manage: work again on a project that was disconnected.
             fields: further columns to set, such as `extra_params`.
         """
-        now = time.time()
         if not (train or manage or fields) and self._is_waiting(project_id):
             return  # thousands of webhooks at once must not wait for the write lock for nothing
+        now = self._now()
         with self._write() as connection:
-            values = {"id": project_id, "wakes": 1, "dirty_since": now, "train_requested_at": now if train else None}
+            requested = {"train_requested_at": now} if train else {}
+            values = {"id": project_id, "wakes": 1, "dirty_since": now, **requested}
             changes: dict[str, Any] = {
                 "wakes": PROJECTS.c.wakes + 1,
                 "dirty_since": sa.func.coalesce(PROJECTS.c.dirty_since, now),
-                **({"train_requested_at": now, "retry_at": None} if train else {}),
+                **({**requested, "retry_at": None} if train else {}),
                 **({"managed": True} if manage else {}),
                 **fields,
             }
@@ -64,8 +64,10 @@ class Projects(Connections):
         return self._projects(sa.and_(sa.not_(PROJECTS.c.managed), PROJECTS.c.state == GONE))
 
     def _projects(self, condition: sa.ColumnElement[bool]) -> list[Project]:
+        expires = sa.func.coalesce(PROJECTS.c.lease_expires, 0.0)
+        held = sa.and_(PROJECTS.c.lease_owner.is_not(None), expires > self._now()).label("is_held")
         with self._read() as connection:
-            rows = connection.execute(sa.select(PROJECTS).where(condition).order_by(PROJECTS.c.id))
+            rows = connection.execute(sa.select(PROJECTS, held).where(condition).order_by(PROJECTS.c.id))
             return [Project(**row._mapping) for row in rows]
 
     def update_project(self, project_id: int, **fields: Any) -> None:
@@ -98,12 +100,13 @@ class Projects(Connections):
             None when no project is due and free.
         """
         with self._read() as connection:  # usually no project is due: no need to wait for the write lock
-            now = time.time()
-            if connection.execute(_due(now, lease_seconds, interval, only, busy)).first() is None:
+            if connection.execute(_due(self._now(), lease_seconds, interval, only, busy)).first() is None:
                 return None
         with self._write() as connection:
-            now = time.time()  # read after the wait for the lock, during which others may have taken leases
-            row = connection.execute(_due(now, lease_seconds, interval, only, busy)).first()
+            now = self._now()  # made after the wait for the lock, during which others may have taken leases
+            due = _due(now, lease_seconds, interval, only, busy)
+            # PostgreSQL has no lock for all: a project that another worker is about to take is left to it.
+            row = connection.execute(due.with_for_update(skip_locked=only is None)).first()
             if row is None:
                 return None
             taken = sa.update(PROJECTS).where(PROJECTS.c.id == row.id, _free(now, lease_seconds))
@@ -118,29 +121,29 @@ class Projects(Connections):
         """
         held = sa.and_(PROJECTS.c.id == lease.project_id, PROJECTS.c.lease_owner == lease.owner)
         with self._write() as connection:
-            extended = sa.update(PROJECTS).where(held).values(lease_expires=time.time() + lease_seconds)
+            extended = sa.update(PROJECTS).where(held).values(lease_expires=self._now() + lease_seconds)
             if not connection.execute(extended).rowcount:
                 raise LeaseLost(f"The lease on project {lease.project_id} went to another worker.")
 
     def release(self, lease: Lease, *, handled: bool) -> None:
         """End a lease; with `handled`, the wake-ups from before the lease are done."""
         held = sa.and_(PROJECTS.c.id == lease.project_id, PROJECTS.c.lease_owner == lease.owner)
-        values: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "reconciled_at": time.time()}
+        values: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "reconciled_at": self._now()}
         with self._write() as connection:
             if handled:
                 woken_again = PROJECTS.c.wakes > lease.wakes
                 values["wakes_handled"] = lease.wakes
-                values["dirty_since"] = sa.case((woken_again, time.time()), else_=None)
+                values["dirty_since"] = sa.case((woken_again, self._now()), else_=None)
             connection.execute(sa.update(PROJECTS).where(held).values(**values))
 
 
-def _free(now: float, lease_seconds: float) -> sa.ColumnElement[bool]:
+def _free(now: sa.ColumnElement[float], lease_seconds: float) -> sa.ColumnElement[bool]:
     expires = PROJECTS.c.lease_expires
     return sa.or_(expires.is_(None), expires <= now, expires > now + lease_seconds + _SKEW_SECONDS)
 
 
 def _due(
-    now: float, lease_seconds: float, interval: float, only: int | None, busy: Collection[int]
+    now: sa.ColumnElement[float], lease_seconds: float, interval: float, only: int | None, busy: Collection[int]
 ) -> sa.Select[tuple[int, int]]:
     """Select id and wakes of the due project that has waited longest."""
     looked_at = PROJECTS.c.reconciled_at

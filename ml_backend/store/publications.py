@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -22,7 +21,7 @@ class Publications(Connections):
             version: name of their version.
             rows: task id, score in [0, 1], and the mask as a PNG of class indices (None: no mask).
         """
-        now = time.time()
+        now = self.time()
         keys = {"project_id": project_id, "version": version, "published_at": now}
         values = [keys | {"task_id": task, "score": score, "mask": mask} for task, score, mask in rows]
         if not values:

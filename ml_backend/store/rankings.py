@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -274,7 +273,7 @@ class Rankings(Tasks):
     # -- published queries --------------------------------------------------------------------------------------------
     def put_queries(self, project_id: int, version: str, queries: Mapping[int, Query]) -> None:
         """Store what tasks of a version are published with, by task id; it stays when the version is pruned."""
-        keys = {"project_id": project_id, "version": version, "asked_at": time.time()}
+        keys = {"project_id": project_id, "version": version, "asked_at": self.time()}
         rows = [
             keys | {"task_id": task, "boxes": boxes_to_text(query.boxes), "cost": query.cost}
             for task, query in queries.items()

@@ -44,11 +44,15 @@ class Store(Projects, Rankings, Decisions, Publications, Events):
                 changed = {column: str(folder / name) for column, name in names.items() if name}
                 if changed:
                     connection.execute(sa.update(TASKS).where(here).values(**changed))
-            # No worker holds a lease here, whatever the copy says.
-            rest: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "stage": ""}
-            connection.execute(sa.update(PROJECTS).values(**rest))
-            working = PROJECTS.c.state.in_(("syncing", "training", "ranking", "publishing"))
-            connection.execute(sa.update(PROJECTS).where(working).values(state="waiting"))
+            forget_leases(connection)
+
+
+def forget_leases(connection: sa.Connection) -> None:
+    """Let no worker hold a lease in a copied database, whatever the copy says."""
+    rest: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "stage": ""}
+    connection.execute(sa.update(PROJECTS).values(**rest))
+    working = PROJECTS.c.state.in_(("syncing", "training", "ranking", "publishing"))
+    connection.execute(sa.update(PROJECTS).where(working).values(state="waiting"))
 
 
 def file_name(path: str, project_id: int) -> str:

@@ -10,9 +10,24 @@ import sqlalchemy as sa
 METADATA = sa.MetaData()
 
 
+class Text(sa.types.TypeDecorator[str]):
+    """Text, whatever is in it: PostgreSQL refuses null bytes, which take the form of U+FFFD there."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Return what the database takes."""
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if value and dialect.name == "postgresql" else value
+
+
+Id: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""Ids that Label Studio gives, which may take more than 32 bits; SQLite's integers do."""
+
+
 def _text(name: str) -> sa.Column[str]:
     """Return a text column that a later revision added; the database fills it in earlier rows."""
-    return sa.Column(name, sa.Text, nullable=False, default="", server_default=sa.text("''"))
+    return sa.Column(name, Text, nullable=False, default="", server_default=sa.text("''"))
 
 
 def _count(name: str) -> sa.Column[int]:
@@ -23,40 +38,40 @@ def _count(name: str) -> sa.Column[int]:
 # As text: SQLite looks into a partial index only where a statement repeats its condition, without parameters.
 _HAS_ERROR, _HAS_BOXES = sa.text("error <> ''"), sa.text("boxes <> ''")
 
-META = sa.Table("meta", METADATA, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
+META = sa.Table("meta", METADATA, sa.Column("key", Text, primary_key=True), sa.Column("value", Text))
 
 PROJECTS = sa.Table(
     "projects",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", Id, primary_key=True, autoincrement=False),
     sa.Column("managed", sa.Boolean, nullable=False, default=True),
-    sa.Column("title", sa.Text, nullable=False, default=""),
+    sa.Column("title", Text, nullable=False, default=""),
     sa.Column("wakes", sa.Integer, nullable=False, default=0),
     sa.Column("wakes_handled", sa.Integer, nullable=False, default=0),
     sa.Column("dirty_since", sa.Float),
     sa.Column("reconciled_at", sa.Float),
     sa.Column("train_requested_at", sa.Float),
-    sa.Column("state", sa.Text, nullable=False, default="waiting"),
-    sa.Column("stage", sa.Text, nullable=False, default=""),
+    sa.Column("state", Text, nullable=False, default="waiting"),
+    sa.Column("stage", Text, nullable=False, default=""),
     sa.Column("stage_done", sa.Integer, nullable=False, default=0),
     sa.Column("stage_total", sa.Integer, nullable=False, default=0),
-    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("error", Text, nullable=False, default=""),
     sa.Column("error_at", sa.Float),
     sa.Column("decided_model", sa.Integer, nullable=False, default=0),
-    sa.Column("train_error", sa.Text, nullable=False, default=""),
-    sa.Column("failed_digest", sa.Text, nullable=False, default=""),
+    sa.Column("train_error", Text, nullable=False, default=""),
+    sa.Column("failed_digest", Text, nullable=False, default=""),
     sa.Column("retry_at", sa.Float),
-    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_owner", Text),
     sa.Column("lease_expires", sa.Float),
-    sa.Column("extra_params", sa.Text, nullable=False, default=""),
-    sa.Column("label_config", sa.Text, nullable=False, default=""),
-    sa.Column("labels_digest", sa.Text, nullable=False, default=""),
-    sa.Column("cursor", sa.Text),
-    sa.Column("published_version", sa.Text, nullable=False, default=""),
-    sa.Column("ranking_version", sa.Text, nullable=False, default=""),
+    sa.Column("extra_params", Text, nullable=False, default=""),
+    sa.Column("label_config", Text, nullable=False, default=""),
+    sa.Column("labels_digest", Text, nullable=False, default=""),
+    sa.Column("cursor", Text),
+    sa.Column("published_version", Text, nullable=False, default=""),
+    sa.Column("ranking_version", Text, nullable=False, default=""),
     sa.Column("ranking_number", sa.Integer, nullable=False, default=0),
-    sa.Column("ranking_key", sa.Text, nullable=False, default=""),
-    sa.Column("undo", sa.Text, nullable=False, default=""),
+    sa.Column("ranking_key", Text, nullable=False, default=""),
+    sa.Column("undo", Text, nullable=False, default=""),
     _text("pseudo_labels"),
     _text("notice"),
     sa.Column("ranking_seconds", sa.Float),
@@ -69,27 +84,27 @@ PROJECTS = sa.Table(
 TASKS = sa.Table(
     "tasks",
     METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True),
-    sa.Column("task_id", sa.Integer, primary_key=True),
-    sa.Column("image", sa.Text, nullable=False, default=""),
-    sa.Column("group_key", sa.Text, nullable=False, default=""),
-    sa.Column("updated_at", sa.Text, nullable=False, default=""),
-    sa.Column("status", sa.Text, nullable=False, default="unlabelled"),
-    sa.Column("error", sa.Text, nullable=False, default=""),
-    sa.Column("annotation_id", sa.Integer),
-    sa.Column("label_digest", sa.Text, nullable=False, default=""),
-    sa.Column("mask_file", sa.Text, nullable=False, default=""),
+    sa.Column("project_id", Id, primary_key=True),
+    sa.Column("task_id", Id, primary_key=True),
+    sa.Column("image", Text, nullable=False, default=""),
+    sa.Column("group_key", Text, nullable=False, default=""),
+    sa.Column("updated_at", Text, nullable=False, default=""),
+    sa.Column("status", Text, nullable=False, default="unlabelled"),
+    sa.Column("error", Text, nullable=False, default=""),
+    sa.Column("annotation_id", Id),
+    sa.Column("label_digest", Text, nullable=False, default=""),
+    sa.Column("mask_file", Text, nullable=False, default=""),
     sa.Column("held_out", sa.Boolean, nullable=False, default=False),
     sa.Column("lead_time", sa.Float),
     sa.Column("regions", sa.Integer, nullable=False, default=0),
     sa.Column("vertices", sa.Integer, nullable=False, default=0),
-    sa.Column("shown_version", sa.Text, nullable=False, default=""),
+    sa.Column("shown_version", Text, nullable=False, default=""),
     sa.Column("agreement", sa.Float),
     _text("boxes"),
     _text("effort_file"),
     sa.Column("effort", sa.Float),
     sa.Column("masked", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
-    sa.Column("annotator", sa.Integer),
+    sa.Column("annotator", Id),
     sa.Column("unchanged", sa.Boolean),
     _count("points"),
     _count("guesses"),
@@ -106,8 +121,8 @@ TASKS = sa.Table(
 RANKING = sa.Table(
     "ranking",
     METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True),
-    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("project_id", Id, primary_key=True),
+    sa.Column("task_id", Id, primary_key=True),
     sa.Column("priority", sa.Float, nullable=False),
     _text("boxes"),
     sa.Column("cost", sa.Float),
@@ -122,9 +137,9 @@ RANKING = sa.Table(
 PUBLISHED = sa.Table(
     "published",
     METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True),
-    sa.Column("version", sa.Text, primary_key=True),
-    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("project_id", Id, primary_key=True),
+    sa.Column("version", Text, primary_key=True),
+    sa.Column("task_id", Id, primary_key=True),
     sa.Column("score", sa.Float, nullable=False),
     sa.Column("mask", sa.LargeBinary),
     sa.Column("published_at", sa.Float, nullable=False),
@@ -133,8 +148,8 @@ PUBLISHED = sa.Table(
 VERSIONS = sa.Table(
     "published_versions",
     METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True),
-    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("project_id", Id, primary_key=True),
+    sa.Column("version", Text, primary_key=True),
     sa.Column("published_at", sa.Float, nullable=False),
     sa.Column("retired_at", sa.Float),
 )
@@ -142,10 +157,10 @@ VERSIONS = sa.Table(
 QUERIES = sa.Table(
     "queries",
     METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True),
-    sa.Column("task_id", sa.Integer, primary_key=True),
-    sa.Column("version", sa.Text, primary_key=True),
-    sa.Column("boxes", sa.Text, nullable=False),
+    sa.Column("project_id", Id, primary_key=True),
+    sa.Column("task_id", Id, primary_key=True),
+    sa.Column("version", Text, primary_key=True),
+    sa.Column("boxes", Text, nullable=False),
     sa.Column("cost", sa.Float),
     sa.Column("asked_at", sa.Float, nullable=False),
 )
@@ -153,8 +168,8 @@ QUERIES = sa.Table(
 DECISIONS = sa.Table(
     "decisions",
     METADATA,
-    sa.Column("project_id", sa.Integer, primary_key=True),
-    sa.Column("task_id", sa.Integer, primary_key=True),
+    sa.Column("project_id", Id, primary_key=True),
+    sa.Column("task_id", Id, primary_key=True),
     sa.Column("keep", sa.Boolean, nullable=False),
     sa.Column("score", sa.Float, nullable=False),
     sa.Column("threshold", sa.Float),
@@ -167,11 +182,11 @@ EVENTS = sa.Table(
     "events",
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("project_id", sa.Integer, nullable=False),
+    sa.Column("project_id", Id, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("level", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("kind", Text, nullable=False),
+    sa.Column("level", Text, nullable=False),
+    sa.Column("text", Text, nullable=False),
     sa.Index("events_by_project", "project_id", "id"),
 )
 
@@ -199,7 +214,8 @@ class Project:
         error, error_at: why the last look failed; empty when it did not.
         decided_model: newest model version of which it is decided whether it serves.
         train_error, failed_digest, retry_at: why the last training failed, on which labels, and when to try again.
-        lease_owner, lease_expires: the worker that works on it, and until when.
+        lease_owner, lease_expires: the worker that works on it, and until when, by the store's clock.
+        is_held: whether a worker had the lease when this was read.
         extra_params, label_config: as Label Studio sent them last.
         labels_digest: digest of the label map and the settings that labels were read with.
         cursor: `updated_at` in Label Studio from which the next sync reads.
@@ -247,6 +263,7 @@ class Project:
     stage_note: str = ""
     stage_ends: float | None = None
     ranked_changes: int = 0
+    is_held: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Transactions on the database, values and counters by key, and a clock that changes of the machine's do not move."""
+"""Transactions on the database, values and counters by key, and the clocks that leases and pauses go by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ml_backend.store.database import open_database
+from ml_backend.errors import StoreUnavailable
+from ml_backend.store.database import open_database, shown_url
+from ml_backend.store.postgresql import Patience, is_away, reason_of
 from ml_backend.store.tables import META
 from ml_backend.system.clock import boot_id, boot_seconds
 from ml_backend.system.disk import naming_full_disk
@@ -25,23 +27,44 @@ class Connections:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = open_database(url)
+        self._patience = Patience()
+        self._engine = open_database(url, self._patience)
         database = self._engine.url.database or ""
         self._started_at: float | None = None
+        self._is_postgresql = self._engine.dialect.name == "postgresql"
         self._folder = Path(database).parent if self._engine.dialect.name == "sqlite" else None
-        self._insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        self._insert = postgresql.insert if self._is_postgresql else sqlite.insert
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    # -- time ---------------------------------------------------------------------------------------------------------
-    def steady_time(self) -> float:
-        """Return the seconds since the epoch by a clock that runs on evenly when the machine's clock is set.
+    def wait_for_database(self, seconds: float) -> None:
+        """Let calls wait for a database that is away, until it has been away for so long; 0: they fail at once."""
+        self._patience.seconds = seconds
 
-        All processes agree on it until the machine is restarted: the first caller stores the difference between the
-        machine's clock and the time since its start.
+    # -- time ---------------------------------------------------------------------------------------------------------
+    def time(self) -> float:
+        """Return the seconds since the epoch by the clock that leases go by: the database's, or with SQLite our own."""
+        if not self._is_postgresql:
+            return time.time()
+        with self._read() as connection:
+            return float(connection.execute(sa.select(self._now())).scalar_one())
+
+    def _now(self) -> sa.ColumnElement[float]:
+        """Return `time` as an expression of SQL: processes of several machines agree on it, whatever their clocks."""
+        if not self._is_postgresql:
+            return sa.literal(time.time(), sa.Float)
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+
+    def steady_time(self) -> float:
+        """Return the seconds since the epoch by a clock that runs on evenly when a worker's clock is set.
+
+        It is PostgreSQL's clock. With SQLite, all processes agree until the machine is restarted: the first caller
+        stores the difference between the machine's clock and the time since its start.
         """
+        if self._is_postgresql:
+            return self.time()
         if self._started_at is None:
             now = time.time() - boot_seconds()
             self._started_at = float(self.set_default(f"clock_{boot_id()}", repr(now)))
@@ -58,6 +81,19 @@ class Connections:
         """Return the value stored under a key; None when the key has none."""
         with self._read() as connection:
             return connection.execute(sa.select(META.c.value).where(META.c.key == key)).scalar()
+
+    def values(self, prefix: str) -> dict[str, str]:
+        """Return the values of all keys that begin with `prefix`, by key."""
+        here = META.c.key.startswith(prefix, autoescape=True)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(META.c.key, META.c.value).where(here).order_by(META.c.key))
+            return {row[0]: row[1] or "" for row in rows}
+
+    def delete_values(self, keys: Sequence[str]) -> None:
+        """Delete what is stored under keys."""
+        if keys:
+            with self._write() as connection:
+                connection.execute(sa.delete(META).where(META.c.key.in_(keys)))
 
     def set_value(self, key: str, value: str) -> None:
         """Store a value under a key; it replaces an earlier value."""
@@ -98,27 +134,45 @@ class Connections:
         """Insert rows, all with the same columns, or change these columns where they are."""
         if not rows:
             return
+        # In one order, so that of two that write the same rows at once neither waits for the other.
+        rows = sorted(rows, key=lambda row: [row[key] for key in keys])
         statement = self._insert(table)
         changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with self._naming_full_disk(), self._engine.connect() as connection:
+        """Begin a transaction in which all reads see the same state."""
+        options = {"isolation_level": "REPEATABLE READ"} if self._is_postgresql else {}
+        with self._naming_problems(), self._engine.connect().execution_options(**options) as connection:
             yield connection
-
-    def _naming_full_disk(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._folder is None else naming_full_disk(self._folder)
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
         """Begin a transaction with SQLite's write lock, since an upgrade from a read lock could not wait for it."""
         with (
-            self._naming_full_disk(),
+            self._naming_problems(),
             self._engine.connect().execution_options(immediate=True) as connection,
             connection.begin(),
         ):
             yield connection
+
+    def _naming_problems(self) -> AbstractContextManager[None]:
+        if self._folder is not None:
+            return naming_full_disk(self._folder)
+        return self._naming_outages() if self._is_postgresql else nullcontext()
+
+    @contextmanager
+    def _naming_outages(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as error:
+            if not is_away(error):
+                raise
+            raise StoreUnavailable(
+                f"The state database {shown_url(self._engine.url)} cannot be used now: {reason_of(error)}.",
+                "Work goes on by itself when it can.",
+            ) from error
 
 
 _Value = TypeVar("_Value")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ml_backend.annotations.label_map import LabelMap
-from ml_backend.errors import NextmaskError
+from ml_backend.errors import NextmaskError, StoreUnavailable
 from ml_backend.images.cache import ProjectImages
 from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.projects.services import Services
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+
+logger = logging.getLogger(__name__)
 
 _STAGE_SECONDS = 0.3
 """A stage that goes on is shown a few times a second at most."""
@@ -136,8 +139,11 @@ class Look:
         self._shown, self._shown_at = stage, now
         state = stage if stage in {"syncing", "ranking", "publishing"} else "training"
         shown = {"stage": stage, "stage_done": done, "stage_total": total, "stage_note": note, "stage_ends": ends}
-        begins = {"stage_since": time.time()} if is_new else {}
-        self.store.update_project(self.project_id, state=state, **shown, **begins)
+        try:
+            begins = {"stage_since": self.store.time()} if is_new else {}
+            self.store.update_project(self.project_id, state=state, **shown, **begins)
+        except StoreUnavailable as error:  # a training goes on, whether anybody sees it or not
+            logger.warning("project=%s its stage is not shown: %s", self.project_id, error)
 
     @contextmanager
     def quietly(self) -> Iterator[None]:

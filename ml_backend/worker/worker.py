@@ -8,18 +8,25 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import re
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError
+from sqlalchemy.exc import SQLAlchemyError
+
+from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError, StoreUnavailable
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import SETTLED_SECONDS, forget_failure, give_sign
+from ml_backend.projects.signs_of_life import (
+    SETTLED_SECONDS,
+    forget_failure,
+    forget_killed_workers,
+    give_sign,
+    take_back_sign,
+    worker_name,
+)
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.logs import begin, belonging_to
@@ -35,6 +42,8 @@ STOP_SECONDS = 5.0
 _EVENTS_LOOKED_AT = 50
 FULL_SECONDS = 5.0
 """Pause while the state cannot be written."""
+AWAY_SECONDS = 60.0
+"""A state database that is restarted is waited for so long, in the middle of a training, too."""
 COMPLAIN_SECONDS = 60.0
 THREADS = 2
 """Projects looked after at once, so that one project's long training never starves the queue of another."""
@@ -48,9 +57,11 @@ class Worker:
         self._stop = threading.Event()
         self._leases: set[Lease] = set()
         self._complained = -math.inf
+        services.store.wait_for_database(AWAY_SECONDS)
 
     def stop(self) -> None:
         """End after the step at hand; a training is ended at once and started again by the next worker."""
+        self._services.store.wait_for_database(0.0)
         self._stop.set()
 
     def run(self) -> bool:
@@ -60,7 +71,8 @@ class Worker:
             Whether all work ended. Where a request hangs, its thread is left behind, and its lease is given back.
         """
         threads = [threading.Thread(target=self._loop, name=f"project-{n}", daemon=True) for n in range(THREADS)]
-        for thread in (*threads, threading.Thread(target=self._show, name="sign-of-life", daemon=True)):
+        showing = threading.Thread(target=self._show, name="sign-of-life", daemon=True)
+        for thread in (*threads, showing):
             thread.start()
         logger.info("worker started threads=%s interval=%ss", THREADS, self._settings.reconcile_seconds)
         self._stop.wait()
@@ -69,19 +81,26 @@ class Worker:
             thread.join(max(0.0, deadline - time.monotonic()))
         for lease in list(self._leases):
             logger.warning("project=%s its work does not end; the next worker takes it over", lease.project_id)
-            self._services.store.release(lease, handled=False)
+            with suppress(StoreUnavailable):  # its lease runs out
+                self._services.store.release(lease, handled=False)
+        showing.join(max(0.0, deadline - time.monotonic()))
+        with suppress(NextmaskError, SQLAlchemyError):  # its silence shows that it is gone
+            take_back_sign(self._services.store)
         return not any(thread.is_alive() for thread in threads)
 
     def _show(self) -> None:
         """Give signs of life."""
-        started, settled = time.monotonic(), False
+        started, settled, tidied = time.monotonic(), False, False
         while not self._stop.is_set():
             try:
                 give_sign(self._services.store)
+                if not tidied:
+                    forget_killed_workers(self._services.store)
+                    tidied = True
                 if not settled and time.monotonic() - started > SETTLED_SECONDS:
                     forget_failure(self._services.store)
                     settled = True
-            except DiskFull as error:
+            except (DiskFull, StoreUnavailable) as error:
                 self._complain(error)
             except Exception:  # a locked database, say: the next one may succeed
                 logger.exception("the worker could not give a sign of life; it goes on")
@@ -91,7 +110,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 worked = self.run_once()
-            except DiskFull as error:
+            except (DiskFull, StoreUnavailable) as error:
                 self._complain(error)
                 worked = False
                 self._stop.wait(FULL_SECONDS)
@@ -145,7 +164,7 @@ class Worker:
             handled = True
             if failed_before and not self._is_failed(lease.project_id):
                 self._services.store.add_event(lease.project_id, "recovered", "Work on the project has resumed.")
-        except (LeaseLost, _Stopped) as error:
+        except (LeaseLost, StoreUnavailable, _Stopped) as error:  # the project stays due
             logger.info("project=%s left: %s", lease.project_id, error)
             problem = error
         except NextmaskError as error:
@@ -164,7 +183,7 @@ class Worker:
             self._services.store.release(lease, handled=handled)
         return problem
 
-    def _complain(self, error: DiskFull) -> None:
+    def _complain(self, error: NextmaskError) -> None:
         """Log once a minute what cannot be put into the state, which `nextmask status` finds by itself."""
         now = time.monotonic()
         if now - self._complained >= COMPLAIN_SECONDS:
@@ -202,10 +221,13 @@ class Worker:
     def _holds(self, lease: Lease) -> bool:
         """Whether the project is still ours to write to; a lease that ran out and that nobody took is extended."""
         store = self._services.store
-        project = store.project(lease.project_id)
+        try:
+            project = store.project(lease.project_id)
+        except StoreUnavailable:  # this very statement was cut off by a restart, which must not end a training
+            project = store.project(lease.project_id)
         if project is None or not project.managed or project.lease_owner != lease.owner:
             return False
-        if (project.lease_expires or 0.0) <= time.time():
+        if not project.is_held:
             try:
                 store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
             except LeaseLost:
@@ -224,7 +246,7 @@ class Worker:
                     self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
                 except LeaseLost:
                     lost.set()
-                except DiskFull as error:  # nobody else can take the lease either
+                except (DiskFull, StoreUnavailable) as error:  # nobody else can take the lease either
                     self._complain(error)
                 except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
                     logger.exception("project=%s heartbeat failed", lease.project_id)
@@ -255,4 +277,4 @@ def _without_numbers(text: str) -> str:
 
 
 def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    return f"{worker_name()}:{uuid.uuid4().hex[:8]}"

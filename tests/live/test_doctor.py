@@ -25,7 +25,7 @@ from ml_backend.doctor.project.summary import check_project, missing_project
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.registration import SECRET_HEADER, webhook_secret
 from ml_backend.projects.services import open_services
-from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.projects.signs_of_life import workers
 from ml_backend.settings import Settings, load_settings
 from ml_backend.worker.worker import Worker
 
@@ -374,12 +374,12 @@ def test_a_server_of_another_installation(connected: Connected, serving: Nextmas
 
 def test_without_a_worker_that_is_said(connected: Connected, serving: Nextmask) -> None:
     alone, store = connected.nextmask.services.store, serving.services.store
-    finding = check_worker(alone.projects(), last_sign(alone))
+    finding = check_worker(alone.projects(), workers(alone))
     assert finding.level == "problem"
-    assert "No worker has run yet" in finding.message
+    assert "No worker runs" in finding.message
 
     def judged() -> Finding:
-        return check_worker(store.projects(), last_sign(store))
+        return check_worker(store.projects(), workers(store))
 
     wait_for(lambda: judged().level == "ok", name="a sign of life")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from http_host import Host
 from memory_studio import MemoryStudio
+from postgresql import DatabaseClock
 from wiring import PROJECT, Clock, give_model, open_installation, serve_model, single_thread, task_of
 
 from ml_backend.learning.checkpoints import Version
@@ -29,7 +30,9 @@ def studio(request: pytest.FixtureRequest) -> MemoryStudio:
 
 
 @pytest.fixture
-def services(request: pytest.FixtureRequest, tmp_path: Path, studio: MemoryStudio) -> Iterator[Services]:
+def services(
+    request: pytest.FixtureRequest, tmp_path: Path, studio: MemoryStudio, database_url: str
+) -> Iterator[Services]:
     """An installation in tmp_path that knows no project yet, and `studio` is its Label Studio.
 
     Of the few images of a test none measures, unless the test asks for that.
@@ -40,9 +43,9 @@ def services(request: pytest.FixtureRequest, tmp_path: Path, studio: MemoryStudi
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Clock:
     """The time as all of nextmask sees it, that of the machine and that of the store, which nobody can set."""
-    clock = Clock()
+    clock = DatabaseClock(database_url) if database_url else Clock()
     monkeypatch.setattr(time, "time", clock)
     monkeypatch.setattr(Store, "steady_time", lambda _: clock.now)
     return clock

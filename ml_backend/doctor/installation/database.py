@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from ml_backend.doctor.findings import Finding, note, ok, problem
+from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.running import Missing
 from ml_backend.errors import StoreError
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.store.database import REVISION, look_at_schema, parse, shown_url
 
 _LOCK_SECONDS = 3.0
+_CLOCK_SECONDS = 30.0
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
     """Say whether the state database can be used; it is not created, upgraded or written to."""
     path = _database_file(settings)
     if path is None:
-        shown = sa.make_url(settings.effective_database_url).render_as_string(hide_password=True)
-        Store(settings.effective_database_url).close()
-        yield ok("database", shown)
+        yield _check_server(settings.effective_database_url)
     elif not path.exists():
         yield note("database", f"{path} is not there yet; it is created at the first start")
     else:
@@ -41,9 +42,28 @@ def open_store(settings: Settings) -> Store:
     path = _database_file(settings)
     if path is not None and not path.exists():
         raise Missing("nothing was connected from here yet")
+    if path is None and look_at_schema(settings.effective_database_url) != REVISION:
+        raise Missing("the state database has no tables yet, or is to be upgraded first")
     if path is not None and (bad := next((finding for finding in _check_sqlite(path) if finding.level != "ok"), None)):
         raise Missing("the state database cannot be used" if bad.level == "problem" else "it is to be upgraded first")
     return Store(settings.effective_database_url)
+
+
+def _check_server(url: str) -> Finding:
+    shown, revision = shown_url(parse(url)), look_at_schema(url)
+    if revision is None:
+        return note("database", f"{shown} has no tables yet; they are made at the first start")
+    if revision != REVISION:
+        remedy = "Take a pg_dump before: it is upgraded at the next start"
+        return note("database", f"{shown} is of an earlier release (schema {revision})", remedy=remedy)
+    with closing(Store(url)) as store:
+        ahead = store.time() - time.time()
+    if abs(ahead) > _CLOCK_SECONDS:
+        which = "ahead of" if ahead > 0 else "behind"
+        message = f"The clock of {shown} is {abs(ahead):,.0f} s {which} this machine's"
+        why = "Leases go by the database's clock, so no work is lost; times in logs and on pages differ."
+        return warning("database", message, why, "Let both machines take their time from the network (NTP)")
+    return ok("database", shown)
 
 
 def _database_file(settings: Settings) -> Path | None:

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from ml_backend.doctor.findings import Finding, ok, problem, skipped
+from ml_backend.errors import first_few
+from ml_backend.projects.signs_of_life import WorkerSign
 from ml_backend.store import Project
 
-_LIFE_SECONDS = 30.0
-"""A worker whose last sign of life is older than this is taken for dead."""
 
-
-def check_worker(
-    projects: Sequence[Project], seen: float | None, now: float | None = None, *, failure: str = ""
-) -> Finding:
-    """Say whether a worker runs, from the signs of life that it leaves in the state every few seconds.
+def check_worker(projects: Sequence[Project], signs: Sequence[WorkerSign], *, failure: str = "") -> Finding:
+    """Say whether a worker runs, from the signs of life that workers leave in the state every few seconds.
 
     Args:
         projects: the connected ones.
-        seen: when the last sign was given, in seconds since the epoch; None where none ever was.
-        now: in seconds since the epoch.
+        signs: of all workers, the newest first.
         failure: why workers end soon after their start, as a sentence; "" where none does.
     """
     why = "Without a worker, nothing is read, trained, ranked or published."
     if failure:
         return problem("worker", failure.rstrip("."), why, "Mend the cause. The log of nextmask serve has all it said")
-    moment = time.time() if now is None else now
-    if seen is None and not projects:
+    if not signs and not projects:
         return skipped("worker", "no project is connected, and no worker has run yet")
-    if seen is not None and abs(moment - seen) <= _LIFE_SECONDS:
-        return ok("worker", f"gave a sign of life {abs(moment - seen):.0f} s ago")
+    alive = [sign for sign in signs if sign.is_alive]
+    silent = [f"{sign.worker} for {_duration(sign.silence)}" for sign in signs if not sign.is_alive]
+    if alive:
+        others = f"; silent: {', '.join(first_few(silent))}" if silent else ""
+        who = f"{alive[0].worker} gave" if len(alive) == 1 else f"{len(alive)} run; {alive[0].worker} gave"
+        return ok("worker", f"{who} a sign of life {alive[0].silence:.0f} s ago{others}")
     held = [project for project in projects if project.lease_owner]
-    message = (
-        "No worker has run yet" if seen is None else f"No worker gave a sign of life for {_duration(moment - seen)}"
-    )
-    if seen is not None and seen > moment:
-        message = f"The last sign of life of a worker is {_duration(seen - moment)} ahead of this machine's clock"
+    message = f"No worker gave a sign of life for {_duration(signs[0].silence)}" if signs else "No worker runs"
     if held:
         message += f"; the last one ({held[0].lease_owner}) ended while it worked on project {held[0].id}"
     remedy = "Start nextmask serve without --no-worker, or beside it: nextmask worker. Its log says why it ended"

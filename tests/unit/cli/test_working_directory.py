@@ -19,7 +19,7 @@ from wiring import make_settings
 
 from ml_backend.demo.label_studio import LabelStudioHost
 from ml_backend.learning.training import process as training_process
-from ml_backend.projects.signs_of_life import last_sign
+from ml_backend.projects.signs_of_life import workers
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 
@@ -75,7 +75,7 @@ def has_lived(settings: Settings, server: subprocess.Popen[bytes], log: Path) ->
         return False
     store = Store(settings.effective_database_url)
     try:
-        return last_sign(store) is not None
+        return bool(workers(store))
     finally:
         store.close()
 

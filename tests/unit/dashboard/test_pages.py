@@ -19,6 +19,7 @@ from ml_backend.dashboard.rendering import NOTHING
 from ml_backend.dashboard.static import FOLDER
 from ml_backend.learning.measuring.words import measure_text, measured_text, recorded
 from ml_backend.projects.services import Services
+from ml_backend.projects.signs_of_life import give_sign, worker_name
 from ml_backend.projects.unchanged import keep_annotator_names
 from ml_backend.server.app import create_app
 from ml_backend.store import Decision, Store
@@ -60,6 +61,20 @@ def test_disconnected_projects_are_not_shown(client: TestClient, services: Servi
     services.store.update_project(7, managed=False)
     assert "Gone" not in page(client, "/")
     assert "nextmask connect 7" in page(client, "/projects/7", 404)
+
+
+def test_workers_are_shown_with_what_they_work_on(client: TestClient, services: Services) -> None:
+    assert "<h2>Workers</h2>" not in page(client, "/")
+    services.store.wake(PROJECT, title="Cells")
+    give_sign(services.store)
+    services.store.set_value("worker_seen_at elsewhere:7", "1000")
+    assert services.store.acquire(f"{worker_name()}:ab", lease_seconds=60, interval=60)
+    text = page(client, "/")
+    own, other = text.index(worker_name()), text.index("elsewhere:7")
+    assert own < text.index(f'href="/projects/{PROJECT}"', own) < other
+    assert "stuck, or killed" not in text[own:other]
+    assert "stuck, or killed" in text[other:]
+    assert "nothing now" in text[other:]
 
 
 def test_titles_and_errors_are_text(client: TestClient, services: Services) -> None:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from postgresql import set_database_clock
 from servers import answering
-from wiring import NOBODY, PROJECT, make_services, make_settings
+from wiring import NOBODY, PROJECT, execute, make_services, make_settings
 
 from ml_backend.doctor import examine, torch_setup
 from ml_backend.doctor.findings import Finding, ok, problem
@@ -31,8 +33,12 @@ from ml_backend.doctor.label_studio.address import ask, check_address, check_clo
 from ml_backend.doctor.label_studio.release import check_release
 from ml_backend.doctor.label_studio.token import check_rights
 from ml_backend.doctor.running import Checks, Missing
+from ml_backend.errors import StoreError
+from ml_backend.projects.signs_of_life import WorkerSign
 from ml_backend.settings import inspect_environment
 from ml_backend.store import Store
+from ml_backend.store.database import look_at_schema
+from ml_backend.store.migrate import upgrade
 
 SLOW = 300.0
 TORCH = {"part": "torch", "value": {"version": "2.15.0+cu132", "cuda": "13.2", "threads": 4}}
@@ -359,6 +365,41 @@ def test_databases_of_other_releases(database: Path) -> None:
         open_store(make_settings(database.parent))
 
 
+def of_postgresql(folder: Path, url: str) -> Finding:
+    (finding,) = check_database(make_settings(folder, database_url=url))
+    return finding
+
+
+def test_postgresql_is_looked_at_and_left_as_it_is(
+    tmp_path: Path, postgresql_url: str, empty_postgresql_url: str
+) -> None:
+    assert of_postgresql(tmp_path, postgresql_url).level == "ok"
+    assert "database-password" not in of_postgresql(tmp_path, postgresql_url).message
+    open_store(make_settings(tmp_path, database_url=postgresql_url)).close()
+
+    finding = of_postgresql(tmp_path, empty_postgresql_url)
+    assert (finding.level, "no tables yet" in finding.message) == ("note", True)
+    with pytest.raises(Missing, match="no tables yet"):
+        open_store(make_settings(tmp_path, database_url=empty_postgresql_url))
+    engine = sa.create_engine(empty_postgresql_url)
+    with engine.begin() as connection:
+        assert upgrade(connection, None, "0005")
+    engine.dispose()
+    finding = of_postgresql(tmp_path, empty_postgresql_url)
+    assert (finding.level, "(schema 0005)" in finding.message, "pg_dump" in finding.remedy) == ("note", True, True)
+    assert look_at_schema(empty_postgresql_url) == "0005"
+    execute(empty_postgresql_url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="schema 9999"):
+        of_postgresql(tmp_path, empty_postgresql_url)
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(300.0, "300 s ahead of"), (-300.0, "300 s behind")])
+def test_a_clock_of_postgresql_that_is_wrong(tmp_path: Path, postgresql_url: str, ahead: float, words: str) -> None:
+    set_database_clock(postgresql_url, ahead=ahead)
+    finding = of_postgresql(tmp_path, postgresql_url)
+    assert (finding.level, words in finding.message, "NTP" in finding.remedy) == ("warning", True, True)
+
+
 # -- server ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def other_program() -> Iterator[str]:
@@ -397,24 +438,33 @@ def test_another_program_at_the_address_of_label_studio(tmp_path: Path, other_pr
 
 # -- worker ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("seen", "lease", "level", "words"),
+    ("silence", "lease", "level", "words"),
     [
-        (990.0, None, "ok", "10 s ago"),
-        (100.0, None, "problem", "a sign of life for 15 min"),
-        (100.0, "box:7:ab", "problem", "(box:7:ab) ended while it worked on project 65"),
-        (None, None, "problem", "No worker has run yet"),
-        (9000.0, None, "problem", "2 h ahead of this machine's clock"),
+        (10.0, None, "ok", "box:7 gave a sign of life 10 s ago"),
+        (900.0, None, "problem", "a sign of life for 15 min"),
+        (900.0, "box:7:ab", "problem", "(box:7:ab) ended while it worked on project 65"),
+        (None, None, "problem", "No worker runs"),
     ],
 )
 def test_signs_of_life_of_a_worker(
-    tmp_path: Path, seen: float | None, lease: str | None, level: str, words: str
+    tmp_path: Path, silence: float | None, lease: str | None, level: str, words: str
 ) -> None:
     services = make_services(tmp_path)
     services.store.wake(PROJECT, lease_owner=lease)
-    finding = check_worker(services.store.projects(), seen, now=1000.0)
+    signs = [] if silence is None else [WorkerSign("box:7", 1000.0, silence)]
+    finding = check_worker(services.store.projects(), signs)
     assert finding.level == level, finding
     assert words.casefold() in finding.message.casefold()
-    assert check_worker([], None).level == "skipped"
+    assert check_worker([], []).level == "skipped"
+
+
+def test_of_several_workers_the_silent_ones_are_named() -> None:
+    signs = [WorkerSign("a:1", 99.0, 1.0), WorkerSign("b:1", 98.0, 2.0), WorkerSign("b:2", 0.0, 600.0)]
+    finding = check_worker([], signs)
+    assert (finding.level, finding.message) == (
+        "ok",
+        "2 run; a:1 gave a sign of life 1 s ago; silent: b:2 for 10 min",
+    )
 
 
 # -- Label Studio ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from fastapi.testclient import TestClient
 from wiring import PROJECT, change_database, make_services
 
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import give_sign, note_failure
+from ml_backend.projects.signs_of_life import SILENT_SECONDS, give_sign, note_failure
 from ml_backend.server import health
 from ml_backend.store import Store
 
@@ -31,7 +33,7 @@ class Worker:
     runs = True
 
     def pid(self) -> int | None:
-        return 1 if self.runs else None
+        return os.getpid() if self.runs else None
 
 
 def client(services: Services, worker: Worker | None = None) -> TestClient:
@@ -62,10 +64,13 @@ def test_a_worker_that_starts_is_stuck_or_dead(services: Services, monkeypatch: 
     give_sign(services.store)
     assert reasons(asked) == {}
     now = time.time()
-    for jump in (health.WORKER_SECONDS + 5, -health.WORKER_SECONDS - 5):  # stuck; and a clock that was set back
+    for jump in (SILENT_SECONDS + 5, -SILENT_SECONDS - 5):  # stuck; and a clock that was set back
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda jump=jump: now + jump)
             assert "gave no sign of life for 3" in reasons(asked)["worker"]
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        assert reasons(asked) == {"worker": "The worker is starting."}  # the sign is of another machine's worker
     note_failure(services.store, "The worker ended.")
     assert "ends soon after each start; nextmask status says why" in reasons(asked)["worker"]
     worker.runs = False

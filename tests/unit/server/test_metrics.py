@@ -12,7 +12,7 @@ from wiring import PROJECT, change_database, task_of
 
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import give_sign
+from ml_backend.projects.signs_of_life import give_sign, worker_name
 from ml_backend.server import metrics as module
 from ml_backend.server.metrics import Metrics, add_metrics
 
@@ -111,7 +111,7 @@ def test_projects_are_told_as_the_store_knows_them(services: Services) -> None:
     assert [state for state in module.STATES if of("state", state=state)] == ["training"]
     assert of("info", title=name) == 1
     assert value(found, "nextmask_worker_up") == 1
-    assert value(found, "nextmask_worker_seen_timestamp_seconds") > 1.7e9
+    assert value(found, "nextmask_worker_seen_timestamp_seconds", worker=worker_name()) > 1.7e9
     assert value(found, "nextmask_worker_process_resident_memory_bytes") > 1e6
     assert (value(found, "nextmask_store_up"), value(found, "nextmask_projects")) == (1, 1)
 

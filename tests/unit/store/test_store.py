@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wiring import Clock, project_of
+from wiring import Clock, execute, project_of
 
 from ml_backend.errors import LeaseLost, StoreError
 from ml_backend.store import Lease, Store
@@ -237,10 +236,9 @@ print(json.dumps(taken))"""
     assert sorted(mine + theirs) == list(range(1, 21))
 
 
-def test_first_starts_at_the_same_time_make_one_database(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new' / 'state.sqlite3'}"
+def test_first_starts_at_the_same_time_make_one_database(new_url: str) -> None:
     with ThreadPoolExecutor(6) as pool:
-        stores = list(pool.map(Store, [url] * 6))
+        stores = list(pool.map(Store, [new_url] * 6))
     secrets = {store.set_default("webhook_secret", f"made by {number}") for number, store in enumerate(stores)}
     for one in stores:
         one.close()
@@ -259,14 +257,11 @@ def test_the_state_survives_a_restart(store: Store, url: str) -> None:
 def test_a_database_that_is_none_of_ours_is_refused_and_left_alone(store: Store, url: str) -> None:
     store.set_value("schema", "none of ours")
     store.close()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("DROP TABLE alembic_version")
-    connection.close()
-    with pytest.raises(StoreError, match=r"schema none of ours, this nextmask needs \d+\. .*MODEL_DIR"):
+    execute(url, "DROP TABLE alembic_version")
+    away = "move MODEL_DIR away" if url.startswith("sqlite") else "name an empty database"
+    with pytest.raises(StoreError, match=rf"schema none of ours, this nextmask needs \d+\. .*{away}"):
         Store(url)
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("none of ours",)
-    connection.close()
+    assert execute(url, "SELECT value FROM meta WHERE key = 'schema'") == [("none of ours",)]
 
 
 def in_the_way(folder: Path) -> str:
@@ -284,6 +279,7 @@ def no_database(folder: Path) -> str:
     return f"sqlite:///{folder / 'text.sqlite3'}"
 
 
+@pytest.mark.sqlite("a file")
 @pytest.mark.parametrize("make", [in_the_way, is_a_folder, no_database])
 def test_an_unusable_file_is_a_store_error_that_names_it(tmp_path: Path, make: Callable[[Path], str]) -> None:
     url = make(tmp_path)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from contextlib import closing
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from wiring import Clock, project_of, task_of
+from wiring import Clock, execute, project_of, task_of
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.store import AnnotatorLabels, Decision, Event, Store, Task
@@ -207,10 +205,26 @@ def test_what_an_event_says_is_bounded_and_can_be_stored(store: Store) -> None:
 
 
 def test_an_event_that_cannot_be_kept_breaks_nothing(store: Store, url: str, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute("DROP TABLE events")
+    execute(url, "DROP TABLE events")
     store.add_event(1, "failed", "text")
-    assert "project=1 event=failed cannot be kept: (sqlite3.OperationalError) no such table: events" in caplog.text
+    assert "project=1 event=failed cannot be kept: (" in caplog.text
+    reason = "no such table: events" if url.startswith("sqlite") else 'relation "events" does not exist'
+    assert reason in caplog.text
+
+
+def test_ids_and_texts_that_label_studio_may_send_are_kept(store: Store) -> None:
+    far = 99_999_999_999  # the largest that the server takes
+    store.wake(far, title="Cells\0and nuclei")
+    store.put_tasks([task_of(far, far, image="a\0.png", annotation_id=far, annotator=far)])
+    store.put_published(far, "nextmask-1.1", [(far, 0.5, b"\0")])
+    task = store.task(far, far)
+    assert task is not None
+    assert (task.annotation_id, task.annotator) == (far, far)
+    assert {task.image, project_of(store, far).title} <= {
+        *("a\0.png", "Cells\0and nuclei"),
+        *("a\ufffd.png", "Cells\ufffdand nuclei"),  # PostgreSQL has no null bytes
+    }
+    assert store.published_mask(far, "nextmask-1.1", far) == b"\0"
 
 
 # -- queries and decisions -------------------------------------------------------------------------------------------

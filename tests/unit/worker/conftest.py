@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from postgresql import on_both as pytest_generate_tests  # noqa: F401 (called by pytest)
 from trainings import Run, Trainings, label
 from wiring import LABEL_MAP, look_at, nothing
 

@@ -7,13 +7,14 @@ clock is set back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from memory_studio import MemoryStudio
+from postgresql import set_database_clock
 from wiring import PROJECT, make_services, nothing, task_of
 
 from ml_backend.label_studio.queries import host_time
@@ -30,8 +31,23 @@ _REAL = time.time
 
 
 @pytest.fixture
-def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Set the machine's clock by so many seconds, for good; the time since its start goes on as it does."""
+def set_clock(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Callable[[float], None]:
+    """Set the machine's clock by so many seconds, for good; the time since its start goes on as it does.
+
+    PostgreSQL runs on the same machine.
+    """
+
+    def by(seconds: float) -> None:
+        monkeypatch.setattr(time, "time", lambda: _REAL() + seconds)
+        if database_url:
+            set_database_clock(database_url, ahead=seconds)
+
+    return by
+
+
+@pytest.fixture
+def set_own_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set the clock of the machine that nextmask runs on; PostgreSQL runs on another one."""
 
     def by(seconds: float) -> None:
         monkeypatch.setattr(time, "time", lambda: _REAL() + seconds)
@@ -40,8 +56,15 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"sqlite:///{tmp_path / 'state.sqlite3'}")
+def url(database_url: str, tmp_path: Path) -> str:
+    return database_url or f"sqlite:///{tmp_path / 'state.sqlite3'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url)
+    yield opened
+    opened.close()
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -88,7 +111,7 @@ def test_a_worker_goes_on_with_what_it_is_at(
         while time.monotonic() < begin + 1.2:  # two heartbeats
             check()
             time.sleep(0.05)
-        beats.append(services.store.project(project).lease_expires - time.time())  # type: ignore[union-attr,operator]
+        beats.append(services.store.project(project).lease_expires - services.store.time())  # type: ignore[union-attr,operator]
 
     monkeypatch.setattr("ml_backend.worker.worker.reconcile", long_work)
     assert worker.run_once()
@@ -109,10 +132,9 @@ def test_the_pause_after_a_failed_training_is_never_longer_than_it_was_made(set_
 # -- pruning -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("step", [-YEAR, 30 * HOUR, YEAR])
 def test_predictions_that_may_be_open_are_never_pruned_by_a_clock(
-    tmp_path: Path, set_clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch, step: float
+    url: str, set_own_clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
-    address = f"sqlite:///{tmp_path / 'state.sqlite3'}"
-    store, studio = Store(address), MemoryStudio()
+    store, studio = Store(url), MemoryStudio()
     store.wake(PROJECT)
     task = studio.add_task(0)
     studio.import_predictions(PROJECT, [{"task": task, "result": [], "score": 0.5, "model_version": "nextmask-1.1"}])
@@ -120,8 +142,8 @@ def test_predictions_that_may_be_open_are_never_pruned_by_a_clock(
     store.mark_published(PROJECT, "nextmask-1.2")
     store.close()
 
-    set_clock(step)
-    store = Store(address)  # another process, which has never seen the clock as it was
+    set_own_clock(step)
+    store = Store(url)  # another process, which has never seen the clock as it was
     queue = PriorityQueue(studio, store, PROJECT, check=nothing)  # type: ignore[arg-type]
     assert queue.prune(retire_seconds=26 * HOUR) == []
     assert studio.predictions
@@ -203,13 +225,12 @@ def test_an_access_token_is_renewed_when_its_time_is_over_and_not_by_the_clock(
     assert len(bought) == 2
 
 
-def test_all_processes_agree_on_the_steady_time(tmp_path: Path, set_clock: Callable[[float], None]) -> None:
-    address = f"sqlite:///{tmp_path / 'state.sqlite3'}"
-    first = Store(address)
+def test_all_processes_agree_on_the_steady_time(url: str, set_own_clock: Callable[[float], None]) -> None:
+    first = Store(url)
     first.put_tasks([task_of(1)])
     before = first.steady_time()
-    set_clock(YEAR)
-    second = Store(address)
+    set_own_clock(YEAR)
+    second = Store(url)
     assert 0 <= second.steady_time() - before < 60
     first.close()
     second.close()

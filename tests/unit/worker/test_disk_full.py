@@ -42,6 +42,8 @@ from ml_backend.system.disk import RESERVE, free_bytes
 from ml_backend.system.whole_files import write_once
 from ml_backend.worker.worker import Worker
 
+pytestmark = pytest.mark.sqlite("PostgreSQL's disk is another one")
+
 SAYS = r"^Disk full: free [\d,]+ bytes under MODEL_DIR = .*Work goes on by itself then\.$"
 
 

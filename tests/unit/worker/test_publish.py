@@ -26,8 +26,8 @@ pytestmark = pytest.mark.studio(12)
 
 
 @pytest.fixture
-def store(tmp_path: Path, studio: MemoryStudio) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'state.sqlite3'}")
+def store(database_url: str, tmp_path: Path, studio: MemoryStudio) -> Iterator[Store]:
+    opened = Store(database_url or f"sqlite:///{tmp_path / 'state.sqlite3'}")
     opened.wake(PROJECT)
     opened.put_tasks([task_of(one) for one in studio.items])
     yield opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from wiring import PROJECT, project_of
 
 from ml_backend.errors import LabelStudioNotFound, LabelStudioUnavailable, LeaseLost, NextmaskError
 from ml_backend.projects.services import Services
-from ml_backend.projects.signs_of_life import last_sign, note_failure, worker_failure
+from ml_backend.projects.signs_of_life import note_failure, worker_failure, workers
 from ml_backend.worker.worker import Worker
 
 pytestmark = [
@@ -238,10 +239,23 @@ def test_failures_of_earlier_workers_are_forgotten_once_one_has_settled(
     monkeypatch.setattr("ml_backend.worker.worker.SHOW_SECONDS", 0.01)
     note_failure(services.store, "The worker ended.")
     run(Worker(services))
-    wait_for(lambda: last_sign(services.store) is not None)
+    wait_for(lambda: workers(services.store))
     assert worker_failure(services.store) == "The worker ended."  # it may have the same fate
     monkeypatch.setattr("ml_backend.worker.worker.SETTLED_SECONDS", 0.0)
     wait_for(lambda: worker_failure(services.store) == "")
+
+
+def test_a_worker_that_ends_is_not_missed_and_one_that_was_killed_is_until_the_next_starts(
+    services: Services, run: Callable[[Worker], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    for name, silence in (("here:1", 60), ("elsewhere:1", 60), ("elsewhere:2", 90_000)):
+        services.store.set_value(f"worker_seen_at {name}", str(services.store.time() - silence))
+    worker = Worker(services)
+    run(worker)
+    wait_for(lambda: [sign.worker for sign in workers(services.store)] == [f"here:{os.getpid()}", "elsewhere:1"])
+    worker.stop()
+    wait_for(lambda: [sign.worker for sign in workers(services.store)] == ["elsewhere:1"])
 
 
 def test_nothing_ends_the_loop(
@@ -295,7 +309,7 @@ def test_work_that_hangs_is_left_and_its_lease_given_back(
     thread.start()
     assert hangs.wait(60)
     assert project_of(services).lease_owner is not None
-    wait_for(lambda: last_sign(services.store) is not None)
+    wait_for(lambda: workers(services.store))
     worker.stop()
     thread.join(60)
     assert ended == [False]
