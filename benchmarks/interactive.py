@@ -1,7 +1,7 @@
 """How many clicks a mask takes, and how long a click: the refiner against what needs no network.
 
     pip install scikit-image
-    python benchmarks/interactive.py noc DATASET… [--objects 12] [--methods refiner untrained grab_cut random_walker]
+    python benchmarks/interactive.py noc DATASET… [--objects 12] [--methods refiner untrained mending …]
     python benchmarks/interactive.py latency [--clicks 20]
     python benchmarks/interactive.py report [--picture docs/images/clicks.svg]
 
@@ -12,7 +12,8 @@ gets the same first click. GrabCut and the random walker see the image at 256 pi
 second a click; the network sees 384. NoC@80, @85, @90 are the clicks until IoU reaches that; an object that never does
 counts 20. The refiner was tuned on validation images of CamVid, and on training images of the others that the network
 had not learned from. Intervals are of the bootstrap over images. Rows that are in the file already are not measured
-again; the comparison is of the objects that all methods clicked on.
+again; the comparison is of the objects that all methods clicked on. The method `mending` begins with what the network
+predicts of an object, and each click mends the mask before it, as for people who accept each suggestion.
 """
 
 from __future__ import annotations
