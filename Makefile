@@ -39,8 +39,8 @@ test:
 
 # What somebody gets who has the lowest versions that setup.cfg allows. They have no wheels for a newer Python.
 test-oldest: $(OLDEST)/bin/uv
-	$(OLDEST)/bin/uv pip compile --quiet --python $(OLDEST) --resolution lowest-direct --extra label-studio-ml --extra postgres --extra simulation --output-file $(OLDEST)/lowest.txt setup.cfg
-	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --constraint $(OLDEST)/lowest.txt --editable '.[label-studio-ml,postgres,simulation,dev]'
+	$(OLDEST)/bin/uv pip compile --quiet --python $(OLDEST) --resolution lowest-direct --extra label-studio-ml --extra postgres --extra sam --extra simulation --output-file $(OLDEST)/lowest.txt setup.cfg
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --constraint $(OLDEST)/lowest.txt --editable '.[label-studio-ml,postgres,sam,simulation,dev]'
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --no-deps --requirement requirements/peers.txt
 	$(OLDEST)/bin/python scripts/lowest_versions.py
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest $(WITHOUT_STUDIO)
@@ -48,7 +48,7 @@ test-oldest: $(OLDEST)/bin/uv
 # What somebody gets who installs today, with a Jinja2 that label-studio-ml would not let in.
 test-newest: $(NEWEST)/bin/uv
 	echo 'jinja2>=3.1' > $(NEWEST)/overrides.txt
-	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --upgrade --override $(NEWEST)/overrides.txt --editable '.[label-studio-ml,postgres,simulation,dev]'
+	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --upgrade --override $(NEWEST)/overrides.txt --editable '.[label-studio-ml,postgres,sam,simulation,dev]'
 	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --no-deps --requirement requirements/peers.txt
 	$(NEWEST)/bin/mypy
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest $(WITHOUT_STUDIO)
@@ -95,7 +95,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml requirements/constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/peers.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev,sam]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peers.txt
 	touch $@
 

@@ -10,12 +10,14 @@ import numpy as np
 from clicked import Object, Pixels
 from numpy.typing import NDArray
 
+from ml_backend.annotations.masks import touched
 from ml_backend.learning.networks import fit_size
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.refinement import Prompt
+from ml_backend.learning.refinement.prompts import Prompt
 
 MOST_CLICKS = 20
-Answer = Callable[[Object, Sequence[Prompt]], Pixels]
+Answer = Callable[[Object, Sequence[Prompt], Pixels], Pixels]
+"""What answers clicks, and what was drawn before the last one."""
 
 _DISC, _NEAR = 3, 0.1
 """Radius of a click for GrabCut and the random walker, in pixels; and of what GrabCut takes for likely, as a share of
@@ -33,7 +35,7 @@ def played(item: Object, answer: Answer, start: Pixels | None = None, until: flo
     found, prompts = [overlap(mask, item)], list[Prompt]()
     while found[-1] < until and len(prompts) < MOST_CLICKS:
         prompts.append(next_click(mask, item))
-        mask = answer(item, prompts)
+        mask = answer(item, prompts, mask)
         found.append(overlap(mask, item))
     return found
 
@@ -69,8 +71,14 @@ def network_alone(item: Object, predictor: Predictor) -> float:
     return overlap(_touched(prediction.mask == item.klass, [first]), item)
 
 
+def predicted(item: Object, predictor: Predictor) -> Pixels:
+    """Return the parts of the network's mask that hold something of an object: what a person opens and mends."""
+    (prediction,) = predictor.predict([item.image])
+    return touched(prediction.mask == item.klass, item.truth)
+
+
 # -- without a network -------------------------------------------------------------------------------------------------
-def grab_cut(item: Object, prompts: Sequence[Prompt]) -> Pixels:
+def grab_cut(item: Object, prompts: Sequence[Prompt], _: Pixels) -> Pixels:
     """Cut by colours from the clicks; near those on the object, pixels are likely of it, others likely not."""
     image, places = shrunk(item, prompts, 256)
     marks = np.full(image.shape[:2], cv2.GC_PR_BGD, np.uint8)
@@ -85,7 +93,7 @@ def grab_cut(item: Object, prompts: Sequence[Prompt]) -> Pixels:
     return enlarged(np.isin(cut, (cv2.GC_FGD, cv2.GC_PR_FGD)), item, prompts)
 
 
-def random_walker(item: Object, prompts: Sequence[Prompt]) -> Pixels:
+def random_walker(item: Object, prompts: Sequence[Prompt], _: Pixels) -> Pixels:
     """Walk from each pixel to the clicks, along like colours; until a click is negative, to the border, too."""
     from skimage.segmentation import random_walker as walk
 

@@ -16,7 +16,8 @@ from clicked import opened, untrained
 from unlabelled import add
 
 from ml_backend.images.decoding import load_image
-from ml_backend.learning.refinement import FeatureRefiner, Prompt
+from ml_backend.learning.refinement.features import FeatureRefiner
+from ml_backend.learning.refinement.prompts import Prompt
 from ml_backend.learning.training import Item, Job, Progress
 from ml_backend.learning.training import process as training_process
 

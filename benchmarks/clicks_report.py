@@ -24,7 +24,7 @@ RESAMPLES = 2000
 
 def report(clicks: Sequence[Row], latency: Sequence[Row], picture: Path | None) -> None:
     """Print the tables; draw the curves into a file."""
-    shared = with_all_methods(clicks)
+    shared = with_all_methods([row for row in clicks if row["method"] in NAMES])
     print_clicks(shared)
     print_contrasts(shared)
     print_alone(clicks)

@@ -1,7 +1,7 @@
 """How many clicks a mask takes, and how long a click: the refiner against what needs no network.
 
     pip install scikit-image
-    python benchmarks/interactive.py noc DATASET… [--objects 12] [--methods refiner untrained grab_cut random_walker]
+    python benchmarks/interactive.py noc DATASET… [--objects 12] [--methods refiner untrained mending …]
     python benchmarks/interactive.py latency [--clicks 20]
     python benchmarks/interactive.py report [--picture docs/images/clicks.svg]
 
@@ -12,7 +12,8 @@ gets the same first click. GrabCut and the random walker see the image at 256 pi
 second a click; the network sees 384. NoC@80, @85, @90 are the clicks until IoU reaches that; an object that never does
 counts 20. The refiner was tuned on validation images of CamVid, and on training images of the others that the network
 had not learned from. Intervals are of the bootstrap over images. Rows that are in the file already are not measured
-again; the comparison is of the objects that all methods clicked on.
+again; the comparison is of the objects that all methods clicked on. The method `mending` begins with what the network
+predicts of an object, and each click mends the mask before it, as for people who accept each suggestion.
 """
 
 from __future__ import annotations
@@ -23,17 +24,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clicked import Object, Pixels, objects, opened, trained, untrained
-from clicking import Answer, grab_cut, network_alone, played, random_walker
+from clicking import Answer, grab_cut, network_alone, played, predicted, random_walker
 from unlabelled import add, rows_of
 
+from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.prompts import DrawnPrompt
+from ml_backend.annotations.suggestions import mended
 from ml_backend.datasets import Dataset
-from ml_backend.learning.refinement import FeatureRefiner
+from ml_backend.learning.refinement.features import FeatureRefiner
+from ml_backend.learning.refinement.prompts import Prompt
 
-METHODS = ("refiner", "untrained", "grab_cut", "random_walker")
+METHODS = ("refiner", "untrained", "mending", "grab_cut", "random_walker")
 LEVELS = (0.8, 0.85, 0.9)
 STEPS, LABELS = 200, {"icbm152": 30}
 RESULTS = Path(__file__).parent / "results"
@@ -80,11 +85,11 @@ def play_all(dataset: Dataset, count: int, methods: Sequence[str], seed: int, ne
     chosen = objects(dataset, dataset.splits["test"], count, seed)
     for method in methods:
         rest = [item for item in chosen if (dataset.name, item.name, method) not in done]
-        answer = answering(method, dataset, seed, networks) if rest else None
+        way = way_of(method, dataset, seed, networks) if rest else None
         for item in rest:
-            assert answer is not None
+            assert way is not None
             began = time.process_time()
-            found = played(item, answer[0])
+            found = played(item, way.answer, way.start(item))
             row = {
                 "dataset": dataset.name,
                 "object": item.name,
@@ -93,7 +98,7 @@ def play_all(dataset: Dataset, count: int, methods: Sequence[str], seed: int, ne
                 "area": int(item.truth.sum()),
                 "outline": item.outline_clicks,
                 "method": method,
-                "alone": answer[1](item),
+                "alone": way.alone(item),
                 "seconds": round((time.process_time() - began) / max(1, len(found) - 1), 3),
                 "ious": " ".join(f"{value:.3f}" for value in found[1:]),
             }
@@ -101,21 +106,44 @@ def play_all(dataset: Dataset, count: int, methods: Sequence[str], seed: int, ne
             add(out, row)
 
 
-def answering(
-    method: str, dataset: Dataset, seed: int, networks: Path
-) -> tuple[Answer, Callable[[Object], float | str]]:
-    """Return what answers clicks, and what says how good the network's mask is without any."""
-    if method not in ("refiner", "untrained"):
-        return (grab_cut if method == "grab_cut" else random_walker), lambda _: ""
-    is_trained = method == "refiner"
+@dataclass(frozen=True)
+class Way:
+    """How clicks are answered.
+
+    Attributes:
+        answer: makes a mask of the clicks, and of the mask before the last one.
+        start: the mask before the first click; None: an empty one.
+        alone: how good the network's mask is without any click; empty without a network.
+    """
+
+    answer: Answer
+    start: Callable[[Object], Pixels | None] = lambda _: None
+    alone: Callable[[Object], float | str] = lambda _: ""
+
+
+def way_of(method: str, dataset: Dataset, seed: int, networks: Path) -> Way:
+    """Return how a method answers clicks."""
+    if method in ("grab_cut", "random_walker"):
+        return Way(grab_cut if method == "grab_cut" else random_walker)
+    is_trained = method != "untrained"
     labels = LABELS.get(dataset.name, 40)
     predictor = trained(dataset, labels, STEPS, seed, networks) if is_trained else untrained(len(dataset.classes), seed)
     refiner = FeatureRefiner(predictor, is_trained=is_trained)
 
-    def answer(item: Object, prompts: Sequence[Any]) -> Pixels:
+    def anew(item: Object, prompts: Sequence[Prompt], _: Pixels) -> Pixels:
         return refiner.refine(item.image, item.key, item.klass, prompts)
 
-    return answer, (lambda item: round(network_alone(item, predictor), 3)) if is_trained else (lambda _: "")
+    def mending(item: Object, prompts: Sequence[Prompt], mask: Pixels) -> Pixels:
+        last = prompts[-1]
+        wanted = refiner.refine(item.image, item.key, item.klass, prompts, mask)
+        return mended(wanted, mask, [DrawnPrompt("", last.klass, last.is_positive, Box.point(*last.centre))])
+
+    def alone(item: Object) -> float | str:
+        return round(network_alone(item, predictor), 3) if is_trained else ""
+
+    if method == "mending":
+        return Way(mending, lambda item: predicted(item, predictor), alone)
+    return Way(anew, alone=alone)
 
 
 if __name__ == "__main__":

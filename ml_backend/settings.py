@@ -34,6 +34,7 @@ RETIRED: Final[Mapping[str, str]] = {
     "held_out_minimum": "Remove it: a version is kept back where its interval says that it is worse.",
     "publish_tolerance": "Remove it: a version is kept back where its interval says that it is worse.",
     "training_minutes": "A training ends by itself: NEXTMASK_TRAINING_BUDGET says after how many minutes.",
+    "picture_cache_bytes": "Remove it: the dashboard's pictures take 1 GB at most.",
     "patience": "Remove it: a training ends with NEXTMASK_TRAINING_BUDGET, and held-out labels choose no weights.",
 }
 """Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
@@ -192,6 +193,12 @@ class Settings(BaseSettings):
         description="Share of labels submitted as the predicted mask above which to warn. 1: never.",
     )
 
+    sam: str = Field(
+        "",
+        description="SAM 2 that answers the smart tools: a checkpoint, or a folder (docs/smart-tools.md). Empty: the "
+        "project's own network does.",
+    )
+
     # -- the queue ----------------------------------------------------------------------------------------------------
     queue_window: int = Field(200, ge=1, le=5000, description="Best-ranked tasks kept in Label Studio with masks.")
     queue_refill: float = Field(0.5, gt=0, le=1, description="Share of the window under which it is refilled.")
@@ -236,9 +243,6 @@ class Settings(BaseSettings):
         ge=1_000_000,
         description="Bytes of images kept on disk, a quarter of them for what encoders made of images.",
     )
-    picture_cache_bytes: int = Field(
-        1_000_000_000, ge=1_000_000, description="Bytes of the dashboard's pictures kept on disk."
-    )
     max_image_bytes: int = Field(500_000_000, ge=1_000, description="Largest image file accepted, in bytes.")
     max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
     image_hosts: str = Field(
@@ -278,6 +282,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("sam")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute()) if value else ""
 
     @property
     def effective_backend_url(self) -> str:
@@ -368,7 +377,7 @@ _INSTALLATION_FIELDS = frozenset(
     {"label_studio_url", "label_studio_api_key", "basic_auth_user", "basic_auth_pass", "log_level", "model_dir"}
     | {"host", "port", "backend_url", "webhook_secret", "database_url", "predict_seconds", "reconcile_seconds"}
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
-    | {"scoring_memory", "max_request_bytes", "picture_cache_bytes", "label_studio_public_url"}
+    | {"scoring_memory", "max_request_bytes", "sam", "label_studio_public_url"}
     | {"image_hosts", "image_seconds"}
     | {"minimum_free_bytes", "log_format"}
 )

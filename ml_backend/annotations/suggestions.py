@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.annotations import masks, shapes
-from ml_backend.annotations.boxes import Box
 from ml_backend.annotations.label_map import Control, LabelMap
 from ml_backend.annotations.prompts import DrawnPrompt
 from ml_backend.annotations.regions import Region, sort_out
@@ -24,8 +23,6 @@ from ml_backend.errors import MaskError
 
 Pixels = NDArray[np.bool_]
 
-_GRID: Final = 12
-"""Clicks that stand for a mask along the longer side of an image."""
 _WRITABLE: Final = ("BrushLabels", "BitmaskLabels", "PolygonLabels")
 
 
@@ -80,28 +77,6 @@ def mended(mask: Pixels, drawn: Pixels, prompts: Sequence[DrawnPrompt]) -> Pixel
         touched[prompt.box.slices] = True
     changed = masks.touched(mask & ~drawn, touched) | masks.touched(drawn & ~mask, touched)
     return drawn ^ changed
-
-
-def inside(drawn: Pixels, index: int, prompts: Sequence[DrawnPrompt]) -> list[DrawnPrompt]:
-    """Return clicks on what is drawn of a class, on a grid, away from what a person says of it now.
-
-    They stand for the mask where no network knows the class: without them, a click that says where it is not would take
-    all of it away.
-    """
-    step = max(drawn.shape) // _GRID + 1
-    clicks = []
-    for row, column in zip(*np.nonzero(drawn[step // 2 :: step, step // 2 :: step]), strict=True):
-        row, column = int(row) * step + step // 2, int(column) * step + step // 2
-        if all(_distance(row, column, prompt.box) > step for prompt in prompts):
-            clicks.append(DrawnPrompt(f"drawn-{row}-{column}", index, True, Box.point(row, column)))
-    return clicks
-
-
-def _distance(row: int, column: int, box: Box) -> int:
-    """Return how far a pixel is from a box, along rows or columns."""
-    down = max(box.top - row, row - box.top - box.height + 1, 0)
-    across = max(box.left - column, column - box.left - box.width + 1, 0)
-    return max(down, across)
 
 
 def write_suggestion(

@@ -61,6 +61,18 @@ def _check(settings: Settings) -> None:
     label_studio_of(settings)
     _check_methods(settings)
     _check_port(settings)
+    _look_at_sam(settings)
+
+
+def _look_at_sam(settings: Settings) -> None:
+    """Say in the log what keeps SAM 2 from answering clicks; the project's own network answers them meanwhile."""
+    from ml_backend.learning.refinement.sam_files import sam_files
+
+    if settings.sam:
+        try:
+            sam_files(settings.sam)
+        except ConfigurationError as error:
+            logger.warning("%s Until then the project's own network answers clicks.", error)
 
 
 def _check_methods(settings: Settings) -> None:

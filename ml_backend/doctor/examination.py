@@ -14,6 +14,7 @@ from ml_backend.doctor.installation.database import check_database, open_store
 from ml_backend.doctor.installation.disk import check_folder
 from ml_backend.doctor.installation.environment import check_settings
 from ml_backend.doctor.installation.files import check_files
+from ml_backend.doctor.installation.sam import check_sam
 from ml_backend.doctor.installation.server import check_server
 from ml_backend.doctor.installation.worker import check_worker
 from ml_backend.doctor.label_studio.address import Answer, ask, check_address, check_clock
@@ -88,6 +89,7 @@ class _Examination:
             "files": check_files,
             "packages": lambda: torch_setup.check_packages(answers.get()),
             "device": lambda: torch_setup.check_device(answers.get(), settings.device),
+            "sam": lambda: check_sam(settings.sam),
             "network": lambda: torch_setup.check_network(answers.get(), settings),
             "disk": lambda: check_folder(settings),
             "database": lambda: check_database(settings),

@@ -26,6 +26,7 @@ from ml_backend.learning.ranking import make_strategy
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
 from ml_backend.projects.hints import hints, question_hint
 from ml_backend.projects.registration import Registration, check_backend_address, params_object, webhook_secret
+from ml_backend.projects.smart_tools import keep_interactive
 from ml_backend.projects.tabs import remove_tabs, show_passed_over, show_queue
 from ml_backend.projects.undo import Undo
 from ml_backend.settings import Settings
@@ -112,6 +113,8 @@ class Connection:
         xml = self._change_config(xml, settings, add_query_control=add_query_control, add_smart_tools=add_smart_tools)
         is_interactive = bool(label_map_of(xml, settings).smart_tools)
         self._changes += self._registration.register_backend(backends, params, is_interactive=is_interactive)
+        if is_interactive:
+            keep_interactive(self._store, self._id, [{"is_interactive": True}])
         self._changes += self._registration.register_webhook()
         self._changes += self._set_project_fields(project)
         self._show_tabs()

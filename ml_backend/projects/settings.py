@@ -17,6 +17,7 @@ from contextlib import suppress
 from ml_backend.errors import ConfigurationError
 from ml_backend.label_studio import LabelStudio
 from ml_backend.projects.registration import same_address
+from ml_backend.projects.smart_tools import keep_interactive
 from ml_backend.settings import Settings, params_text
 from ml_backend.store import Project, Store
 
@@ -24,7 +25,7 @@ from ml_backend.store import Project, Store
 def read_settings(settings: Settings, store: Store, client: LabelStudio, project: Project) -> str:
     """Ask Label Studio for the settings of a project, and keep them for the server.
 
-    Those of its first registration count.
+    Those of its first registration count. Whether smart tools may ask it is kept as well.
 
     Args:
         settings: of the installation.
@@ -40,6 +41,7 @@ def read_settings(settings: Settings, store: Store, client: LabelStudio, project
     own = [row for row in rows if same_address(row.get("url"), settings.effective_backend_url)]
     # Of all rows: a registration under another name of this machine calls here, too.
     _keep_registered(store, project.id, set(_settings_in(rows)), doubled=len(own) > 1)
+    keep_interactive(store, project.id, own)
     if not own:
         return project.extra_params
     text = params_text(own[0].get("extra_params"))

@@ -25,6 +25,7 @@ from ml_backend.projects.questions import reason_of
 from ml_backend.projects.serving import serving_record
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.signs_of_life import worker_failure
+from ml_backend.projects.smart_tools import smart_tools_hint
 from ml_backend.projects.unchanged import UnchangedLabels, unchanged_labels
 from ml_backend.settings import AUTO, Settings
 from ml_backend.store import GONE, Label, Project, Store
@@ -51,7 +52,8 @@ class Status:
         effort: of regions that were asked for, predicted and actual; None as long as there is nothing to compare.
         points: what answers to points took, and how many guesses were right; None without such labels.
         hints: what the labelling configuration leaves out, what would make more of the settings, what keeps the
-            project from being measured or trained, which predictions are hidden, and which images are used in part.
+            project from being measured or trained, smart tools that ask nobody, which predictions are hidden, and which
+            images are used in part.
         notice: what the last change of the labelling configuration meant for the labels; empty without a change.
         errors: tasks that cannot be used, with the reason, and the last failure of the project under "project";
             under "disk" that MODEL_DIR has no room, under "model" that another version serves than should, under
@@ -203,6 +205,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         points=None,
         hints=[
             *map(str, [*hints(project.label_config, own, project.id), *audit_hints(audit, own)]),
+            *filter(None, [smart_tools_hint(store, project, own)]),
             *_other_hints(store, project_id),
         ],
         notice=project.notice,

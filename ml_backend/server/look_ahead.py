@@ -78,17 +78,22 @@ class LookAhead:
         if version != project.published_version:
             done = set()
         self._done[project.id] = project.published_version, done
+        ranked = self._services.store.ranked(project.id, limit=IMAGES)
+        waiting = {task.image: task.task_id for task, _ in ranked if task.image not in done}
         prepared = 0
-        for task, _ in self._services.store.ranked(project.id, limit=IMAGES):
-            if task.image in done or not self._has_leave():
-                continue
-            done.add(task.image)  # one that fails is not tried again: the click says why
+        while waiting and self._has_leave():
             try:
-                self._smart_tools.prepare(project, task.image, settings, label_map)
+                together = list(waiting)[: self._smart_tools.together(project, settings, label_map)]
+                problems = self._smart_tools.prepare(project, together, settings, label_map)
             except NextmaskError as error:
-                logger.info("project=%s task=%s is not prepared: %s", project.id, task.task_id, error)
-                continue
-            prepared += 1
+                together = list(waiting)[:1]
+                problems = {together[0]: str(error)}
+            for image in together:  # one that fails is not tried again: the click says why
+                done.add(image)
+                task = waiting.pop(image)
+                if image in problems:
+                    logger.info("project=%s task=%s is not prepared: %s", project.id, task, problems[image])
+            prepared += len(together) - len(problems)
         return prepared
 
     def _has_leave(self) -> bool:

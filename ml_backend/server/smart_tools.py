@@ -17,10 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ml_backend.annotations.drafts import Held, held
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.annotations.prompts import DrawnPrompt, read_prompts
-from ml_backend.annotations.suggestions import Drawn, inside, mended, write_suggestion
+from ml_backend.annotations.suggestions import Drawn, mended, write_suggestion
 from ml_backend.errors import ImageError, NextmaskError, first_few
 from ml_backend.images.references import as_imported, in_project
 from ml_backend.projects.services import Services
@@ -139,23 +142,38 @@ class SmartTools:
                 return self._suggestion(project, task, result, settings, label_map)
             event = context.get("event") if isinstance(context, Mapping) else None
             if event == "prewarm":
-                self.prepare(project, _reference(task, label_map), settings, label_map)
-            elif event == "release":
+                problems = self.prepare(project, [_reference(task, label_map)], settings, label_map)
+                return Suggestion(problem="; ".join(problems.values()))
+            if event == "release":
                 self._forget(project, task)
         except NextmaskError as error:
             return Suggestion(problem=str(error))
         return Suggestion()
 
-    def prepare(self, project: Project, reference: str, settings: Settings, label_map: LabelMap) -> None:
-        """Compute what the first click on an image will need, and keep it.
+    def together(self, project: Project, settings: Settings, label_map: LabelMap) -> int:
+        """Return how many images of a project are best prepared at a time; errors as in `prepare`."""
+        return self._refiners.of(project, settings, label_map).refiner.together
+
+    def prepare(
+        self, project: Project, references: Sequence[str], settings: Settings, label_map: LabelMap
+    ) -> dict[str, str]:
+        """Compute what the first click on images will need, and keep it.
+
+        Returns:
+            Why images could not be prepared, by their references.
 
         Raises:
-            ImageError: the image cannot be had, or the memory does not suffice.
-            CheckpointError, ConfigurationError: there is no network for it.
+            CheckpointError, ConfigurationError: there is no network for it, or the memory does not suffice.
         """
-        image = self._services.images_of(project.id).load(reference)
-        serving = self._refiners.of(project, settings, label_map)
-        serving.refiner.prepare(image, in_project(reference, project.id))
+        images, problems = dict[str, NDArray[np.uint8]](), dict[str, str]()
+        for reference in references:
+            try:
+                images[in_project(reference, project.id)] = self._services.images_of(project.id).load(reference)
+            except ImageError as error:
+                problems[reference] = str(error)
+        if images:
+            self._refiners.of(project, settings, label_map).refiner.prepare(images)
+        return problems
 
     def release(self) -> None:
         """Give back the memory of all that is kept of images."""
@@ -190,9 +208,8 @@ class SmartTools:
         earlier = memory.earlier(drawn, ids)
         new = [prompt for prompt in prompts if prompt.index == index]
         target, seen = serving.target(label_map, index), drawn.seen(index)
-        known = [] if target < len(serving.classes) else inside(seen, index, new)
-        asked = [_as_asked(prompt, serving, label_map) for prompt in (*known, *earlier, *prompts)]
-        mask = serving.refiner.refine(image, in_project(reference, project.id), target, asked)
+        asked = [_as_asked(prompt, serving, label_map) for prompt in (*earlier, *prompts)]
+        mask = serving.refiner.refine(image, in_project(reference, project.id), target, asked, seen)
         regions = write_suggestion(
             mended(mask, seen, new),
             index,
@@ -204,7 +221,8 @@ class SmartTools:
         )
         with self._lock:
             memory.note(editor, prompts, earlier, regions)
-        return Suggestion(regions, "; ".join(first_few(problems)))
+        told = [serving.problem] if serving.problem else []
+        return Suggestion(regions, "; ".join(first_few([*told, *problems])))
 
     def _memory(self, project: Project, task: Mapping[str, Any]) -> _Memory:
         key = (project.id, str(task.get("id")))
@@ -254,7 +272,7 @@ def _reference(task: Mapping[str, Any], label_map: LabelMap) -> str:
 
 def _as_asked(prompt: DrawnPrompt, serving: ServingRefiner, label_map: LabelMap) -> Any:
     """Return a prompt as refiners take it."""
-    from ml_backend.learning.refinement import Prompt  # takes torch with it
+    from ml_backend.learning.refinement.prompts import Prompt  # takes torch with it
 
     box = prompt.box
     target = serving.target(label_map, prompt.index)

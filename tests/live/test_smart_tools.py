@@ -14,6 +14,8 @@ from ml_backend.annotations.masks import read_result
 from ml_backend.datasets import Dataset
 from ml_backend.doctor.project.connection import check_smart_tools
 from ml_backend.doctor.project.facts import read_facts
+from ml_backend.projects.settings import read_settings
+from ml_backend.projects.status import project_state
 
 pytestmark = pytest.mark.live
 
@@ -73,12 +75,22 @@ def test_what_cannot_be_answered_reaches_the_page_as_words(project: int, label_s
     assert ask(label_studio, project, task, None)["data"]["result"], "without prompts it is a prediction"
 
 
-def test_doctor_tells_when_the_tools_ask_nobody(project: int, serving: Nextmask, label_studio: StudioClient) -> None:
+def test_doctor_and_status_tell_when_the_tools_ask_nobody(
+    project: int, serving: Nextmask, label_studio: StudioClient
+) -> None:
     def found() -> list[str]:
         known = serving.services.store.project(project)
         facts = read_facts(serving.services.client, project, known, serving.settings)
         return [finding.message for finding in check_smart_tools(facts, serving.settings)]
 
+    def status() -> bool:
+        store, known = serving.services.store, serving.services.store.project(project)
+        assert known is not None
+        read_settings(serving.settings, store, serving.services.client, known)
+        hints = project_state(serving.settings, store, project).hints
+        return any("the model is not interactive. The editor offers no Auto-Annotation." in hint for hint in hints)
+
+    assert not status()
     assert found() == ["'smart-click', 'smart-box' ask nextmask"]
     (backend,) = label_studio.ml_backends(project)
     login = {"auth_method": "BASIC_AUTH", "basic_auth_user": USER, "basic_auth_pass": PASSWORD}
@@ -86,5 +98,7 @@ def test_doctor_tells_when_the_tools_ask_nobody(project: int, serving: Nextmask,
     assert found() == [
         "The labelling configuration has smart tools ('smart-click', 'smart-box'), and the model is not interactive"
     ]
+    assert status()
     assert "smart tools ask nextmask: the backend is interactive" in serving.connection(project).connect()
     assert found() == ["'smart-click', 'smart-box' ask nextmask"]
+    assert not status()

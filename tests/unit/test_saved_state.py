@@ -393,6 +393,7 @@ def test_back_to_an_earlier_version_and_its_committee(installation: Installation
     assert {name: digest for name, digest in now.items() if not name.endswith("/current")} == models
     assert {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]} == {
         *keys,
+        f"interactive_{CELLS}",  # whether smart tools may ask nextmask
         f"audit_{CELLS}",
         f"stream_returned_{CELLS}",  # audit images that were passed over
     }

@@ -7,10 +7,14 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from ml_backend.system.bounded_folder import BoundedFolder, touch
 
 logger = logging.getLogger(__name__)
+
+KEPT_BYTES: Final = 1_000_000_000
+"""Of the files on disk."""
 
 
 def key_of(*parts: str | int | None) -> str:
@@ -25,7 +29,7 @@ class PictureCache:
         max_bytes: files used least recently are deleted beyond this many bytes.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = KEPT_BYTES) -> None:
         self._folder = BoundedFolder(folder, suffix=".picture", max_bytes=max_bytes)
 
     def get(self, key: str) -> bytes | None:

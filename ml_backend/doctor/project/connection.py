@@ -10,6 +10,7 @@ from ml_backend.doctor.project.facts import Facts, Json, is_own
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.failures import in_words
 from ml_backend.projects.registration import SECRET_HEADER, WEBHOOK_ACTIONS, same_address
+from ml_backend.projects.smart_tools import NO_AUTO_ANNOTATION, silent_text
 from ml_backend.settings import Settings
 
 
@@ -73,12 +74,10 @@ def check_smart_tools(facts: Facts, settings: Settings) -> Iterator[Finding]:
         return
     if not label_map.smart_tools or not ours:
         return
-    names = ", ".join(map(repr, label_map.smart_tools))
     if any(row.get("is_interactive") for row in ours):
-        yield ok("smart tools", f"{names} ask nextmask")
+        yield ok("smart tools", f"{', '.join(map(repr, label_map.smart_tools))} ask nextmask")
         return
-    message = f"The labelling configuration has smart tools ({names}), and the model is not interactive"
-    yield problem("smart tools", message, "The editor offers no Auto-Annotation.", facts.mend)
+    yield problem("smart tools", silent_text(label_map.smart_tools), NO_AUTO_ANNOTATION, facts.mend)
 
 
 def _unreachable(facts: Facts, row: Json) -> Finding:

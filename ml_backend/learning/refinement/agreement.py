@@ -3,7 +3,7 @@
 What is of the class is a sum of log-odds: what the network says, heard up to a limit; how alike a place is to those
 that were clicked on; and whose click is nearer, along paths that cross few edges. The last one is what cuts objects
 apart that the network takes for one, and it ends at some distance: far from all clicks, the network decides alone. The
-sum is smoothed along the image's edges, and what is connected to a positive prompt stays.
+sum is smoothed along the image's edges, and what is connected to a positive prompt, or was drawn before, stays.
 """
 
 from __future__ import annotations
@@ -37,30 +37,45 @@ _RADIUS_SHARE: Final = 0.1
 """The same as a share of the side of a square as large as the object: small ones would be smoothed away."""
 
 
-def agreed(look: Look, target: int, prompts: Sequence[Prompt], size: Size) -> Pixels:
+def agreed(look: Look, target: int, prompts: Sequence[Prompt], size: Size, drawn: Pixels | None = None) -> Pixels:
     """Return the mask (H,W) of a class.
 
     Args:
         prompts: of the class, inside the image (`about`).
         size: height and width of the image.
+        drawn: (H,W) what is drawn of the class and is to be mended; None: nothing.
     """
+    odds = log_odds(look, target, prompts, size, drawn)
+    odds = smoothed(odds, look.colours, _radius(odds > 0, prompts, size))
+    large = cv2.resize(odds, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(size)
+    return connected(large > 0, prompts, drawn)
+
+
+def connected(mask: Pixels, prompts: Sequence[Prompt], drawn: Pixels | None = None) -> Pixels:
+    """Return a mask (H,W) that no prompt contradicts: what is connected to a positive prompt, or was drawn before.
+
+    Boxes say nothing of what is drawn around them.
+    """
+    size = (mask.shape[0], mask.shape[1])
     inside, outside = settled(prompts, *size)
-    wanted = inside.copy()
+    allowed = bounds(prompts, *size)
+    held = np.zeros(size, np.bool_) if drawn is None else drawn
+    mask = (((mask & allowed) | (held & ~allowed)) & ~outside) | inside
+    wanted = inside | held
     for prompt in prompts:
         if prompt.is_positive:
             wanted[prompt.area] = True
-    odds = log_odds(look, target, prompts, size)
-    odds = smoothed(odds, look.colours, _radius(odds > 0, prompts, size))
-    large = cv2.resize(odds, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(size)
-    mask = ((large > 0) & bounds(prompts, *size) & ~outside) | inside
     return touched(mask, wanted) if wanted.any() else mask
 
 
-def log_odds(look: Look, target: int, prompts: Sequence[Prompt], size: Size) -> Map:
-    """Return the log-odds of the class (h,w), not smoothed."""
+def log_odds(look: Look, target: int, prompts: Sequence[Prompt], size: Size, drawn: Pixels | None = None) -> Map:
+    """Return the log-odds of the class (h,w), not smoothed. Where it is drawn, a network's doubt is not heard."""
     height, width = look.colours.shape[:2]
     margin = look.margin(target)
     odds = np.zeros((height, width), np.float32) if margin is None else np.clip(margin, -TRUST, TRUST)
+    if drawn is not None:
+        share = cv2.resize(drawn.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        odds = np.where(share.reshape(height, width) > 0.5, np.maximum(odds, 0), odds)
     positive, negative = seeds(prompts, size, look.paths.shape)
     if not positive.any() and not negative.any():
         return odds if margin is not None else odds - 1
@@ -85,7 +100,7 @@ def seeds(prompts: Sequence[Prompt], size: Size, cells: Size) -> tuple[Pixels, P
         around = np.zeros(cells, np.uint8)
         around[area] = 1
         marks[(cv2.dilate(around, np.ones((3, 3), np.uint8)) > around) & (marks == 0)] = -1
-        if not any(_holds(box, click) for click in clicks):
+        if not any(box.holds(click) for click in clicks):
             marks[_cells(_middle(box), size, cells)] = 1
     for click in clicks:
         marks[_cells(click, size, cells)] = 1 if click.is_positive else -1
@@ -103,11 +118,6 @@ def _middle(box: Prompt) -> Prompt:
     height, width = box.bottom - box.top, box.right - box.left
     top, left = box.top + height // 3, box.left + width // 3
     return replace(box, top=top, left=left, bottom=top + max(1, height // 3), right=left + max(1, width // 3))
-
-
-def _holds(box: Prompt, click: Prompt) -> bool:
-    row, column = click.centre
-    return box.top <= row < box.bottom and box.left <= column < box.right
 
 
 def _radius(mask: Pixels, prompts: Sequence[Prompt], size: Size) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ml_backend.errors import PromptError
 
 Pixels = npt.NDArray[np.bool_]
+
+_GRID: Final = 12
+"""Clicks that stand for a mask along the longer side of an image."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Prompt:
     def centre(self) -> tuple[int, int]:
         """Row and column of its middle."""
         return (self.top + self.bottom - 1) // 2, (self.left + self.right - 1) // 2
+
+    def holds(self, click: Prompt) -> bool:
+        """Whether the middle of a click is in it."""
+        row, column = click.centre
+        return self.top <= row < self.bottom and self.left <= column < self.right
 
     @property
     def area(self) -> tuple[slice, slice]:
@@ -96,6 +106,63 @@ def bounds(prompts: Sequence[Prompt], height: int, width: int) -> Pixels:
     if not boxes or not all(allowed[click.centre] for click in clicks):
         allowed[:] = True
     return allowed
+
+
+def standing_for(drawn: Pixels, target: int, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return clicks that stand for what is drawn of a class (H,W), away from what a person says.
+
+    Without them, a click that says where the class is not would take away all that is near it, and all that is like it.
+    They are on a grid; small parts that lie between its lines get one where a person says that they are too large.
+    """
+    numbers, by_number = numbered(drawn), dict[int, list[Prompt]]()
+    for prompt in prompts:
+        by_number.setdefault(int(numbers[prompt.centre]), []).append(prompt)
+    places = [
+        elsewhere(numbers == number, clicks)
+        for number, clicks in by_number.items()
+        if number and not any(click.is_positive for click in clicks)
+    ]
+    found = [Prompt.click(target, *place) for place in places if place is not None]
+    step = max(drawn.shape) // _GRID + 1
+    grid = np.argwhere(drawn[step // 2 :: step, step // 2 :: step]) * step + step // 2
+    return found + [
+        Prompt.click(target, int(row), int(column))
+        for row, column in grid
+        if all(_distance(int(row), int(column), prompt) > step for prompt in prompts)
+    ]
+
+
+def numbered(drawn: Pixels) -> npt.NDArray[np.int32]:
+    """Return the number of the connected part, of eight neighbours, that each pixel (H,W) is in; 0: none."""
+    _, numbers = cv2.connectedComponents(drawn.astype(np.uint8), connectivity=8)
+    return np.asarray(numbers, np.int32)
+
+
+def elsewhere(drawn: Pixels, clicks: Sequence[Prompt]) -> tuple[int, int] | None:
+    """Return the pixel of a part (H,W) that is deepest in it and away from clicks that say it is not there.
+
+    It stands for the rest of the part. None where nothing of half the part's depth is left: a click into its middle
+    says that none of it is there.
+    """
+    rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    padded = np.pad(drawn[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8), 1)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)
+    for click in clicks:
+        row, column = click.centre
+        padded[row - top + 1, column - left + 1] = 0
+    rest = cv2.distanceTransform(padded, cv2.DIST_L2, 5)
+    if rest.max() <= depth.max() / 2 + 1:
+        return None
+    row, column = divmod(int(rest.argmax()), rest.shape[1])
+    return row + top - 1, column + left - 1
+
+
+def _distance(row: int, column: int, prompt: Prompt) -> int:
+    """Return how far a pixel is from a prompt, along rows or columns."""
+    down = max(prompt.top - row, row - prompt.bottom + 1, 0)
+    across = max(prompt.left - column, column - prompt.right + 1, 0)
+    return max(down, across)
 
 
 def _inside(prompt: Prompt, height: int, width: int) -> Prompt:

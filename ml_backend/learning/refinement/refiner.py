@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ml_backend.errors import OutOfMemory
+from ml_backend.learning.networks import is_out_of_memory
 from ml_backend.learning.refinement.prompts import Pixels, Prompt
 
 
@@ -22,12 +24,29 @@ class Sized(Protocol):
 
 
 T = TypeVar("T", bound=Sized)
+R = TypeVar("R")
+
+KEPT_BYTES: Final = 128_000_000
+"""Of what is kept of images: some thirty of them at the default input size."""
 
 
 class Refiner(Protocol):
-    """Makes the mask that prompts of a person ask for; safe to use from many threads."""
+    """Makes the mask that prompts of a person ask for; safe to use from many threads.
 
-    def refine(self, image: npt.NDArray[np.uint8], key: str, target: int, prompts: Sequence[Prompt]) -> Pixels:
+    Attributes:
+        together: images that are best prepared at a time.
+    """
+
+    together: int
+
+    def refine(
+        self,
+        image: npt.NDArray[np.uint8],
+        key: str,
+        target: int,
+        prompts: Sequence[Prompt],
+        drawn: Pixels | None = None,
+    ) -> Pixels:
         """Return the mask (H,W) of a class that no prompt contradicts at its pixel.
 
         Args:
@@ -35,6 +54,7 @@ class Refiner(Protocol):
             key: of the image's content: what is computed of an image is kept by it.
             target: the class that is asked for.
             prompts: in the order in which they were made; where two contradict each other, the later one counts.
+            drawn: (H,W) what is drawn of the class and is to be mended; None: nothing.
 
         Raises:
             ImageError: the array is not such an image.
@@ -42,11 +62,31 @@ class Refiner(Protocol):
             OutOfMemory: the image is too large for the memory.
         """
 
-    def prepare(self, image: npt.NDArray[np.uint8], key: str) -> None:
-        """Compute what the first prompt on an image will need, and keep it; errors as in `refine`."""
+    def prepare(self, images: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Compute what the first prompt on each image will need, and keep it by its key; errors as in `refine`."""
 
     def release(self) -> None:
         """Give back the memory of everything that is kept."""
+
+
+def with_room(work: Callable[[], R], release: Callable[[], None], too_large: Callable[[], OutOfMemory]) -> R:
+    """Do some work; where memory runs out, once more after everything that is kept was given back.
+
+    Raises:
+        OutOfMemory: it does not suffice then, either: `too_large`, unless the work raised one itself.
+    """
+    try:
+        return work()
+    except (OutOfMemory, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+            raise
+    release()  # out of the handler, whose traceback keeps what was computed alive
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise too_large() from None
 
 
 class Kept(Generic[T]):
@@ -70,6 +110,11 @@ class Kept(Generic[T]):
         if is_new:
             self._fill(key, future, compute)
         return future.result()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether something is kept under a key, or computed now."""
+        with self._lock:
+            return key in self._entries
 
     def clear(self) -> None:
         """Forget everything."""

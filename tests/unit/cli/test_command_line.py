@@ -114,6 +114,11 @@ def test_wrong_usage_is_code_2(run: Command, arguments: list[str], message: str)
         ({"NEXTMASK_STRATEGY": "clairvoyance"}, "NEXTMASK_STRATEGY = 'clairvoyance'"),
         ({"NEXTMASK_STRATEGY_OPTIONS": "{"}, "NEXTMASK_STRATEGY_OPTIONS = '{'"),
         ({"NEXTMASK_DATABASE_URL": "no address"}, "NEXTMASK_DATABASE_URL"),
+        # what is wrong with SAM 2 is told, and is no reason not to start
+        (
+            {"NEXTMASK_SAM": "/nowhere", "NEXTMASK_DATABASE_URL": "no address"},
+            "NEXTMASK_SAM = '/nowhere' is not there.",
+        ),
     ],
 )
 def test_serve_does_not_start_with_settings_that_cannot_work(

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from postgresql import set_database_clock
+from sam_weights import small_folder
 from servers import answering
 from wiring import NOBODY, PROJECT, execute, make_services, make_settings
 
@@ -27,6 +28,7 @@ from ml_backend.doctor.findings import Finding, ok, problem
 from ml_backend.doctor.installation.database import check_database, open_store, schema_at
 from ml_backend.doctor.installation.disk import check_folder
 from ml_backend.doctor.installation.environment import check_settings
+from ml_backend.doctor.installation.sam import check_sam
 from ml_backend.doctor.installation.server import check_server
 from ml_backend.doctor.installation.worker import check_worker
 from ml_backend.doctor.label_studio.address import ask, check_address, check_clock, clock_offset
@@ -130,6 +132,16 @@ def test_a_server_that_would_not_start_is_told(tmp_path: Path) -> None:
     assert "open to the network" in finding.message
     (finding,) = check_settings(make_settings(tmp_path, basic_auth_user="someone"), [])
     assert "belong together" in finding.message
+
+
+def test_sam_2_is_looked_at_where_it_is_asked_for(tmp_path: Path) -> None:
+    assert list(check_sam("")) == []
+    (finding,) = check_sam(str(tmp_path / "sam2.1_hiera_tiny.pt"))
+    assert (finding.level, finding.why) == ("problem", "The project's own network answers smart tools in its place.")
+    assert "is not there" in finding.message
+    assert finding.remedy.startswith("Set it to a checkpoint of SAM 2")
+    (finding,) = check_sam(str(small_folder(tmp_path)))
+    assert finding.level == "ok"
 
 
 # -- side by side ----------------------------------------------------------------------------------------------------

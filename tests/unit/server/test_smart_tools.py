@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from sam_weights import small_folder
 from wiring import PROJECT, SHAPE, XML, data_uri, disc, give_project, project_of, region
 
 from ml_backend.annotations.config_edits import with_smart_tools
@@ -20,7 +24,7 @@ from ml_backend.projects.services import Services
 from ml_backend.server import look_ahead
 from ml_backend.server.app import create_app
 from ml_backend.server.look_ahead import LookAhead, preparing
-from ml_backend.server.smart_tools import SmartTools
+from ml_backend.server.smart_tools import SmartTools, Suggestion
 from ml_backend.store import Task
 
 Json = dict[str, Any]
@@ -135,6 +139,20 @@ def test_the_predicted_mask_that_is_shown_is_mended_in_its_place(client: TestCli
     after = seen(accepted(held, [suggested]))
     assert not after[OUTSIDE]
     assert after[INSIDE]
+
+
+def test_a_negative_click_leaves_the_other_parts_of_what_is_drawn(client: TestClient) -> None:
+    """Also those of the part that it cuts in two: neither end has a click."""
+    bar, other = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    bar[4:10, 2:38] = True
+    other[20:28, 4:14] = True
+    held = [drawn(bar | other)]
+    task = {"predictions": [{"result": held, "model_version": "nextmask-1.1"}]}
+    (suggested,) = ask(client, click(7, 20, "a", is_positive=False), task=task)["result"]
+    after = seen(accepted(held, [suggested]))
+    assert after[other].all()
+    assert not after[7, 20]
+    assert after[7, 4] or after[7, 35]
 
 
 def test_what_a_person_drew_before_the_first_training_shrinks_and_stays(client: TestClient, services: Services) -> None:
@@ -262,6 +280,67 @@ def test_an_unknown_project_gets_an_empty_answer(client: TestClient) -> None:
     body = {"tasks": [{"id": 1, "data": {}}], "project": "999.1", "params": {"context": {"result": [click(1, 1, "a")]}}}
     (row,) = client.post("/predict", json=body).json()["results"]
     assert row["result"] == []
+
+
+# -- SAM 2 -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_folder(tmp_path_factory.mktemp("sam"))
+
+
+def with_sam(services: Services, path: Path) -> Services:
+    """Services of a project that the trained model serves, where NEXTMASK_SAM names a path."""
+    give_project(services)
+    services.store.update_project(PROJECT, label_config=SMART)
+    return replace(services, settings=services.settings.model_copy(update={"sam": str(path)}))
+
+
+def answered(smart_tools: SmartTools, services: Services, *prompts: Json, **task: Any) -> Suggestion:
+    row = {"id": 7, "data": {"image": data_uri(INDEX)}, **task}
+    return smart_tools.answer(project_of(services), row, {"result": list(prompts)})
+
+
+def test_sam_2_answers_clicks_of_all_classes_and_prepares_images(services: Services, sam: Path) -> None:
+    services = with_sam(services, sam)
+    smart_tools = SmartTools(services)
+    for label, index in (("cell", 1), ("nucleus", 2)):
+        found = answered(smart_tools, services, click(*INSIDE, "a", label=label), id=index)
+        assert found.problem == ""
+        assert seen(found.regions, index)[INSIDE]
+        assert {one["value"]["brushlabels"][0] for one in found.regions} == {label}
+    serving = smart_tools._refiners.of(project_of(services), services.settings, LABELS)
+    assert (serving.classes, serving.problem) == ((), "")
+    assert serving.refiner.nbytes > 0  # type: ignore[attr-defined]
+    smart_tools.release()
+    assert serving.refiner.nbytes == 0  # type: ignore[attr-defined]
+    services.store.put_tasks([Task(PROJECT, at, data_uri(at)) for at in range(1, 4)])
+    services.store.put_ranking(PROJECT, {at: 1 - at / 100 for at in range(1, 4)})
+    smart_tools.used_at = 0.0
+    assert look_of(services, smart_tools).look() == 3
+    assert serving.refiner.nbytes > 0  # type: ignore[attr-defined]
+
+
+def test_what_keeps_sam_2_from_answering_is_told_and_mended_while_the_network_answers(
+    services: Services, sam: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "downloaded"
+    services = with_sam(services, path)
+    smart_tools = SmartTools(services)
+    found = answered(smart_tools, services, click(*INSIDE, "a"))
+    assert f"NEXTMASK_SAM = '{path}' is not there. Set it to a checkpoint of SAM 2" in found.problem
+    assert found.problem.endswith("Until then the project's own network answers clicks.")
+    assert seen(found.regions)[INSIDE]
+    shutil.copytree(sam, path)
+    assert answered(smart_tools, services, click(*INSIDE, "b")).problem == ""
+
+
+def test_a_click_over_http_is_answered_while_sam_2_cannot_be_read(services: Services, tmp_path: Path) -> None:
+    damaged = tmp_path / "sam2.1_hiera_tiny.pt"
+    damaged.write_bytes(b"<html>")
+    client = TestClient(create_app(with_sam(services, damaged).settings))
+    row = ask(client, click(*INSIDE, "a"))
+    assert "is no checkpoint of PyTorch. Download it again" in row["error"]
+    assert seen(row["result"])[INSIDE]
 
 
 # -- the next images are prepared ------------------------------------------------------------------------------------

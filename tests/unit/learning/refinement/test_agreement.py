@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_backend.annotations.boxes import Box
+from ml_backend.annotations.masks import touched
+from ml_backend.annotations.prompts import DrawnPrompt
+from ml_backend.annotations.suggestions import mended
 from ml_backend.errors import PromptError
-from ml_backend.learning.refinement import Prompt
 from ml_backend.learning.refinement.agreement import agreed
 from ml_backend.learning.refinement.looks import Look
 from ml_backend.learning.refinement.looks import look_of as put_together
-from ml_backend.learning.refinement.prompts import about, settled
+from ml_backend.learning.refinement.prompts import Prompt, about, settled, standing_for
 
 SIDES = st.integers(1, 40)
 PLACES = st.integers(-10, 60)
@@ -57,6 +60,30 @@ def test_no_prompt_is_contradicted_at_its_pixel(
         for box in boxes:
             allowed[box.area] = True
         assert not mask[~allowed].any()
+
+
+@given(SIDES, SIDES, st.lists(prompts(), max_size=8), st.sampled_from([None, 2]), st.integers(0, 3))
+def test_parts_of_what_is_drawn_that_no_prompt_touches_stay(
+    height: int, width: int, given_prompts: list[Prompt], classes: int | None, seed: int
+) -> None:
+    size = height, width
+    cells = np.random.default_rng(seed).random((-(-height // 6), -(-width // 6))) > 0.6
+    drawn = cells.repeat(6, 0).repeat(6, 1)[:height, :width]
+    said = about(1, given_prompts, *size)
+    mask = agreed(look_of(*size, classes=classes), 1, [*standing_for(drawn, 1, said), *said], size, drawn)
+    new = [DrawnPrompt("", 1, one.is_positive, Box(one.left, one.top, *_sides(one))) for one in said]
+    after = mended(mask, drawn, new)
+    inside, outside = settled(said, *size)
+    assert after[inside].all()
+    assert not after[outside].any()
+    prompted = np.zeros(size, bool)
+    for prompt in said:
+        prompted[prompt.area] = True
+    assert after[drawn & ~touched(drawn, prompted)].all()
+
+
+def _sides(prompt: Prompt) -> tuple[int, int]:
+    return prompt.right - prompt.left, prompt.bottom - prompt.top
 
 
 def test_of_two_clicks_on_one_pixel_the_later_counts() -> None:

@@ -16,7 +16,8 @@ from ml_backend.images.decoding import load_image
 from ml_backend.learning.networks import build
 from ml_backend.learning.prediction.predictor import Encoded, Predictor
 from ml_backend.learning.prediction.predictors import fresh_predictor
-from ml_backend.learning.refinement import FeatureRefiner, Prompt
+from ml_backend.learning.refinement.features import FeatureRefiner
+from ml_backend.learning.refinement.prompts import Prompt
 from ml_backend.learning.refinement.refiner import Kept
 from ml_backend.settings import Settings
 
@@ -87,6 +88,30 @@ def test_a_negative_click_takes_away_what_is_near_and_leaves_what_is_far(learned
     assert overlap(both, mask) > 0.85
 
 
+@pytest.mark.parametrize("target", [1, 7], ids=["learned", "never heard of"])
+def test_both_ends_of_what_is_drawn_stay_where_a_click_cuts_it_in_two(learned: Predictor, target: int) -> None:
+    bar = np.zeros((128, 192), bool)
+    bar[54:74, 8:184] = True
+    image = np.where(bar[..., None], [210, 180, 70], [40, 60, 80]).astype(np.uint8)
+    clicks = [Prompt.click(target, 64, 16), Prompt.click(target, 64, 96, is_positive=False)]
+    found = FeatureRefiner(learned).refine(image, f"bar {target}", target, clicks, bar)
+    assert not found[64, 96]
+    assert found[64, 16]
+    assert found[64, 176], "nobody clicked there"
+
+
+@pytest.mark.parametrize("target", [1, 7], ids=["learned", "never heard of"])
+def test_a_click_takes_a_corner_of_a_small_thing_and_not_all_of_it(learned: Predictor, target: int) -> None:
+    """Nothing but the click is near it, and all of it looks alike."""
+    small = np.zeros((128, 192), bool)
+    small[60:72, 90:106] = True
+    image = np.where(small[..., None], [210, 180, 70], [40, 60, 80]).astype(np.uint8)
+    click = Prompt.click(target, 61, 104, is_positive=False)
+    found = FeatureRefiner(learned).refine(image, f"small {target}", target, [click], small)
+    assert not found[61, 104]
+    assert (found & small).sum() > small.sum() / 3
+
+
 @pytest.mark.parametrize("target", [GREY, 2])
 def test_more_clicks_on_the_truth_raise_the_overlap_before_the_first_training(
     untrained: Predictor, target: int
@@ -147,7 +172,7 @@ def test_where_memory_runs_out_what_is_kept_is_given_back_and_the_click_answered
 ) -> None:
     refiner = FeatureRefiner(untrained, is_trained=False)
     image, _ = discs()
-    refiner.prepare(image, "first")
+    refiner.prepare({"first": image})
     usual, kept = untrained.encoded, list[int]()
 
     def short(given: NDArray[np.uint8]) -> Encoded:
@@ -169,7 +194,7 @@ def test_an_image_that_no_memory_holds_is_told(untrained: Predictor, monkeypatch
 
     monkeypatch.setattr(untrained, "encoded", short)
     with pytest.raises(OutOfMemory, match="NEXTMASK_INPUT_SIZE"):
-        FeatureRefiner(untrained, is_trained=False).prepare(discs()[0], "discs")
+        FeatureRefiner(untrained, is_trained=False).prepare({"discs": discs()[0]})
 
 
 class Bytes:
