@@ -38,9 +38,10 @@ class Decisions(Connections):
             self._upsert_in(connection, META, [{"key": state[0], "value": state[1]}], keys=("key",))
 
     def decisions(self, project_id: int) -> dict[int, Decision]:
-        """Return all decisions, by task id."""
+        """Return all decisions by task id, in the order of ids."""
+        query = sa.select(DECISIONS).where(DECISIONS.c.project_id == project_id).order_by(DECISIONS.c.task_id)
         with self._read() as connection:
-            rows = connection.execute(sa.select(DECISIONS).where(DECISIONS.c.project_id == project_id))
+            rows = connection.execute(query)
             fields = [{**row._mapping} for row in rows]
         for row in fields:
             del row["project_id"]

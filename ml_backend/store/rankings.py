@@ -252,7 +252,8 @@ class Rankings(Tasks):
         if status is not None:
             query = query.where(_status_of() == status)
         with self._read() as connection:
-            rows = connection.execute(query.where(table.project_id == project_id, _HAS_BOXES))
+            asked = query.where(table.project_id == project_id, _HAS_BOXES).order_by(table.task_id)
+            rows = connection.execute(asked)
             return {row.task_id: Query(boxes_from_text(row.boxes), row.cost) for row in rows}
 
     def move_ranking(self, project_id: int, moves: Mapping[int, int], tasks: Iterable[Task]) -> None:
@@ -301,7 +302,7 @@ class Rankings(Tasks):
         if task_id is not None:
             here = sa.and_(here, table.task_id == task_id)
         with self._read() as connection:
-            rows = connection.execute(sa.select(QUERIES).where(here).order_by(table.asked_at))
+            rows = connection.execute(sa.select(QUERIES).where(here).order_by(table.asked_at, table.task_id))
             return {(row.task_id, row.version): Query(boxes_from_text(row.boxes), row.cost) for row in rows}
 
 
