@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from hydra import compose
-from hydra.utils import instantiate
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam_weights import PROMPTS, RECORDED, mask_before, picture, weights_of
 
 _SKIPPED = ("memory_", "mask_downsample", "maskmem_", "obj_ptr_", "no_mem_pos_enc", "no_obj_")
@@ -25,6 +22,10 @@ STEP = 32
 
 
 def main() -> None:
+    from hydra import compose  # here, as what collects tests imports every module of this folder
+    from hydra.utils import instantiate
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
     model = instantiate(compose("configs/sam2.1/sam2.1_hiera_t.yaml", overrides=list(_STABLE)).model, _recursive_=True)
     state = model.eval().state_dict()
     shapes = {name: list(tensor.shape) for name, tensor in state.items() if not name.startswith(_SKIPPED)}
