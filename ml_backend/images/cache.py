@@ -161,8 +161,6 @@ class ImageCache:
                 if isinstance(outcome, ImageError):
                     yield outcome
                     continue
-                if isinstance(outcome, DiskFull):
-                    raise outcome
                 pixels, size = outcome
                 room.leave(size)
                 yield pixels
@@ -182,10 +180,7 @@ class ImageCache:
         Raises:
             DiskFull: there is no room for a file.
         """
-        for reference, outcome in self._ahead(references, lambda _, reference: self.path(reference), workers):
-            if isinstance(outcome, DiskFull):
-                raise outcome
-            yield reference, outcome
+        yield from self._ahead(references, lambda _, reference: self.path(reference), workers)
 
     def _ahead(
         self,
@@ -193,7 +188,7 @@ class ImageCache:
         work: Callable[[int, str], T],
         workers: int,
         stop: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[str, T | ImageError | DiskFull]]:
+    ) -> Iterator[tuple[str, T | ImageError]]:
         """Yield each reference, in order, with what threads made of it, at most two per thread ahead.
 
         Args:
@@ -360,8 +355,8 @@ def _bytes_of(file: Path) -> int:
         return 0
 
 
-def _outcome(future: Future[T]) -> T | ImageError | DiskFull:
+def _outcome(future: Future[T]) -> T | ImageError:
     try:
         return future.result()
-    except (ImageError, DiskFull) as error:
+    except ImageError as error:
         return error

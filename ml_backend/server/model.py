@@ -176,10 +176,7 @@ class NextmaskModel:
             # Kept so that what the annotator changes can be computed from it, and what was asked for is known.
             self._services.store.put_queries(project_id, version, asked)
             self._services.store.put_published(project_id, version, kept)
-        except (
-            DiskFull,
-            StoreUnavailable,
-        ) as error:  # a mask that nothing can be compared with later is better than none
+        except (DiskFull, StoreUnavailable) as error:  # a mask without anything to compare with is better than none
             logger.error("project=%s version=%s predictions are not kept: %s", project_id, version, error)
         return predictions
 

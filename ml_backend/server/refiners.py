@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ml_backend.annotations.label_map import LabelMap
 from ml_backend.errors import ConfigurationError
@@ -38,7 +38,7 @@ class ServingRefiner:
         problem: why it stands in for SAM 2; empty where it does not.
     """
 
-    refiner: Refiner
+    refiner: Refiner[Any]
     classes: tuple[str, ...] = ()
     problem: str = ""
 
@@ -113,11 +113,11 @@ class _Sam:
     def __init__(self, settings: Settings) -> None:
         self._path, self._device = settings.sam, settings.device
         self._lock = threading.Lock()
-        self._refiner: Refiner | None = None
+        self._refiner: Refiner[Any] | None = None
         self._problem = ""
         self._tried: tuple[tuple[str, int, int], ...] | None = None
 
-    def refiner(self) -> tuple[Refiner | None, str]:
+    def refiner(self) -> tuple[Refiner[Any] | None, str]:
         """Return the refiner on SAM 2; or None, and why there is none."""
         from ml_backend.learning.refinement.sam_files import signature
 

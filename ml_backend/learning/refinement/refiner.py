@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +15,11 @@ import numpy.typing as npt
 
 from ml_backend.errors import OutOfMemory
 from ml_backend.learning.networks import is_out_of_memory
-from ml_backend.learning.refinement.prompts import Pixels, Prompt
+from ml_backend.learning.refinement.prompts import Pixels, Prompt, about
+from ml_backend.system.memory import release_freed_memory
+
+Image = npt.NDArray[np.uint8]
+Size = tuple[int, int]
 
 
 class Sized(Protocol):
@@ -30,22 +36,25 @@ KEPT_BYTES: Final = 128_000_000
 """Of what is kept of images: some thirty of them at the default input size."""
 
 
-class Refiner(Protocol):
+class Refiner(ABC, Generic[T]):
     """Makes the mask that prompts of a person ask for; safe to use from many threads.
+
+    Args:
+        most_bytes: of what is kept of images.
 
     Attributes:
         together: images that are best prepared at a time.
+        too_large: what to do where an image does not fit into the memory.
     """
 
-    together: int
+    together = 1
+    too_large: str
+
+    def __init__(self, most_bytes: int) -> None:
+        self._kept = Kept[T](most_bytes)
 
     def refine(
-        self,
-        image: npt.NDArray[np.uint8],
-        key: str,
-        target: int,
-        prompts: Sequence[Prompt],
-        drawn: Pixels | None = None,
+        self, image: Image, key: str, target: int, prompts: Sequence[Prompt], drawn: Pixels | None = None
     ) -> Pixels:
         """Return the mask (H,W) of a class that no prompt contradicts at its pixel.
 
@@ -62,31 +71,65 @@ class Refiner(Protocol):
             OutOfMemory: the image is too large for the memory.
         """
 
-    def prepare(self, images: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        def refined() -> Pixels:
+            kept, size = self._of_image(image, key), (image.shape[0], image.shape[1])
+            return self._mask(kept, target, about(target, prompts, *size), size, drawn)
+
+        return self._with_room(refined)
+
+    def prepare(self, images: Mapping[str, Image]) -> None:
         """Compute what the first prompt on each image will need, and keep it by its key; errors as in `refine`."""
+        new = [key for key in images if key not in self._kept]
+        for start in range(0, len(new), self.together):
+            self._with_room(partial(self._prepare, {key: images[key] for key in new[start : start + self.together]}))
 
     def release(self) -> None:
         """Give back the memory of everything that is kept."""
+        self._kept.clear()
+        release_freed_memory()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept of images."""
+        return self._kept.nbytes
+
+    @abstractmethod
+    def _computed(self, images: Sequence[Image]) -> Sequence[T]:
+        """Return what is to be kept of images, computed together."""
+
+    @abstractmethod
+    def _mask(self, kept: T, target: int, prompts: list[Prompt], size: Size, drawn: Pixels | None) -> Pixels:
+        """Return the mask (H,W) of a class; arguments as of `refine`, prompts of the class and inside the image."""
+
+    def _of_image(self, image: Image, key: str) -> T:
+        return self._kept.get(key, lambda: self._computed([image])[0])
+
+    def _prepare(self, images: Mapping[str, Image]) -> None:
+        if len(images) == 1:  # a click on it waits for what is computed already
+            for key, image in images.items():
+                self._of_image(image, key)
+            return
+        for key, made in zip(images, self._computed(list(images.values())), strict=True):
+            self._kept.get(key, partial(_itself, made))
+
+    def _with_room(self, work: Callable[[], R]) -> R:
+        """Do some work; where memory runs out, once more after everything that is kept was given back."""
+        try:
+            return work()
+        except (OutOfMemory, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+                raise
+        self.release()  # out of the handler, whose traceback keeps what was computed alive
+        try:
+            return work()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(self.too_large) from None
 
 
-def with_room(work: Callable[[], R], release: Callable[[], None], too_large: Callable[[], OutOfMemory]) -> R:
-    """Do some work; where memory runs out, once more after everything that is kept was given back.
-
-    Raises:
-        OutOfMemory: it does not suffice then, either: `too_large`, unless the work raised one itself.
-    """
-    try:
-        return work()
-    except (OutOfMemory, MemoryError, RuntimeError) as error:
-        if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
-            raise
-    release()  # out of the handler, whose traceback keeps what was computed alive
-    try:
-        return work()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise too_large() from None
+def _itself(made: T) -> T:
+    return made
 
 
 class Kept(Generic[T]):

@@ -7,19 +7,18 @@ all clicks on what is not drawn, together. What is drawn and no click is on stay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ml_backend.errors import ImageError, OutOfMemory
+from ml_backend.errors import ImageError
 from ml_backend.learning.refinement.agreement import connected
-from ml_backend.learning.refinement.prompts import Pixels, Prompt, about, elsewhere, numbered
-from ml_backend.learning.refinement.refiner import KEPT_BYTES, Kept, with_room
+from ml_backend.learning.refinement.prompts import Pixels, Prompt, elsewhere, numbered
+from ml_backend.learning.refinement.refiner import KEPT_BYTES, Image, Refiner, Size
 from ml_backend.learning.refinement.sam_network import Embedding, SamNetwork
-from ml_backend.system.memory import release_freed_memory
 
 Map = npt.NDArray[np.float32]
 
@@ -63,71 +62,40 @@ class Part:
         return logits
 
 
-class SamRefiner:
-    """Makes masks of prompts by SAM 2; see `Refiner`. One serves all projects.
+class SamRefiner(Refiner[Embedding]):
+    """Makes masks of prompts by SAM 2. One serves all projects.
 
     Args:
         most_bytes: of the embeddings that are kept; each has 8 MB.
     """
 
+    too_large = "The image does not fit into memory beside SAM 2. Take a smaller SAM 2, or unset NEXTMASK_SAM."
+
     def __init__(self, network: SamNetwork, *, most_bytes: int = 2 * KEPT_BYTES) -> None:
+        super().__init__(most_bytes)
         self._network = network
-        self._embeddings = Kept[Embedding](most_bytes)
         self.together = _TOGETHER.get(network.device.type, 1)
 
-    def refine(
+    def _computed(self, images: Sequence[Image]) -> list[Embedding]:
+        return self._network.embeddings([_checked(image) for image in images])
+
+    def _mask(
         self,
-        image: npt.NDArray[np.uint8],
-        key: str,
-        target: int,
-        prompts: Sequence[Prompt],
-        drawn: Pixels | None = None,
-    ) -> Pixels:
-        """See `Refiner.refine`."""
-        return with_room(lambda: self._refined(image, key, target, prompts, drawn), self.release, _too_large)
-
-    def prepare(self, images: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-        """See `Refiner.prepare`."""
-        with_room(lambda: self._prepare(images), self.release, _too_large)
-
-    def release(self) -> None:
-        """See `Refiner.release`."""
-        self._embeddings.clear()
-        release_freed_memory()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all that is kept of images."""
-        return self._embeddings.nbytes
-
-    def _prepare(self, images: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-        new = [key for key in images if key not in self._embeddings]
-        for start in range(0, len(new), self.together):
-            keys = new[start : start + self.together]
-            made = self._network.embeddings([_checked(images[key]) for key in keys])
-            for key, embedding in zip(keys, made, strict=True):
-                self._embeddings.get(key, lambda embedding=embedding: embedding)  # type: ignore[misc]
-
-    def _refined(
-        self,
-        image: npt.NDArray[np.uint8],
-        key: str,
-        target: int,
-        prompts: Sequence[Prompt],
+        kept: Embedding,
+        target: int,  # noqa: ARG002 (it knows no classes)
+        prompts: list[Prompt],
+        size: Size,
         drawn: Pixels | None,
     ) -> Pixels:
-        embedding = self._embeddings.get(key, lambda: self._network.embeddings([_checked(image)])[0])
-        size = (image.shape[0], image.shape[1])
-        said = about(target, prompts, *size)
         mask = np.zeros(size, np.bool_) if drawn is None else drawn.copy()
-        for part in parts_of(said, size, drawn):
+        for part in parts_of(prompts, size, drawn):
             if part.drawn is not None:
                 mask &= ~part.drawn
             if part.is_anywhere:
-                mask |= self._mask(embedding, part, size)
-        return connected(mask, said, drawn)
+                mask |= self._object(kept, part, size)
+        return connected(mask, prompts, drawn)
 
-    def _mask(self, embedding: Embedding, part: Part, size: tuple[int, int]) -> Pixels:
+    def _object(self, embedding: Embedding, part: Part, size: Size) -> Pixels:
         side = self._network.side
         logits = self._network.logits(embedding, *part.asked(size, side), part.logits(side // 4))
         large = cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(size)
@@ -171,11 +139,7 @@ def _as_click(prompt: Prompt) -> Prompt:
     return Prompt.click(prompt.klass, *prompt.centre, is_positive=prompt.is_positive)
 
 
-def _checked(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _checked(image: Image) -> Image:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError(f"The image must be (height, width, 3) uint8, not {image.shape} {image.dtype}.")
     return image
-
-
-def _too_large() -> OutOfMemory:
-    return OutOfMemory("The image does not fit into memory beside SAM 2. Take a smaller SAM 2, or unset NEXTMASK_SAM.")
