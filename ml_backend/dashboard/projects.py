@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,12 +11,10 @@ from ml_backend.dashboard.rendering import render
 from ml_backend.learning.measuring import Estimate
 from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.serving import serving_record
-from ml_backend.projects.signs_of_life import WorkerSign, worker_failure, workers
+from ml_backend.projects.signs_of_life import WORKERS_SHOWN, WorkerSign, worker_failure, workers
 from ml_backend.projects.status import gone_text, shown_state
 from ml_backend.settings import Settings
 from ml_backend.store import Event, Project, Store
-
-WORKERS_SHOWN: Final = 100
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ SETTLED_SECONDS: Final = 20.0
 """A worker that ran so long did not fail at its start."""
 SILENT_SECONDS: Final = 30.0
 """Without a sign of life for so long, a worker counts as stuck or dead. Workers give a sign every few seconds."""
+WORKERS_SHOWN: Final = 100
+"""Pages and metrics have so many, those heard of last."""
 _FORGOTTEN_SECONDS: Final = 86_400.0
 _PREFIX: Final = "worker_seen_at "
 _FAILURE_KEY: Final = "worker_failure"

@@ -32,7 +32,7 @@ from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.registration import WEBHOOK_ACTIONS
-from ml_backend.projects.signs_of_life import workers
+from ml_backend.projects.signs_of_life import WORKERS_SHOWN, workers
 from ml_backend.server.middleware import HttpMiddleware
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
@@ -41,7 +41,6 @@ from ml_backend.system.disk import free_bytes
 logger = logging.getLogger(__name__)
 
 PROJECTS_SHOWN: Final = 1000
-WORKERS_SHOWN: Final = 100
 STATES: Final = ("waiting", "syncing", "training", "ranking", "publishing", "failed", "disconnecting")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _EVENTS: Final = frozenset({*WEBHOOK_ACTIONS, "START_TRAINING"})
