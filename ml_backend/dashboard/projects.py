@@ -52,7 +52,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             gone=gone,
             worker_failure=worker_failure(store),
             devices=store.held_devices(),
-            now=store.time(),
+            store_time=store.time(),
             workers=[_with_work(sign, projects) for sign in workers(store)[:WORKERS_SHOWN]],
         )
 

@@ -18,6 +18,7 @@ from ml_backend.store.transactions import Connections
 PATIENCE_SECONDS: Final = 600.0
 """A project that did not ask again within this time loses its place: it was disconnected, or need not train."""
 _SKEW_SECONDS: Final = 1.0
+"""A lease that was extended further ahead was, before the clock was set back: it has ended."""
 
 
 class Devices(Connections):
@@ -45,12 +46,12 @@ class Devices(Connections):
             gone = sa.or_(TURNS.c.asked < now - PATIENCE_SECONDS, TURNS.c.asked > now + _SKEW_SECONDS)
             connection.execute(sa.delete(TURNS).where(gone))
             waiting = list(connection.execute(_in_line()).scalars())
-            held = set(connection.execute(sa.select(DEVICES.c.key).where(_is_held(now, lease_seconds))).scalars())
+            held = set(connection.execute(sa.select(DEVICES.c.key).where(_is_held(now))).scalars())
             free = [(key, name) for key, name in devices if key not in held]
             if waiting.index(project_id) >= len(free):
                 return None
             key, name = free[0]
-            lease = DeviceLease(key, name, holder, project_id, now, now + lease_seconds)
+            lease = DeviceLease(key, name, holder, project_id, now, now, now + lease_seconds)
             self._upsert_in(connection, DEVICES, [vars(lease)], keys=("key",))
             connection.execute(sa.delete(TURNS).where(TURNS.c.project_id == project_id))
         return lease
@@ -62,8 +63,9 @@ class Devices(Connections):
             LeaseLost: it ended, and another worker took the device.
         """
         with self._write() as connection:
-            extended = sa.update(DEVICES).where(_is_of(lease)).values(expires=self._now() + lease_seconds)
-            if not connection.execute(extended).rowcount:
+            now = connection.execute(sa.select(self._now())).scalar_one()
+            more = sa.update(DEVICES).where(_is_of(lease)).values(extended=now, expires=now + lease_seconds)
+            if not connection.execute(more).rowcount:
                 raise LeaseLost(f"The lease on {lease.name} went to another worker.")
 
     def free_device(self, lease: DeviceLease) -> None:
@@ -74,7 +76,8 @@ class Devices(Connections):
     def held_devices(self) -> list[DeviceLease]:
         """Return the leases that have not ended, by name of the holder and of the device."""
         with self._read() as connection:
-            query = sa.select(DEVICES).where(DEVICES.c.expires > self._now()).order_by(DEVICES.c.holder, DEVICES.c.name)
+            now = connection.execute(sa.select(self._now())).scalar_one()
+            query = sa.select(DEVICES).where(_is_held(now)).order_by(DEVICES.c.holder, DEVICES.c.name)
             return [DeviceLease(**row._mapping) for row in connection.execute(query)]
 
     def waiting_to_train(self) -> list[int]:
@@ -94,9 +97,8 @@ def _in_line() -> sa.Select[tuple[int]]:
     return sa.select(TURNS.c.project_id).order_by(TURNS.c.since, TURNS.c.project_id)
 
 
-def _is_held(now: float, lease_seconds: float) -> sa.ColumnElement[bool]:
-    """A lease that ends later than any can was taken before the clock was set back."""
-    return sa.and_(DEVICES.c.expires > now, DEVICES.c.expires <= now + lease_seconds + _SKEW_SECONDS)
+def _is_held(now: float) -> sa.ColumnElement[bool]:
+    return sa.and_(DEVICES.c.expires > now, DEVICES.c.extended <= now + _SKEW_SECONDS)
 
 
 def _is_of(lease: DeviceLease) -> sa.ColumnElement[bool]:

@@ -190,6 +190,7 @@ DEVICES = sa.Table(
     sa.Column("holder", Text, nullable=False),
     sa.Column("project_id", Id, nullable=False),
     sa.Column("since", sa.Float, nullable=False),
+    sa.Column("extended", sa.Float, nullable=False),
     sa.Column("expires", sa.Float, nullable=False),
 )
 
@@ -528,7 +529,8 @@ class DeviceLease:
         key: of the device, the same for all processes that share it. name: cpu or cuda:N, on the holder's machine.
         holder: the worker, "host:4711:" and a number of its own.
         project_id: which project trains.
-        since, expires: seconds since the epoch, by the store's clock.
+        since, extended, expires: when it was taken, and extended last, and when it ends, in seconds since the epoch by
+            the store's clock.
     """
 
     key: str
@@ -536,6 +538,7 @@ class DeviceLease:
     holder: str
     project_id: int
     since: float
+    extended: float
     expires: float
 
     @property

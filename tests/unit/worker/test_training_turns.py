@@ -41,7 +41,8 @@ def make_turns(services: Services) -> Iterator[MakeTurns]:
 
         def make(devices: tuple[Device, ...] = TWO[:1], **changes: object) -> TrainingTurns:
             store = stack.enter_context(closing(Store(services.settings.effective_database_url)))
-            settings = services.settings.model_copy(update={"device": ALL_DEVICES, **changes})
+            usual = {"device": ALL_DEVICES, "lease_seconds": 600.0}  # longer than a slow machine stands still
+            settings = services.settings.model_copy(update={**usual, **changes})
             return TrainingTurns(store, settings, lambda _: devices)
 
         yield make
@@ -194,6 +195,17 @@ def test_predictions_are_spread_over_the_devices_that_do_not_train(make_turns: M
         free = {turns.device_for(project, avoid_trainings=True) for project in range(4)}
         assert free == {"cuda:1", "cuda:2"}
     assert make_turns(devices, device="cuda:1").device_for(0) == "cuda:1"
+
+
+def test_a_lease_from_before_the_clock_was_set_back_has_ended(
+    make_turns: MakeTurns, store: Store, clock: Clock
+) -> None:
+    here, there = make_turns(), make_turns()
+    with here.take(1):
+        clock.now -= 7200.0
+        assert store.held_devices() == []
+        with there.take(2):
+            assert [lease.project_id for lease in store.held_devices()] == [2]
 
 
 # -- in the product --------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("holder", sa.Text, nullable=False),
         sa.Column("project_id", _ID, nullable=False),
         sa.Column("since", sa.Float, nullable=False),
+        sa.Column("extended", sa.Float, nullable=False),
         sa.Column("expires", sa.Float, nullable=False),
     )
     op.create_table(
