@@ -275,12 +275,18 @@ class TasksBehind(Rankings):
         off = set(connection.execute(sa.select(TASKS.c.task_id).where(here, HAS_ERROR)).scalars())
         rows = sa.select(RANKING.c.task_id).where(RANKING.c.project_id == project_id)
         off.update(connection.execute(rows).scalars() if placed is None else placed)
-        counts = []
-        for audit in (True, False):
-            waits = is_behind(behind, project_id, audit=audit)
-            parts = (sa.and_(waits, TASKS.c.task_id.in_(chunk)) for chunk in chunks(sorted(off), 500))
-            counts.append(_number(connection, waits) - sum(_number(connection, part) for part in parts))
-        return counts[0], counts[1]
+        taken = {True: 0, False: 0}
+        own = (TASKS.c.status, TASKS.c.audit, TASKS.c.turn, TASKS.c.draw, TASKS.c.task_id)
+        for chunk in chunks(sorted(off), 500):
+            # The conditions are Python's: with them, SQLite would go through the whole order for each chunk.
+            for row in connection.execute(sa.select(*own).where(here, TASKS.c.task_id.in_(chunk))):
+                number, end = (row.turn, behind.turn) if row.audit else (row.draw or -1, behind.draw)
+                waits = row.status == "unlabelled" and number > end and row.task_id <= behind.newest
+                taken[bool(row.audit)] += waits
+        audits, others = (
+            _number(connection, is_behind(behind, project_id, audit=audit)) - taken[audit] for audit in (True, False)
+        )
+        return audits, others
 
     def _slice(
         self, connection: sa.Connection, project_id: int, behind: Behind, mixture: Mixture, start: int, stop: int

@@ -115,7 +115,7 @@ TASKS = sa.Table(
     sa.Column("turn", sa.BigInteger, nullable=False, default=0, server_default=sa.text("0")),
     sa.Index("tasks_by_status", "project_id", "status", "task_id", "audit"),
     sa.Index("tasks_by_change", "project_id", "changed"),
-    sa.Index("tasks_by_draw", "project_id", "status", "audit", "turn", "draw"),
+    sa.Index("tasks_by_draw", "project_id", "status", "audit", "turn", "draw", "task_id"),
     sa.Index("tasks_with_error", "project_id", "task_id", sqlite_where=_HAS_ERROR, postgresql_where=_HAS_ERROR),
 )
 """`changed`: number of the change of its project's tasks that wrote the row last; see `Tasks.changes`.

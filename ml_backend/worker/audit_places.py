@@ -26,7 +26,8 @@ class Mixed:
     Attributes:
         used: how many audit images are in it.
         first, period: where tasks follow behind the ranking, the place behind it of the next audit image, from 1, and
-            how far each is from the next; 0 where no audit image waited.
+            how far each is from the next; 0 where no audit image waited. Of ten tasks that are ranked, the early ones
+            are among them.
     """
 
     ranking: PoolRanking

@@ -90,7 +90,7 @@ def test_audit_images_are_at_their_places_and_priorities_fall(
     assert at == [place for place in first(share, audits, since=since) if place < last]
 
 
-@given(st.integers(0, 30), st.integers(0, 12), SHARES, st.integers(0, 40), st.integers(1, 30))
+@given(st.integers(0, 30), st.integers(0, 12), SHARES, st.integers(0, 40), st.integers(8, 30))
 def test_a_ranking_that_others_follow_begins_as_the_whole_one(
     behind: int, audits: int, share: float, since: int, ranked: int
 ) -> None:

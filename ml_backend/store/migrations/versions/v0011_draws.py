@@ -16,7 +16,7 @@ def upgrade() -> None:
     """Add the columns, which the next ranking and the next look fill, an index of the order, and the tables."""
     op.add_column("tasks", sa.Column("draw", sa.BigInteger))
     op.add_column("tasks", sa.Column("turn", sa.BigInteger, nullable=False, server_default=sa.text("0")))
-    op.create_index("tasks_by_draw", "tasks", ["project_id", "status", "audit", "turn", "draw"])
+    op.create_index("tasks_by_draw", "tasks", ["project_id", "status", "audit", "turn", "draw", "task_id"])
     op.create_table(
         "devices",
         sa.Column("key", sa.Text, primary_key=True),
