@@ -143,16 +143,17 @@ class TasksBehind(Rankings):
             return {row[0]: row[1] for row in rows}
 
     # -- behind the rows ----------------------------------------------------------------------------------------------
-    def count_behind(self, project_id: int, behind: Behind, *, placed: Collection[int]) -> tuple[int, int]:
-        """Return the numbers of tasks behind the rows of a ranking that is about to be kept, audit images and others.
+    def count_behind(self, project_id: int, behind: Behind, *, audit: bool, placed: Collection[int]) -> int:
+        """Return the number of tasks behind the rows of a ranking that is about to be kept.
 
         Args:
             project_id: Label Studio's.
             behind: where the rows end.
+            audit: count those of the audit set, or the others.
             placed: the tasks that have rows.
         """
         with self._read() as connection:
-            return self._count(connection, project_id, behind, placed)
+            return self._count(connection, project_id, behind, placed, sides=(audit,))[0]
 
     def extend_ranking(self, project_id: int, *, least: int, more: int) -> int:
         """Give rows to the tasks that are next behind those of the ranking, once few of these wait.
@@ -264,12 +265,18 @@ class TasksBehind(Rankings):
         return Mixture(behind.first, behind.period, audits, others)
 
     def _count(
-        self, connection: sa.Connection, project_id: int, behind: Behind, placed: Collection[int] | None = None
-    ) -> tuple[int, int]:
+        self,
+        connection: sa.Connection,
+        project_id: int,
+        behind: Behind,
+        placed: Collection[int] | None = None,
+        sides: Sequence[bool] = (True, False),
+    ) -> list[int]:
         """Count audit images and others by the index alone, and take off the few that have an error or a row.
 
         Args:
             placed: tasks with rows; None: those of the ranking.
+            sides: whether to count those of the audit set, and the others, in this order.
         """
         here = TASKS.c.project_id == project_id
         off = set(connection.execute(sa.select(TASKS.c.task_id).where(here, HAS_ERROR)).scalars())
@@ -283,10 +290,7 @@ class TasksBehind(Rankings):
                 number, end = (row.turn, behind.turn) if row.audit else (row.draw or -1, behind.draw)
                 waits = row.status == "unlabelled" and number > end and row.task_id <= behind.newest
                 taken[bool(row.audit)] += waits
-        audits, others = (
-            _number(connection, is_behind(behind, project_id, audit=audit)) - taken[audit] for audit in (True, False)
-        )
-        return audits, others
+        return [_number(connection, is_behind(behind, project_id, audit=side)) - taken[side] for side in sides]
 
     def _slice(
         self, connection: sa.Connection, project_id: int, behind: Behind, mixture: Mixture, start: int, stop: int

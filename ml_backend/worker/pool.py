@@ -36,7 +36,7 @@ class Waiting:
     def count_behind(self, after: int, placed: Collection[int]) -> int:
         """Return how many tasks have larger numbers by chance, no error, and are not among those placed."""
         end = Behind(after, -1, self.newest)
-        return self.store.count_behind(self.project_id, end, placed=placed)[1]
+        return self.store.count_behind(self.project_id, end, audit=False, placed=placed)
 
 
 class Pool:

@@ -125,7 +125,7 @@ def _with_audits(
     if not ranking.behind:
         return with_audits(ranking, audits, audit.share, labelled).ranking, None
     after = Behind(ranking.after, turns[audits[-1]] if audits else -1, newest)
-    more, _ = store.count_behind(project_id, after, placed=())
+    more = store.count_behind(project_id, after, audit=True, placed=())
     mixed = with_audits(ranking, audits, audit.share, labelled, more=more)
     turn = turns[audits[mixed.used - 1]] if mixed.used else -1
     return mixed.ranking, Behind(ranking.after, turn, newest, mixed.first, mixed.period)
