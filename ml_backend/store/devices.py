@@ -7,7 +7,7 @@ ends, whatever the clocks of the machines say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -93,7 +93,7 @@ class Devices(Connections):
             return bool(connection.execute(sa.delete(TURNS).where(TURNS.c.project_id == project_id)).rowcount)
 
 
-def _in_line() -> sa.Select[tuple[int]]:
+def _in_line() -> sa.Select[Any]:
     return sa.select(TURNS.c.project_id).order_by(TURNS.c.since, TURNS.c.project_id)
 
 
