@@ -1,12 +1,12 @@
 """Tasks in the order of chance, so that those that nobody scored need no row in a ranking; and leases on devices.
 
-Revision ID: 0011
+Revision ID: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
