@@ -49,7 +49,7 @@ from ml_backend.projects.training_turns import TrainingTurns  # noqa: E402
 from ml_backend.store import Store  # noqa: E402
 from ml_backend.system.clock import boot_seconds  # noqa: E402
 
-TRAIN_AFTER, LEASE_SECONDS, RECONCILE_SECONDS = 4, 10.0, 30.0
+TRAIN_AFTER, LEASE_SECONDS, RECONCILE_SECONDS = 1, 10.0, 60.0
 KILL_SECONDS, AWAY_SECONDS = 10.0, 3.0
 SETTINGS: dict[str, Any] = {
     **{"train_after": TRAIN_AFTER, "lease_seconds": LEASE_SECONDS, "reconcile_seconds": RECONCILE_SECONDS},
@@ -258,6 +258,7 @@ class Run:
     delays: list[float] = field(default_factory=list)
     oldest: float = 0.0
     kills: int = 0
+    ended: int = 0
 
     def label(self, chance: random.Random) -> None:
         project = chance.randint(1, self.options.projects)
@@ -277,13 +278,21 @@ class Run:
         self.oldest = max([self.oldest, *self.delays[-50:], *(now - since for since in self.unseen.values())])
 
     def kill(self, chance: random.Random) -> None:
-        number = chance.choice(sorted(self.workers))
+        number = chance.choice([number for number, process in self.workers.items() if process.is_alive()])
         process = self.workers[number]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         self.hosts.is_dead(process.pid)
         self.workers[number] = self.start(number)
         self.kills += 1
+
+    def start_ended(self) -> None:
+        """Start workers again that ended, as whoever keeps them running does: one cannot start without its database."""
+        for number, process in self.workers.items():
+            if not process.is_alive():
+                self.hosts.is_dead(process.pid)
+                self.workers[number] = self.start(number)
+                self.ended += 1
 
 
 def main() -> None:
@@ -358,6 +367,7 @@ def measured(run: Run, cluster: Any, began: float) -> dict[str, Any]:
         if now >= next_look:
             next_look = now + 1.0
             run.look()
+            run.start_ended()
         time.sleep(0.05)
     labelled, ends = len(run.delays) + len(run.unseen), time.monotonic() + 60
     while run.unseen and time.monotonic() < ends:
@@ -370,7 +380,7 @@ def measured(run: Run, cluster: Any, began: float) -> dict[str, Any]:
     delays = sorted(run.delays)
     return {
         **{"workers": options.workers, "projects": options.projects, "seconds": options.seconds},
-        **{"labels": labelled, "read": len(delays), "worker_kills": run.kills, "database_kills": 1},
+        **{"labels": labelled, "read": len(delays), "worker_kills": run.kills, "database_kills": 1, "ended": run.ended},
         "first_look_at_all_s": round(first, 1),
         "delay_median_s": round(statistics.median(delays), 1),
         "delay_p95_s": round(delays[int(0.95 * (len(delays) - 1))], 1),

@@ -17,6 +17,9 @@ from ml_backend.store.transactions import Connections
 
 PATIENCE_SECONDS: Final = 600.0
 """A project that did not ask again within this time loses its place: it was disconnected, or need not train."""
+HEAD_START_SECONDS: Final = 5.0
+"""A device that became free waits so long for the project that asked first; then anybody may have it. That project may
+be looked at on another machine, whose devices all train."""
 _SKEW_SECONDS: Final = 1.0
 """A lease that was extended further ahead was, before the clock was set back: it has ended."""
 
@@ -36,7 +39,8 @@ class Devices(Connections):
             lease_seconds: length of the lease.
 
         Returns:
-            None where no device is free, or all that are have projects waiting that asked earlier.
+            None where no device is free, or those that are became so a moment ago, and projects wait that asked
+            earlier.
         """
         with self._write() as connection:
             self._count_in(connection, "turns")  # whoever asks at the same time waits here
@@ -49,6 +53,10 @@ class Devices(Connections):
             held = set(connection.execute(sa.select(DEVICES.c.key).where(_is_held(now))).scalars())
             free = [(key, name) for key, name in devices if key not in held]
             if waiting.index(project_id) >= len(free):
+                lately = sa.and_(DEVICES.c.expires > now - HEAD_START_SECONDS, DEVICES.c.expires <= now + _SKEW_SECONDS)
+                kept = set(connection.execute(sa.select(DEVICES.c.key).where(lately)).scalars())
+                free = [(key, name) for key, name in free if key not in kept]
+            if not free:
                 return None
             key, name = free[0]
             lease = DeviceLease(key, name, holder, project_id, now, now, now + lease_seconds)
@@ -71,7 +79,7 @@ class Devices(Connections):
     def free_device(self, lease: DeviceLease) -> None:
         """End a lease; nothing happens where another worker took the device."""
         with self._write() as connection:
-            connection.execute(sa.delete(DEVICES).where(_is_of(lease)))
+            connection.execute(sa.update(DEVICES).where(_is_of(lease)).values(expires=self._now()))
 
     def held_devices(self) -> list[DeviceLease]:
         """Return the leases that have not ended, by name of the holder and of the device."""

@@ -24,7 +24,7 @@ from ml_backend.projects.training_turns import TrainingTurns, held_words
 from ml_backend.server.app import create_app
 from ml_backend.settings import ALL_DEVICES
 from ml_backend.store import Store
-from ml_backend.store.devices import PATIENCE_SECONDS
+from ml_backend.store.devices import HEAD_START_SECONDS, PATIENCE_SECONDS
 from ml_backend.worker.worker import THREADS, Worker
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +79,9 @@ def store(services: Services) -> Store:
     return services.store
 
 
-def test_one_trains_at_a_time_and_whoever_asked_first_is_next(make_turns: MakeTurns, store: Store) -> None:
+def test_one_trains_at_a_time_and_whoever_asked_first_is_next(
+    make_turns: MakeTurns, store: Store, clock: Clock
+) -> None:
     here, there = make_turns(), make_turns()
     with here.take(1):
         assert is_refused(there, 2)
@@ -88,6 +90,7 @@ def test_one_trains_at_a_time_and_whoever_asked_first_is_next(make_turns: MakeTu
         assert woken(store) == []
         assert here.is_awaited
     assert woken(store) == [2]
+    clock.now += 1.0
     assert is_refused(there, 1), "new labels already, but others were earlier"
     assert woken(store) == [2], "which may have been woken when it was not first yet"
     assert is_refused(here, 3)
@@ -120,6 +123,7 @@ def test_who_has_no_reason_any_more_holds_up_nobody(make_turns: MakeTurns, store
     assert not is_refused(turns, 4)
 
 
+@pytest.mark.usefixtures("clock")
 def test_each_device_trains_one_project_whichever_process_asks(make_turns: MakeTurns, store: Store) -> None:
     here, there = make_turns(TWO), make_turns(TWO)
     with here.take(1), there.take(2):
@@ -131,6 +135,18 @@ def test_each_device_trains_one_project_whichever_process_asks(make_turns: MakeT
         assert is_refused(there, 5), "one device is left, and 3 was earlier"
         with there.take(3):
             assert is_refused(there, 5)
+
+
+def test_a_device_waits_a_moment_for_whoever_asked_first(make_turns: MakeTurns, store: Store, clock: Clock) -> None:
+    """That project may be looked at on another machine, whose device trains."""
+    here, there = make_turns(), make_turns(TWO[1:])
+    with there.take(1):
+        with here.take(2):
+            assert is_refused(there, 3)
+        assert is_refused(here, 4), "3 was earlier"
+        clock.now += HEAD_START_SECONDS + 1
+        assert is_refused(there, 3)
+        assert not is_refused(here, 4), "nobody came for it"
 
 
 def test_one_device_of_several_stays_one(make_turns: MakeTurns, store: Store) -> None:
