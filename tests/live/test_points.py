@@ -112,7 +112,8 @@ def test_audit_images_ask_for_points_drawn_evenly_and_their_answers_measure(
 ) -> None:
     project, drawn = make_module_project(images=IMAGES), 12
     settings = {**serving.project_settings, "strategy": "points", "strategy_options": {"count": POINTS}}
-    settings |= {"train_after": STEP, "audit_share": 0.3, "audit_points": drawn}
+    # Nothing trains before all answers are there: a second version might measure worse, and would be kept back.
+    settings |= {"train_after": IMAGES, "queue_window": 2 * STEP, "audit_share": 0.3, "audit_points": drawn}
     serving.connection(project).connect(settings, add_query_control=True)
     serving.wait_settled(project)
     label_map, rows = label_map_of(label_studio, project), shown(label_studio, project, serving.status(project).version)
@@ -122,7 +123,6 @@ def test_audit_images_ask_for_points_drawn_evenly_and_their_answers_measure(
     assert [one.error for one in serving.annotate(project, dataset, len(rows))] == [""] * len(rows)
     wait_for(lambda: len(labelled(serving, project)) == len(rows), name="the arrival of all answers")
     assert {task.task_id for task in labelled(serving, project) if task.held_out} == audits
-    # A training that began while answers still arrived may leave too few of them for another one.
     serving.services.store.wake(project, train=True)
     wait_for(lambda: getattr(serving.status(project).held_out, "images", 0) == len(audits), name="a version's measure")
     status, record = serving.status(project), serving.services.checkpoints(project).history()[-1]
