@@ -39,7 +39,7 @@ def test_order_and_length_are_kept(project: int, serving: Nextmask, label_studio
     results = serving.post("/predict", body).json()["results"]
     assert len(results) == 300
 
-    priorities = {task.task_id: priority for task, priority in serving.services.store.ranked(project)}
+    priorities = serving.services.store.priorities_of_all(project, [task["id"] for task in tasks])
     assert len(priorities) == 296
     assert [result["score"] for result in results] == pytest.approx(
         [1 - priorities.get(task["id"], 0.0) for task in tasks]
