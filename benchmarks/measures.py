@@ -133,7 +133,8 @@ class Project:
         order = list(labels)
         measured = [place for place, number in enumerate(order) if number in self._audit]
         since = len(order) - 1 - measured[-1] if measured else len(order)
-        return interleaved(ranked, waiting, places(AUDIT_SHARE, len(measured), since))[:count]
+        mixed, rest, _ = interleaved(ranked, waiting, places(AUDIT_SHARE, len(measured), since))
+        return (mixed + rest)[:count]
 
     def _picked(self, labels: Mapping[int, Mask], trained: Trained | None, count: int) -> list[int]:
         open_numbers = [number for number in self._order if number not in self._audit]

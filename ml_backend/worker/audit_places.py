@@ -55,19 +55,28 @@ def with_audits(
     if not audits:
         return Mixed(ranking)
     ranked = sorted(ranking.priorities, key=lambda task: (task not in ranking.queries, -ranking.priorities[task]))
-    at = places(share, *progress(labelled))
+    order, waiting, place = interleaved(ranked, audits, places(share, *progress(labelled)))
+    if not ranking.behind:
+        order, waiting = order + waiting, []
+    used, total = len(audits) - len(waiting), len(order) + len(waiting) + more + ranking.behind
+    priorities = {task: 1 - at / total for at, task in enumerate(order)}
+    mixed = replace(ranking, priorities=priorities, behind=total - len(order))
+    return Mixed(mixed, used, max(1, place - len(order)), period_of(share))
+
+
+def interleaved(ranked: Sequence[int], audits: Sequence[int], at: Iterator[int]) -> tuple[list[int], list[int], int]:
+    """Return both in one order, each in its own, the audit images that found no place in it, and the next such place.
+
+    >>> interleaved([1, 2, 3], [70, 80, 90], iter([2, 4, 9]))
+    ([1, 70, 2, 80, 3], [90], 9)
+    """
     order, waiting, place = list[int](), list(reversed(audits)), next(at)
     for task in ranked:
         while waiting and len(order) + 1 == place:
             order.append(waiting.pop())
             place = next(at)
         order.append(task)
-    if not ranking.behind:
-        order, waiting = order + waiting[::-1], []
-    used, total = len(audits) - len(waiting), len(order) + len(waiting) + more + ranking.behind
-    priorities = {task: 1 - at / total for at, task in enumerate(order)}
-    mixed = replace(ranking, priorities=priorities, behind=total - len(order))
-    return Mixed(mixed, used, max(1, place - len(order)), period_of(share))
+    return order, waiting[::-1], place
 
 
 def most_audits(ranked: int, share: float) -> int:

@@ -188,7 +188,7 @@ def read_from(rows: Rows, project: int) -> list[dict[str, Any]]:
     own = [
         row for row in rows["tasks"] if row["project_id"] == project and row["status"] not in ("unlabelled", "passed")
     ]
-    left_out = {"held_out", "audit", "annotator", "unchanged", "changed"}
+    left_out = {"held_out", "audit", "annotator", "unchanged", "changed", "draw", "turn"}
     return [{name: value for name, value in row.items() if name not in left_out} for row in own]
 
 
