@@ -25,10 +25,12 @@ from ml_backend.store.database import (
 )
 from ml_backend.store.postgresql import Patience
 from ml_backend.store.store import Store, forget_leases
-from ml_backend.store.tables import EVENTS, META, METADATA
+from ml_backend.store.tables import DEVICES, EVENTS, META, METADATA, TURNS
 from ml_backend.system.disk import naming_full_disk
 
 _ROWS_AT_ONCE: Final = 1000
+_TABLES: Final = [table for table in METADATA.sorted_tables if table not in (DEVICES, TURNS)]
+"""Who trains where, and who waits for it, belongs to processes, too."""
 _OF_PROCESSES: Final = ("clock_", "ready_asked_at", "schema", "server", "worker_failure", "worker_seen_at")
 """Beginnings of keys that belong to processes, machines or the schema; the target has its own."""
 
@@ -60,15 +62,15 @@ def transfer(source: str, target: str, *, progress: Progress) -> dict[str, int]:
         writing.begin(),
     ):
         _make_tables(writing)
-        expected = {table.name: _count(reading, table) for table in METADATA.sorted_tables}
+        expected = {table.name: _count(reading, table) for table in _TABLES}
         done, total = 0, sum(expected.values())
-        for table in METADATA.sorted_tables:
+        for table in _TABLES:
             for rows in reading.execute(_rows(table)).mappings().partitions(_ROWS_AT_ONCE):
                 writing.execute(sa.insert(table), [dict(row) for row in rows])
                 done += len(rows)
                 progress(done, total)
         _finish(writing)
-        _compare(expected, {table.name: _count(writing, table) for table in METADATA.sorted_tables})
+        _compare(expected, {table.name: _count(writing, table) for table in _TABLES})
     return expected
 
 
