@@ -28,7 +28,7 @@ from ml_backend.projects.tabs import show_passed_over
 from ml_backend.store import Decision
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.look import Look
-from ml_backend.worker.score_pool import Observer, PoolScorer
+from ml_backend.worker.score_pool import Observer, PoolRanker
 
 if TYPE_CHECKING:
     from strategies import Observation
@@ -55,14 +55,14 @@ def decide(look: Look) -> None:
 
 def _observer(look: Look, model: Version) -> Observer | None:
     ensure_committee(look, model, look.store.tasks(look.project_id, status="labelled"))
-    return PoolScorer(look, model).observer()
+    return PoolRanker(look, model).observer()
 
 
 def decide_meanwhile(look: Look) -> None:
     """Decide while a training runs: about a few tasks at a time, and only with a committee that is ready."""
     model = look.checkpoints.current()
     with look.quietly():
-        Arrivals(look).run(PoolScorer(look, model).observer if model else None, most=CHUNK)
+        Arrivals(look).run(PoolRanker(look, model).observer if model else None, most=CHUNK)
 
 
 class Arrivals:

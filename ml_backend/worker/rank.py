@@ -22,7 +22,7 @@ from ml_backend.worker.follow_up import follow_ups_of
 from ml_backend.worker.images_in_part import tell_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import proposal_text
-from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer, asks_for_points
+from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolRanker, asks_for_points
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
     audit = audit_set(look.settings, look.store, look.project_id)
     measures = {group for group in {task.group_key for task in tasks} if audit.has(group)}
     pool = [task for task in tasks if task.group_key not in measures]
-    ranking = PoolScorer(look, model).rank(pool, round_number=model.number - 1 if model else 0)
+    ranking = PoolRanker(look, model).rank(pool, round_number=model.number - 1 if model else 0)
     beside = [task for task in tasks if task.group_key in measures or task.status == "labelled"]
     ranking = with_audits(ranking, beside, audit)
     version = version_name(model.number if model else 0, number)

@@ -5,24 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.effort import effort_map, read_points
-from ml_backend.errors import CheckpointError, ImageError, MaskError
-from ml_backend.images.decoding import Array
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import (
-    Batches,
+    Observations,
     PoolRanking,
     Pools,
     Preparation,
     append_unscored,
     make_strategy,
+    observed,
     rank_pool,
     recall,
     sample_order,
@@ -31,21 +27,16 @@ from ml_backend.learning.ranking import (
     within_time,
 )
 from ml_backend.projects.candidates import Candidate, candidates
-from ml_backend.projects.parts import labelled_pixels
 from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
+from ml_backend.worker.scorers import LocalScorer, PoolImages, PoolScorer
 from strategies import catalogue
 
 if TYPE_CHECKING:
-    from ml_backend.learning.prediction.batches import Item
-    from ml_backend.learning.prediction.committees import Committee
-    from ml_backend.learning.prediction.predictor import Predictor
     from strategies import Batch, Budget, Observation, Strategy
 
 logger = logging.getLogger(__name__)
-
-_MakeBatches = Callable[..., Batches]
 
 WINDOWS_ALWAYS_SCORED = 10
 """A pool of up to so many windows is scored whole, however long it takes."""
@@ -67,7 +58,7 @@ class Observer:
     bounds: Callable[[int], tuple[int, int, float]]
 
 
-class PoolScorer:
+class PoolRanker:
     """Ranks one project's pool with one model version.
 
     Args:
@@ -76,8 +67,7 @@ class PoolScorer:
 
     def __init__(self, look: Look, model: Version | None) -> None:
         self._look, self._model, self._label_map = look, model, look.label_map
-        self._settings, self._id = look.settings, look.project_id
-        self._failed = set[int]()
+        self._settings, self._images = look.settings, PoolImages(look)
 
     def rank(self, tasks: Sequence[Task], *, round_number: int) -> PoolRanking:
         """Order the pool: scored tasks first, best first, then those that there was no time to score.
@@ -110,7 +100,7 @@ class PoolScorer:
             prices=prices_of(tasks, self._settings),
         )
         waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
-        done = seen | self._failed
+        done = seen | self._images.failed
         rest = [task for task in order if task in waiting and task not in done]
         return append_unscored(_wanted(PoolRanking.of(ranked), waiting, in_parts=in_parts), rest)
 
@@ -125,12 +115,8 @@ class PoolScorer:
             recall(strategy, self._state_file())
             if not predicted and not strategy.state_dict():
                 return None
-        batches_of = self._batches_of(strategy)
-
-        def observe(arrivals: Sequence[Candidate]) -> Iterator[Observation]:
-            return map(strategy.observe, batches_of(arrivals, predicted=predicted)())
-
-        return Observer(observe, self._sample_bounds)
+        scorer = self._local_scorer(strategy)
+        return Observer(partial(scorer.observe, strategy), self._sample_bounds)
 
     def _strategy(self, *, can_show: bool = True) -> Strategy:
         """Make the project's strategy; one that has a choice asks for no points where they cannot be shown."""
@@ -164,19 +150,19 @@ class PoolScorer:
         predictor = fresh_predictor(s, self._label_map.classes)
 
         def batches() -> Iterator[Batch]:
-            items = self._items([pool[task_id] for task_id in order])
+            items = self._images.items([pool[task_id] for task_id in order])
             if by_points:
                 return predictor.places(items, batch_size=s.effective_batch_size)
             return predictor.batches(items, features=True, batch_size=s.effective_batch_size)
 
-        unlabelled, seen = _watched(batches, seconds=COLD_START_SECONDS, at_least=0)
+        unlabelled, seen = _watched(observed(batches), seconds=COLD_START_SECONDS, at_least=0)
         ranked = rank_pool(
             strategy,
             Pools(
                 unlabelled,
-                lambda: iter(()),
-                lambda: iter(()),
-                lambda: iter(()),
+                observed(lambda: ()),
+                lambda: (),
+                lambda: (),
                 asked={task_id: _asked(candidate, strategy) for task_id, candidate in pool.items() if candidate.parts},
             ),
             budget=Budget(images=s.queue_window),
@@ -185,48 +171,23 @@ class PoolScorer:
             progress=lambda done: self._look.stage("ranking", done, len(order)),
             prices=prices_of(tasks, s),
         )
-        done = seen | self._failed
+        done = seen | self._images.failed
         return append_unscored(PoolRanking.of(ranked), [task for task in order if task not in done])
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
     def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
-        batches_of, predicted = self._batches_of(strategy), sees_predictions(strategy)
+        scorer: PoolScorer = self._local_scorer(strategy)
         return Pools(
-            unlabelled=batches_of(sample, predicted=predicted),
-            labelled=batches_of(labelled, predicted=predicted),
-            unlabelled_images=batches_of(sample, predicted=False),
-            labelled_images=batches_of(labelled, predicted=False),
+            unlabelled=lambda strategy: scorer.observe(strategy, sample),
+            labelled=lambda strategy: scorer.observe(strategy, labelled),
+            unlabelled_images=lambda: self._images.batches(sample),
+            labelled_images=lambda: self._images.batches(labelled),
             asked={candidate.task.task_id: _asked(candidate, strategy) for candidate in sample if candidate.parts},
             known=[candidate.task.task_id for candidate in labelled],
         )
 
-    def _batches_of(self, strategy: Strategy) -> _MakeBatches:
-        wanted = strategy.needs
-        committee = self._committee(strategy)
-
-        def batches_of(of: Sequence[Candidate], *, predicted: bool) -> Batches:
-            def batches() -> Iterator[Batch]:
-                if not predicted:
-                    return self._plain_batches(of)
-                return self._predictor().batches(
-                    self._items(of),
-                    features="features" in wanted,
-                    batch_size=self._settings.effective_batch_size,
-                    committee=committee,
-                    memory=self._settings.scoring_memory,
-                )
-
-            return batches
-
-        return batches_of
-
-    def _committee(self, strategy: Strategy) -> Committee | None:
-        if "committee" not in strategy.needs or self._model is None:
-            return None
-        from ml_backend.learning.prediction.predictors import make_committee
-
-        checkpoints = self._look.checkpoints
-        return make_committee(self._predictor(), checkpoints, self._model, self._settings)
+    def _local_scorer(self, strategy: Strategy) -> LocalScorer:
+        return LocalScorer(self._look, self._images, self._model, strategy.needs)
 
     def _budget(self, strategy: Strategy, *, in_parts: bool) -> Budget:
         """Return what to plan for: what is labelled before the next ranking, or all that the queue shows."""
@@ -260,92 +221,27 @@ class PoolScorer:
         trained = self._model.record.measures.get("seconds", 0.0) if self._model else 0.0
         return size, least, float(trained)
 
-    # -- images -------------------------------------------------------------------------------------------------------
-    def _plain_batches(self, of: Sequence[Candidate]) -> Iterator[Batch]:
-        from ml_backend.learning.networks import resolve_device
-        from ml_backend.learning.prediction.batches import image_batches
-
-        s = self._settings
-        device = resolve_device(s.device)
-        return image_batches(self._items(of), input_size=s.input_size, batch_size=s.effective_batch_size, device=device)
-
-    def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
-        """Fetch and decode images, in order; where that fails, the task's error says why, and the image is left out."""
-        images = self._look.images.arrays([candidate.task.image for candidate in of])
-        for candidate, image in zip(of, images, strict=True):
-            self._look.check()
-            task = candidate.task
-            item = image if isinstance(image, ImageError) else _item(candidate, image)
-            if isinstance(item, ImageError):
-                self._failed.add(task.task_id)
-                self._leave_out(candidate, image, str(item))
-                continue
-            if task.error and task.status == "unlabelled":
-                self._look.store.set_task_error(self._id, task.task_id, "")
-            yield item
-
-    def _leave_out(self, candidate: Candidate, image: Array | ImageError, error: str) -> None:
-        """Say why a task is left out; a label without its image is none, unless Label Studio itself is away.
-
-        Raises:
-            LabelStudioError: Label Studio is away.
-        """
-        task = candidate.task
-        if task.status == "labelled" and isinstance(image, ImageError):
-            self._look.client.whoami()
-            tasks = candidate.parts or (task,)
-            self._look.store.leave_out(tasks, {each.task_id: error for each in tasks})
-        else:
-            self._look.store.set_task_error(self._id, task.task_id, error)
-
-    def _predictor(self) -> Predictor:
-        if self._model is None:
-            raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
-        checkpoints = self._look.checkpoints
-        return self._look.services.predictors.get(checkpoints, self._model.number, self._settings.device)
-
 
 def asks_for_points(look: Look) -> bool:
     """Whether the project's strategy asks for points, and its labelling configuration can show them."""
     return catalogue.described(look.settings.strategy).asks_for_points and look.label_map.points_control is not None
 
 
-def _watched(unlimited: Batches, *, seconds: float, at_least: int) -> tuple[Batches, set[int]]:
-    """Limit the time that batches take; the set receives the ids of their images as they are read."""
+def _watched(unlimited: Observations, *, seconds: float, at_least: int) -> tuple[Observations, set[int]]:
+    """Limit the time that measuring takes; the set receives the ids of the images as they are measured."""
     seen: set[int] = set()
 
-    def batches() -> Iterator[Batch]:
-        for batch in within_time(unlimited(), seconds=seconds, at_least=at_least):
-            seen.update(int(task_id) for task_id in batch.ids)
-            yield batch
+    def measured(strategy: Strategy) -> Iterator[Observation]:
+        for part in within_time(unlimited(strategy), seconds=seconds, at_least=at_least):
+            seen.update(int(task_id) for task_id in part.ids)
+            yield part
 
-    return batches, seen
-
-
-def _item(candidate: Candidate, image: Array) -> Item | ImageError:
-    """Put what is labelled of an image, and what that cost, beside it."""
-    from ml_backend.learning.prediction.batches import Item
-
-    size = (image.shape[0], image.shape[1])
-    try:
-        labelled = labelled_pixels(candidate.parts) if candidate.parts else None
-        cost = _cost(candidate.parts, size)
-    except (MaskError, OSError, ValueError) as error:  # ValueError: a file of effort that is damaged
-        return ImageError(f"What is labelled of the image cannot be read: {error}")
-    if labelled is not None and labelled.shape != size:
-        return ImageError(f"The mask is {labelled.shape[1]}x{labelled.shape[0]}, the image {size[1]}x{size[0]} pixels.")
-    return Item(candidate.task.task_id, image, labelled, cost)
+    return measured, seen
 
 
 def _asked(candidate: Candidate, strategy: Strategy) -> tuple[Box, ...]:
     """Return what was asked of an image; a region with answered points in it may still be asked for."""
     return tuple(box for box in candidate.asked if not (box.is_point and strategy.asks_for_regions))
-
-
-def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
-    """Return the effort that the labels of an image took (H,W); None where none of them tells."""
-    files = [Path(part.effort_file) for part in parts if part.effort_file]
-    return effort_map(np.concatenate([read_points(file) for file in files]), size) if files else None
 
 
 def _wanted(ranking: PoolRanking, waiting: set[int], *, in_parts: bool) -> PoolRanking:
