@@ -21,6 +21,7 @@ a secret.
     ├── CheckpointError         a model version is missing or damaged
     ├── TrainingError           training could not start or did not finish
     ├── TrainingWaits           another project trains first
+    ├── ClusterError            the Ray cluster cannot be used, or was lost: work goes on without it
     ├── StoreError              the state database cannot be used
     │   └── StoreUnavailable    it is away or overloaded; the same call may succeed later
     ├── BackupError             a backup cannot be made, or not be restored
@@ -136,6 +137,10 @@ class TrainingError(NextmaskError):
 
 class TrainingWaits(NextmaskError):
     """Another project trains, or asked earlier. This is no failure: the project trains when its turn comes."""
+
+
+class ClusterError(NextmaskError):
+    """The Ray cluster cannot be used, or was lost in the middle. Nothing is lost: the work is done here instead."""
 
 
 class StoreError(NextmaskError):

@@ -35,6 +35,8 @@ RETIRED: Final[Mapping[str, str]] = {
     "publish_tolerance": "Remove it: a version is kept back where its interval says that it is worse.",
     "training_minutes": "A training ends by itself: NEXTMASK_TRAINING_BUDGET says after how many minutes.",
     "picture_cache_bytes": "Remove it: the dashboard's pictures take 1 GB at most.",
+    "queue_refill": "Remove it: the queue is filled up when half of NEXTMASK_QUEUE_WINDOW is left.",
+    "stream_window": "Remove it: a new arrival is compared with the latest 256.",
     "patience": "Remove it: a training ends with NEXTMASK_TRAINING_BUDGET, and held-out labels choose no weights.",
 }
 """Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
@@ -97,6 +99,9 @@ class Settings(BaseSettings):
         description="Secret that Label Studio's webhooks carry. Empty: one is made and kept in MODEL_DIR.",
     )
     database_url: str = Field("", description="SQLAlchemy address of the state database. Empty: SQLite in MODEL_DIR.")
+    ray_address: str = Field(
+        "", description="Ray cluster for scoring and training: auto, HOST:PORT or ray://HOST:PORT. Empty: this machine."
+    )
     max_request_bytes: int = Field(
         250_000_000, ge=100_000, description="Largest request that is read, in bytes (the host's own limit is 250 MB)."
     )
@@ -201,14 +206,12 @@ class Settings(BaseSettings):
 
     # -- the queue ----------------------------------------------------------------------------------------------------
     queue_window: int = Field(200, ge=1, le=5000, description="Best-ranked tasks kept in Label Studio with masks.")
-    queue_refill: float = Field(0.5, gt=0, le=1, description="Share of the window under which it is refilled.")
     pool_sample: int = Field(
         0, ge=0, description="Most tasks scored per ranking. 0: as many as fit into the time that training took."
     )
     stream_rate: float = Field(
         0, ge=0, le=1, description="Share of the arriving tasks to keep; the others are passed over. 0: all are kept."
     )
-    stream_window: int = Field(256, ge=2, description="Latest arrivals that a new one is compared with.")
     retire_hours: float = Field(
         26.0,
         ge=24,
@@ -379,7 +382,7 @@ _INSTALLATION_FIELDS = frozenset(
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
     | {"scoring_memory", "max_request_bytes", "sam", "label_studio_public_url"}
     | {"image_hosts", "image_seconds"}
-    | {"minimum_free_bytes", "log_format"}
+    | {"minimum_free_bytes", "log_format", "ray_address"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

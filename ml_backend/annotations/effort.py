@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def write_points(folder: Path, task_id: int, points: Points) -> str:
     return write_once(folder / f"{task_id}-{digest}.npy", content.getvalue())
 
 
-def read_points(file: Path) -> Points:
+def read_points(file: Path | IO[bytes]) -> Points:
     """Return the points (N,3) float32 of a file that `write_points` wrote.
 
     Raises:

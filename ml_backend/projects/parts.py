@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX
@@ -35,7 +34,16 @@ def merged_mask(parts: Sequence[Task]) -> Mask:
         MaskError: a mask cannot be decoded, or they are of different sizes.
         OSError: a mask cannot be read.
     """
-    masks = [mask_from_png(Path(part.mask_file).read_bytes()) for part in parts]
+    return merged([Path(part.mask_file).read_bytes() for part in parts])
+
+
+def merged(pngs: Sequence[bytes]) -> Mask:
+    """Lay masks over each other, as `merged_mask` does with those of tasks.
+
+    Raises:
+        MaskError: a mask cannot be decoded, or they are of different sizes.
+    """
+    masks = [mask_from_png(png) for png in pngs]
     if len({mask.shape for mask in masks}) > 1:
         raise MaskError(f"parts of one image have masks of different sizes: {sorted({mask.shape for mask in masks})}")
     merged = np.full_like(masks[0], IGNORE_INDEX)
@@ -52,16 +60,6 @@ def supervising(labelled: Sequence[_Label]) -> list[_Label]:
     """Return the tasks whose labels train: of an image that is labelled as a whole, not those of its parts."""
     whole = {task.image for task in labelled if not task.boxes}
     return [task for task in labelled if not task.boxes or task.image not in whole]
-
-
-def labelled_pixels(tasks: Sequence[Task]) -> NDArray[np.bool_]:
-    """Return (H,W) bool: which pixels the tasks of one image label.
-
-    Raises:
-        MaskError, OSError: as `merged_mask`.
-    """
-    labelled: NDArray[np.bool_] = merged_mask(tasks) != IGNORE_INDEX
-    return labelled
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COMPARED: Final = 256
+"""Latest arrivals that a new one is compared with."""
 CHUNK: Final = 32
 """Tasks decided in one transaction: what a run that is killed loses."""
 
@@ -178,7 +180,7 @@ class Arrivals:
         from strategies.stream import StreamSelection
 
         rate = max(self._rate, 1e-6)  # the selection's own lower bound
-        selection = StreamSelection(rate=rate, window=self._settings.stream_window)
+        selection = StreamSelection(rate=rate, window=COMPARED)
         if state.state:
             selection.load_state_dict(state.state)
         return selection

@@ -22,6 +22,7 @@ from ml_backend.worker.follow_up import follow_ups_of
 from ml_backend.worker.images_in_part import tell_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import proposal_text
+from ml_backend.worker.publish import REFILL
 from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolRanker, asks_for_points
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def _needs_ranking(look: Look, key: str) -> bool:
     window = look.settings.queue_window
     if new and (waiting <= WINDOWS_ALWAYS_SCORED * window or new >= _NEW_SHARE * waiting):
         return True
-    return new > 0 and not look.store.has_ranked(look.project_id, math.ceil(look.settings.queue_refill * window))
+    return new > 0 and not look.store.has_ranked(look.project_id, math.ceil(REFILL * window))
 
 
 def _waiting(look: Look) -> int:

@@ -30,6 +30,7 @@ from ml_backend.projects.candidates import Candidate, candidates
 from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
+from ml_backend.worker.ray_scorer import RayScorer
 from ml_backend.worker.scorers import LocalScorer, PoolImages, PoolScorer
 from strategies import catalogue
 
@@ -115,7 +116,7 @@ class PoolRanker:
             recall(strategy, self._state_file())
             if not predicted and not strategy.state_dict():
                 return None
-        scorer = self._local_scorer(strategy)
+        scorer = LocalScorer(self._look, self._images, self._model, strategy.needs)
         return Observer(partial(scorer.observe, strategy), self._sample_bounds)
 
     def _strategy(self, *, can_show: bool = True) -> Strategy:
@@ -176,7 +177,8 @@ class PoolRanker:
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
     def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
-        scorer: PoolScorer = self._local_scorer(strategy)
+        make = RayScorer if self._settings.ray_address else LocalScorer
+        scorer: PoolScorer = make(self._look, self._images, self._model, strategy.needs)
         return Pools(
             unlabelled=lambda strategy: scorer.observe(strategy, sample),
             labelled=lambda strategy: scorer.observe(strategy, labelled),
@@ -185,9 +187,6 @@ class PoolRanker:
             asked={candidate.task.task_id: _asked(candidate, strategy) for candidate in sample if candidate.parts},
             known=[candidate.task.task_id for candidate in labelled],
         )
-
-    def _local_scorer(self, strategy: Strategy) -> LocalScorer:
-        return LocalScorer(self._look, self._images, self._model, strategy.needs)
 
     def _budget(self, strategy: Strategy, *, in_parts: bool) -> Budget:
         """Return what to plan for: what is labelled before the next ranking, or all that the queue shows."""

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ml_backend.annotations.effort import effort_map, read_points
-from ml_backend.errors import CheckpointError, ImageError, MaskError
+from ml_backend.errors import CheckpointError, ImageError
 from ml_backend.images.decoding import Array
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import sees_predictions
 from ml_backend.projects.candidates import Candidate
-from ml_backend.projects.parts import labelled_pixels
-from ml_backend.store import Task
+from ml_backend.projects.labelled_images import labelled_image, read_labels
 from ml_backend.worker.look import Look
 
 if TYPE_CHECKING:
@@ -139,20 +133,5 @@ class LocalScorer:
 
 def _item(candidate: Candidate, image: Array) -> Item | ImageError:
     """Put what is labelled of an image, and what that cost, beside it."""
-    from ml_backend.learning.prediction.batches import Item
-
-    size = (image.shape[0], image.shape[1])
-    try:
-        labelled = labelled_pixels(candidate.parts) if candidate.parts else None
-        cost = _cost(candidate.parts, size)
-    except (MaskError, OSError, ValueError) as error:  # ValueError: a file of effort that is damaged
-        return ImageError(f"What is labelled of the image cannot be read: {error}")
-    if labelled is not None and labelled.shape != size:
-        return ImageError(f"The mask is {labelled.shape[1]}x{labelled.shape[0]}, the image {size[1]}x{size[0]} pixels.")
-    return Item(candidate.task.task_id, image, labelled, cost)
-
-
-def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
-    """Return the effort that the labels of an image took (H,W); None where none of them tells."""
-    files = [Path(part.effort_file) for part in parts if part.effort_file]
-    return effort_map(np.concatenate([read_points(file) for file in files]), size) if files else None
+    labels = read_labels(candidate.parts)
+    return labels if isinstance(labels, ImageError) else labelled_image(candidate.task.task_id, image, labels)

@@ -6,10 +6,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ml_backend.annotations.label_map import LabelMap
-from ml_backend.errors import DiskFull, ImageError, MaskError, TrainingError
+from ml_backend.cluster import trainings
+from ml_backend.errors import ClusterError, DiskFull, ImageError, MaskError, TrainingError
 from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.audit_points import AuditLabel, audit_label
@@ -17,6 +19,7 @@ from ml_backend.projects.parts import MergedLabel, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Task
 from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
+from ml_backend.worker.cluster_events import tell_cluster_fails, told_cluster_works
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import PseudoLabels
 
@@ -67,6 +70,7 @@ class TrainingRun:
         self._look, self._settings, self._store = look, look.settings, look.store
         self._labelled, self._label_map, self._digest = labelled, label_map, digest
         self._trigger, self._heartbeat, self._changes = trigger, heartbeat or look.attend, changes
+        self._run_job: Callable[..., int] = training_process.run
 
     def train_version(self) -> int:
         """Train the next version and return its number.
@@ -76,17 +80,34 @@ class TrainingRun:
             TrainingWaits: another project trains.
             DiskFull: there is too little room for a version.
         """
-        with self._look.services.turns.take(self._look.project_id, self._store.wake):
-            self._look.stage("training")
-            items, unavailable = self.items(self._labelled)
-            job = replace(self._job(items), unavailable=unavailable)
+        return self._somewhere(self._trained_version)
+
+    def _somewhere(self, train: Callable[[], int]) -> int:
+        """Train on the cluster, whose CPUs and GPUs are its turns; here, in the project's turn, where there is none."""
+        if self._settings.ray_address:
+            self._run_job = partial(trainings.run, address=self._settings.ray_address)
             try:
-                number = self._train(job)
-            except TrainingError as error:
-                self._leave_out(error.skipped)
-                raise
-            self._leave_out(self._look.checkpoints.get(number).record.skipped)
-            return number
+                number = train()
+            except ClusterError as error:
+                tell_cluster_fails(self._look, error, "The project trains here")
+            else:
+                told_cluster_works(self._look)
+                return number
+        with self._look.services.turns.take(self._look.project_id, self._store.wake):
+            self._run_job = training_process.run
+            return train()
+
+    def _trained_version(self) -> int:
+        self._look.stage("training")
+        items, unavailable = self.items(self._labelled)
+        job = replace(self._job(items), unavailable=unavailable)
+        try:
+            number = self._train(job)
+        except TrainingError as error:
+            self._leave_out(error.skipped)
+            raise
+        self._leave_out(self._look.checkpoints.get(number).record.skipped)
+        return number
 
     def _train(self, job: Job) -> int:
         if all(item.held_out for item in job.items):
@@ -101,11 +122,13 @@ class TrainingRun:
 
     def train_committee(self, version: Version) -> None:
         """Train the ensemble that goes with a version; raises as `train_version`."""
-        with self._look.services.turns.take(self._look.project_id, self._store.wake):
-            self._look.stage("training committee")
-            items, _ = self.items([task for task in self._labelled if not task.held_out])
-            members = self._settings.effective_members
-            self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members))
+        self._somewhere(partial(self._trained_committee, version))
+
+    def _trained_committee(self, version: Version) -> int:
+        self._look.stage("training committee")
+        items, _ = self.items([task for task in self._labelled if not task.held_out])
+        members = self._settings.effective_members
+        return self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members))
 
     # -- the data -----------------------------------------------------------------------------------------------------
     def items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
@@ -181,7 +204,7 @@ class TrainingRun:
         if full := shortage(self._settings.model_dir, int(self._store.value(room_key) or 0)):
             raise full
         try:
-            return training_process.run(job, progress=self._show, heartbeat=self._heartbeat)
+            return self._run_job(job, progress=self._show, heartbeat=self._heartbeat)
         except DiskFull as error:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()

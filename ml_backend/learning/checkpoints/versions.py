@@ -140,6 +140,22 @@ class Checkpoints:
             raise CheckpointError(f"The weights of version {version.number} are damaged: {error}.") from error
         return state
 
+    def files_of(self, number: int, *, committee: bool = False) -> dict[str, bytes]:
+        """Read the files of a version, for another machine: path below `folder` -> content.
+
+        Args:
+            committee: read those of its committee as well.
+
+        Raises:
+            CheckpointError: they cannot be read.
+        """
+        folders = [self._versions / str(number), *([self.folder / "committees" / str(number)] if committee else [])]
+        try:
+            files = [file for folder in folders for file in sorted(folder.iterdir())]
+            return {str(file.relative_to(self.folder)): file.read_bytes() for file in files}
+        except OSError as error:
+            raise CheckpointError(f"Version {number} cannot be read: {error}. {self._remedy()}") from error
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def create(self, record: VersionRecord, state: Mapping[str, Tensor]) -> Version:

@@ -156,7 +156,7 @@ class Progress:
     counted from 1, is the network of a committee that is being trained; both are 0 elsewhere.
     """
 
-    stage: Literal["reading", "training", "measuring", "training committee"]
+    stage: Literal["waiting for the cluster", "reading", "training", "measuring", "training committee"]
     done: int
     total: int
     loss: float | None = None

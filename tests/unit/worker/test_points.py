@@ -32,7 +32,7 @@ from ml_backend.annotations.key_points import Answer, Guess, read_points, write_
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.projects.candidates import candidates
-from ml_backend.projects.parts import labelled_pixels, merged_mask, parts_of
+from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.projects.points_report import Guesses
 from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
@@ -301,7 +301,7 @@ def test_what_was_answered_is_known_to_the_next_round(services: Services, studio
     tasks = [one for one in services.store.tasks(PROJECT) if one.image == stored(services).image]
     (candidate,) = candidates(tasks, in_parts=True)
     assert {(box.top, box.left) for box in candidate.asked} == {(3, 4), (5, 6), (7, 8)}
-    known = labelled_pixels(candidate.parts)
+    known = merged_mask(candidate.parts) != IGNORE_INDEX
     assert set(zip(*(axis.tolist() for axis in known.nonzero()), strict=True)) == {(3, 4), (5, 6), (7, 8)}
     assert merged_mask(parts_of(tasks))[5, 6] == NUCLEUS, "the newest answer counts"
 
