@@ -101,20 +101,21 @@ def _reach(address: str) -> None:
 def _refused(address: str, error: Exception) -> ClusterError:
     text = str(error).strip()
     if "ersion mismatch" in text:
-        found = f"here are Ray {ray.__version__} and Python {platform.python_version()}: {_first_line(text)}"
+        found = f"here are Ray {ray.__version__} and Python {platform.python_version()}: {first_line(text)}"
         return ClusterError(
             f"The Ray cluster at {shown(address)} runs other versions; {found}.",
             "Install the same Ray and Python on all machines.",
         )
-    why = _first_line(text) or type(error).__name__
+    why = first_line(text) or type(error).__name__
     return ClusterError(
         f"No Ray cluster can be used at NEXTMASK_RAY_ADDRESS = {shown(address)} ({why.rstrip('.')}).",
         "Start one (ray start --head), or correct the address.",
     )
 
 
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:200]
+def first_line(error: object) -> str:
+    """Return the first line of an error's text: Ray's go on for pages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
 
 
 # -- what nodes have -------------------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ def _examine(nodes: list[dict[str, Any]], *, fetches: bool) -> None:
                 ) from None
             if not is_alive(node["NodeID"]):
                 continue  # it left meanwhile; the others do its work
-            raise ClusterError(f"{name} cannot run nextmask: {_first_line(str(error))}") from None
+            raise ClusterError(f"{name} cannot run nextmask: {first_line(error)}") from None
         name = f"Node {facts['name']} ({node['NodeManagerAddress']}) of the Ray cluster"
         if other := difference(versions(), facts["versions"]):
             raise ClusterError(f"{name} has {other}.", "Install the same versions on all machines.")

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
-from ml_backend.cluster.connection import Cluster
+from ml_backend.cluster.connection import Cluster, first_line
 from ml_backend.cluster.node import ScoringStage, ShrinkingStage, WholeStage
 from ml_backend.cluster.rows import Row, Scored, Scoring
 from ml_backend.errors import ClusterError
@@ -26,6 +26,8 @@ BLOCK = 64
 """Images of a block at most: of so many a lost process takes the results with it, and so often the lease is checked."""
 _BLOCKS_EACH = 4
 """Blocks that each process gets at least, where there are enough images: so that all end at about the same time."""
+_MOST_AGAIN = 10 * BLOCK
+"""Images that are scored again one by one, at most: where more are lost, it is not some images' fault."""
 _CONDUCTORS = 3
 """Nodes that may be lost with what hands out the blocks, before the cluster is given up."""
 _JOINING = 4
@@ -39,28 +41,41 @@ def run(cluster: Cluster, scoring: Scoring, parts: Iterable[Sequence[Row]], send
         ClusterError: the cluster cannot go on.
     """
     waiting = {row.task_id: row for part in parts for row in part}
-    large = max(1, min(BLOCK, math.ceil(len(waiting) / (_BLOCKS_EACH * cluster.processes))))
-    lost = 0
-    for size, retries in ((large, 0), (1, 1)):
-        while waiting:
-            try:
-                for scored in _scored(cluster, scoring, list(waiting.values()), size, retries):
-                    if scored.failure is not None:
-                        raise scored.failure
-                    if fresh := [task for task in scored.ids if waiting.pop(task, None) is not None]:
-                        logger.debug("cluster scored=%s waiting=%s", len(fresh), len(waiting))
-                        send(scored)
-                break
-            except RayError as error:  # what hands out the blocks was lost with its node
-                lost += 1
-                logger.warning("the cluster lost a node that handed out blocks: %s", type(error).__name__)
-                if lost == _CONDUCTORS:
-                    raise ClusterError(f"The Ray cluster lost nodes {lost} times while it scored a pool.") from error
-        if waiting and not retries:
-            logger.warning("images=%s are scored again, one by one: their processes were lost", len(waiting))
+    count = len(waiting)
+    size = max(1, min(BLOCK, math.ceil(count / (_BLOCKS_EACH * cluster.processes))))
+    _score_all(cluster, scoring, waiting, send, size=size, retries=0)
+    if not waiting:
+        return
+    if len(waiting) == count or len(waiting) > _MOST_AGAIN:
+        raise ClusterError(
+            f"The processes on the Ray cluster ended before they had scored {len(waiting)} of {count} images.",
+            "Their nodes may have too little memory: Ray's logs say.",
+        )
+    logger.warning("images=%s are scored again, one by one: their processes were lost", len(waiting))
+    _score_all(cluster, scoring, waiting, send, size=1, retries=1)
     if waiting:
         why = "The processes that read and measured it ended, each time: it takes too much memory, or crashes them."
         send(Scored(None, dict.fromkeys(waiting, (why, False))))
+
+
+def _score_all(
+    cluster: Cluster, scoring: Scoring, waiting: dict[int, Row], send: Any, *, size: int, retries: int
+) -> None:
+    """Score what waits, and send what comes of it; rows of lost processes stay waiting."""
+    for _ in range(_CONDUCTORS):
+        try:
+            for scored in _scored(cluster, scoring, list(waiting.values()), size, retries):
+                if scored.failure is not None:
+                    raise scored.failure
+                if [task for task in scored.ids if waiting.pop(task, None) is not None]:
+                    send(scored)
+        except RayTaskError as error:
+            raise ClusterError(f"The Ray cluster failed: {first_line(error.cause)}.") from error
+        except RayError as error:
+            logger.warning("the node that handed out blocks was lost: %s", type(error).__name__)
+        else:
+            return
+    raise ClusterError(f"The Ray cluster lost nodes {_CONDUCTORS} times while it scored a pool.")
 
 
 def _scored(cluster: Cluster, scoring: Scoring, rows: Sequence[Row], size: int, retries: int) -> Iterator[Scored]:
@@ -106,7 +121,7 @@ class Conductor:
         if cluster.gpus:
             # GPUs are fed by all CPUs there are: one decodes some 30 images a second, and a GPU takes hundreds.
             data = self._through(ShrinkingStage, data, cluster.cpus_in_all, {"num_cpus": 1})
-            data = self._through(ScoringStage, data, cluster.gpus, cluster.resources)
+            data = self._through(ScoringStage, data, cluster.gpus, {"num_gpus": 1})
         else:
             data = self._through(WholeStage, data, cluster.processes, cluster.resources)
         self._answers = iter(data.iter_batches(batch_size=1, prefetch_batches=0))

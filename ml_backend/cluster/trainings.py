@@ -75,7 +75,10 @@ def run(job: Job, *, address: str, progress: Callable[[Progress], None], heartbe
 
 
 def _on_node(job: Job) -> Job:
-    return dataclasses.replace(job, maps_folder=None, device=device_on_node(job.device))
+    """Return a job for another machine: the worker's device decides of the network, which it is to serve."""
+    from ml_backend.learning.training.recipe import resolved  # takes torch with it
+
+    return dataclasses.replace(resolved(job), maps_folder=None, device=device_on_node(job.device))
 
 
 def files_of(job: Job) -> Iterator[Path]:

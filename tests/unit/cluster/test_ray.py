@@ -22,7 +22,8 @@ from ml_backend.annotations import masks
 from ml_backend.annotations.boxes import Box, boxes_to_text, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.cluster import trainings
-from ml_backend.errors import LeaseLost, TrainingError
+from ml_backend.demo.label_studio import free_port
+from ml_backend.errors import ConfigurationError, LeaseLost, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, Version
 from ml_backend.learning.training import Item, Job, Progress, train
 from ml_backend.projects.services import Services
@@ -53,8 +54,16 @@ def pool_of(services: Services, count: int = POOL) -> list[Task]:
     return tasks
 
 
-def ranked(services: Services, model: Version, tasks: Sequence[Task], *, address: str = "", **options: Any) -> Any:
-    settings = services.settings.model_copy(update={"ray_address": address})
+def ranked(
+    services: Services,
+    model: Version,
+    tasks: Sequence[Task],
+    *,
+    address: str = "",
+    device: str = "auto",
+    **options: Any,
+) -> Any:
+    settings = services.settings.model_copy(update={"ray_address": address, "device": device})
     look = look_at(replace(services, settings=settings), **options)
     return PoolRanker(look, model).rank(tasks, round_number=1)
 
@@ -138,6 +147,33 @@ def test_a_lost_lease_ends_all_that_the_cluster_does(
         ranked(services, model, tasks, address=ray_cluster.client_address, check=check, stages=stages)
     assert max(stage[1] for stage in stages) < POOL
     wait_for(lambda: not processes("ray::MapWorker"), seconds=20)
+
+
+def test_with_gpus_cpus_shrink_and_gpus_measure_within_the_object_store(
+    services: Services, model: Version, ray_cluster: RayCluster
+) -> None:
+    """The GPU is one by name only: the stages, and what travels between them, are those of a real one."""
+    node = ray_cluster.add_node(num_gpus=1)
+    tasks = pool_of(services)
+    found = ranked(services, model, tasks, address=ray_cluster.address)
+    assert events(services) == []
+    assert dict(found.information) == dict(ranked(services, model, tasks).information)
+    ray_cluster.kill_node(node)
+
+
+def test_what_keeps_a_cluster_from_being_used_is_a_sentence(
+    services: Services, model: Version, ray_cluster: RayCluster
+) -> None:
+    tasks, nobody = pool_of(services, 3), f"ray://127.0.0.1:{free_port()}"
+    ranked(services, model, tasks, address=nobody)
+    with pytest.raises(ConfigurationError, match="not available here"):  # nor is there one here
+        ranked(services, model, tasks, address=ray_cluster.address, device="cuda")
+    assert events(services)[::-1] == [
+        f"No Ray cluster can be used at NEXTMASK_RAY_ADDRESS = '{nobody}' ([Errno 111] Connection refused). Start one"
+        " (ray start --head), or correct the address. The pool is scored here meanwhile.",
+        f"NEXTMASK_DEVICE = 'cuda', but the Ray cluster at '{ray_cluster.address}' has no GPU. Add a node with one, or"
+        " set NEXTMASK_DEVICE to auto. The pool is scored here meanwhile.",
+    ]
 
 
 # -- training --------------------------------------------------------------------------------------------------------
