@@ -99,7 +99,7 @@ def test_the_ranking_is_that_of_the_worker(
     assert dict(there.priorities) == dict(here.priorities)
     assert dict(there.information) == dict(here.information)
     assert dict(there.queries) == dict(here.queries)
-    assert "cannot be decoded" in services.store.tasks_by_id(PROJECT, [30])[30].error
+    assert "is not a PNG" in services.store.tasks_by_id(PROJECT, [30])[30].error
     assert services.store.events(PROJECT) == []
 
 

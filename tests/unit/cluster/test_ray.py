@@ -130,7 +130,7 @@ def test_the_ranking_is_the_local_one_while_nodes_die_and_join(
     errors = {task.task_id: task.error for task in services.store.tasks(PROJECT) if task.error}
     assert errors.keys() == {200, 201}
     assert "The processes that read and measured it ended" in errors[200]
-    assert "cannot be decoded" in errors[201]
+    assert "is not a PNG" in errors[201]
 
 
 def test_a_lost_lease_ends_all_that_the_cluster_does(
