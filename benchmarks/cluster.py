@@ -35,7 +35,7 @@ def reference(number: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def scoring(folder: Path, count: int) -> Any:
+def scoring(folder: Path) -> Any:
     """Make a version, and what nodes need to score with it."""
     import torch
 
@@ -64,7 +64,14 @@ def scoring(folder: Path, count: int) -> Any:
     version = checkpoints.create(record, network.state_dict())
     values = {"device": "cpu", **{name: getattr(s, name) for name in _SETTINGS}}
     return Scoring(
-        count, values, (), b"", checkpoints.files_of(version.number), version.number, s.input_size, versions()
+        s.effective_batch_size,
+        values,
+        (),
+        b"",
+        checkpoints.files_of(version.number),
+        version.number,
+        s.input_size,
+        versions(),
     )
 
 
@@ -124,7 +131,7 @@ def main() -> None:
             )
             print("|--:|--:|--:|--:|")
             for count in arguments.images:
-                given = scoring(Path(folder) / f"model-{count}", count)
+                given = scoring(Path(folder) / f"model-{count}")
                 rows = [Row(number, reference(number)) for number in range(count)]
                 local(given, rows[:8])  # what is imported and built once
                 alone, here = local(given, rows)

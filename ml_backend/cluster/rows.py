@@ -33,7 +33,7 @@ class Scoring:
     """What a node needs to score, besides images. No secret is among it: nodes have their own.
 
     Attributes:
-        count: images in all.
+        batch_size: images of a forward pass.
         settings: name -> value of the settings that decide what is measured.
         public_urls: addresses that Label Studio has in people's browsers.
         state: what the strategy has learned, as `torch.save` writes it; empty where it learns nothing.
@@ -44,7 +44,7 @@ class Scoring:
         versions: of nextmask and torch that the worker has; see `versions`.
     """
 
-    count: int
+    batch_size: int
     settings: Mapping[str, Any]
     public_urls: tuple[str, ...]
     state: bytes

@@ -42,7 +42,9 @@ def run(cluster: Cluster, scoring: Scoring, parts: Iterable[Sequence[Row]], send
     """
     waiting = {row.task_id: row for part in parts for row in part}
     count = len(waiting)
-    size = max(1, min(BLOCK, math.ceil(count / (_BLOCKS_EACH * cluster.processes))))
+    size = min(BLOCK, math.ceil(count / (_BLOCKS_EACH * cluster.processes)))
+    # Whole batches, as the worker makes them: the last digits of what is computed depend on the size of a batch.
+    size = max(1, math.ceil(size / scoring.batch_size)) * scoring.batch_size
     _score_all(cluster, scoring, waiting, send, size=size, retries=0)
     if not waiting:
         return

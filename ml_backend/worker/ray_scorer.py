@@ -75,7 +75,7 @@ class RayScorer:
     def _answers(self, strategy: Strategy, images: Sequence[Candidate]) -> Iterator[Scored]:
         s = self._look.settings
         fetches = not all(is_data(candidate.task.image) for candidate in images)
-        work = Work(s.ray_address, s.device, "score", self._scoring(strategy, len(images)), fetches=fetches)
+        work = Work(s.ray_address, s.device, "score", self._scoring(strategy), fetches=fetches)
         return messages(work, self._rows(images), heartbeat=self._look.check)
 
     def _rows(self, images: Sequence[Candidate]) -> Iterator[list[Row]]:
@@ -86,7 +86,7 @@ class RayScorer:
         reference = in_project(candidate.task.image, self._look.project_id)
         return Row(candidate.task.task_id, reference, read_labels(candidate.parts))
 
-    def _scoring(self, strategy: Strategy, count: int) -> Scoring:
+    def _scoring(self, strategy: Strategy) -> Scoring:
         s = self._look.settings
         files, number, input_size = dict[str, bytes](), 0, s.input_size
         if sees_predictions(strategy):
@@ -96,7 +96,7 @@ class RayScorer:
             ensemble = "committee" in strategy.needs and s.effective_committee == "ensemble"
             files = self._look.checkpoints.files_of(number, committee=ensemble)
         return Scoring(
-            count=count,
+            batch_size=s.effective_batch_size,
             settings={"device": device_on_node(s.device), **{name: getattr(s, name) for name in _SETTINGS}},
             public_urls=tuple(public_urls(s, self._look.store)),
             state=_learned(strategy),
