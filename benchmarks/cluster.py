@@ -44,6 +44,7 @@ def scoring(folder: Path) -> Any:
     from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
     from ml_backend.learning.networks import build
     from ml_backend.learning.networks.recipe import network_of
+    from ml_backend.learning.ranking import make_strategy
     from ml_backend.settings import load_settings
     from ml_backend.worker.ray_scorer import _SETTINGS
 
@@ -67,6 +68,7 @@ def scoring(folder: Path) -> Any:
         s.effective_batch_size,
         values,
         (),
+        pickle.dumps(make_strategy("auto", {"points": 0})),
         b"",
         checkpoints.files_of(version.number),
         version.number,

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ml_backend.cluster.rows import Row, Scored, Scoring
 from ml_backend.cluster.versions import difference, versions
@@ -176,12 +176,13 @@ class Scorer:
     def _strategy(self) -> Strategy:
         import torch
 
+        if self._scoring.strategy:
+            return cast("Strategy", pickle.loads(self._scoring.strategy))  # noqa: S301 (written by our own worker)
         s = self._settings
         strategy = make_strategy(s.strategy, s.strategy_options)
-        if self._scoring.state:
-            # Learned on whatever device the worker has.
-            state = torch.load(io.BytesIO(self._scoring.state), weights_only=True, map_location="cpu")
-            strategy.load_state_dict(state)
+        # Learned on whatever device the worker has.
+        state = torch.load(io.BytesIO(self._scoring.state), weights_only=True, map_location="cpu")
+        strategy.load_state_dict(state)
         return strategy
 
     @cached_property

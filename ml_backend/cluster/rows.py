@@ -36,7 +36,8 @@ class Scoring:
         batch_size: images of a forward pass.
         settings: name -> value of the settings that decide what is measured.
         public_urls: addresses that Label Studio has in people's browsers.
-        state: what the strategy has learned, as `torch.save` writes it; empty where it learns nothing.
+        strategy: the strategy itself, pickled, with the chance that it has drawn; empty where it has learned something.
+        state: what it has learned, as `torch.save` writes it; empty where it learns nothing.
         files: of the version that predicts and its committee, by path in the project's checkpoints; none where the
             strategy looks at images alone.
         number: of that version.
@@ -47,6 +48,7 @@ class Scoring:
     batch_size: int
     settings: Mapping[str, Any]
     public_urls: tuple[str, ...]
+    strategy: bytes
     state: bytes
     files: Mapping[str, bytes]
     number: int

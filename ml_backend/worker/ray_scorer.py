@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+import pickle
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from ml_backend.cluster.process import Work, messages
 from ml_backend.cluster.rows import Row, Scored, Scoring, device_on_node
@@ -28,7 +29,7 @@ LEAST_IMAGES: Final = 1000
 _PART: Final = 256
 """Rows handed to the driver at a time."""
 _SETTINGS: Final = (
-    *("strategy", "strategy_options", "committee", "members", "dropout", "seed", "input_size", "batch_size"),
+    *("strategy", "committee", "members", "dropout", "seed", "input_size", "batch_size"),
     *("max_image_bytes", "max_pixels", "image_hosts", "image_seconds", "request_timeout", "label_studio_url"),
 )
 """Settings of the worker that nodes are told; what they may spend, and their secrets, are their own."""
@@ -42,10 +43,19 @@ class RayScorer:
 
     Args:
         model, needs: as `LocalScorer` has them.
+        options: those that the strategy was made with.
     """
 
-    def __init__(self, look: Look, images: PoolImages, model: Version | None, needs: Collection[str]) -> None:
+    def __init__(
+        self,
+        look: Look,
+        images: PoolImages,
+        model: Version | None,
+        needs: Collection[str],
+        options: Mapping[str, Any],
+    ) -> None:
         self._look, self._images, self._model, self._needs = look, images, model, needs
+        self._options = options
 
     def observe(self, strategy: Strategy, images: Sequence[Candidate]) -> Iterator[Observation]:
         """Yield what is observed of the images, block by block; see `PoolScorer.observe`."""
@@ -97,8 +107,13 @@ class RayScorer:
             files = self._look.checkpoints.files_of(number, committee=ensemble)
         return Scoring(
             batch_size=s.effective_batch_size,
-            settings={"device": device_on_node(s.device), **{name: getattr(s, name) for name in _SETTINGS}},
+            settings={
+                "device": device_on_node(s.device),
+                "strategy_options": dict(self._options),
+                **{name: getattr(s, name) for name in _SETTINGS},
+            },
             public_urls=tuple(public_urls(s, self._look.store)),
+            strategy=b"" if strategy.state_dict() else pickle.dumps(strategy),
             state=_learned(strategy),
             files=files,
             number=number,
@@ -108,6 +123,7 @@ class RayScorer:
 
 
 def _learned(strategy: Strategy) -> bytes:
+    """Return what a strategy has learned, apart from the strategy: a node may have other devices than the worker."""
     state = strategy.state_dict()
     if not state:
         return b""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_backend.annotations.boxes import Box
 from ml_backend.learning.checkpoints import Version
@@ -121,10 +121,13 @@ class PoolRanker:
 
     def _strategy(self, *, can_show: bool = True) -> Strategy:
         """Make the project's strategy; one that has a choice asks for no points where they cannot be shown."""
+        return make_strategy(self._settings.strategy, self._strategy_options(can_show=can_show))
+
+    def _strategy_options(self, *, can_show: bool = True) -> dict[str, Any]:
         s = self._settings
         can_show = can_show and self._label_map.points_control is not None
         instead = {} if can_show else catalogue.described(s.strategy).without_points
-        return make_strategy(s.strategy, {**s.strategy_options, **instead})
+        return {**s.strategy_options, **instead}
 
     def _asks_for_parts(self, strategy: Strategy) -> bool:
         """Whether parts of images are asked for: regions or points, which the labelling configuration can show."""
@@ -177,8 +180,11 @@ class PoolRanker:
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
     def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
-        make = RayScorer if self._settings.ray_address else LocalScorer
-        scorer: PoolScorer = make(self._look, self._images, self._model, strategy.needs)
+        scorer: PoolScorer
+        if self._settings.ray_address:
+            scorer = RayScorer(self._look, self._images, self._model, strategy.needs, self._strategy_options())
+        else:
+            scorer = LocalScorer(self._look, self._images, self._model, strategy.needs)
         return Pools(
             unlabelled=lambda strategy: scorer.observe(strategy, sample),
             labelled=lambda strategy: scorer.observe(strategy, labelled),

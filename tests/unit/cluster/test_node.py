@@ -153,7 +153,7 @@ def test_no_secret_is_handed_over(
 # -- what is wrong ---------------------------------------------------------------------------------------------------
 def scoring_of(services: Services, model: Version, **changes: Any) -> Any:
     look = look_at(services)
-    scorer = ray_scorer.RayScorer(look, None, model, ())  # type: ignore[arg-type]
+    scorer = ray_scorer.RayScorer(look, None, model, (), {})  # type: ignore[arg-type]
     return replace(scorer._scoring(make_strategy("entropy", {})), **changes)
 
 
