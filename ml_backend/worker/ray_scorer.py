@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from strategies import Observation, Strategy
 
 LEAST_IMAGES: Final = 1000
-"""Fewer are measured here: a cluster takes a quarter of a minute to begin (docs/scale.md, Ray)."""
+"""Fewer are measured here: a cluster takes up to half a minute to begin (docs/benchmarks.md, A Ray cluster)."""
 _PART: Final = 256
 """Rows handed to the driver at a time."""
 _SETTINGS: Final = (
