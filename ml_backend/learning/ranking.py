@@ -140,10 +140,10 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         ) from error
 
 
-def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
-    """Return where a strategy with these options keeps what it has learned."""
+def state_name(name: str, options: Mapping[str, Any]) -> str:
+    """Return the name of the file in which a strategy with these options keeps what it has learned."""
     digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return folder / f"{name}-{digest}.pt"
+    return f"{name}-{digest}.pt"
 
 
 def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:

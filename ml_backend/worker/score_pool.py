@@ -27,13 +27,15 @@ from ml_backend.learning.ranking import (
     recall,
     sample_order,
     sees_predictions,
-    state_file,
+    state_name,
     within_time,
 )
 from ml_backend.projects.candidates import Candidate, candidates
+from ml_backend.projects.folders import project_key
 from ml_backend.projects.parts import labelled_pixels
 from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
+from ml_backend.system.files import Files
 from ml_backend.worker.look import Look
 from strategies import catalogue
 
@@ -99,16 +101,17 @@ class PoolScorer:
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
         pools = self._pools(strategy, sample, labelled)
         unlabelled, seen = _watched(pools.unlabelled, seconds=seconds, at_least=at_least)
-        ranked = rank_pool(
-            strategy,
-            replace(pools, unlabelled=unlabelled),
-            budget=self._budget(strategy, in_parts=in_parts),
-            seed=self._settings.seed + round_number,
-            round_number=round_number,
-            progress=lambda done: self._look.stage("ranking", done, len(sample)),
-            preparation=self._preparation(),
-            prices=prices_of(tasks, self._settings),
-        )
+        with self._look.files.working_copy(self._state_key()) as file:
+            ranked = rank_pool(
+                strategy,
+                replace(pools, unlabelled=unlabelled),
+                budget=self._budget(strategy, in_parts=in_parts),
+                seed=self._settings.seed + round_number,
+                round_number=round_number,
+                progress=lambda done: self._look.stage("ranking", done, len(sample)),
+                preparation=self._preparation(file),
+                prices=prices_of(tasks, self._settings),
+            )
         waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
         done = seen | self._failed
         rest = [task for task in order if task in waiting and task not in done]
@@ -122,7 +125,8 @@ class PoolScorer:
         strategy = self._strategy(can_show=False)  # what arrives is measured, and asked for later
         predicted = sees_predictions(strategy)
         if "examples" in strategy.needs:
-            recall(strategy, self._state_file())
+            with self._look.files.working_copy(self._state_key()) as file:
+                recall(strategy, file)
             if not predicted and not strategy.state_dict():
                 return None
         batches_of = self._batches_of(strategy)
@@ -237,19 +241,19 @@ class PoolScorer:
             return Budget(images=s.query_images)
         return Budget(images=s.train_after if strategy.plans_one_round else s.queue_window)
 
-    def _preparation(self) -> Preparation:
+    def _preparation(self, file: Path) -> Preparation:
         s = self._settings
 
         def progress(done: int, total: int) -> None:
             self._look.stage("preparing", done, total)
             self._look.attend()
 
-        return Preparation(self._state_file(), s.prepare_minutes * 60, progress)
+        return Preparation(file, s.prepare_minutes * 60, progress)
 
-    def _state_file(self) -> Path:
+    def _state_key(self) -> str:
         s = self._settings
         options = {**s.strategy_options, "cost_measure": s.cost_measure}  # what was learned in clicks is no seconds
-        return state_file(self._look.folder / "strategy", s.strategy, options)
+        return f"{project_key(self._id)}/strategy/{state_name(s.strategy, options)}"
 
     def _sample_bounds(self, size: int) -> tuple[int, int, float]:
         """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""
@@ -275,7 +279,7 @@ class PoolScorer:
         for candidate, image in zip(of, images, strict=True):
             self._look.check()
             task = candidate.task
-            item = image if isinstance(image, ImageError) else _item(candidate, image)
+            item = image if isinstance(image, ImageError) else _item(self._look.files, candidate, image)
             if isinstance(item, ImageError):
                 self._failed.add(task.task_id)
                 self._leave_out(candidate, image, str(item))
@@ -322,14 +326,14 @@ def _watched(unlimited: Batches, *, seconds: float, at_least: int) -> tuple[Batc
     return batches, seen
 
 
-def _item(candidate: Candidate, image: Array) -> Item | ImageError:
+def _item(files: Files, candidate: Candidate, image: Array) -> Item | ImageError:
     """Put what is labelled of an image, and what that cost, beside it."""
     from ml_backend.learning.prediction.batches import Item
 
     size = (image.shape[0], image.shape[1])
     try:
-        labelled = labelled_pixels(candidate.parts) if candidate.parts else None
-        cost = _cost(candidate.parts, size)
+        labelled = labelled_pixels(files, candidate.parts) if candidate.parts else None
+        cost = _cost(files, candidate.parts, size)
     except (MaskError, OSError, ValueError) as error:  # ValueError: a file of effort that is damaged
         return ImageError(f"What is labelled of the image cannot be read: {error}")
     if labelled is not None and labelled.shape != size:
@@ -342,10 +346,10 @@ def _asked(candidate: Candidate, strategy: Strategy) -> tuple[Box, ...]:
     return tuple(box for box in candidate.asked if not (box.is_point and strategy.asks_for_regions))
 
 
-def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
+def _cost(files: Files, parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
     """Return the effort that the labels of an image took (H,W); None where none of them tells."""
-    files = [Path(part.effort_file) for part in parts if part.effort_file]
-    return effort_map(np.concatenate([read_points(file) for file in files]), size) if files else None
+    points = [read_points(files.read(part.effort_file)) for part in parts if part.effort_file]
+    return effort_map(np.concatenate(points), size) if points else None
 
 
 def _wanted(ranking: PoolRanking, waiting: set[int], *, in_parts: bool) -> PoolRanking:

@@ -16,6 +16,7 @@ from ml_backend.projects.audit_points import AuditLabel, audit_label
 from ml_backend.projects.parts import MergedLabel, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Task
+from ml_backend.system.bucket import Bucket
 from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import PseudoLabels
@@ -146,14 +147,14 @@ class TrainingRun:
             for (_, version), query in self._store.published_queries(self._look.project_id, task.task_id).items()
             if version == task.shown_version
         ]
-        return audit_label(label, asked, self._look.masks, self._settings)
+        return audit_label(label, asked, self._look.made_masks, self._settings)
 
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
         """Yield the labels of one image: those of the whole image each by itself, those of parts merged into one."""
         parts = parts_of(tasks)
-        yield from (MergedLabel.of_whole(task) for task in tasks if not task.boxes)
+        yield from (MergedLabel.of_whole(self._look.files, task) for task in tasks if not task.boxes)
         if parts:
-            yield MergedLabel.of_parts(parts, self._look.masks)
+            yield MergedLabel.of_parts(self._look.files, parts, self._look.made_masks)
 
     def _job(self, items: Sequence[Item]) -> Job:
         from ml_backend.learning.training import Job
@@ -166,7 +167,7 @@ class TrainingRun:
             classes=self._label_map.classes,
             label_map_digest=self._label_map.training_digest,
             data_digest=self._digest,
-            folder=checkpoints.folder,
+            folder=place if isinstance(place := checkpoints.files, Bucket) else checkpoints.folder,
             parent=current.number if current else None,
             trigger=self._trigger,
             device=self._settings.device,
@@ -178,7 +179,7 @@ class TrainingRun:
     # -- the process --------------------------------------------------------------------------------------------------
     def _run(self, job: Job) -> int:
         room_key = f"room_for_training_{self._look.project_id}"
-        if full := shortage(self._settings.model_dir, int(self._store.value(room_key) or 0)):
+        if full := shortage(self._settings.local_folder, int(self._store.value(room_key) or 0)):
             raise full
         try:
             return training_process.run(job, progress=self._show, heartbeat=self._heartbeat)
@@ -186,12 +187,12 @@ class TrainingRun:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()
             self._store.set_value(room_key, str(needed))
-            raise disk_full(self._settings.model_dir, needed) from error
+            raise disk_full(self._settings.local_folder, needed) from error
 
     def _room_for_version(self) -> int:
         """Return how many bytes a training should find free."""
         latest = self._look.checkpoints.latest()
-        return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.model_dir))
+        return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.local_folder))
 
     def _show(self, progress: Progress) -> None:
         ends = None if progress.seconds_left is None else time.time() + progress.seconds_left

@@ -6,7 +6,6 @@ The tests follow one project through its life, in this order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,7 +71,7 @@ def test_answers_are_learned_from_and_label_nothing_else(
     label_map, tasks = label_map_of(label_studio, project), labelled(serving, project)
     assert (status.errors, len(tasks), status.trained_labels) == ({}, STEP, STEP)
     for task in tasks:
-        mask = mask_from_png(Path(task.mask_file).read_bytes())
+        mask = mask_from_png(serving.services.files.read(task.mask_file))
         truth = true_mask(label_studio, project, task.task_id, dataset, label_map)
         assert (mask != IGNORE_INDEX).sum() == POINTS == len(answered(task))
         assert all(mask[at] == truth[at] for at in answered(task))
@@ -103,7 +102,7 @@ def test_then_they_come_with_the_networks_guess_and_never_at_the_same_pixel(
     assert serving.status(project).errors == {}
     for image in {tasks[task_id].image for task_id in again}:
         parts = parts_of(task for task in labelled(serving, project) if task.image == image)
-        assert labelled_pixels(parts).sum() == len(parts) * POINTS
+        assert labelled_pixels(serving.services.files, parts).sum() == len(parts) * POINTS
         assert len(parts) == 2
 
 

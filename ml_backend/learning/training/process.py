@@ -22,6 +22,7 @@ from typing import IO, Any, TypeAlias, cast
 from ml_backend.errors import NextmaskError, TrainingError
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.system import logs
+from ml_backend.system.bucket import Bucket
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.processes import die_with, ended
 
@@ -81,7 +82,7 @@ def run(
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(_EXIT_SECONDS)
                 if message.get("disk_full"):
-                    raise disk_full(job.folder)
+                    raise disk_full(job.folder.cache if isinstance(job.folder, Bucket) else job.folder)
                 return _result(message)
         raise TrainingError(f"The training process {_cause(child.wait())}. The model that serves is not affected.")
 
