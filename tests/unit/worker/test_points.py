@@ -88,7 +88,7 @@ def test_answers_label_their_pixels_and_nothing_else(services: Services, studio:
     synced(services, unpainted=unpainted)
     found, label_map = stored(services), parse_label_config(POINTS_XML, unpainted=unpainted)  # type: ignore[arg-type]
     assert (found.status, found.error, found.lead_time, found.regions) == ("labelled", "", 6.0, 0)
-    assert labelled(found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
+    assert labelled(services, found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
     assert boxes_from_text(found.boxes) == (Box.point(3, 4), Box.point(5, 6))
     assert all(box.is_point for box in boxes_from_text(found.boxes))
     assert found.agreement is None, "how a mask compares with a few doubtful pixels says nothing about it"
@@ -200,7 +200,7 @@ def test_everything_that_can_be_wrong_with_points_at_once_and_no_answer_is_lost(
     synced(services)
     found = stored(services)
     assert found.status == "labelled"
-    assert labelled(found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
+    assert labelled(services, found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
     for said in ("it lies outside of the image, at 120 %", "its label 'nose' is no class", "it was not answered"):
         assert said in found.error
     assert (found.points, found.guesses, found.right_guesses) == (4, 2, 1)
