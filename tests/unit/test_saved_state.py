@@ -379,7 +379,7 @@ def test_versions_and_committees_load(installation: Installation) -> None:
 def test_the_number_of_a_version_that_was_removed_is_not_given_again(installation: Installation) -> None:
     checkpoints = installation.open(CELLS).checkpoints(CELLS)
     *_, before, last = checkpoints.versions()
-    shutil.rmtree(last.path)
+    shutil.rmtree(last.weights.parent)
     assert checkpoints.create(before.record, checkpoints.load_state(before)).number == last.number + 1
 
 
