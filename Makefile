@@ -1,5 +1,6 @@
 # make demo   all set-up, then Label Studio + nextmask with a sample project
 # make test   all set-up, then lint, types, import rules and every test (unit, protocol, real Label Studio, browser)
+# make coverage  the same tests, and how much of the code they run; takes half as long again
 # make fuzz   TARGET=images: coverage-guided fuzzing of one target, for a minute or ARGS="--seconds 600"
 # make check  lint, types and import rules only
 # make test-oldest, make test-newest   unit and protocol tests with the lowest versions that setup.cfg declares, and with
@@ -21,19 +22,24 @@ LOCUST := .venv-load
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
-WITHOUT_STUDIO = -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/protocol tests/strategies
-# Some tests: one after the other, so that -s shows what they print, and without the bound for coverage.
+WITHOUT_STUDIO = tests/unit tests/protocol tests/strategies
+# Some tests: one after the other, so that -s shows what they print.
 JOBS ?= $(if $(TESTS),0,2)
+PYTEST = -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-oldest test-newest ready check lint types imports containers format fuzz audit load clean
+.PHONY: demo test coverage test-oldest test-newest ready check lint types imports containers format fuzz audit load clean
 
 demo: $(VENV)/.installed $(STUDIO)/.installed
 	$(BIN)/nextmask demo $(ARGS)
 
 test:
 	$(MAKE) --jobs=2 --output-sync ready
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) $(TESTS)
+
+coverage:
+	$(MAKE) --jobs=2 --output-sync ready
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/coverage run $(PYTEST) $(TESTS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report $(if $(TESTS),--fail-under=0)
 
@@ -43,7 +49,7 @@ test-oldest: $(OLDEST)/bin/uv
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --constraint $(OLDEST)/lowest.txt --editable '.[label-studio-ml,postgres,sam,simulation,dev]'
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --no-deps --requirement requirements/peers.txt
 	$(OLDEST)/bin/python scripts/lowest_versions.py
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest $(WITHOUT_STUDIO)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(PYTEST) $(WITHOUT_STUDIO)
 
 # What somebody gets who installs today, with a Jinja2 that label-studio-ml would not let in.
 test-newest: $(NEWEST)/bin/uv
@@ -51,7 +57,7 @@ test-newest: $(NEWEST)/bin/uv
 	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --upgrade --override $(NEWEST)/overrides.txt --editable '.[label-studio-ml,postgres,sam,simulation,dev]'
 	$(NEWEST)/bin/uv pip install --quiet --python $(NEWEST) --no-deps --requirement requirements/peers.txt
 	$(NEWEST)/bin/mypy
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest $(WITHOUT_STUDIO)
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST) $(WITHOUT_STUDIO)
 
 # Downloads and types take minutes the first time, and one core each.
 ready: check $(STUDIO)/.installed $(OLDER)/.installed $(CLOUD)/.installed

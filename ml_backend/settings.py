@@ -25,6 +25,8 @@ BUCKETS: Final = ("s3", "gs", "az")
 """How addresses of buckets begin: Amazon's and those like it, Google's, Azure's."""
 AUTO: Final = "auto"
 """Leaves a value to what is best on the device."""
+ALL_DEVICES: Final = "cuda:all"
+"""Stands for all CUDA devices of a machine."""
 _PREFIX = "NEXTMASK_"
 _ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ensemble)
 SECRETS = Path("/run/secrets")
@@ -145,7 +147,7 @@ class Settings(BaseSettings):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the segmentation head.")
     input_size: int = Field(384, ge=32, le=4096, description="Longest image side seen by the network, in pixels.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N, or cuda:all: each of them trains a project.")
     train_after: int = Field(10, ge=1, description="New or changed labels that start a training.")
     train_from: Literal["last", "scratch"] = Field("last", description="Weights that a training starts from.")
     training_budget: float = Field(

@@ -51,6 +51,8 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             summaries=sorted(summaries, key=_by_urgency),
             gone=gone,
             worker_failure=worker_failure(store),
+            devices=store.held_devices(),
+            store_time=store.time(),
             workers=[_with_work(sign, projects) for sign in workers(store)[:WORKERS_SHOWN]],
         )
 

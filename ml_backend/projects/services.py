@@ -13,8 +13,8 @@ from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.own_files import is_public_url
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.learning.prediction.predictor_cache import PredictorCache
-from ml_backend.learning.training.turns import TrainingTurns
 from ml_backend.projects.folders import checkpoints_of, files_of, project_folder
+from ml_backend.projects.training_turns import TrainingTurns
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.system.files import Files
@@ -35,7 +35,7 @@ class Services:
     Attributes:
         settings: of the installation, or with a project's `extra_params` laid over them.
         predictors: networks in memory, loaded when first asked for.
-        turns: let one training at a time run in this process; several would share a GPU.
+        turns: let one training at a time run on each device, in all processes; and the devices.
         stopping: set when the server has to end: requests under way answer what they have.
     """
 
@@ -64,14 +64,17 @@ class Services:
         """The model versions of a project."""
         return checkpoints_of(self.settings, self.store, project_id)
 
-    def predictor(self, project_id: int, number: int) -> Predictor:
+    def predictor(self, project_id: int, number: int, device: str = "") -> Predictor:
         """Return the network of a version, loaded when it is not in memory.
+
+        Args:
+            device: where it predicts; empty: where the project's networks do.
 
         Raises:
             CheckpointError: the version is missing, damaged, or of another network than its record says.
             ConfigurationError: the device or the network is not available here.
         """
-        return self.predictors.get(self.checkpoints(project_id), number, self.settings.device)
+        return self.predictors.get(self.checkpoints(project_id), number, device or self.turns.device_for(project_id))
 
 
 def open_services(settings: Settings) -> Services:
@@ -91,7 +94,7 @@ def open_services(settings: Settings) -> Services:
         max_pixels=settings.max_pixels,
     )
     predictors = PredictorCache(capacity=4, one_each=True, maps=lambda: map_folder(settings))
-    return Services(settings, store, client, images, predictors, TrainingTurns())
+    return Services(settings, store, client, images, predictors, TrainingTurns(store, settings))
 
 
 def map_folder(settings: Settings) -> MapStore:

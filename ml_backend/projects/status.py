@@ -40,6 +40,7 @@ class Status:
         state: idle, syncing, training, ranking, publishing, waiting or failed. idle: the worker has not looked yet.
         stage, done, total: what is going on, in images or steps. since, ends: when that began, and when it will have
             ended, in seconds since the epoch; None where that is not known.
+        device: which device of which worker trains it; empty where none does.
         question: why points or masks are asked for; empty where the strategy has no choice.
         labels: usable labels in Label Studio. trained_labels: those in the version that serves.
         held_out: mIoU of the version that serves, with its interval; None where none could be measured.
@@ -70,6 +71,7 @@ class Status:
     ends: float | None
     strategy: str
     question: str
+    device: str
     version: str
     labels: int
     trained_labels: int
@@ -189,6 +191,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
         ends=project.stage_ends if project.stage else None,
         strategy=own.strategy,
         question=reason_of(store, project_id),
+        device=next((f"{it.name} of {it.worker}" for it in store.held_devices() if it.project_id == project_id), ""),
         version=project.published_version,
         labels=counts.get("labelled", 0),
         trained_labels=len(record.labels) if record else 0,

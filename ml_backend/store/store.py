@@ -6,15 +6,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ml_backend.store.behind import TasksBehind
 from ml_backend.store.decisions import Decisions
+from ml_backend.store.devices import Devices
 from ml_backend.store.events import Events
 from ml_backend.store.projects import Projects
 from ml_backend.store.publications import Publications
-from ml_backend.store.rankings import Rankings
-from ml_backend.store.tables import PROJECTS
+from ml_backend.store.tables import DEVICES, PROJECTS, TURNS
 
 
-class Store(Projects, Rankings, Decisions, Publications, Events):
+class Store(Projects, TasksBehind, Decisions, Publications, Devices, Events):
     """The state database, safe to use from several processes and threads.
 
     Methods that write raise DiskFull when there is no room, and then write nothing.
@@ -37,6 +38,8 @@ def forget_leases(connection: sa.Connection) -> None:
     """Let no worker hold a lease in a copied database, whatever the copy says."""
     rest: dict[str, Any] = {"lease_owner": None, "lease_expires": None, "stage": ""}
     connection.execute(sa.update(PROJECTS).values(**rest))
+    for table in (DEVICES, TURNS):
+        connection.execute(sa.delete(table))
     working = PROJECTS.c.state.in_(("syncing", "training", "ranking", "publishing"))
     connection.execute(sa.update(PROJECTS).where(working).values(state="waiting"))
 

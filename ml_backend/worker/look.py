@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from ml_backend.annotations.label_map import LabelMap
@@ -71,6 +72,11 @@ class Look:
     def client(self) -> LabelStudio:
         """Label Studio."""
         return self.services.client
+
+    @cached_property
+    def device(self) -> str:
+        """Where networks of the project predict during this look: of several devices, one that does not train."""
+        return self.services.turns.device_for(self.project_id, avoid_trainings=True)
 
     @property
     def images(self) -> ProjectImages:

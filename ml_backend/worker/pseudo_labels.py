@@ -134,7 +134,7 @@ class PseudoLabels:
     def _masks(self, model: Version, tasks: Sequence[Task]) -> list[masks.Mask | None]:
         """Return the masks (H,W) of the current classes at the images' original size; None without an image."""
         checkpoints = self._look.checkpoints
-        predictor = self._look.services.predictors.get(checkpoints, model.number, self._settings.device)
+        predictor = self._look.services.predictors.get(checkpoints, model.number, self._look.device)
         images = list(self._look.images.arrays([task.image for task in tasks]))
         good = [image for image in images if not isinstance(image, ImageError)]
         predictions = iter(predictor.predict(good) if good else [])

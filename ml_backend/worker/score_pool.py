@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,9 @@ from ml_backend.learning.ranking import (
     PoolRanking,
     Pools,
     Preparation,
-    append_unscored,
     make_strategy,
     rank_pool,
     recall,
-    sample_order,
     sees_predictions,
     state_name,
     within_time,
@@ -37,6 +36,7 @@ from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
 from ml_backend.system.files import Files
 from ml_backend.worker.look import Look
+from ml_backend.worker.pool import Pool, Waiting
 from strategies import catalogue
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class PoolScorer:
         self._settings, self._id = look.settings, look.project_id
         self._failed = set[int]()
 
-    def rank(self, tasks: Sequence[Task], *, round_number: int) -> PoolRanking:
+    def rank(
+        self, tasks: Sequence[Task], *, round_number: int, waiting: Waiting | None = None, places: int | None = None
+    ) -> PoolRanking:
         """Order the pool: scored tasks first, best first, then those that there was no time to score.
 
         Tasks whose image cannot be had are left out, and their error says why.
@@ -89,15 +91,17 @@ class PoolScorer:
         Args:
             tasks: those of the project that train, or will, of any status: of audit images a strategy sees nothing.
             round_number: how many rounds were ranked before.
+            waiting: further tasks, of images that nobody has labelled; they are read as far as they are scored.
+            places: how many tasks to put in order at least, where there are so many; others follow behind the ranking.
+                None: all.
         """
         if self._model is None:
-            return self._cold_start(tasks)
+            return self._cold_start(tasks, waiting, places)
         strategy = self._strategy()
         in_parts = self._asks_for_parts(strategy)
-        pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=in_parts)}
-        order = sample_order(list(pool), self._settings.seed)
-        limit, at_least, seconds = self._sample_bounds(len(order))
-        sample = [pool[task_id] for task_id in order[:limit]]
+        pool = Pool(candidates(tasks, in_parts=in_parts), waiting, self._settings.seed)
+        limit, at_least, seconds = self._sample_bounds(len(pool))
+        sample = pool.first(limit)
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
         pools = self._pools(strategy, sample, labelled)
         unlabelled, seen = _watched(pools.unlabelled, seconds=seconds, at_least=at_least)
@@ -108,14 +112,13 @@ class PoolScorer:
                 budget=self._budget(strategy, in_parts=in_parts),
                 seed=self._settings.seed + round_number,
                 round_number=round_number,
-                progress=lambda done: self._look.stage("ranking", done, len(sample)),
+                progress=lambda done: self._look.stage("ranking", done, limit),
                 preparation=self._preparation(file),
                 prices=prices_of(tasks, self._settings),
             )
-        waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
         done = seen | self._failed
-        rest = [task for task in order if task in waiting and task not in done]
-        return append_unscored(_wanted(PoolRanking.of(ranked), waiting, in_parts=in_parts), rest)
+        ranking = _wanted(PoolRanking.of(ranked), pool, in_parts=in_parts)
+        return pool.with_rest(ranking, done, places)
 
     def observer(self) -> Observer | None:
         """Return how arriving tasks are measured: as the strategy observes a pool, with the current model.
@@ -150,25 +153,25 @@ class PoolScorer:
         return strategy.asks_for_regions and self._label_map.query_control is not None
 
     # -- before the first labels --------------------------------------------------------------------------------------
-    def _cold_start(self, tasks: Sequence[Task]) -> PoolRanking:
+    def _cold_start(self, tasks: Sequence[Task], waiting: Waiting | None, places: int | None) -> PoolRanking:
         """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images.
 
         A strategy that asks for points asks for the first ones itself, by what the encoder makes of places in them.
         """
-        pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=False)}
-        order = sample_order(list(pool), self._settings.seed)
+        pool = Pool(candidates(tasks, in_parts=False), waiting, self._settings.seed)
         nothing, by_points = PoolRanking({}, 0), asks_for_points(self._look)
-        if not by_points and (self._settings.encoder_weights == "none" or len(order) < 2):
-            return append_unscored(nothing, order)  # an encoder that never saw an image tells nothing of likeness
+        if not by_points and (self._settings.encoder_weights == "none" or len(pool) < 2):
+            # an encoder that never saw an image tells nothing of likeness
+            return pool.with_rest(nothing, set(), places)
         from ml_backend.learning.prediction.predictors import fresh_predictor
         from strategies import Budget
 
         s = self._settings
         strategy = self._strategy() if by_points else make_strategy("coreset", {})
-        predictor = fresh_predictor(s, self._label_map.classes)
+        predictor = fresh_predictor(s, self._label_map.classes, self._look.device)
 
         def batches() -> Iterator[Batch]:
-            items = self._items([pool[task_id] for task_id in order])
+            items = self._items(pool)
             if by_points:
                 return predictor.places(items, batch_size=s.effective_batch_size)
             return predictor.batches(items, features=True, batch_size=s.effective_batch_size)
@@ -181,26 +184,25 @@ class PoolScorer:
                 lambda: iter(()),
                 lambda: iter(()),
                 lambda: iter(()),
-                asked={task_id: _asked(candidate, strategy) for task_id, candidate in pool.items() if candidate.parts},
+                asked=_asked_of(pool.own, strategy),
             ),
             budget=Budget(images=s.queue_window),
             seed=s.seed,
             round_number=0,
-            progress=lambda done: self._look.stage("ranking", done, len(order)),
+            progress=lambda done: self._look.stage("ranking", done, len(pool)),
             prices=prices_of(tasks, s),
         )
-        done = seen | self._failed
-        return append_unscored(PoolRanking.of(ranked), [task for task in order if task not in done])
+        return pool.with_rest(PoolRanking.of(ranked), seen | self._failed, places)
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
-    def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
+    def _pools(self, strategy: Strategy, sample: Pool, labelled: Sequence[Candidate]) -> Pools:
         batches_of, predicted = self._batches_of(strategy), sees_predictions(strategy)
         return Pools(
             unlabelled=batches_of(sample, predicted=predicted),
             labelled=batches_of(labelled, predicted=predicted),
             unlabelled_images=batches_of(sample, predicted=False),
             labelled_images=batches_of(labelled, predicted=False),
-            asked={candidate.task.task_id: _asked(candidate, strategy) for candidate in sample if candidate.parts},
+            asked=_asked_of(sample.own, strategy),
             known=[candidate.task.task_id for candidate in labelled],
         )
 
@@ -208,7 +210,7 @@ class PoolScorer:
         wanted = strategy.needs
         committee = self._committee(strategy)
 
-        def batches_of(of: Sequence[Candidate], *, predicted: bool) -> Batches:
+        def batches_of(of: Iterable[Candidate], *, predicted: bool) -> Batches:
             def batches() -> Iterator[Batch]:
                 if not predicted:
                     return self._plain_batches(of)
@@ -265,18 +267,19 @@ class PoolScorer:
         return size, least, float(trained)
 
     # -- images -------------------------------------------------------------------------------------------------------
-    def _plain_batches(self, of: Sequence[Candidate]) -> Iterator[Batch]:
+    def _plain_batches(self, of: Iterable[Candidate]) -> Iterator[Batch]:
         from ml_backend.learning.networks import resolve_device
         from ml_backend.learning.prediction.batches import image_batches
 
         s = self._settings
-        device = resolve_device(s.device)
+        device = resolve_device(self._look.device)
         return image_batches(self._items(of), input_size=s.input_size, batch_size=s.effective_batch_size, device=device)
 
-    def _items(self, of: Sequence[Candidate]) -> Iterator[Item]:
+    def _items(self, of: Iterable[Candidate]) -> Iterator[Item]:
         """Fetch and decode images, in order; where that fails, the task's error says why, and the image is left out."""
-        images = self._look.images.arrays([candidate.task.image for candidate in of])
-        for candidate, image in zip(of, images, strict=True):
+        ahead, candidates_in_turn = tee(of)
+        images = self._look.images.arrays(candidate.task.image for candidate in ahead)
+        for candidate, image in zip(candidates_in_turn, images, strict=True):
             self._look.check()
             task = candidate.task
             item = image if isinstance(image, ImageError) else _item(self._look.files, candidate, image)
@@ -306,7 +309,7 @@ class PoolScorer:
         if self._model is None:
             raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
         checkpoints = self._look.checkpoints
-        return self._look.services.predictors.get(checkpoints, self._model.number, self._settings.device)
+        return self._look.services.predictors.get(checkpoints, self._model.number, self._look.device)
 
 
 def asks_for_points(look: Look) -> bool:
@@ -341,6 +344,10 @@ def _item(files: Files, candidate: Candidate, image: Array) -> Item | ImageError
     return Item(candidate.task.task_id, image, labelled, cost)
 
 
+def _asked_of(of: Iterable[Candidate], strategy: Strategy) -> dict[int, tuple[Box, ...]]:
+    return {candidate.task.task_id: _asked(candidate, strategy) for candidate in of if candidate.parts}
+
+
 def _asked(candidate: Candidate, strategy: Strategy) -> tuple[Box, ...]:
     """Return what was asked of an image; a region with answered points in it may still be asked for."""
     return tuple(box for box in candidate.asked if not (box.is_point and strategy.asks_for_regions))
@@ -352,9 +359,10 @@ def _cost(files: Files, parts: Sequence[Task], size: tuple[int, int]) -> NDArray
     return effort_map(np.concatenate(points), size) if points else None
 
 
-def _wanted(ranking: PoolRanking, waiting: set[int], *, in_parts: bool) -> PoolRanking:
+def _wanted(ranking: PoolRanking, pool: Pool, *, in_parts: bool) -> PoolRanking:
     """Leave out labelled images of which nothing more is asked for, and boxes that could not be shown."""
     queries: Mapping[int, object] = ranking.queries if in_parts else {}
-    stay = {task: value for task, value in ranking.priorities.items() if task in waiting or task in queries}
+    labelled = {candidate.task.task_id for candidate in pool.own if candidate.task.status != "unlabelled"}
+    stay = {task: value for task, value in ranking.priorities.items() if task not in labelled or task in queries}
     shown = {task: query for task, query in ranking.queries.items() if task in stay} if in_parts else {}
     return replace(ranking, priorities=stay, scored=len(stay), queries=shown)

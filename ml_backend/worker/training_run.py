@@ -14,6 +14,7 @@ from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.audit_points import AuditLabel, audit_label
 from ml_backend.projects.parts import MergedLabel, parts_of
+from ml_backend.projects.training_turns import Turn
 from ml_backend.settings import Settings
 from ml_backend.store import Task
 from ml_backend.system.bucket import Bucket
@@ -77,23 +78,23 @@ class TrainingRun:
             TrainingWaits: another project trains.
             DiskFull: there is too little room for a version.
         """
-        with self._look.services.turns.take(self._look.project_id, self._store.wake):
+        with self._look.services.turns.take(self._look.project_id) as turn:
             self._look.stage("training")
             items, unavailable = self.items(self._labelled)
             job = replace(self._job(items), unavailable=unavailable)
             try:
-                number = self._train(job)
+                number = self._train(job, turn)
             except TrainingError as error:
                 self._leave_out(error.skipped)
                 raise
             self._leave_out(self._look.checkpoints.get(number).record.skipped)
             return number
 
-    def _train(self, job: Job) -> int:
+    def _train(self, job: Job, turn: Turn) -> int:
         if all(item.held_out for item in job.items):
-            return self._run(job)  # it fails, and says why: a network is not trained on its own predictions alone
+            return self._run(job, turn)  # it fails, and says why: a network is not trained on its own predictions alone
         with PseudoLabels(self._look).items(self._look.checkpoints.current()) as predicted:
-            return self._run(replace(job, items=(*job.items, *predicted)))
+            return self._run(replace(job, items=(*job.items, *predicted)), turn)
 
     def _leave_out(self, skipped: Mapping[str, str]) -> None:
         """Count the labels no longer that could not be used: what is counted is what trains."""
@@ -102,11 +103,11 @@ class TrainingRun:
 
     def train_committee(self, version: Version) -> None:
         """Train the ensemble that goes with a version; raises as `train_version`."""
-        with self._look.services.turns.take(self._look.project_id, self._store.wake):
+        with self._look.services.turns.take(self._look.project_id) as turn:
             self._look.stage("training committee")
             items, _ = self.items([task for task in self._labelled if not task.held_out])
             members = self._settings.effective_members
-            self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members))
+            self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members), turn)
 
     # -- the data -----------------------------------------------------------------------------------------------------
     def items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
@@ -177,12 +178,16 @@ class TrainingRun:
         )
 
     # -- the process --------------------------------------------------------------------------------------------------
-    def _run(self, job: Job) -> int:
+    def _run(self, job: Job, turn: Turn) -> int:
+        def heartbeat() -> None:
+            turn.check()
+            self._heartbeat()
+
         room_key = f"room_for_training_{self._look.project_id}"
         if full := shortage(self._settings.local_folder, int(self._store.value(room_key) or 0)):
             raise full
         try:
-            return training_process.run(job, progress=self._show, heartbeat=self._heartbeat)
+            return training_process.run(replace(job, device=turn.device), progress=self._show, heartbeat=heartbeat)
         except DiskFull as error:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()

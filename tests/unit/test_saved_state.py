@@ -185,11 +185,11 @@ def test_a_look_reads_and_trains_nothing_anew_and_soon_there_is_nothing_to_do(
 
 
 def read_from(rows: Rows, project: int) -> list[dict[str, Any]]:
-    """What was read of annotations, but for what decides whether labels measure, and what was not read before."""
+    """What was read of annotations, but for what decides whether labels measure, what is new, and what only counts."""
     own = [
         row for row in rows["tasks"] if row["project_id"] == project and row["status"] not in ("unlabelled", "passed")
     ]
-    left_out = {"held_out", "annotator", "unchanged"}
+    left_out = {"held_out", "audit", "annotator", "unchanged", "changed"}
     return [{name: value for name, value in by_keys(row).items() if name not in left_out} for row in own]
 
 

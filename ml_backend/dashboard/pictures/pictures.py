@@ -205,13 +205,14 @@ class Pictures:
         from ml_backend.learning.prediction.predictor_cache import PredictorCache
 
         checkpoints = self._services.checkpoints(subject.project.id)
+        device = self._services.turns.device_for(subject.project.id)
         if number == serving_number(subject.project):
-            return self._services.predictors.get(checkpoints, number, subject.settings.device)
+            return self._services.predictors.get(checkpoints, number, device)
         if self._other_predictors is None:
             self._other_predictors = PredictorCache(
                 capacity=_OTHER_PREDICTORS, maps=lambda: map_folder(self._services.settings)
             )
-        return self._other_predictors.get(checkpoints, number, subject.settings.device)
+        return self._other_predictors.get(checkpoints, number, device)
 
     # -- images -------------------------------------------------------------------------------------------------------
     def _small_image(self, key: str, subject: Subject) -> bytes:

