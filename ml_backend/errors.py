@@ -24,6 +24,7 @@ a secret.
     ├── ClusterError            the Ray cluster cannot be used, or was lost: work goes on without it
     ├── StoreError              the state database cannot be used
     │   └── StoreUnavailable    it is away or overloaded; the same call may succeed later
+    ├── FilesUnavailable        the bucket in MODEL_DIR cannot be used
     ├── BackupError             a backup cannot be made, or not be restored
     ├── DiskFull                MODEL_DIR has no room; work continues by itself when there is some
     └── LeaseLost               another worker took the project over
@@ -149,6 +150,10 @@ class StoreError(NextmaskError):
 
 class StoreUnavailable(StoreError):
     """The state database is away, starts, or has too much to do. Nothing is lost; the same call may succeed later."""
+
+
+class FilesUnavailable(NextmaskError):
+    """The bucket in MODEL_DIR is away, refuses, or is not there. Nothing is lost; the same call may succeed later."""
 
 
 class BackupError(NextmaskError):

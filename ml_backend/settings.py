@@ -21,8 +21,12 @@ from ml_backend.errors import ConfigurationError, first_few, shown
 from ml_backend.images.hosts import ImageHosts
 from strategies import catalogue
 
+BUCKETS: Final = ("s3", "gs", "az")
+"""How addresses of buckets begin: Amazon's and those like it, Google's, Azure's."""
 AUTO: Final = "auto"
 """Leaves a value to what is best on the device."""
+ALL_DEVICES: Final = "cuda:all"
+"""Stands for all CUDA devices of a machine."""
 _PREFIX = "NEXTMASK_"
 _ENSEMBLED = " and ".join(entry.name for entry in catalogue.ENTRIES if entry.ensemble)
 SECRETS = Path("/run/secrets")
@@ -79,10 +83,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Form of the log's lines; json is for programs that collect logs."
     )
-    model_dir: Path = Field(
+    model_dir: Path | str = Field(
         Path(".nextmask"),
         validation_alias=_unprefixed("MODEL_DIR"),
-        description="Folder of all state: database, model versions, masks, cached images.",
+        description="Folder of all state: database, model versions, masks, cached images. Or a bucket for versions and "
+        "masks: s3://, gs:// or az://, with name and prefix.",
     )
 
     # -- the server ---------------------------------------------------------------------------------------------------
@@ -147,7 +152,7 @@ class Settings(BaseSettings):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the segmentation head.")
     input_size: int = Field(384, ge=32, le=4096, description="Longest image side seen by the network, in pixels.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N, or cuda:all: each of them trains a project.")
     train_after: int = Field(10, ge=1, description="New or changed labels that start a training.")
     train_from: Literal["last", "scratch"] = Field("last", description="Weights that a training starts from.")
     training_budget: float = Field(
@@ -244,7 +249,8 @@ class Settings(BaseSettings):
     image_cache_bytes: int = Field(
         10_000_000_000,
         ge=1_000_000,
-        description="Bytes of images kept on disk, a quarter of them for what encoders made of images.",
+        description="Bytes of images kept on disk, a quarter of them for what encoders made of images, and beside a "
+        "bucket a quarter for its files.",
     )
     max_image_bytes: int = Field(500_000_000, ge=1_000, description="Largest image file accepted, in bytes.")
     max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
@@ -281,10 +287,19 @@ class Settings(BaseSettings):
             raise ValueError("must be at least 2: a single member has nobody to disagree with; 0 for the default")
         return value
 
-    @field_validator("model_dir")
+    @field_validator("model_dir", mode="before")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _is_place(cls, value: object) -> Path | str:
+        text = str(value)
+        if "://" not in text:
+            return Path(text).expanduser().absolute()
+        scheme, _, rest = text.partition("://")
+        if scheme not in BUCKETS:
+            known = ", ".join(f"{name}://" for name in BUCKETS)
+            raise ValueError(f"must be a folder, or a bucket whose address begins with one of {known}")
+        if not rest.strip("/"):
+            raise ValueError(f"must name a bucket, such as {scheme}://bucket/nextmask")
+        return f"{scheme}://{rest.strip('/')}"
 
     @field_validator("sam")
     @classmethod
@@ -303,9 +318,14 @@ class Settings(BaseSettings):
         return self.label_studio_public_url or self.label_studio_url
 
     @property
+    def local_folder(self) -> Path:
+        """Folder of what stays on this machine: MODEL_DIR, or beside a bucket the folder that is its default."""
+        return self.model_dir if isinstance(self.model_dir, Path) else Path(".nextmask").absolute()
+
+    @property
     def effective_database_url(self) -> str:
         """SQLAlchemy address of the state database."""
-        return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
+        return self.database_url or f"sqlite:///{self.local_folder / 'nextmask.sqlite3'}"
 
     @property
     def effective_batch_size(self) -> int:
@@ -315,12 +335,17 @@ class Settings(BaseSettings):
     @property
     def maps_folder(self) -> Path:
         """Folder of what encoders that are not trained made of images."""
-        return self.model_dir / "encoder_maps"
+        return self.local_folder / "encoder_maps"
 
     @property
     def maps_bytes(self) -> int:
         """Most bytes in that folder."""
         return self.image_cache_bytes // 4
+
+    @property
+    def files_bytes(self) -> int:
+        """Most bytes that are kept here of a bucket's files; 0 without one."""
+        return 0 if isinstance(self.model_dir, Path) else self.image_cache_bytes // 4
 
     @property
     def effective_committee(self) -> Literal["mc_dropout", "ensemble"]:

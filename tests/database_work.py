@@ -1,11 +1,11 @@
-"""How much a store asks of its database: rows that it fetches, and steps that SQLite takes to find them."""
+"""How much a store asks of its database: rows that it fetches and writes, and steps that SQLite takes for that."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,12 +22,22 @@ class DatabaseWork:
 
     rows: int = 0
     steps: int = 0
+    connections: list[sqlite3.Connection] = field(default_factory=list)
 
     def of(self, work: Callable[[], object]) -> tuple[int, int]:
         """Return the rows and steps that something takes."""
         before = self.rows, self.steps
         work()
         return self.rows - before[0], self.steps - before[1]
+
+    def written_by(self, work: Callable[[], object]) -> int:
+        """Return the rows that something writes."""
+        before = self._written()
+        work()
+        return self._written() - before
+
+    def _written(self) -> int:
+        return sum(connection.total_changes for connection in self.connections)
 
     def _fetch(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
         self.rows += 1
@@ -39,6 +49,7 @@ class DatabaseWork:
 
     def watch(self, connection: Any, _record: object) -> None:
         """Count what a connection does from now on."""
+        self.connections.append(connection)
         connection.row_factory = self._fetch
         connection.set_progress_handler(self._step, STEPS)
 

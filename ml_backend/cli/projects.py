@@ -24,6 +24,7 @@ from ml_backend.projects.passed_over import StreamCounts, return_to_pool
 from ml_backend.projects.serving import roll_back
 from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.status import Status, gone_text, known_project, project_status
+from ml_backend.projects.training_turns import held_words
 from ml_backend.settings import load_settings
 from ml_backend.store import Store
 from ml_backend.system.progress import duration
@@ -93,6 +94,8 @@ def status(
             errors.print(f"[red]worker:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
         return
     console.print(_status_table(statuses))
+    for sentence in held_words(store):
+        console.print(sentence, markup=False, highlight=False)
     for item in statuses:
         _print_sentences(item)
         _print_errors(item)
@@ -144,8 +147,9 @@ def keep(
 def versions(project: ProjectId, as_json: AsJson = False) -> None:
     """List model versions with their held-out measures."""
     settings = load_settings()
-    known_project(settings, Store(settings.effective_database_url), project)
-    checkpoints = checkpoints_of(settings, project)
+    store = Store(settings.effective_database_url)
+    known_project(settings, store, project)
+    checkpoints = checkpoints_of(settings, store, project)
     current = checkpoints.current()
     rows = [_version_row(version, current) for version in checkpoints.versions()]
     measured = {version.number: measure_text(recorded(version.record, "miou")) for version in checkpoints.versions()}

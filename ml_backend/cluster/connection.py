@@ -55,7 +55,7 @@ def connect(address: str, device: str, *, fetches: bool) -> Cluster:
 
     Args:
         address: auto, HOST:PORT or ray://HOST:PORT.
-        device: auto, cpu, cuda or cuda:N, as NEXTMASK_DEVICE has it here.
+        device: auto, cpu, cuda, cuda:N or cuda:all, as NEXTMASK_DEVICE has it here.
         fetches: whether nodes have to fetch images.
 
     Raises:

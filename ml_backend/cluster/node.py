@@ -47,7 +47,7 @@ def node_settings(given: Mapping[str, Any]) -> Settings:
     changes = dict(given)
     if "label_studio_url" in own.model_fields_set:
         del changes["label_studio_url"]
-    if "model_dir" not in own.model_fields_set:
+    if "model_dir" not in own.model_fields_set or not isinstance(own.model_dir, Path):  # a bucket: images stay here
         changes["model_dir"] = Path(tempfile.gettempdir()) / "nextmask"
     return load_settings(**changes)
 
@@ -118,7 +118,7 @@ class Shrinker:
         check_versions(self._scoring.versions)
         s = self._settings
         return ImageCache(
-            s.model_dir / "images",
+            s.local_folder / "images",
             lambda reference: self._client.fetch(reference),
             max_bytes=s.image_cache_bytes - s.maps_bytes,
             max_image_bytes=s.max_image_bytes,
@@ -207,8 +207,8 @@ class Scorer:
 
 def unpacked(files: Mapping[str, bytes], folder: Path) -> Checkpoints:
     """Write files of a project's checkpoints into a folder."""
-    for name, content in files.items():
-        file = folder / name
+    for key, content in files.items():
+        file = folder / key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return Checkpoints(folder)

@@ -36,7 +36,7 @@ def train_on_node(
     Args:
         member: index of the member; None: the job is no committee's.
         files: gives the content of each of `trainings.files_of`, one at a time.
-        checkpoints: files of the job's parent, by path.
+        checkpoints: files of the job's parent, by key.
         report: told about the progress.
 
     Returns:

@@ -136,6 +136,8 @@ def _write(stream: IO[bytes] | None, work: Work, parts: Iterable[Any], heard: He
         with suppress(BrokenPipeError), cast("IO[bytes]", stream) as pipe:  # it ended: see what it said
             for part in itertools.chain([work], parts, [None]):
                 pickle.dump(part, pipe)
+    except NextmaskError as error:  # such as a bucket that is away: it is known what to do about it
+        heard.put(error)
     except Exception as error:
         logger.exception("the cluster's work cannot be handed over")
         heard.put(NextmaskError(f"The cluster's work cannot be handed over: {type(error).__name__}: {error}"))

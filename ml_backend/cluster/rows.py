@@ -38,7 +38,7 @@ class Scoring:
         public_urls: addresses that Label Studio has in people's browsers.
         strategy: the strategy itself, pickled, with the chance that it has drawn; empty where it has learned something.
         state: what it has learned, as `torch.save` writes it; empty where it learns nothing.
-        files: of the version that predicts and its committee, by path in the project's checkpoints; none where the
+        files: of the version that predicts and its committee, by key in the project's checkpoints; none where the
             strategy looks at images alone.
         number: of that version.
         input_size: longest image side that is looked at, in pixels.
@@ -79,7 +79,7 @@ class Scored:
 def device_on_node(device: str) -> str:
     """Return NEXTMASK_DEVICE for a process of a node: Ray shows it the one GPU that it was given.
 
-    >>> device_on_node("cuda:3"), device_on_node("auto")
-    ('cuda', 'auto')
+    >>> device_on_node("cuda:3"), device_on_node("cuda:all"), device_on_node("auto")
+    ('cuda', 'cuda', 'auto')
     """
     return device.partition(":")[0]

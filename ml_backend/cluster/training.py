@@ -14,7 +14,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 from ml_backend.cluster.connection import Cluster
 from ml_backend.cluster.node_training import train_on_node
 from ml_backend.cluster.trainings import WAITING, Ended, Trained, Training, files_of
-from ml_backend.errors import ClusterError, NextmaskError, TrainingError
+from ml_backend.errors import ClusterError, FilesUnavailable, NextmaskError, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.learning.training.process import SILENCE_SECONDS
@@ -38,8 +38,8 @@ def run(cluster: Cluster, training: Training, parts: Iterable[Any], send: Any) -
     list(parts)
     try:
         number = _trained(cluster, training, send)
-    except TrainingError as error:
-        send(Ended(error=error))
+    except (TrainingError, FilesUnavailable) as error:  # a bucket that is away: it is tried again after a pause
+        send(Ended(error=error if isinstance(error, TrainingError) else TrainingError(str(error))))
         return
     logger.info("version %d: trained on the cluster", number)
     send(Ended(version=number))
@@ -103,11 +103,11 @@ def _result(task: Any) -> Trained:
 
 
 def _written(job: Job, checkpoints: Checkpoints, trained: Sequence[Trained]) -> int:
-    """Write the version, or the committee of one, into the project's folder; return the version's number."""
+    """Write the version, or the committee of one, where the project's are; return the version's number."""
     from safetensors.torch import load
 
     states = [load(one.weights) for one in trained]
-    with naming_full_disk(job.folder):
+    with naming_full_disk(job.local_folder):
         if job.committee_of is None:
             return checkpoints.create(cast(VersionRecord, trained[0].record), states[0]).number
         checkpoints.committees.put(job.committee_of, states, cast("dict[str, Any]", trained[0].record))

@@ -51,6 +51,8 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             summaries=sorted(summaries, key=_by_urgency),
             gone=gone,
             worker_failure=worker_failure(store),
+            devices=store.held_devices(),
+            store_time=store.time(),
             workers=[_with_work(sign, projects) for sign in workers(store)[:WORKERS_SHOWN]],
         )
 
@@ -58,7 +60,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
 def summarise(settings: Settings, store: Store, project: Project) -> Summary:
     """Describe a project in a few numbers, all counted by the database."""
     counts = store.count_tasks(project.id)
-    record = serving_record(settings, project)
+    record = serving_record(settings, store, project)
     events = store.events(project.id, limit=1)
     return Summary(
         project=project,

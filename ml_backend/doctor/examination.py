@@ -16,7 +16,7 @@ from ml_backend.doctor.installation.environment import check_settings
 from ml_backend.doctor.installation.files import check_files
 from ml_backend.doctor.installation.sam import check_sam
 from ml_backend.doctor.installation.server import check_server
-from ml_backend.doctor.installation.worker import check_worker
+from ml_backend.doctor.installation.worker import check_trainings, check_worker
 from ml_backend.doctor.label_studio.address import Answer, ask, check_address, check_clock
 from ml_backend.doctor.label_studio.protection import check_protections
 from ml_backend.doctor.label_studio.release import LARGE_PROJECT, check_release, fast_import
@@ -29,6 +29,7 @@ from ml_backend.doctor.running import Checks, Missing, Shared
 from ml_backend.errors import LabelStudioNotFound
 from ml_backend.projects.running_server import with_running_server
 from ml_backend.projects.signs_of_life import worker_failure, workers
+from ml_backend.projects.training_turns import held_words
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
 
@@ -109,6 +110,7 @@ class _Examination:
     def _check_worker(self) -> Iterator[Finding]:
         store = self._store.get()
         yield check_worker(store.projects(), workers(store), failure=worker_failure(store))
+        yield from check_trainings(held_words(store))
 
     def _store_if_any(self) -> Store | None:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_backend.doctor.findings import Finding, note, ok, problem, warning
 from ml_backend.doctor.running import Missing
-from ml_backend.settings import Settings
+from ml_backend.settings import ALL_DEVICES, Settings
 
 Json = Mapping[str, Any]
 
@@ -103,7 +103,8 @@ def check_device(answers: Mapping[str, Json], wanted: str) -> Iterator[Finding]:
     torch, devices = answers["torch"]["value"], answer["value"]
     names = [f"cuda:{index}" for index in range(len(devices["usable"]))]
     must_be_gpu = wanted.startswith("cuda")
-    if wanted not in ("auto", "cpu", "cuda", *names) or (wanted == "cuda" and not names):
+    several = {"cuda", ALL_DEVICES} if names else set[str]()
+    if wanted not in {"auto", "cpu", *several, *names}:
         message = f"NEXTMASK_DEVICE = {wanted!r} is not available here; {_absence(torch, devices)}"
         remedy = f"Set NEXTMASK_DEVICE=auto, or one of: {', '.join(['cpu', *names])}. {_remedy(torch, devices)}".strip()
         yield problem("device", message, "Every training and every prediction fails.", remedy)

@@ -325,7 +325,7 @@ class ProjectImages:
         """Return an image as (H,W,3) uint8 RGB; see `ImageCache.load`."""
         return self._cache.load(in_project(reference, self._project_id))
 
-    def arrays(self, references: Sequence[str]) -> Generator[Array | ImageError, None, None]:
+    def arrays(self, references: Iterable[str]) -> Generator[Array | ImageError, None, None]:
         """Yield for each reference its image or the error; see `ImageCache.arrays`."""
         return self._cache.arrays(in_project(reference, self._project_id) for reference in references)
 

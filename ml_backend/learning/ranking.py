@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import ConfigurationError, shown
+from ml_backend.system.chance import draw
 
 if TYPE_CHECKING:
     from strategies import Batch, Budget, Observation, Pick, Point, Prices, Ranking, Region, Strategy
@@ -39,6 +40,8 @@ class PoolRanking:
     Attributes:
         priorities: task id -> priority in (0, 1], higher = label sooner.
         scored: number of tasks that the strategy scored; the others come after these, in random order.
+        behind: number of tasks that come after all of these, in random order, and are not among them; the first of
+            them has the number `after` + 1 by chance, or a larger one.
         queries: task id -> the parts of its image that are asked for. Where there are any, a task without an entry is
             not asked for now; where there are none, all tasks are, as wholes.
         pseudo_labels: ids of tasks whose prediction may train the next version in place of a label.
@@ -57,6 +60,8 @@ class PoolRanking:
     picks: Mapping[int, Pick] = field(default_factory=dict)
     points: Mapping[int, Sequence[Point]] = field(default_factory=dict)
     reason: str = ""
+    behind: int = 0
+    after: int = -1
 
     @classmethod
     def of(cls, ranked: Ranked | None) -> PoolRanking:
@@ -152,15 +157,15 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         ) from error
 
 
-def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
-    """Return where a strategy with these options keeps what it has learned."""
+def state_name(name: str, options: Mapping[str, Any]) -> str:
+    """Return the name of the file in which a strategy with these options keeps what it has learned."""
     digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return folder / f"{name}-{digest}.pt"
+    return f"{name}-{digest}.pt"
 
 
 def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:
     """Return the tasks in a random order that depends on the seed and the ids only."""
-    return sorted(task_ids, key=lambda task: hashlib.sha256(f"{seed}|{task}".encode()).digest())
+    return sorted(task_ids, key=lambda task: (draw(seed, task), task))
 
 
 def within_time(parts: Iterable[_Part], *, seconds: float, at_least: int) -> Iterator[_Part]:
@@ -226,17 +231,21 @@ def rank_pool(
     return Ranked(ranking, pool)
 
 
-def append_unscored(ranking: PoolRanking, rest: Sequence[int]) -> PoolRanking:
+def append_unscored(ranking: PoolRanking, rest: Sequence[int], *, behind: int = 0, after: int = -1) -> PoolRanking:
     """Put tasks that were not scored behind the scored tasks, in the order given.
 
     Priorities of scored tasks move to the upper half of the interval and keep their order; without other tasks they
     stay as they are.
+
+    Args:
+        behind, after: as of `PoolRanking`: how many more follow, and where they begin.
     """
-    if not rest:
+    if not rest and not behind:
         return ranking
     upper = {task: 0.5 + value / 2 for task, value in ranking.priorities.items()}
-    lower = {task: 0.5 * (1 - (position + 1) / (len(rest) + 1)) for position, task in enumerate(rest)}
-    return replace(ranking, priorities=upper | lower)
+    total = len(rest) + behind
+    lower = {task: 0.5 * (1 - (position + 1) / (total + 1)) for position, task in enumerate(rest)}
+    return replace(ranking, priorities=upper | lower, behind=behind, after=after)
 
 
 def _prepare(strategy: Strategy, pools: Pools, generator: Any, preparation: Preparation | None) -> None:

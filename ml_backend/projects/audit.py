@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from ml_backend.annotations.fields import printable
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
+from ml_backend.system.chance import draw
 
 MINIMUM: Final = 2
 """Groups that measure at least, where the pool has that many and something is left to train."""
+_TURN_SHIFT: Final = 63 - 48
+"""48 bits of a number tell the groups of a turn apart, the bits above them the turns."""
+_MOST_TURNS: Final = 2**14 - 1
 LOOKED_AT: Final = 1000
 """Places of the queue that are looked at for the next audit image."""
 
@@ -78,6 +83,26 @@ def place_of(group: str, seed: int) -> float:
     return float(int.from_bytes(digest[:8], "big") / 2**64)
 
 
+def turns_of(images: Iterable[tuple[int, str, str]], audit: AuditSet) -> dict[int, int]:
+    """Return a number for each audit image: in their order, annotators are asked for one of each group, in turn.
+
+    Both the groups and the images of each are in the order of their hashes. All images count, labelled ones as well,
+    so that the turns go on where they were.
+
+    Args:
+        images: id of the task, group and image.
+        audit: gives the seed.
+    """
+    groups: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for task_id, group, image in images:
+        groups[group].append((place_of(image, audit.seed), task_id))
+    turns: dict[int, int] = {}
+    for group, own in groups.items():
+        place = draw(audit.seed, group) >> _TURN_SHIFT
+        turns |= {task: (min(turn, _MOST_TURNS) << 48) | place for turn, (_, task) in enumerate(sorted(own))}
+    return turns
+
+
 def drawn_from(groups: Collection[str], before: AuditSet, trained: Collection[str]) -> AuditSet:
     """Return the audit set of a pool.
 
@@ -122,7 +147,8 @@ def kept_audit(settings: Settings, store: Store, project_id: int) -> KeptAudit |
     if kept.get("setup") != _setup(settings):
         return None
     audit = AuditSet(kept["share"], settings.seed, frozenset(kept["drawn"]), frozenset(kept["trains"]))
-    changes, pool = kept.get("changes", -1), kept.get("pool", -1)  # an earlier release kept none
+    # An earlier release kept neither, and numbered no turns: as if the pool had changed.
+    changes, pool = kept.get("changes", -1), kept.get("pool", -1) if kept.get("turns") else -1
     return KeptAudit(audit, AuditCounts(**kept["counts"]), changes, pool)
 
 
@@ -130,7 +156,7 @@ def keep_audit(settings: Settings, store: Store, project_id: int, kept: KeptAudi
     """Keep an audit set."""
     audit = kept.audit
     values = {"share": audit.share, "drawn": sorted(audit.drawn), "trains": sorted(audit.trains)}
-    known = {"changes": kept.changes, "pool": kept.pool}
+    known = {"changes": kept.changes, "pool": kept.pool, "turns": True}
     text = json.dumps({"setup": _setup(settings), **values, "counts": asdict(kept.counts), **known})
     if store.value(_key(project_id)) != text:
         store.set_value(_key(project_id), text)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +15,7 @@ from ml_backend.errors import ImageError, MaskError
 from ml_backend.images.decoding import Array
 from ml_backend.projects.parts import merged
 from ml_backend.store import Task
+from ml_backend.system.files import Files
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.batches import Item
@@ -35,11 +34,15 @@ class Labels:
     efforts: tuple[bytes, ...] = ()
 
 
-def read_labels(parts: Sequence[Task]) -> Labels | ImageError:
-    """Read the files of the tasks that label parts of an image, or return why that cannot be done."""
+def read_labels(files: Files, parts: Sequence[Task]) -> Labels | ImageError:
+    """Read the files of the tasks that label parts of an image, or return why that cannot be done.
+
+    Raises:
+        FilesUnavailable: the bucket is away, which is nobody's fault here.
+    """
     try:
-        masks = tuple(Path(part.mask_file).read_bytes() for part in parts)
-        efforts = tuple(Path(part.effort_file).read_bytes() for part in parts if part.effort_file)
+        masks = tuple(files.read(part.mask_file) for part in parts)
+        efforts = tuple(files.read(part.effort_file) for part in parts if part.effort_file)
     except OSError as error:
         return _unreadable(error)
     return Labels(masks, efforts)
@@ -68,4 +71,4 @@ def _cost(efforts: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.float32
     """Return the effort that the labels of an image took (H,W); None where none of them tells."""
     if not efforts:
         return None
-    return effort_map(np.concatenate([read_points(io.BytesIO(effort)) for effort in efforts]), size)
+    return effort_map(np.concatenate([read_points(effort) for effort in efforts]), size)

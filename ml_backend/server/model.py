@@ -184,7 +184,7 @@ class NextmaskModel:
         """Return the tasks' scores by the stored ranking, so that no prediction on demand jumps the queue."""
         ids = [_task_id(task) for task in tasks]
         ranked = [task_id for task_id in ids if task_id is not None]
-        priorities = self._services.store.priorities(project.id, ranked) if project else {}
+        priorities = self._services.store.priorities_of_all(project.id, ranked) if project else {}
         return [score_of(priorities[task_id]) if task_id in priorities else SERVED_LAST for task_id in ids]
 
 

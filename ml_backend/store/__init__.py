@@ -5,7 +5,7 @@ It holds what makes a look cheap (which tasks changed), what makes it safe (leas
 what annotators changed).
 
     store         the class Store: all reads and writes together
-    projects, tasks, rankings, decisions, publications, events   reads and writes by subject
+    projects, tasks, rankings, behind, decisions, publications, devices, events   reads and writes by subject
     transactions  transactions, values and counters by key, and a clock that nobody can set
     tables        the tables, and their rows as dataclasses
     database      opens the database; `migrations` makes and upgrades its schema, `migrate` runs them
@@ -19,7 +19,9 @@ from ml_backend.store.tables import (
     GONE,
     NO_LABEL,
     AnnotatorLabels,
+    Behind,
     Decision,
+    DeviceLease,
     Event,
     Label,
     Lease,
@@ -34,7 +36,9 @@ __all__ = [
     "GONE",
     "NO_LABEL",
     "AnnotatorLabels",
+    "Behind",
     "Decision",
+    "DeviceLease",
     "Event",
     "Label",
     "Lease",

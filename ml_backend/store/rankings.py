@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from ml_backend.annotations.boxes import Query, boxes_from_text, boxes_to_text
-from ml_backend.store.tables import PROJECTS, PUBLISHED, QUERIES, RANKING, TASKS, QueueEntry, Task
+from ml_backend.store.tables import META, PROJECTS, PUBLISHED, QUERIES, RANKING, TASKS, Behind, QueueEntry, Task
 from ml_backend.store.tasks import TASK_COLUMNS, Tasks
 from ml_backend.store.transactions import chunks
 
-_INSERT_PLACE: Final = sa.text("INSERT INTO ranking (project_id, task_id, priority) VALUES (:project, :task, :at)")
+PLACE: Final = sa.text("INSERT INTO ranking (project_id, task_id, priority) VALUES (:project, :task, :at)")
 _HAS_BOXES: Final = sa.literal_column("ranking.boxes") != sa.literal_column("''")  # as the partial index has it
 
 
@@ -29,6 +31,7 @@ class Rankings(Tasks):
         turns: Mapping[int, str] | None = None,
         outlines: Mapping[int, float] | None = None,
         points: Mapping[int, str] | None = None,
+        behind: Behind | None = None,
         **fields: Any,
     ) -> None:
         """Replace the ranking of a project and set columns of the project, in a single transaction.
@@ -41,6 +44,7 @@ class Rankings(Tasks):
             turns: task id -> name of the class in whose turn the strategy picked it.
             outlines: task id -> length of the outlines that are expected in its image, in pixels.
             points: task id -> the points that are asked for, with why, as text.
+            behind: where the entries end, if other tasks have places behind them; None: they are all.
             fields: columns of the project to set.
         """
         queries, measured, turns = queries or {}, information or {}, turns or {}
@@ -60,9 +64,17 @@ class Rankings(Tasks):
             if rows:
                 connection.execute(sa.insert(RANKING), rows)
             if places:  # most of a large project, with nothing but a place: the database fills in the rest
-                connection.execute(_INSERT_PLACE, places)
+                connection.execute(PLACE, places)
+            self._keep_behind(connection, project_id, behind)
             if fields:
                 connection.execute(sa.update(PROJECTS).where(PROJECTS.c.id == project_id).values(**fields))
+
+    def _keep_behind(self, connection: sa.Connection, project_id: int, behind: Behind | None) -> None:
+        if behind is None:
+            connection.execute(sa.delete(META).where(META.c.key == behind_key(project_id)))
+            return
+        row = {"key": behind_key(project_id), "value": json.dumps(asdict(behind))}
+        self._upsert_in(connection, META, [row], keys=("key",))
 
     def ranked(
         self,
@@ -94,7 +106,8 @@ class Rankings(Tasks):
             return {row[0]: row[1] for row in connection.execute(best.limit(limit).offset(offset))}
 
     def count_new(self, project_id: int, *, after: int, among: Collection[int] | None = None) -> int:
-        """Return how many unlabelled tasks without an error changed after a change, and have no place in the ranking.
+        """Return how many unlabelled tasks without an error changed after a change, and have no place in the ranking,
+        nor behind it.
 
         Args:
             project_id: Label Studio's.
@@ -106,6 +119,9 @@ class Rankings(Tasks):
         waits = sa.and_(own.project_id == project_id, own.changed > after, own.status == "unlabelled", own.error == "")
         query = sa.select(sa.func.count()).select_from(TASKS).where(waits, sa.not_(sa.exists().where(ranked)))
         with self._read() as connection:
+            behind = behind_of(connection, project_id)
+            if behind is not None:
+                query = query.where(*(sa.not_(is_behind(behind, project_id, audit=side)) for side in (False, True)))
             if among is None:
                 return int(connection.execute(query).scalar_one())
             parts = (query.where(own.task_id.in_(chunk)) for chunk in chunks(list(among), 500))
@@ -180,10 +196,6 @@ class Rankings(Tasks):
             before = sa.or_(higher, sa.and_(same, RANKING.c.task_id < task_id))
             query = sa.select(sa.func.count()).select_from(RANKING).join(TASKS, here).where(waits, before)
             return int(connection.execute(query).scalar_one()) + 1
-
-    def count_ranked(self, project_id: int) -> int:
-        """Return the number of unlabelled tasks in the ranking."""
-        return self._until_changed("ranked", project_id, self._count_ranked)
 
     def _count_ranked(self, project_id: int) -> int:
         here = sa.and_(RANKING.c.project_id == TASKS.c.project_id, RANKING.c.task_id == TASKS.c.task_id)
@@ -318,3 +330,30 @@ def _status_of() -> sa.ScalarSelect[str]:
 def _ranking_row(project_id: int, task_id: int, priority: float, query: Query | None) -> dict[str, Any]:
     asked = {"boxes": boxes_to_text(query.boxes), "cost": query.cost} if query else {"boxes": "", "cost": None}
     return {"project_id": project_id, "task_id": task_id, "priority": priority} | asked
+
+
+# -- behind the rows -------------------------------------------------------------------------------------------------
+def behind_key(project_id: int) -> str:
+    """Return the key under which the end of a project's rows is kept."""
+    return f"behind_{project_id}"
+
+
+def behind_of(connection: sa.Connection, project_id: int) -> Behind | None:
+    """Return where the rows of a project's ranking end; None: they are all."""
+    kept = connection.execute(sa.select(META.c.value).where(META.c.key == behind_key(project_id))).scalar()
+    return None if kept is None else Behind(**json.loads(kept))
+
+
+def is_behind(behind: Behind, project_id: int, *, audit: bool) -> sa.ColumnElement[bool]:
+    """Return the condition of tasks that wait behind an end, with an error or a row or without.
+
+    Args:
+        behind: the end.
+        project_id: Label Studio's.
+        audit: those of the audit set, or the others.
+    """
+    own = TASKS.c
+    later = own.turn > behind.turn if audit else sa.and_(own.turn == 0, own.draw > behind.draw)
+    side = own.audit == (sa.true() if audit else sa.false())
+    here = sa.and_(own.project_id == project_id, own.status == "unlabelled", side)
+    return sa.and_(here, later, own.task_id <= behind.newest)

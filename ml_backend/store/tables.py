@@ -111,12 +111,16 @@ TASKS = sa.Table(
     _count("right_guesses"),
     _count("changed"),
     sa.Column("audit", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("draw", sa.BigInteger),
+    sa.Column("turn", sa.BigInteger, nullable=False, default=0, server_default=sa.text("0")),
     sa.Index("tasks_by_status", "project_id", "status", "task_id", "audit"),
     sa.Index("tasks_by_change", "project_id", "changed"),
+    sa.Index("tasks_by_draw", "project_id", "status", "audit", "turn", "draw", "task_id"),
     sa.Index("tasks_with_error", "project_id", "task_id", sqlite_where=_HAS_ERROR, postgresql_where=_HAS_ERROR),
 )
 """`changed`: number of the change of its project's tasks that wrote the row last; see `Tasks.changes`.
-`audit`: whether its image is of the audit set, as the last look found it."""
+`audit`: whether its image is of the audit set, as the last look found it.
+`draw`: its number by chance, which orders what nobody scored. `turn`: of an audit image, the number of its turn."""
 
 RANKING = sa.Table(
     "ranking",
@@ -176,6 +180,26 @@ DECISIONS = sa.Table(
     sa.Column("decided_at", sa.Float, nullable=False),
     sa.Column("marked", sa.Boolean, nullable=False, default=False),
     sa.Column("returned", sa.Boolean, nullable=False, default=False),
+)
+
+DEVICES = sa.Table(
+    "devices",
+    METADATA,
+    sa.Column("key", Text, primary_key=True),
+    sa.Column("name", Text, nullable=False),
+    sa.Column("holder", Text, nullable=False),
+    sa.Column("project_id", Id, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("extended", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+)
+
+TURNS = sa.Table(
+    "turns",
+    METADATA,
+    sa.Column("project_id", Id, primary_key=True, autoincrement=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("asked", sa.Float, nullable=False),
 )
 
 EVENTS = sa.Table(
@@ -279,14 +303,14 @@ class Task:
         error: why it cannot be used, or not in full; empty when it can.
         annotation_id: of the annotation that makes the label.
         label_digest: digest of the mask of the label.
-        mask_file: path of the mask, a PNG of class indices.
+        mask_file: key of the mask's file, a PNG of class indices; see `system.files`.
         held_out: whether the label is for measuring only: its image is of the audit set.
         lead_time: seconds that the annotator took, by Label Studio.
         regions, vertices: numbers of regions, and of points of polygons and vectors, in the annotation.
         shown_version: version of the prediction that the annotator started from.
         agreement: mean IoU in [0, 1] of that prediction and the label.
         boxes: the labelled boxes as text, see `boxes`; empty: the whole image is labelled.
-        effort_file: path of the points of the effort of the label, see `effort`.
+        effort_file: key of the points of the effort of the label, see `effort`.
         effort: sum of those points, in clicks or seconds.
         masked: whether a mask of ours, or points that a strategy chose, were shown to anybody who labelled it.
         annotator: Label Studio's id of the user who made the label; None where it names none.
@@ -349,6 +373,25 @@ class TrainingLabel:
     boxes: str
     label_digest: str
     held_out: bool
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Where the rows of a ranking end: of a large project, most tasks have a place behind them, and no row.
+
+    Attributes:
+        draw: tasks of larger numbers by chance are behind, …
+        turn: … and audit images of larger numbers of turns, …
+        newest: … up to this id: later ones are new to the ranking.
+        first, period: the place behind, from 1, of the first audit image, and how far each is from the next. A period
+            of 0: audit images come last.
+    """
+
+    draw: int
+    turn: int
+    newest: int
+    first: int = 0
+    period: int = 0
 
 
 @dataclass(frozen=True)
@@ -476,3 +519,29 @@ class Lease:
     project_id: int
     owner: str
     wakes: int
+
+
+@dataclass(frozen=True)
+class DeviceLease:
+    """The right to train on a device, until it expires.
+
+    Attributes:
+        key: of the device, the same for all processes that share it. name: cpu or cuda:N, on the holder's machine.
+        holder: the worker, "host:4711:" and a number of its own.
+        project_id: which project trains.
+        since, extended, expires: when it was taken, and extended last, and when it ends, in seconds since the epoch by
+            the store's clock.
+    """
+
+    key: str
+    name: str
+    holder: str
+    project_id: int
+    since: float
+    extended: float
+    expires: float
+
+    @property
+    def worker(self) -> str:
+        """The machine and process that holds it, "host:4711"."""
+        return self.holder.rpartition(":")[0]

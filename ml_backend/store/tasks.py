@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from ml_backend.annotations.boxes import WHOLE_IMAGE
 from ml_backend.store.tables import (
     DECISIONS,
+    META,
     PUBLISHED,
     QUERIES,
     RANKING,
@@ -25,6 +26,7 @@ from ml_backend.store.tables import (
     TrainingLabel,
 )
 from ml_backend.store.transactions import Connections, chunks
+from ml_backend.system.chance import draw
 
 _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     "all": sa.or_(TASKS.c.status.in_(("broken", "unavailable", "skipped", "passed")), TASKS.c.error != ""),
@@ -35,9 +37,9 @@ _LEFT_OUT: Final[Mapping[str, sa.ColumnElement[bool]]] = {
 
 TASK_COLUMNS: Final = tuple(TASKS.c[field.name] for field in fields(Task))
 """What a `Task` is made of, in its order; the other columns are the store's own."""
-_DONE: Final = TASKS.c.status.in_(("labelled", "skipped", "broken", "unavailable", "passed"))
+DONE: Final = TASKS.c.status.in_(("labelled", "skipped", "broken", "unavailable", "passed"))
 """Every status but unlabelled."""
-_HAS_ERROR: Final = sa.literal_column("tasks.error") != sa.literal_column("''")  # as the partial index has it
+HAS_ERROR: Final = sa.literal_column("tasks.error") != sa.literal_column("''")  # as the partial index has it
 
 _Counted = TypeVar("_Counted")
 
@@ -84,7 +86,9 @@ class Tasks(Connections):
             groups.update({row[0]: row[1] for row in connection.execute(known)})
         if any(groups.get(task.task_id) != task.group_key for task in tasks):
             self._count_in(connection, f"pool_changes_{project_id}")
-        rows = [{**vars(task), "changed": changed} for task in tasks]
+        seed = int(connection.execute(sa.select(META.c.value).where(META.c.key == seed_key(project_id))).scalar() or 0)
+        own = ({"changed": changed, "draw": draw(seed, task.task_id)} for task in tasks)
+        rows = [{**vars(task), **more} for task, more in zip(tasks, own, strict=True)]
         self._upsert_in(connection, TASKS, rows, keys=("project_id", "task_id"))
 
     # -- reads --------------------------------------------------------------------------------------------------------
@@ -96,15 +100,6 @@ class Tasks(Connections):
     def tasks(self, project_id: int, *, status: str | None = None) -> list[Task]:
         """Return the tasks of a project by id; only those of a status when it is given."""
         return self._select_tasks(project_id, sa.true() if status is None else TASKS.c.status == status)
-
-    def tasks_to_rank(self, project_id: int) -> list[Task]:
-        """Return the tasks of a project by id, as `tasks` does; of unlabelled ones no more is read than they have."""
-        here, waits = TASKS.c.project_id == project_id, TASKS.c.status == "unlabelled"
-        few = TASK_COLUMNS[: 1 + TASK_COLUMNS.index(TASKS.c.error)]  # the others are those of a label
-        parts = (sa.select(*few).where(here, waits), sa.select(*TASK_COLUMNS).where(here, sa.not_(waits)))
-        with self._read() as connection:
-            tasks = [Task(*row) for part in parts for row in connection.execute(part)]
-        return sorted(tasks, key=lambda task: task.task_id)
 
     def tasks_in_parts(self, project_id: int) -> list[Task]:
         """Return the tasks, by id, of which only a part of the image is labelled."""
@@ -148,7 +143,7 @@ class Tasks(Connections):
         """Return the tasks, by id, whose image could not be had when it was asked for, labelled or not."""
         unavailable = self._select_tasks(project_id, TASKS.c.status == "unavailable")
         # Written so that SQLite begins with the few that have an error, and not with the many that are unlabelled.
-        failed = self._select_tasks(project_id, sa.and_(_HAS_ERROR, TASKS.c.status.concat("") == "unlabelled"))
+        failed = self._select_tasks(project_id, sa.and_(HAS_ERROR, TASKS.c.status.concat("") == "unlabelled"))
         return sorted([*unavailable, *failed], key=lambda task: task.task_id)
 
     def has_parts(self, project_id: int) -> bool:
@@ -160,7 +155,7 @@ class Tasks(Connections):
     def answers(self, project_id: int) -> list[tuple[int, str, str]]:
         """Return id, status and digest of the label of all tasks that are not unlabelled, by id."""
         columns = (TASKS.c.task_id, TASKS.c.status, TASKS.c.label_digest)
-        query = sa.select(*columns).where(TASKS.c.project_id == project_id, _DONE).order_by(TASKS.c.task_id)
+        query = sa.select(*columns).where(TASKS.c.project_id == project_id, DONE).order_by(TASKS.c.task_id)
         with self._read() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
@@ -207,7 +202,7 @@ class Tasks(Connections):
 
     def set_audit(self, project_id: int, task_ids: Iterable[int], *, audit: bool) -> None:
         """Keep that the images of tasks are of the audit set, or are not; otherwise as `set_held_out`."""
-        self._set(project_id, task_ids, audit=audit)
+        self._set(project_id, task_ids, audit=audit, turn=0)
 
     def _set(self, project_id: int, task_ids: Iterable[int], **values: Any) -> None:
         """Set columns of tasks."""
@@ -225,7 +220,7 @@ class Tasks(Connections):
     def label_files(self, project_id: int) -> set[str]:
         """Return the names of the files of all labels: masks and efforts."""
         has_files = sa.or_(TASKS.c.mask_file != "", TASKS.c.effort_file != "")
-        here = sa.and_(TASKS.c.project_id == project_id, _DONE, has_files)
+        here = sa.and_(TASKS.c.project_id == project_id, DONE, has_files)
         with self._read() as connection:
             rows = connection.execute(sa.select(TASKS.c.mask_file, TASKS.c.effort_file).where(here))
             return {Path(file).name for row in rows for file in row if file}
@@ -322,7 +317,7 @@ class Tasks(Connections):
 
     def task_errors(self, project_id: int) -> dict[int, str]:
         """Return by task id why tasks cannot be used, or not in full."""
-        here = sa.and_(TASKS.c.project_id == project_id, _HAS_ERROR)
+        here = sa.and_(TASKS.c.project_id == project_id, HAS_ERROR)
         query = sa.select(TASKS.c.task_id, TASKS.c.error).where(here).order_by(TASKS.c.task_id)
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
@@ -388,6 +383,11 @@ class Tasks(Connections):
                 for table in (TASKS, RANKING, PUBLISHED, QUERIES, DECISIONS):
                     here = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(chunk))
                     connection.execute(sa.delete(table).where(here))
+
+
+def seed_key(project_id: int) -> str:
+    """Return the key under which the seed of the numbers of a project's tasks is kept."""
+    return f"drawn_by_{project_id}"
 
 
 def _task_and_decision(row: Mapping[Any, Any]) -> tuple[Task, Decision | None]:

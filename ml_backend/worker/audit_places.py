@@ -5,14 +5,12 @@ ranked    r r r a r r r a r r r r r r r a …      the first two measures early,
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
 
 from ml_backend.learning.ranking import PoolRanking
-from ml_backend.projects.audit import AuditSet, place_of
 from ml_backend.store import Task
 
 EARLY: Final = 2
@@ -21,7 +19,26 @@ EARLY_PERIOD: Final = 4
 """… one in so many."""
 
 
-def with_audits(ranking: PoolRanking, tasks: Sequence[Task], audit: AuditSet) -> PoolRanking:
+@dataclass(frozen=True)
+class Mixed:
+    """A ranking with audit images between the others.
+
+    Attributes:
+        used: how many audit images are in it.
+        first, period: where tasks follow behind the ranking, the place behind it of the next audit image, from 1, and
+            how far each is from the next; 0 where no audit image waited. Of ten tasks that are ranked, the early ones
+            are among them.
+    """
+
+    ranking: PoolRanking
+    used: int = 0
+    first: int = 0
+    period: int = 0
+
+
+def with_audits(
+    ranking: PoolRanking, audits: Sequence[int], share: float, labelled: Iterable[Task], *, more: int = 0
+) -> Mixed:
     """Put the audit images that wait between the tasks that a strategy ranked.
 
     Priorities are spread anew, evenly: they are places, and those of a strategy are no more than that. Tasks of which
@@ -29,32 +46,42 @@ def with_audits(ranking: PoolRanking, tasks: Sequence[Task], audit: AuditSet) ->
 
     Args:
         ranking: of the other images.
-        tasks: those of audit images, of any status, and all labelled ones.
+        audits: tasks of audit images that wait, in turn. Where tasks follow behind the ranking, `most_audits` are
+            enough, and those that find no place in it follow, too.
+        share: of the images that measure: one image in 1 / share is of the audit set, and never all of them.
+        labelled: all labelled tasks, of any side.
+        more: audit images that wait, besides those given.
     """
-    audits = [task.task_id for task in in_turn(tasks, audit) if task.status == "unlabelled" and not task.error]
     if not audits:
-        return ranking
+        return Mixed(ranking)
     ranked = sorted(ranking.priorities, key=lambda task: (task not in ranking.queries, -ranking.priorities[task]))
-    order = interleaved(ranked, audits, places(audit.share, *progress(tasks)))
-    return replace(ranking, priorities={task: 1 - at / len(order) for at, task in enumerate(order)})
+    at = places(share, *progress(labelled))
+    order, waiting, place = list[int](), list(reversed(audits)), next(at)
+    for task in ranked:
+        while waiting and len(order) + 1 == place:
+            order.append(waiting.pop())
+            place = next(at)
+        order.append(task)
+    if not ranking.behind:
+        order, waiting = order + waiting[::-1], []
+    used, total = len(audits) - len(waiting), len(order) + len(waiting) + more + ranking.behind
+    priorities = {task: 1 - at / total for at, task in enumerate(order)}
+    mixed = replace(ranking, priorities=priorities, behind=total - len(order))
+    return Mixed(mixed, used, max(1, place - len(order)), period_of(share))
 
 
-def in_turn(tasks: Iterable[Task], audit: AuditSet) -> list[Task]:
-    """Return the tasks of audit images in the order in which they are asked for: one of each group, in turn.
+def most_audits(ranked: int, share: float) -> int:
+    """Return how many audit images find a place between so many ranked tasks, at most."""
+    return ranked // (period_of(share) - 1) + EARLY + 1
 
-    Both the groups and the images of each are in the order of their hashes. All tasks count, labelled ones as well, so
-    that the turns go on where they were.
+
+def period_of(share: float) -> int:
+    """Return one in how many images is of the audit set, at the pace that they are asked for.
+
+    >>> period_of(0.125), period_of(0.9)
+    (8, 2)
     """
-    groups: dict[str, list[Task]] = defaultdict(list)
-    for task in tasks:
-        if audit.has(task.group_key):
-            groups[task.group_key].append(task)
-    turns = [
-        (turn, place_of(group, audit.seed), task.task_id, task)
-        for group, own in groups.items()
-        for turn, task in enumerate(sorted(own, key=lambda task: (place_of(task.image, audit.seed), task.task_id)))
-    ]
-    return [task for *_, task in sorted(turns, key=lambda turn: turn[:3])]
+    return max(2, round(1 / share)) if share else 2
 
 
 def progress(tasks: Iterable[Task]) -> tuple[int, int]:
@@ -82,23 +109,8 @@ def places(share: float, measured: int, since: int) -> Iterator[int]:
     >>> list(islice(places(0.125, measured=2, since=3), 3))
     [5, 13, 21]
     """
-    period = max(2, round(1 / share))
+    period = period_of(share)
     place = -since
     for number in count(measured):
         place = max(1, place + (min(period, EARLY_PERIOD) if number < EARLY else period))
         yield place
-
-
-def interleaved(ranked: Sequence[int], audits: Sequence[int], at: Iterator[int]) -> list[int]:
-    """Return both in one order, each in its own, the audit images at their places; what is left of either follows.
-
-    >>> interleaved([1, 2, 3, 4, 5], [70, 80, 90], iter([2, 4, 9]))
-    [1, 70, 2, 80, 3, 4, 5, 90]
-    """
-    order, waiting, place = list[int](), list(reversed(audits)), next(at)
-    for task in ranked:
-        while waiting and len(order) + 1 == place:
-            order.append(waiting.pop())
-            place = next(at)
-        order.append(task)
-    return order + waiting[::-1]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from ml_backend.annotations.label_map import LabelMap
@@ -16,6 +17,7 @@ from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.projects.services import Services
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+from ml_backend.system.files import Files
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,11 @@ class Look:
         """Label Studio."""
         return self.services.client
 
+    @cached_property
+    def device(self) -> str:
+        """Where networks of the project predict during this look: of several devices, one that does not train."""
+        return self.services.turns.device_for(self.project_id, avoid_trainings=True)
+
     @property
     def images(self) -> ProjectImages:
         """The images of the project's tasks."""
@@ -82,13 +89,18 @@ class Look:
         return self.services.checkpoints(self.project_id)
 
     @property
+    def files(self) -> Files:
+        """The masks and model versions of all projects, by key."""
+        return self.services.files
+
+    @property
     def folder(self) -> Path:
-        """The project's folder."""
+        """The folder of what the project's work needs on this machine."""
         return self.services.project_folder(self.project_id)
 
     @property
-    def masks(self) -> Path:
-        """The folder of the masks that people drew."""
+    def made_masks(self) -> Path:
+        """The folder on this machine of masks that are made for trainings; in a folder, people's are there, too."""
         return self.folder / "masks"
 
     @property

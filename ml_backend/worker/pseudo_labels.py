@@ -97,6 +97,7 @@ class PseudoLabels:
         if model is None or not wanted:
             yield []
             return
+        self._look.folder.mkdir(parents=True, exist_ok=True)  # beside a bucket, nothing has made it yet
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._look.folder) as folder:
             made = [item for item in self._predict(model, wanted, Path(folder)) if item is not None]
             still = {str(task.task_id) for task in self._eligible()}  # people may have labelled some meanwhile
@@ -133,7 +134,7 @@ class PseudoLabels:
     def _masks(self, model: Version, tasks: Sequence[Task]) -> list[masks.Mask | None]:
         """Return the masks (H,W) of the current classes at the images' original size; None without an image."""
         checkpoints = self._look.checkpoints
-        predictor = self._look.services.predictors.get(checkpoints, model.number, self._settings.device)
+        predictor = self._look.services.predictors.get(checkpoints, model.number, self._look.device)
         images = list(self._look.images.arrays([task.image for task in tasks]))
         good = [image for image in images if not isinstance(image, ImageError)]
         predictions = iter(predictor.predict(good) if good else [])

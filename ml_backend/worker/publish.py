@@ -50,6 +50,8 @@ def publish(look: Look) -> None:
     project = look.project
     if not project.ranking_version:
         return
+    window = look.settings.queue_window
+    look.store.extend_ranking(look.project_id, least=3 * window, more=10 * window)
     ranked: Ranked = partial(_to_publish, look)
     if not _is_asked_for(look):
         if project.published_version in ("", project.ranking_version) or not _labelled_task(look):
@@ -64,7 +66,7 @@ def publish(look: Look) -> None:
         look.project_id,
         look.label_map,
         images=look.images,
-        predictor=partial(look.services.predictor, look.project_id, number) if number else None,
+        predictor=partial(look.services.predictor, look.project_id, number, look.device) if number else None,
         audit=audit_set(look.settings, look.store, look.project_id),
         check=look.check,
     )

@@ -11,16 +11,18 @@ from collections.abc import Collection, Sequence
 
 from ml_backend.label_studio.predictions import model_number, ranking_number, version_name
 from ml_backend.learning.checkpoints import Version
-from ml_backend.projects.audit import audit_set
+from ml_backend.learning.ranking import PoolRanking
+from ml_backend.projects.audit import AuditSet, audit_set
 from ml_backend.projects.hidden_predictions import keep_hidden_predictions
 from ml_backend.projects.questions import keep_reason
 from ml_backend.projects.queued_points import points_to_text
-from ml_backend.store import Task
-from ml_backend.worker.audit_places import with_audits
+from ml_backend.store import Behind, Task
+from ml_backend.worker.audit_places import most_audits, with_audits
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.follow_up import follow_ups_of
 from ml_backend.worker.images_in_part import tell_images_in_part
 from ml_backend.worker.look import Look
+from ml_backend.worker.pool import Waiting
 from ml_backend.worker.pseudo_labels import proposal_text
 from ml_backend.worker.publish import REFILL
 from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolRanker, asks_for_points
@@ -44,27 +46,38 @@ def rank(look: Look) -> None:
         _name_serving_model(look, model)
         return
     changes = look.store.changes(look.project_id)  # first: what changes from now on is news to this ranking
-    tasks = [task for task in look.store.tasks_to_rank(look.project_id) if task.task_id not in look.undecided]
-    look.stage("ranking", 0, sum(task.status == "unlabelled" for task in tasks))
+    look.store.draw_tasks(look.project_id, look.settings.seed)
+    done = [task for task in look.store.tasks_done(look.project_id) if task.task_id not in look.undecided]
+    look.stage("ranking", 0, _waiting(look))
     answers = _answers(look)
-    scored = _put_ranking(look, model, tasks, key, changes)
-    tell_images_in_part(look, [task for task in tasks if task.task_id in scored or task.status != "unlabelled"])
+    scored = _put_ranking(look, model, done, key, changes)
+    seen = [*look.store.tasks_by_id(look.project_id, scored).values(), *done]
+    tell_images_in_part(look, {task.task_id: task for task in seen}.values())
     # Afterwards: a run that is killed in between ranks once more, and none waits for a change in vain.
     look.store.set_value(_answers_key(look), answers)
 
 
-def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: str, changes: int) -> Collection[int]:
-    """Rank, keep the ranking, and return the tasks whose images were looked at for it."""
+def _put_ranking(look: Look, model: Version | None, done: Sequence[Task], key: str, changes: int) -> Collection[int]:
+    """Rank, keep the ranking, and return the tasks whose images were looked at for it.
+
+    Args:
+        done: all tasks but unlabelled ones, and of these the ones that `Store.tasks_done` gives.
+    """
     started = time.monotonic()
+    labelled = [task for task in done if task.status == "labelled"]
     if model is not None:
-        ensure_committee(look, model, [task for task in tasks if task.status == "labelled"])
+        ensure_committee(look, model, labelled)
     number = _next_ranking_number(look)
     audit = audit_set(look.settings, look.store, look.project_id)
-    measures = {group for group in {task.group_key for task in tasks} if audit.has(group)}
-    pool = [task for task in tasks if task.group_key not in measures]
-    ranking = PoolRanker(look, model).rank(pool, round_number=model.number - 1 if model else 0)
-    beside = [task for task in tasks if task.group_key in measures or task.status == "labelled"]
-    ranking = with_audits(ranking, beside, audit)
+    measures = {group for group in {task.group_key for task in done} if audit.has(group)}
+    own = [task for task in done if task.group_key not in measures]
+    newest = look.store.newest_task(look.project_id)
+    waiting = _waiting_tasks(look, own, newest)
+    # What stream mode has still to decide about must not come up from behind.
+    places = None if look.undecided else WINDOWS_ALWAYS_SCORED * look.settings.queue_window
+    ranker = PoolRanker(look, model)
+    ranking = ranker.rank(own, round_number=model.number - 1 if model else 0, waiting=waiting, places=places)
+    ranking, behind = _with_audits(look, ranking, labelled, audit, newest)
     version = version_name(model.number if model else 0, number)
     classes = model.record.classes if model else ()
     seconds = time.monotonic() - started
@@ -83,15 +96,40 @@ def _put_ranking(look: Look, model: Version | None, tasks: Sequence[Task], key: 
         ranked_changes=changes,
         ranking_seconds=seconds,
         pseudo_labels=proposal_text(look.settings, ranking.pseudo_labels),
+        behind=behind,
     )
     keep_reason(look.store, look.project_id, ranking.reason)
-    total, scored = len(ranking.priorities), ranking.scored
+    total, scored = len(ranking.priorities) + ranking.behind, ranking.scored
     line = "project=%s version=%s ranked=%s scored=%s seconds=%.1f"
     logger.info(line, look.project_id, version, total, scored, seconds)
     by = look.settings.strategy if model is not None else "a diverse first batch"
     why = f" {ranking.reason}" if ranking.reason else ""
     look.tell("ranked", f"{version}: {total} tasks ranked in {seconds:.0f} s, {scored} of them scored ({by}).{why}")
     return ranking.information.keys()
+
+
+def _waiting_tasks(look: Look, own: Sequence[Task], newest: int) -> Waiting:
+    """Return the tasks to rank that are not among those in memory."""
+    without = {*look.undecided, *(task.task_id for task in own if task.status == "unlabelled")}
+    count = look.store.count_sides(look.project_id).get(("unlabelled", False), 0)
+    return Waiting(look.store, look.project_id, newest, max(0, count - len(without)), without)
+
+
+def _with_audits(
+    look: Look, ranking: PoolRanking, labelled: Sequence[Task], audit: AuditSet, newest: int
+) -> tuple[PoolRanking, Behind | None]:
+    """Put audit images between the others; return where the rows of the ranking end, if tasks follow behind them."""
+    store, project_id = look.store, look.project_id
+    limit = most_audits(len(ranking.priorities), audit.share) if ranking.behind else None
+    turns = store.audits_in_turn(project_id, newest=newest, limit=limit)
+    audits = [task for task in turns if task not in look.undecided]
+    if not ranking.behind:
+        return with_audits(ranking, audits, audit.share, labelled).ranking, None
+    after = Behind(ranking.after, turns[audits[-1]] if audits else -1, newest)
+    more = store.count_behind(project_id, after, audit=True, placed=())
+    mixed = with_audits(ranking, audits, audit.share, labelled, more=more)
+    turn = turns[audits[mixed.used - 1]] if mixed.used else -1
+    return mixed.ranking, Behind(ranking.after, turn, newest, mixed.first, mixed.period)
 
 
 def _name_serving_model(look: Look, model: Version | None) -> None:

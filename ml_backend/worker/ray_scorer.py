@@ -19,7 +19,7 @@ from ml_backend.projects.labelled_images import read_labels
 from ml_backend.projects.services import public_urls
 from ml_backend.worker.cluster_events import tell_cluster_fails, told_cluster_works
 from ml_backend.worker.look import Look
-from ml_backend.worker.scorers import LocalScorer, PoolImages
+from ml_backend.worker.scorers import Candidates, LocalScorer, PoolImages
 
 if TYPE_CHECKING:
     from strategies import Observation, Strategy
@@ -57,10 +57,12 @@ class RayScorer:
         self._look, self._images, self._model, self._needs = look, images, model, needs
         self._options = options
 
-    def observe(self, strategy: Strategy, images: Sequence[Candidate]) -> Iterator[Observation]:
+    def observe(self, strategy: Strategy, images: Candidates) -> Iterator[Observation]:
         """Yield what is observed of the images, block by block; see `PoolScorer.observe`."""
-        waiting = {candidate.task.task_id: candidate for candidate in images}
-        if len(waiting) >= LEAST_IMAGES:
+        if len(images) >= LEAST_IMAGES:
+            # Read whole: the cluster is handed all of them, and what it leaves is scored here.
+            waiting = {candidate.task.task_id: candidate for candidate in images}
+            images = list(waiting.values())
             try:
                 for scored in self._answers(strategy, images):
                     self._look.check()
@@ -68,9 +70,10 @@ class RayScorer:
                 told_cluster_works(self._look)
             except ClusterError as error:
                 tell_cluster_fails(self._look, error, "The pool is scored here")
-        if waiting:
+            images = list(waiting.values())
+        if images:
             local = LocalScorer(self._look, self._images, self._model, self._needs)
-            yield from local.observe(strategy, list(waiting.values()))
+            yield from local.observe(strategy, images)
 
     def _noted(self, scored: Scored, waiting: dict[int, Candidate]) -> Iterator[Observation]:
         """Keep the store informed of which images could be had, and pass on what was observed of them."""
@@ -94,7 +97,7 @@ class RayScorer:
 
     def _row(self, candidate: Candidate) -> Row:
         reference = in_project(candidate.task.image, self._look.project_id)
-        return Row(candidate.task.task_id, reference, read_labels(candidate.parts))
+        return Row(candidate.task.task_id, reference, read_labels(self._look.files, candidate.parts))
 
     def _scoring(self, strategy: Strategy) -> Scoring:
         s = self._look.settings

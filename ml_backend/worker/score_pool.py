@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,20 +16,20 @@ from ml_backend.learning.ranking import (
     PoolRanking,
     Pools,
     Preparation,
-    append_unscored,
     make_strategy,
     observed,
     rank_pool,
     recall,
-    sample_order,
     sees_predictions,
-    state_file,
+    state_name,
     within_time,
 )
 from ml_backend.projects.candidates import Candidate, candidates
+from ml_backend.projects.folders import project_key
 from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
+from ml_backend.worker.pool import Pool, Waiting
 from ml_backend.worker.ray_scorer import RayScorer
 from ml_backend.worker.scorers import LocalScorer, PoolImages, PoolScorer
 from strategies import catalogue
@@ -70,7 +70,9 @@ class PoolRanker:
         self._look, self._model, self._label_map = look, model, look.label_map
         self._settings, self._images = look.settings, PoolImages(look)
 
-    def rank(self, tasks: Sequence[Task], *, round_number: int) -> PoolRanking:
+    def rank(
+        self, tasks: Sequence[Task], *, round_number: int, waiting: Waiting | None = None, places: int | None = None
+    ) -> PoolRanking:
         """Order the pool: scored tasks first, best first, then those that there was no time to score.
 
         Tasks whose image cannot be had are left out, and their error says why.
@@ -78,32 +80,33 @@ class PoolRanker:
         Args:
             tasks: those of the project that train, or will, of any status: of audit images a strategy sees nothing.
             round_number: how many rounds were ranked before.
+            waiting: further tasks, of images that nobody has labelled; they are read as far as they are scored.
+            places: how many tasks to put in order at least, where there are so many; others follow behind the ranking.
+                None: all.
         """
         if self._model is None:
-            return self._cold_start(tasks)
+            return self._cold_start(tasks, waiting, places)
         strategy = self._strategy()
         in_parts = self._asks_for_parts(strategy)
-        pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=in_parts)}
-        order = sample_order(list(pool), self._settings.seed)
-        limit, at_least, seconds = self._sample_bounds(len(order))
-        sample = [pool[task_id] for task_id in order[:limit]]
+        pool = Pool(candidates(tasks, in_parts=in_parts), waiting, self._settings.seed)
+        limit, at_least, seconds = self._sample_bounds(len(pool))
+        sample = pool.first(limit)
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
         pools = self._pools(strategy, sample, labelled)
         unlabelled, seen = _watched(pools.unlabelled, seconds=seconds, at_least=at_least)
-        ranked = rank_pool(
-            strategy,
-            replace(pools, unlabelled=unlabelled),
-            budget=self._budget(strategy, in_parts=in_parts),
-            seed=self._settings.seed + round_number,
-            round_number=round_number,
-            progress=lambda done: self._look.stage("ranking", done, len(sample)),
-            preparation=self._preparation(),
-            prices=prices_of(tasks, self._settings),
-        )
-        waiting = {task_id for task_id, candidate in pool.items() if candidate.task.status == "unlabelled"}
-        done = seen | self._images.failed
-        rest = [task for task in order if task in waiting and task not in done]
-        return append_unscored(_wanted(PoolRanking.of(ranked), waiting, in_parts=in_parts), rest)
+        with self._look.files.working_copy(self._state_key()) as file:
+            ranked = rank_pool(
+                strategy,
+                replace(pools, unlabelled=unlabelled),
+                budget=self._budget(strategy, in_parts=in_parts),
+                seed=self._settings.seed + round_number,
+                round_number=round_number,
+                progress=lambda done: self._look.stage("ranking", done, limit),
+                preparation=self._preparation(file),
+                prices=prices_of(tasks, self._settings),
+            )
+        ranking = _wanted(PoolRanking.of(ranked), pool, in_parts=in_parts)
+        return pool.with_rest(ranking, seen | self._images.failed, places)
 
     def observer(self) -> Observer | None:
         """Return how arriving tasks are measured: as the strategy observes a pool, with the current model.
@@ -113,7 +116,8 @@ class PoolRanker:
         strategy = self._strategy(can_show=False)  # what arrives is measured, and asked for later
         predicted = sees_predictions(strategy)
         if "examples" in strategy.needs:
-            recall(strategy, self._state_file())
+            with self._look.files.working_copy(self._state_key()) as file:
+                recall(strategy, file)
             if not predicted and not strategy.state_dict():
                 return None
         scorer = LocalScorer(self._look, self._images, self._model, strategy.needs)
@@ -136,25 +140,25 @@ class PoolRanker:
         return strategy.asks_for_regions and self._label_map.query_control is not None
 
     # -- before the first labels --------------------------------------------------------------------------------------
-    def _cold_start(self, tasks: Sequence[Task]) -> PoolRanking:
+    def _cold_start(self, tasks: Sequence[Task], waiting: Waiting | None, places: int | None) -> PoolRanking:
         """Choose a diverse first batch: k-centre on what the pretrained encoder makes of the images.
 
         A strategy that asks for points asks for the first ones itself, by what the encoder makes of places in them.
         """
-        pool = {candidate.task.task_id: candidate for candidate in candidates(tasks, in_parts=False)}
-        order = sample_order(list(pool), self._settings.seed)
+        pool = Pool(candidates(tasks, in_parts=False), waiting, self._settings.seed)
         nothing, by_points = PoolRanking({}, 0), asks_for_points(self._look)
-        if not by_points and (self._settings.encoder_weights == "none" or len(order) < 2):
-            return append_unscored(nothing, order)  # an encoder that never saw an image tells nothing of likeness
+        if not by_points and (self._settings.encoder_weights == "none" or len(pool) < 2):
+            # an encoder that never saw an image tells nothing of likeness
+            return pool.with_rest(nothing, set(), places)
         from ml_backend.learning.prediction.predictors import fresh_predictor
         from strategies import Budget
 
         s = self._settings
         strategy = self._strategy() if by_points else make_strategy("coreset", {})
-        predictor = fresh_predictor(s, self._label_map.classes)
+        predictor = fresh_predictor(s, self._label_map.classes, self._look.device)
 
         def batches() -> Iterator[Batch]:
-            items = self._images.items([pool[task_id] for task_id in order])
+            items = self._images.items(pool)
             if by_points:
                 return predictor.places(items, batch_size=s.effective_batch_size)
             return predictor.batches(items, features=True, batch_size=s.effective_batch_size)
@@ -167,19 +171,18 @@ class PoolRanker:
                 observed(lambda: ()),
                 lambda: (),
                 lambda: (),
-                asked={task_id: _asked(candidate, strategy) for task_id, candidate in pool.items() if candidate.parts},
+                asked=_asked_of(pool.own, strategy),
             ),
             budget=Budget(images=s.queue_window),
             seed=s.seed,
             round_number=0,
-            progress=lambda done: self._look.stage("ranking", done, len(order)),
+            progress=lambda done: self._look.stage("ranking", done, len(pool)),
             prices=prices_of(tasks, s),
         )
-        done = seen | self._images.failed
-        return append_unscored(PoolRanking.of(ranked), [task for task in order if task not in done])
+        return pool.with_rest(PoolRanking.of(ranked), seen | self._images.failed, places)
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
-    def _pools(self, strategy: Strategy, sample: Sequence[Candidate], labelled: Sequence[Candidate]) -> Pools:
+    def _pools(self, strategy: Strategy, sample: Pool, labelled: Sequence[Candidate]) -> Pools:
         scorer: PoolScorer
         if self._settings.ray_address:
             scorer = RayScorer(self._look, self._images, self._model, strategy.needs, self._strategy_options())
@@ -190,7 +193,7 @@ class PoolRanker:
             labelled=lambda strategy: scorer.observe(strategy, labelled),
             unlabelled_images=lambda: self._images.batches(sample),
             labelled_images=lambda: self._images.batches(labelled),
-            asked={candidate.task.task_id: _asked(candidate, strategy) for candidate in sample if candidate.parts},
+            asked=_asked_of(sample.own, strategy),
             known=[candidate.task.task_id for candidate in labelled],
         )
 
@@ -203,19 +206,19 @@ class PoolRanker:
             return Budget(images=s.query_images)
         return Budget(images=s.train_after if strategy.plans_one_round else s.queue_window)
 
-    def _preparation(self) -> Preparation:
+    def _preparation(self, file: Path) -> Preparation:
         s = self._settings
 
         def progress(done: int, total: int) -> None:
             self._look.stage("preparing", done, total)
             self._look.attend()
 
-        return Preparation(self._state_file(), s.prepare_minutes * 60, progress)
+        return Preparation(file, s.prepare_minutes * 60, progress)
 
-    def _state_file(self) -> Path:
+    def _state_key(self) -> str:
         s = self._settings
         options = {**s.strategy_options, "cost_measure": s.cost_measure}  # what was learned in clicks is no seconds
-        return state_file(self._look.folder / "strategy", s.strategy, options)
+        return f"{project_key(self._look.project_id)}/strategy/{state_name(s.strategy, options)}"
 
     def _sample_bounds(self, size: int) -> tuple[int, int, float]:
         """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""
@@ -244,14 +247,19 @@ def _watched(unlimited: Observations, *, seconds: float, at_least: int) -> tuple
     return measured, seen
 
 
+def _asked_of(of: Iterable[Candidate], strategy: Strategy) -> dict[int, tuple[Box, ...]]:
+    return {candidate.task.task_id: _asked(candidate, strategy) for candidate in of if candidate.parts}
+
+
 def _asked(candidate: Candidate, strategy: Strategy) -> tuple[Box, ...]:
     """Return what was asked of an image; a region with answered points in it may still be asked for."""
     return tuple(box for box in candidate.asked if not (box.is_point and strategy.asks_for_regions))
 
 
-def _wanted(ranking: PoolRanking, waiting: set[int], *, in_parts: bool) -> PoolRanking:
+def _wanted(ranking: PoolRanking, pool: Pool, *, in_parts: bool) -> PoolRanking:
     """Leave out labelled images of which nothing more is asked for, and boxes that could not be shown."""
     queries: Mapping[int, object] = ranking.queries if in_parts else {}
-    stay = {task: value for task, value in ranking.priorities.items() if task in waiting or task in queries}
+    labelled = {candidate.task.task_id for candidate in pool.own if candidate.task.status != "unlabelled"}
+    stay = {task: value for task, value in ranking.priorities.items() if task not in labelled or task in queries}
     shown = {task: query for task, query in ranking.queries.items() if task in stay} if in_parts else {}
     return replace(ranking, priorities=stay, scored=len(stay), queries=shown)

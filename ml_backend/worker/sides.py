@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ml_backend.projects.audit import MINIMUM, AuditCounts, AuditSet, KeptAudit, drawn_from, keep_audit, kept_audit
+from ml_backend.projects.audit import (
+    MINIMUM,
+    AuditCounts,
+    AuditSet,
+    KeptAudit,
+    drawn_from,
+    keep_audit,
+    kept_audit,
+    turns_of,
+)
 from ml_backend.store import Side
 from ml_backend.worker.look import Look
 
@@ -35,6 +44,7 @@ def assign_sides(look: Look) -> None:
     sides = store.sides(project_id)
     audit = _drawn(look, sides, kept)
     moved = _assign(look, sides, audit)
+    _give_turns(look, audit)
     counts = _counts(sides, audit)
     keep_audit(look.settings, store, project_id, KeptAudit(audit, counts, changes, pool))
     if kept is not None or look.checkpoints.latest() is not None:
@@ -71,6 +81,14 @@ def _assign(look: Look, sides: Sequence[Side], audit: AuditSet) -> tuple[list[in
     store.set_held_out(project_id, training, held_out=False)
     store.set_held_out(project_id, measuring, held_out=True)
     return training, measuring
+
+
+def _give_turns(look: Look, audit: AuditSet) -> None:
+    """Number the images of the audit set by the turns in which they are asked for."""
+    images = look.store.audit_tasks(look.project_id)
+    turns = turns_of((image[:3] for image in images), audit)
+    before = {task_id: turn for task_id, _, _, turn in images}
+    look.store.set_turns(look.project_id, {task: turn for task, turn in turns.items() if turn != before[task]})
 
 
 def _counts_of_tasks(look: Look, before: AuditCounts) -> AuditCounts:

@@ -49,7 +49,7 @@ def train_if_wanted(look: Look) -> bool:
     label_map = look.label_map
     trigger = reason_to_train(look)
     if not trigger:
-        look.services.turns.leave(look.project_id, look.store.wake)
+        look.services.turns.leave(look.project_id)
         return False
     labelled = supervising(look.store.tasks(look.project_id, status="labelled"))
     digest = data_digest(labelled, label_map)

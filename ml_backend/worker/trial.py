@@ -53,7 +53,7 @@ def try_other_way(look: Look) -> None:
     try:
         _make(look, version)
     except (TrainingWaits, _LabelsWait) as error:
-        look.services.turns.leave(look.project_id, look.store.wake)
+        look.services.turns.leave(look.project_id)
         look.store.set_value(key, before)
         if isinstance(error, _LabelsWait):
             look.store.wake(look.project_id)  # the training comes with the next look, and need not wait for the timer

@@ -27,6 +27,7 @@ from ml_backend.projects.signs_of_life import (
     take_back_sign,
     worker_name,
 )
+from ml_backend.settings import ALL_DEVICES
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
 from ml_backend.system.logs import begin, belonging_to
@@ -46,7 +47,8 @@ AWAY_SECONDS = 60.0
 """A state database that is restarted is waited for so long, in the middle of a training, too."""
 COMPLAIN_SECONDS = 60.0
 THREADS = 2
-"""Projects looked after at once, so that one project's long training never starves the queue of another."""
+"""Projects looked after at once, so that one project's long training never starves the queue of another; with several
+devices that train, one more than those."""
 
 
 class Worker:
@@ -70,11 +72,12 @@ class Worker:
         Returns:
             Whether all work ended. Where a request hangs, its thread is left behind, and its lease is given back.
         """
-        threads = [threading.Thread(target=self._loop, name=f"project-{n}", daemon=True) for n in range(THREADS)]
+        number = self.threads
+        threads = [threading.Thread(target=self._loop, name=f"project-{n}", daemon=True) for n in range(number)]
         showing = threading.Thread(target=self._show, name="sign-of-life", daemon=True)
         for thread in (*threads, showing):
             thread.start()
-        logger.info("worker started threads=%s interval=%ss", THREADS, self._settings.reconcile_seconds)
+        logger.info("worker started threads=%s interval=%ss", number, self._settings.reconcile_seconds)
         self._stop.wait()
         deadline = time.monotonic() + STOP_SECONDS
         for thread in threads:
@@ -87,6 +90,13 @@ class Worker:
         with suppress(NextmaskError, SQLAlchemyError):  # its silence shows that it is gone
             take_back_sign(self._services.store)
         return not any(thread.is_alive() for thread in threads)
+
+    @property
+    def threads(self) -> int:
+        """Return how many projects to look after at once: one more than there are devices that train, two at least."""
+        if self._settings.device != ALL_DEVICES:
+            return THREADS
+        return max(THREADS, 1 + len(self._services.turns.devices()))
 
     def _show(self) -> None:
         """Give signs of life."""
@@ -173,7 +183,7 @@ class Worker:
         except Exception as error:
             handled = True
             if is_full(error):
-                problem = disk_full(self._settings.model_dir)
+                problem = disk_full(self._settings.local_folder)
                 self._note(lease, problem)
                 return problem
             logger.exception("project=%s reconcile failed", lease.project_id)

@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -107,7 +106,7 @@ class Pictures:
         if not file:
             raise NoPicture("This image is not labelled.")
         key = key_of(_FORMAT, "png", file, subject.task.label_digest, *_size(subject))
-        return self._painted(subject, key, lambda: Path(file).read_bytes())
+        return self._painted(subject, key, lambda: self._services.files.read(file))
 
     def predicted(self, subject: Subject, number: int) -> Drawing:
         """The mask that a version predicts."""
@@ -206,13 +205,14 @@ class Pictures:
         from ml_backend.learning.prediction.predictor_cache import PredictorCache
 
         checkpoints = self._services.checkpoints(subject.project.id)
+        device = self._services.turns.device_for(subject.project.id)
         if number == serving_number(subject.project):
-            return self._services.predictors.get(checkpoints, number, subject.settings.device)
+            return self._services.predictors.get(checkpoints, number, device)
         if self._other_predictors is None:
             self._other_predictors = PredictorCache(
                 capacity=_OTHER_PREDICTORS, maps=lambda: map_folder(self._services.settings)
             )
-        return self._other_predictors.get(checkpoints, number, subject.settings.device)
+        return self._other_predictors.get(checkpoints, number, device)
 
     # -- images -------------------------------------------------------------------------------------------------------
     def _small_image(self, key: str, subject: Subject) -> bytes:

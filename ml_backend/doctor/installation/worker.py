@@ -1,10 +1,10 @@
-"""Whether a worker runs."""
+"""Whether a worker runs, and what trains where."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ml_backend.doctor.findings import Finding, ok, problem, skipped
+from ml_backend.doctor.findings import Finding, note, ok, problem, skipped
 from ml_backend.errors import first_few
 from ml_backend.projects.signs_of_life import WorkerSign
 from ml_backend.store import Project
@@ -35,6 +35,16 @@ def check_worker(projects: Sequence[Project], signs: Sequence[WorkerSign], *, fa
         message += f"; the last one ({held[0].lease_owner}) ended while it worked on project {held[0].id}"
     remedy = "Start nextmask serve without --no-worker, or beside it: nextmask worker. Its log says why it ended"
     return problem("worker", message, why, remedy)
+
+
+def check_trainings(held: Sequence[str]) -> Iterator[Finding]:
+    """Say which device trains which project, and who holds it.
+
+    Args:
+        held: a sentence for each device that trains.
+    """
+    if held:
+        yield note("worker", "; ".join(first_few(held)))
 
 
 def _duration(seconds: float) -> str:

@@ -4,13 +4,23 @@ smp and timm take seconds to import, so they are imported when the first network
 """
 
 from ml_backend.learning.networks.build import build, check_network, load_network
-from ml_backend.learning.networks.devices import autocast, device_type, is_out_of_memory, moved, place, resolve_device
+from ml_backend.learning.networks.devices import (
+    Device,
+    autocast,
+    device_type,
+    discover,
+    is_out_of_memory,
+    moved,
+    place,
+    resolve_device,
+)
 from ml_backend.learning.networks.encoder_maps import MapFolder, MapMemory, MapStore
 from ml_backend.learning.networks.geometry import fit_size, labels_at, pad_to, resize_image
 from ml_backend.learning.networks.memory import working_bytes
 from ml_backend.learning.networks.segmentation import SegmentationNetwork
 
 __all__ = [
+    "Device",
     "MapFolder",
     "MapMemory",
     "MapStore",
@@ -19,6 +29,7 @@ __all__ = [
     "build",
     "check_network",
     "device_type",
+    "discover",
     "fit_size",
     "is_out_of_memory",
     "labels_at",

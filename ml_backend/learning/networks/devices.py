@@ -1,13 +1,16 @@
-"""Where networks run: the CPU, or a CUDA device with bfloat16; both with channels-last memory."""
+"""Where networks run: the CPU, or CUDA devices with bfloat16; all with channels-last memory."""
 
 from __future__ import annotations
 
+import socket
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ml_backend.errors import ConfigurationError
+from ml_backend.settings import ALL_DEVICES
 
 _SHORTAGES = (
     "out of memory",
@@ -19,15 +22,51 @@ _SHORTAGES = (
 )
 
 
+@dataclass(frozen=True)
+class Device:
+    """A device of this machine.
+
+    Attributes:
+        name: cpu or cuda:N, as torch takes it.
+        key: the same for all processes that share the device, and for no other device: the GPU's own number, wherever
+            CUDA_VISIBLE_DEVICES puts it; of a CPU, the machine.
+        label: what people know it by.
+    """
+
+    name: str
+    key: str
+    label: str
+
+
+def discover(name: str) -> tuple[Device, ...]:
+    """Return the devices that `name` means: one, as `resolve_device` has it, or with cuda:all those of this machine.
+
+    Raises:
+        ConfigurationError: as `resolve_device`.
+    """
+    first = resolve_device(name)
+    count = torch.cuda.device_count() if name == ALL_DEVICES else 0
+    return tuple(map(_described, [f"cuda:{index}" for index in range(count)] or [str(first)]))
+
+
+def _described(name: str) -> Device:
+    machine = socket.gethostname()
+    if not name.startswith("cuda"):
+        return Device(name, f"{machine} {name}", "CPU")
+    properties = torch.cuda.get_device_properties(name)
+    own = getattr(properties, "uuid", None)  # not of every build
+    return Device(name, f"GPU {own}" if own else f"{machine} {name}", properties.name)
+
+
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `name` means: auto (CUDA where available), cpu, cuda or cuda:N.
+    """Return the device that `name` means: auto (CUDA where available), cpu, cuda, cuda:N or of cuda:all the first.
 
     Raises:
         ConfigurationError: another name, or a device that this machine does not have.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     available = ["cpu", *(f"cuda:{index}" for index in range(count))]
-    wanted = {"auto": "cuda:0" if count else "cpu", "cuda": "cuda:0"}.get(name, name)
+    wanted = {"auto": "cuda:0" if count else "cpu", "cuda": "cuda:0", ALL_DEVICES: "cuda:0"}.get(name, name)
     if wanted not in available:
         raise ConfigurationError(
             f"NEXTMASK_DEVICE = {name!r} is not available here. Set auto or one of: {', '.join(available)}."

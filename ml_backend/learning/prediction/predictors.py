@@ -32,10 +32,13 @@ def load_predictor(checkpoints: Checkpoints, version: Version, device: str, maps
         raise CheckpointError(f"Version {version.number} cannot be loaded. {error}") from error
 
 
-def fresh_predictor(settings: Settings, classes: Sequence[str]) -> Predictor:
+def fresh_predictor(settings: Settings, classes: Sequence[str], device: str = "") -> Predictor:
     """Build an untrained network on a pretrained encoder: for descriptors before the first version.
 
     Maps of the encoder are kept for the trainings that follow, where it is not trained by them.
+
+    Args:
+        device: where it predicts; empty: as the settings say.
 
     Raises:
         ConfigurationError: the network cannot be built as configured, or the device is not available here.
@@ -46,7 +49,7 @@ def fresh_predictor(settings: Settings, classes: Sequence[str]) -> Predictor:
         architecture, s.encoder, s.encoder_weights, classes=len(classes), dropout=s.dropout, options=options
     )
     network.freeze_encoder(MapFolder(s.maps_folder, s.maps_bytes))
-    return Predictor(network, classes, s.input_size, resolve_device(s.device))
+    return Predictor(network, classes, s.input_size, resolve_device(device or s.device))
 
 
 def make_committee(predictor: Predictor, checkpoints: Checkpoints, version: Version, settings: Settings) -> Committee:

@@ -81,7 +81,7 @@ def run(
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(_EXIT_SECONDS)
                 if message.get("disk_full"):
-                    raise disk_full(job.folder)
+                    raise disk_full(job.local_folder)
                 return _result(message)
         raise TrainingError(f"The training process {_cause(child.wait())}. The model that serves is not affected.")
 

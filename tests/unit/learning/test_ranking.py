@@ -23,7 +23,7 @@ from ml_backend.learning.ranking import (
     observed,
     rank_pool,
     sample_order,
-    state_file,
+    state_name,
     within_time,
 )
 from strategies import Batch, Budget, available
@@ -188,10 +188,10 @@ def test_a_damaged_state_is_learned_anew(tmp_path: Path, caplog: pytest.LogCaptu
     assert "learner.pt cannot be used" in caplog.text
 
 
-def test_options_have_states_of_their_own(tmp_path: Path) -> None:
-    files = {state_file(tmp_path, "vaal", options) for options in ({}, {"latent": 8}, {"latent": 9})}
-    assert len(files) == 3
-    assert state_file(tmp_path, "vaal", {"a": 1, "b": 2}) == state_file(tmp_path, "vaal", {"b": 2, "a": 1})
+def test_options_have_states_of_their_own() -> None:
+    names = {state_name("vaal", options) for options in ({}, {"latent": 8}, {"latent": 9})}
+    assert len(names) == 3
+    assert state_name("vaal", {"a": 1, "b": 2}) == state_name("vaal", {"b": 2, "a": 1})
 
 
 # -- regions and pseudo-labels ---------------------------------------------------------------------------------------

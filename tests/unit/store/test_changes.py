@@ -94,7 +94,8 @@ def test_sides_that_changed_later_and_the_audit_set_stays_with_a_task_that_is_re
 
 def test_what_a_ranking_reads_is_all_there_is(store: Store) -> None:
     store.set_task_error(PROJECT, 2, "gone")
-    assert store.tasks_to_rank(PROJECT) == store.tasks(PROJECT)
+    assert store.tasks_done(PROJECT) == [store.tasks(PROJECT)[0], store.tasks(PROJECT)[2]]
+    assert [task.task_id for task in store.drawn_tasks(PROJECT, newest=3)] == [2]
     assert [label.task_id for label in store.training_labels(PROJECT)] == [1]
     assert [task.task_id for task in store.tasks_without_image(PROJECT)] == [2]
     assert store.label_files(PROJECT) == {"1.png"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice, pairwise
 
 import pytest
@@ -12,9 +12,10 @@ from wiring import task_of
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.learning.ranking import PoolRanking
-from ml_backend.projects.audit import AuditSet
+from ml_backend.projects.audit import AuditSet, turns_of
 from ml_backend.store import Task
-from ml_backend.worker.audit_places import in_turn, interleaved, places, progress, with_audits
+from ml_backend.store.behind import Mixture
+from ml_backend.worker.audit_places import most_audits, places, progress, with_audits
 
 ALL = AuditSet(1.0, seed=0)
 """An audit set that every image is of."""
@@ -45,17 +46,24 @@ def test_other_shares(share: float, expected: list[int]) -> None:
     assert first(share, 3) == expected
 
 
-@given(st.integers(0, 60), st.integers(0, 20), SHARES, st.integers(0, 5), st.integers(0, 30), st.integers(0, 80))
+def mixed(ranked: Iterable[int], audits: Sequence[int], share: float, measured: int = 0, since: int = 0) -> list[int]:
+    """The order of ranked tasks, the first best, and of audit images, after so many labels."""
+    labels = [task_of(900 + at, status="labelled", annotation_id=1 + at, held_out=True) for at in range(measured)]
+    labels += [task_of(950 + at, status="labelled", annotation_id=100 + at) for at in range(since)]
+    priorities = {task: 1 - at / 100 for at, task in enumerate(ranked)}
+    return list(with_audits(PoolRanking(priorities, len(priorities)), audits, share, labels).ranking.priorities)
+
+
+@given(st.integers(0, 40), st.integers(1, 20), SHARES, st.integers(0, 5), st.integers(0, 30), st.integers(0, 80))
 def test_labelling_in_order_and_ranking_anew_changes_nothing(
     ranked: int, audits: int, share: float, measured: int, since: int, done: int
 ) -> None:
-    order = interleaved(range(ranked), range(-audits, 0), places(share, measured, since))
+    order = mixed(range(ranked), range(-audits, 0), share, measured, since)
     labelled, left = order[:done], order[done:]
     for task in labelled:
         measured, since = (measured + 1, 0) if task < 0 else (measured, since + 1)
-    again = interleaved(
-        [task for task in left if task >= 0], [task for task in left if task < 0], places(share, measured, since)
-    )
+    rest = [task for task in left if task < 0]
+    again = mixed([task for task in left if task >= 0], rest, share, measured, since)
     assert again == left
 
 
@@ -63,82 +71,74 @@ def test_labelling_in_order_and_ranking_anew_changes_nothing(
 def test_each_keeps_its_own_order_and_nothing_is_lost(
     ranked: Sequence[int], audits: Sequence[int], share: float
 ) -> None:
-    order = interleaved(ranked, audits, places(share, 0, 0))
+    order = mixed(ranked, audits, share)
     assert [task for task in order if task < 100] == list(ranked)
     assert [task for task in order if task >= 100] == list(audits)
 
 
 @given(st.integers(0, 40), st.integers(1, 12), SHARES, st.integers(0, 20))
-def test_priorities_fall_strictly_in_the_order_of_the_queue(ranked: int, audits: int, share: float, since: int) -> None:
-    given_priorities = {task: 1 - task / 50 for task in range(ranked)}
-    tasks = [task_of(task, group_key="trains") for task in range(ranked)]
-    tasks += [task_of(100 + number, group_key=f"g{number}") for number in range(audits)]
-    tasks += [
-        task_of(200 + number, group_key="trains", status="labelled", annotation_id=1 + number)
-        for number in range(since)
-    ]
-    audit = AuditSet(share, 0, drawn=frozenset(f"g{number}" for number in range(audits)), trains=frozenset(["trains"]))
-    ranking = with_audits(PoolRanking(given_priorities, ranked), tasks, audit)
-    priorities = list(ranking.priorities.values())
-    assert all(0 < value <= 1 for value in priorities)
-    assert all(before > after for before, after in pairwise(priorities))
-    assert list(ranking.priorities) == interleaved(
-        range(ranked), [task.task_id for task in in_turn(tasks, audit)], places(share, 0, since)
-    )
+def test_audit_images_are_at_their_places_and_priorities_fall(
+    ranked: int, audits: int, share: float, since: int
+) -> None:
+    labels = [task_of(900 + at, status="labelled", annotation_id=1 + at) for at in range(since)]
+    ranking = PoolRanking({task: 1 - task / 50 for task in range(ranked)}, ranked)
+    order = with_audits(ranking, range(100, 100 + audits), share, labels).ranking.priorities
+    assert all(0 < value <= 1 for value in order.values())
+    assert all(before > after for before, after in pairwise(order.values()))
+    last = max((place for place, task in enumerate(order, start=1) if task < 100), default=0)
+    at = [place for place, task in enumerate(order, start=1) if task >= 100 and place < last]
+    assert at == [place for place in first(share, audits, since=since) if place < last]
+
+
+@given(st.integers(0, 30), st.integers(0, 12), SHARES, st.integers(0, 40), st.integers(8, 30))
+def test_a_ranking_that_others_follow_begins_as_the_whole_one(
+    behind: int, audits: int, share: float, since: int, ranked: int
+) -> None:
+    labels = [task_of(900 + at, status="labelled", annotation_id=1 + at) for at in range(since)]
+    all_of_them = PoolRanking({task: 1 - task / 100 for task in range(ranked + behind)}, ranked)
+    whole = with_audits(all_of_them, range(100, 100 + audits), share, labels).ranking.priorities
+    some = PoolRanking({task: 1 - task / 100 for task in range(ranked)}, ranked, behind=behind)
+    enough = min(audits, most_audits(ranked, share))
+    part = with_audits(some, range(100, 100 + enough), share, labels, more=audits - enough)
+    if not audits:
+        assert part.ranking is some
+        return
+    begins = dict(part.ranking.priorities)
+    if behind:
+        assert len(begins) == ranked + part.used
+        follow = Mixture(part.first, part.period, audits - part.used, behind)
+        steps = [follow.audits_before(place + 1) > follow.audits_before(place) for place in range(follow.total)]
+        assert [task >= 100 for task in list(whole)[len(begins) :]] == steps
+    assert begins == dict(list(whole.items())[: len(begins)])
 
 
 def test_without_audit_images_a_ranking_stays_as_it_is() -> None:
     ranking = PoolRanking({1: 0.9, 2: 0.3}, 2)
-    assert with_audits(ranking, [task_of(1), task_of(2)], AuditSet(0, 0)) is ranking
+    assert with_audits(ranking, [], 0.0, []).ranking is ranking
 
 
 def test_audit_images_come_between_the_regions_that_are_asked_for() -> None:
-    tasks = [task_of(number, group_key="audit" if number > 6 else "pool") for number in range(1, 9)]
     ranking = PoolRanking({1: 1.0, 2: 0.9, 3: 0.8, 4: 0.7, 5: 0.6, 6: 0.5}, 6)
     ranking = PoolRanking(
         ranking.priorities, 6, queries={number: Query((Box(0, 0, 2, 2),), None) for number in (2, 4, 5, 6)}
     )
-    audit = AuditSet(0.125, 0, drawn=frozenset(["audit"]), trains=frozenset(["pool"]))
-    order = list(with_audits(ranking, tasks, audit).priorities)
-    assert [number for number in order if number < 7] == [2, 4, 5, 6, 1, 3]
-    assert {order[3], order[7]} == {7, 8}
-
-
-def test_an_audit_image_that_cannot_be_had_or_is_done_takes_no_place() -> None:
-    states: list[dict[str, str]] = [{"error": "not found"}, {"status": "skipped"}, {"status": "labelled"}, {}]
-    tasks = [task_of(at, group_key=f"g{at}", **state) for at, state in enumerate(states, start=1)]
-    assert list(with_audits(PoolRanking({}, 0), tasks, ALL).priorities) == [4]
+    order = list(with_audits(ranking, [7, 8], 0.125, []).ranking.priorities)
+    assert order == [2, 4, 5, 7, 6, 1, 3, 8]
 
 
 # -- in turn ---------------------------------------------------------------------------------------------------------
-def of_groups(**images: int) -> list[Task]:
+def of_groups(**images: int) -> list[tuple[int, str, str]]:
     names = [(group, f"{group}{number}") for group, count in images.items() for number in range(count)]
-    return [task_of(at, image=image, group_key=group) for at, (group, image) in enumerate(names, start=1)]
+    return [(at, group, image) for at, (group, image) in enumerate(names, start=1)]
 
 
 def test_groups_take_turns() -> None:
-    turns = [task.group_key for task in in_turn(of_groups(a=3, b=1, c=2), ALL)]
-    assert [set(turns[:3]), set(turns[3:5]), turns[5:]] == [{"a", "b", "c"}, {"a", "c"}, ["a"]]
-    assert turns[3:5] == [group for group in turns[:3] if group != "b"]
-
-
-@given(st.integers(0, 6))
-def test_turns_go_on_where_they_were(done: int) -> None:
-    tasks = of_groups(a=3, b=1, c=2)
-    before = in_turn(tasks, ALL)
-    labelled = {task.task_id for task in before[:done]}
-    now = [
-        task_of(
-            t.task_id,
-            image=t.image,
-            group_key=t.group_key,
-            status="labelled" if t.task_id in labelled else "unlabelled",
-        )
-        for t in tasks
-    ]
-    assert [task.task_id for task in in_turn(now, ALL) if task.status == "unlabelled"] == [
-        t.task_id for t in before[done:]
-    ]
+    images = of_groups(a=3, b=1, c=2)
+    turns = turns_of(images, ALL)
+    groups = [group for _, group, _ in sorted(images, key=lambda image: turns[image[0]])]
+    assert [set(groups[:3]), set(groups[3:5]), groups[5:]] == [{"a", "b", "c"}, {"a", "c"}, ["a"]]
+    assert groups[3:5] == [group for group in groups[:3] if group != "b"]
+    assert turns_of(images[::-1], ALL) == turns
 
 
 # -- how far it is ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ml_backend.system.clock import boot_seconds
 from ml_backend.worker.publish import publish
 from ml_backend.worker.reconcile import reconcile
 
-SIZES = (150, 3000)
+SIZES = (400, 3000)
 SETTINGS = {"input_size": 32, "batch_size": 4, "train_after": 999, "queue_window": 20, "pool_sample": 20}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,12 +52,14 @@ class LargeStudio(MemoryStudio):
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows fetched, and the steps of the database, by what was done."""
+    """Rows fetched, and the steps of the database, by what was done; of a ranking also the rows written."""
 
     idle: tuple[int, int]
     label: tuple[int, int]
     after: tuple[int, int]
     publish: tuple[int, int]
+    rank: tuple[int, int]
+    written: int
 
 
 def measured(folder: Path, size: int, **settings: object) -> Measured:
@@ -78,19 +80,23 @@ def measured(folder: Path, size: int, **settings: object) -> Measured:
             label = work.of(look)
             after = work.of(look)
             published = work.of(lambda: publish(look_at(services)))
+            ranked: list[tuple[int, int]] = []
+            services.store.update_project(PROJECT, ranking_key="")
+            written = work.written_by(lambda: ranked.append(work.of(look)))
         assert project_of(services).error == ""
         assert services.store.count_tasks(PROJECT) == {"labelled": 3, "unlabelled": size - 3}
-        return Measured(idle, label, after, published)
+        return Measured(idle, label, after, published, *ranked, written)
 
 
 @pytest.mark.parametrize("audit_share", [0.0, 0.125])
 def test_a_look_costs_the_same_in_a_project_twenty_times_as_large(audit_share: float, tmp_path: Path) -> None:
     small, large = (measured(tmp_path / str(size), size, audit_share=audit_share) for size in SIZES)
-    for what in ("idle", "label", "after", "publish"):
+    for what in ("idle", "label", "after", "publish", "rank"):
         rows, steps = getattr(small, what)
         assert 0 < getattr(large, what)[0] <= rows + 4, what  # a page more or less of the audit set
         if what in ("idle", "publish"):
             assert getattr(large, what)[1] <= 1.5 * steps, what
+    assert abs(large.written - small.written) <= 4, "rows that a ranking writes"
 
 
 def test_what_a_label_changes_is_counted_anew_in_the_index_alone(tmp_path: Path) -> None:

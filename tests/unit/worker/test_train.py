@@ -17,7 +17,7 @@ import pytest
 import torch
 from memory_studio import MemoryStudio
 from trainings import Run, Trainings, label
-from wiring import LABEL_MAP, PROJECT, XML, look_at, nothing, project_of, task_of
+from wiring import LABEL_MAP, PROJECT, XML, look_at, project_of, task_of
 
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.errors import LabelStudioUnavailable, LeaseLost, TrainingError, TrainingWaits
@@ -341,9 +341,9 @@ def test_an_image_that_cannot_be_had_is_noted_and_left_out(
     assert "cannot be fetched" in failed.error
 
 
-def test_only_one_training_runs_in_a_process_and_nobody_is_kept_waiting(services: Services, run: Run) -> None:
+def test_only_one_training_runs_on_a_device_and_nobody_is_kept_waiting(services: Services, run: Run) -> None:
     label(services, range(1, 5))
-    with services.turns.take(PROJECT + 1, nothing):
+    with services.turns.take(PROJECT + 1):
         with pytest.raises(TrainingWaits):
             run()
         assert serving(services) is None

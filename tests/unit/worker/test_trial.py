@@ -236,7 +236,7 @@ def test_it_waits_for_decisions_of_stream_mode(attempt: Try, trainings: Training
 
 
 def test_it_takes_no_turn_from_another_project(services: Services, attempt: Try, trainings: Trainings) -> None:
-    with services.turns.take(PROJECT + 1, lambda _: None):
+    with services.turns.take(PROJECT + 1):
         attempt()
         assert not services.turns.is_awaited, "it does not stand in line"
     assert trainings.jobs == []
@@ -264,16 +264,14 @@ def test_labels_that_come_end_it_and_it_begins_again_after_their_version(
 
 
 def test_another_project_that_waits_ends_it(services: Services, attempt: Try, trainings: Trainings) -> None:
-    woken: list[int] = []
-
     def ask() -> None:
-        with pytest.raises(Exception, match="waits for its turn"), services.turns.take(PROJECT + 1, woken.append):
+        with pytest.raises(Exception, match="waits for its turn"), services.turns.take(PROJECT + 1):
             pass
 
     trainings.before_heartbeat = ask
     attempt()
     assert trainings.jobs == []
-    with services.turns.take(PROJECT + 1, woken.append):
+    with services.turns.take(PROJECT + 1):
         pass
     trainings.before_heartbeat = nothing
     attempt()

@@ -1,0 +1,105 @@
+"""Leases on devices, one training on each at a time, and the projects that wait for one, in the order of asking.
+
+Processes of all machines agree on both, by the database's clock: a worker that dies frees its device when its lease
+ends, whatever the clocks of the machines say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ml_backend.errors import LeaseLost
+from ml_backend.store.tables import DEVICES, TURNS, DeviceLease
+from ml_backend.store.transactions import Connections
+
+PATIENCE_SECONDS: Final = 600.0
+"""A project that did not ask again within this time loses its place: it was disconnected, or need not train."""
+_SKEW_SECONDS: Final = 1.0
+"""A lease that was extended further ahead was, before the clock was set back: it has ended."""
+
+
+class Devices(Connections):
+    """Devices that train, and whose turn it is."""
+
+    def take_device(
+        self, project_id: int, devices: Sequence[tuple[str, str]], holder: str, *, lease_seconds: float
+    ) -> DeviceLease | None:
+        """Take a device for a project, if its turn has come; else it has its place among those that wait.
+
+        Args:
+            project_id: Label Studio's.
+            devices: key and name of each device that the caller can train on.
+            holder: name of the caller, as no other has it.
+            lease_seconds: length of the lease.
+
+        Returns:
+            None where no device is free, or all that are have projects waiting that asked earlier.
+        """
+        with self._write() as connection:
+            self._count_in(connection, "turns")  # whoever asks at the same time waits here
+            now = connection.execute(sa.select(self._now())).scalar_one()
+            asked = self._insert(TURNS).values(project_id=project_id, since=now, asked=now)
+            connection.execute(asked.on_conflict_do_update(index_elements=["project_id"], set_={"asked": now}))
+            gone = sa.or_(TURNS.c.asked < now - PATIENCE_SECONDS, TURNS.c.asked > now + _SKEW_SECONDS)
+            connection.execute(sa.delete(TURNS).where(gone))
+            waiting = list(connection.execute(_in_line()).scalars())
+            held = set(connection.execute(sa.select(DEVICES.c.key).where(_is_held(now))).scalars())
+            free = [(key, name) for key, name in devices if key not in held]
+            if waiting.index(project_id) >= len(free):
+                return None
+            key, name = free[0]
+            lease = DeviceLease(key, name, holder, project_id, now, now, now + lease_seconds)
+            self._upsert_in(connection, DEVICES, [vars(lease)], keys=("key",))
+            connection.execute(sa.delete(TURNS).where(TURNS.c.project_id == project_id))
+        return lease
+
+    def keep_device(self, lease: DeviceLease, *, lease_seconds: float) -> None:
+        """Extend a lease by `lease_seconds` from now.
+
+        Raises:
+            LeaseLost: it ended, and another worker took the device.
+        """
+        with self._write() as connection:
+            now = connection.execute(sa.select(self._now())).scalar_one()
+            more = sa.update(DEVICES).where(_is_of(lease)).values(extended=now, expires=now + lease_seconds)
+            if not connection.execute(more).rowcount:
+                raise LeaseLost(f"The lease on {lease.name} went to another worker.")
+
+    def free_device(self, lease: DeviceLease) -> None:
+        """End a lease; nothing happens where another worker took the device."""
+        with self._write() as connection:
+            connection.execute(sa.delete(DEVICES).where(_is_of(lease)))
+
+    def held_devices(self) -> list[DeviceLease]:
+        """Return the leases that have not ended, by name of the holder and of the device."""
+        with self._read() as connection:
+            now = connection.execute(sa.select(self._now())).scalar_one()
+            query = sa.select(DEVICES).where(_is_held(now)).order_by(DEVICES.c.holder, DEVICES.c.name)
+            return [DeviceLease(**row._mapping) for row in connection.execute(query)]
+
+    def waiting_to_train(self) -> list[int]:
+        """Return the projects that wait for a device, those that asked first before the others."""
+        with self._read() as connection:
+            return list(connection.execute(_in_line()).scalars())
+
+    def leave_line(self, project_id: int) -> bool:
+        """Let a project wait no longer for a device; return whether it did."""
+        if project_id not in self.waiting_to_train():
+            return False
+        with self._write() as connection:
+            return bool(connection.execute(sa.delete(TURNS).where(TURNS.c.project_id == project_id)).rowcount)
+
+
+def _in_line() -> sa.Select[Any]:
+    return sa.select(TURNS.c.project_id).order_by(TURNS.c.since, TURNS.c.project_id)
+
+
+def _is_held(now: float) -> sa.ColumnElement[bool]:
+    return sa.and_(DEVICES.c.expires > now, DEVICES.c.extended <= now + _SKEW_SECONDS)
+
+
+def _is_of(lease: DeviceLease) -> sa.ColumnElement[bool]:
+    return sa.and_(DEVICES.c.key == lease.key, DEVICES.c.holder == lease.holder)
