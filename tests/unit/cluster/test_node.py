@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +22,20 @@ from ml_backend.annotations.boxes import Box, boxes_to_text, covered_pixels
 from ml_backend.annotations.config_edits import with_query_control
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.cluster import process
-from ml_backend.cluster.node import WholeStage
+from ml_backend.cluster.node import WholeStage, node_settings
 from ml_backend.cluster.process import Work
 from ml_backend.cluster.rows import Row, Scored
 from ml_backend.cluster.versions import difference, versions
-from ml_backend.errors import ClusterError, ConfigurationError
+from ml_backend.errors import CheckpointError, ClusterError, ConfigurationError, TrainingWaits
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import PoolRanking, make_strategy
 from ml_backend.projects.services import Services
+from ml_backend.projects.training_turns import Turn
 from ml_backend.store import Task
 from ml_backend.worker import ray_scorer
+from ml_backend.worker.pool import Waiting
 from ml_backend.worker.score_pool import PoolRanker
+from ml_backend.worker.training_run import TrainingRun
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.settings(batch_size=1)]
 """Of one image a batch: the last digits of what is computed depend on its size."""
@@ -69,11 +73,19 @@ def pool(services: Services, tmp_path: Path) -> list[Task]:
     return tasks
 
 
-def ranked(services: Services, model: Version, tasks: list[Task], *, address: str = "", **settings: Any) -> PoolRanking:
+def ranked(
+    services: Services,
+    model: Version,
+    tasks: list[Task],
+    *,
+    address: str = "",
+    waiting: Waiting | None = None,
+    **settings: Any,
+) -> PoolRanking:
     own = services.settings.model_copy(update={"ray_address": address})
     label_map = parse_label_config(with_query_control(XML)) if settings.pop("in_parts", False) else LABEL_MAP
     look = look_at(replace(services, settings=own), label_map=label_map, settings=settings)
-    return PoolRanker(look, model).rank(tasks, round_number=1)
+    return PoolRanker(look, model).rank(tasks, round_number=1, waiting=waiting)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +114,19 @@ def test_the_ranking_is_that_of_the_worker(
     assert dict(there.queries) == dict(here.queries)
     assert "is not a PNG" in services.store.tasks_by_id(PROJECT, [30])[30].error
     assert services.store.events(PROJECT) == []
+
+
+def test_tasks_that_are_not_in_memory_are_ranked_alike(services: Services, model: Version, pool: list[Task]) -> None:
+    """A large pool is read from the store while it is scored, or handed to the cluster."""
+    services.store.draw_tasks(PROJECT, services.settings.seed)
+    own = [task for task in pool if task.task_id in {20, 21, 22}]
+    waiting = Waiting(services.store, PROJECT, newest=30, count=len(pool) - len(own), without={22})
+    expected = ranked(services, model, pool)
+    for address in ("", "auto"):
+        found = ranked(services, model, own, address=address, waiting=waiting)
+        assert dict(found.priorities) == dict(expected.priorities)
+        assert dict(found.information) == dict(expected.information)
+        assert found.scored == 13
 
 
 def test_what_the_cluster_did_not_score_is_scored_here_and_that_is_said_once(
@@ -206,3 +231,53 @@ def test_what_a_node_refuses_ends_the_ranking(
     monkeypatch.setattr(ray_scorer, "messages", refused)
     with pytest.raises(ConfigurationError, match="NEXTMASK_DROPOUT"):
         ranked(services, model, pool, address="auto")
+
+
+# -- beside files and devices ----------------------------------------------------------------------------------------
+def test_a_node_whose_model_dir_is_a_bucket_caches_images_on_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_DIR", "s3://bucket/nextmask")
+    settings = node_settings({"label_studio_url": "http://label-studio.example.org"})
+    assert settings.local_folder == Path(tempfile.gettempdir()) / "nextmask"
+
+
+def test_files_of_a_version_that_is_gone_are_not_handed_over(services: Services, model: Version) -> None:
+    checkpoints = services.checkpoints(PROJECT)
+    assert checkpoints.files_of(model.number).keys() == {"versions/1/version.json", "versions/1/weights.safetensors"}
+    for number, committee in ((9, False), (model.number, True)):
+        with pytest.raises(CheckpointError, match="is gone"):
+            checkpoints.files_of(number, committee=committee)
+
+
+def test_a_training_on_the_cluster_waits_for_no_device_here(services: Services) -> None:
+    own = services.settings.model_copy(update={"ray_address": "auto", "device": "cuda:all"})
+    training = TrainingRun(look_at(replace(services, settings=own)), [], LABEL_MAP, "")
+    with services.turns.take(PROJECT + 1):
+        with pytest.raises(TrainingWaits), services.turns.take(PROJECT):
+            pass
+        assert services.store.waiting_to_train() == [PROJECT]
+        devices = list[str]()
+
+        def train(turn: Turn) -> int:
+            turn.check()
+            devices.append(turn.device)
+            return 1
+
+        assert training._somewhere(train) == 1
+        assert devices == ["cuda:all"]
+        assert services.store.waiting_to_train() == []
+
+
+def test_without_the_cluster_a_training_takes_its_turn_here(services: Services) -> None:
+    own = services.settings.model_copy(update={"ray_address": "auto"})
+    training = TrainingRun(look_at(replace(services, settings=own)), [], LABEL_MAP, "")
+
+    def train(turn: Turn) -> int:
+        if not services.store.held_devices():
+            raise ClusterError("The cluster was switched off.", "Start it.")
+        assert [lease.name for lease in services.store.held_devices()] == [turn.device]
+        return 1
+
+    assert training._somewhere(train) == 1
+    assert services.store.held_devices() == []
+    (event,) = services.store.events(PROJECT)
+    assert event.text == "The cluster was switched off. Start it. The project trains here meanwhile."
