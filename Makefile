@@ -1,6 +1,6 @@
 # make demo   all set-up, then Label Studio + nextmask with a sample project
 # make test   all set-up, then lint, types, import rules and every test (unit, protocol, real Label Studio, browser)
-# make coverage  the same tests, and how much of the code they run; takes half as long again
+# make coverage  the same tests, and how much of the code they run; takes longer
 # make fuzz   TARGET=images: coverage-guided fuzzing of one target, for a minute or ARGS="--seconds 600"
 # make check  lint, types and import rules only
 # make test-oldest, make test-newest   unit and protocol tests with the lowest versions that setup.cfg declares, and with

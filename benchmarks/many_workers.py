@@ -215,7 +215,7 @@ def work(
     client = HostClient(hosts)
     limits = {"max_bytes": 10**9, "max_image_bytes": 10**7, "max_pixels": 10**7}
     images = ImageCache(Path(folder) / "images", client.fetch, **limits)
-    device = Device("cpu", f"machine {number}", "stands for a GPU")
+    device = Device("cpu", f"machine {number}")
     turns = TrainingTurns(services.store, services.settings, lambda _: [device])
     services = replace(services, client=client, turns=turns, images=images)  # type: ignore[arg-type]
     stub, reconcile = Trainings(), worker_module.reconcile

@@ -14,7 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ml_backend.errors import DiskFull, LeaseLost, StoreUnavailable, TrainingWaits
+from ml_backend.errors import (
+    ConfigurationError,
+    DiskFull,
+    LeaseLost,
+    StoreUnavailable,
+    TrainingError,
+    TrainingWaits,
+)
 from ml_backend.projects.signs_of_life import worker_name
 from ml_backend.settings import ALL_DEVICES, Settings
 from ml_backend.store import DeviceLease, Store
@@ -99,9 +106,12 @@ class TrainingTurns:
 
         Raises:
             TrainingWaits: all devices train, or other projects asked earlier; this project keeps its place.
-            ConfigurationError: this machine has no such device.
+            TrainingError: this machine has no such device.
         """
-        devices = [(device.key, device.name) for device in self.devices()]
+        try:
+            devices = [(device.key, device.name) for device in self.devices()]
+        except ConfigurationError as error:  # as any training that fails
+            raise TrainingError(str(error)) from error
         holder = f"{worker_name()}:{uuid.uuid4().hex[:8]}"
         lease = self._store.take_device(project_id, devices, holder, lease_seconds=self._lease_seconds)
         if lease is None:

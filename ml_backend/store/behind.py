@@ -196,14 +196,7 @@ class TasksBehind(Rankings):
             return rows, 0 if behind is None else sum(self._count(connection, project_id, behind))
 
     def queue_page(self, project_id: int, version: str, *, offset: int, limit: int) -> list[QueueEntry]:
-        """Return unlabelled tasks of the ranking, and behind its rows, the highest priority first.
-
-        Args:
-            project_id: Label Studio's.
-            version: tasks with a prediction of this version count as published.
-            offset: number of tasks to leave out at the top.
-            limit: at most so many tasks.
-        """
+        """Return what `Rankings.queue_page` does, and behind its rows the tasks that have none."""
         entries = super().queue_page(project_id, version, offset=offset, limit=limit)
         if len(entries) == limit:
             return entries

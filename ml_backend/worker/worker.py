@@ -17,7 +17,14 @@ from contextlib import contextmanager, suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from ml_backend.errors import DiskFull, LabelStudioNotFound, LeaseLost, NextmaskError, StoreUnavailable
+from ml_backend.errors import (
+    ConfigurationError,
+    DiskFull,
+    LabelStudioNotFound,
+    LeaseLost,
+    NextmaskError,
+    StoreUnavailable,
+)
 from ml_backend.projects.services import Services
 from ml_backend.projects.signs_of_life import (
     SETTLED_SECONDS,
@@ -96,7 +103,10 @@ class Worker:
         """Return how many projects to look after at once: one more than there are devices that train, two at least."""
         if self._settings.device != ALL_DEVICES:
             return THREADS
-        return max(THREADS, 1 + len(self._services.turns.devices()))
+        try:
+            return max(THREADS, 1 + len(self._services.turns.devices()))
+        except ConfigurationError:  # each training says so; what needs no network goes on
+            return THREADS
 
     def _show(self) -> None:
         """Give signs of life."""

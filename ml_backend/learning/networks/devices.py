@@ -30,12 +30,10 @@ class Device:
         name: cpu or cuda:N, as torch takes it.
         key: the same for all processes that share the device, and for no other device: the GPU's own number, wherever
             CUDA_VISIBLE_DEVICES puts it; of a CPU, the machine.
-        label: what people know it by.
     """
 
     name: str
     key: str
-    label: str
 
 
 def discover(name: str) -> tuple[Device, ...]:
@@ -52,10 +50,9 @@ def discover(name: str) -> tuple[Device, ...]:
 def _described(name: str) -> Device:
     machine = socket.gethostname()
     if not name.startswith("cuda"):
-        return Device(name, f"{machine} {name}", "CPU")
-    properties = torch.cuda.get_device_properties(name)
-    own = getattr(properties, "uuid", None)  # not of every build
-    return Device(name, f"GPU {own}" if own else f"{machine} {name}", properties.name)
+        return Device(name, f"{machine} {name}")
+    own = getattr(torch.cuda.get_device_properties(name), "uuid", None)  # not of every build
+    return Device(name, f"GPU {own}" if own else f"{machine} {name}")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from trainings import Run, Trainings, label
 from wiring import PROJECT, Clock, look_at, project_of
 
-from ml_backend.errors import ConfigurationError, TrainingWaits
+from ml_backend.errors import ConfigurationError, TrainingError, TrainingWaits
 from ml_backend.learning.networks import Device, discover
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_state
@@ -28,7 +28,7 @@ from ml_backend.store.devices import HEAD_START_SECONDS, PATIENCE_SECONDS
 from ml_backend.worker.worker import THREADS, Worker
 
 ROOT = Path(__file__).parents[3]
-TWO = (Device("cpu", "the first", "CPU"), Device("cpu", "the second", "CPU"))
+TWO = (Device("cpu", "the first"), Device("cpu", "the second"))
 """Two devices of a machine without CUDA: what discovers those of a machine answers with the same type."""
 
 MakeTurns = Callable[..., TrainingTurns]
@@ -178,7 +178,7 @@ from ml_backend.projects.training_turns import TrainingTurns
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 settings = Settings(device="cuda:all", lease_seconds=2.0)
-with TrainingTurns(Store(sys.argv[1]), settings, lambda _: [Device("cpu", "the first", "CPU")]).take(1):
+with TrainingTurns(Store(sys.argv[1]), settings, lambda _: [Device("cpu", "the first")]).take(1):
     print("trains", flush=True)
     time.sleep(60)
 """
@@ -203,7 +203,7 @@ def test_a_worker_that_is_killed_frees_its_device_when_its_lease_ends(
 
 
 def test_predictions_are_spread_over_the_devices_that_do_not_train(make_turns: MakeTurns, store: Store) -> None:
-    devices = tuple(Device(f"cuda:{number}", f"GPU {number}", "a GPU") for number in range(3))
+    devices = tuple(Device(f"cuda:{number}", f"GPU {number}") for number in range(3))
     turns = make_turns(devices)
     assert [turns.device_for(project) for project in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
     with turns.take(1) as turn:
@@ -231,7 +231,7 @@ def test_a_lease_from_before_the_clock_was_set_back_has_ended(
 def test_a_project_trains_on_the_device_that_is_free_and_people_see_which(
     services: Services, run: Run, trainings: Trainings, make_turns: MakeTurns
 ) -> None:
-    turns, others = make_turns(), make_turns((Device("cuda:1", "the second", "a GPU"),))
+    turns, others = make_turns(), make_turns((Device("cuda:1", "the second"),))
     object.__setattr__(services, "turns", turns)
     seen: list[str] = []
 
@@ -255,7 +255,7 @@ def test_a_project_trains_on_the_device_that_is_free_and_people_see_which(
 
 @pytest.mark.settings(device=ALL_DEVICES)
 def test_a_worker_looks_after_a_project_for_each_device_and_one_more(services: Services, make_turns: MakeTurns) -> None:
-    object.__setattr__(services, "turns", make_turns((*TWO, Device("cpu", "the third", "CPU"))))
+    object.__setattr__(services, "turns", make_turns((*TWO, Device("cpu", "the third"))))
     assert Worker(services).threads == 1 + 3
     object.__setattr__(services, "turns", make_turns(TWO[:1]))
     assert Worker(services).threads == THREADS
@@ -265,5 +265,12 @@ def test_a_machine_without_cuda_says_so(services: Services) -> None:
     with pytest.raises(ConfigurationError, match=r"NEXTMASK_DEVICE = 'cuda:all' is not available here\. Set auto or"):
         discover(ALL_DEVICES)
     (device,) = discover("auto")
-    assert (device.name, device.label, device.key.endswith(" cpu")) == ("cpu", "CPU", True)
+    assert (device.name, device.key.endswith(" cpu")) == ("cpu", True)
     assert look_at(services).device == "cpu"
+
+
+@pytest.mark.settings(device=ALL_DEVICES)
+def test_without_cuda_a_worker_runs_and_says_so(services: Services) -> None:
+    assert Worker(services).threads == THREADS
+    with pytest.raises(TrainingError, match="'cuda:all' is not available here"), services.turns.take(PROJECT):
+        pass
