@@ -43,6 +43,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     @router.get("/")
     def projects(request: Request) -> Response:
         projects = store.projects()
+        titles = {project.id: project.title for project in projects}
         summaries = [summarise(settings, store, project) for project in projects]
         gone = [gone_text(settings, project) for project in store.gone_projects()]
         return render(
@@ -51,7 +52,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
             summaries=sorted(summaries, key=_by_urgency),
             gone=gone,
             worker_failure=worker_failure(store),
-            devices=store.held_devices(),
+            devices=[(lease, titles.get(lease.project_id)) for lease in store.held_devices()],
             store_time=store.time(),
             workers=[_with_work(sign, projects) for sign in workers(store)[:WORKERS_SHOWN]],
         )

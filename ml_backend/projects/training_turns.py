@@ -12,12 +12,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ml_backend.errors import (
     ConfigurationError,
-    DiskFull,
-    LeaseLost,
     StoreUnavailable,
     TrainingError,
     TrainingWaits,
@@ -25,14 +24,12 @@ from ml_backend.errors import (
 from ml_backend.projects.signs_of_life import worker_name
 from ml_backend.settings import ALL_DEVICES, Settings
 from ml_backend.store import DeviceLease, Store
+from ml_backend.system.heartbeat import extended
 
 if TYPE_CHECKING:
     from ml_backend.learning.networks import Device
 
 logger = logging.getLogger(__name__)
-
-BEATS: Final = 4
-"""A lease is extended so many times within its length."""
 
 Discover = Callable[[str], "Sequence[Device]"]
 """Returns the devices that NEXTMASK_DEVICE means on this machine."""
@@ -119,8 +116,9 @@ class TrainingTurns:
             raise TrainingWaits(f"Project {project_id} waits for its turn to train.")
         logger.info("project=%s device=%s taken", project_id, lease.name)
         try:
-            with self._beating(lease) as check:
-                yield Turn(lease.name, check)
+            extend = partial(self._store.keep_device, lease, lease_seconds=self._lease_seconds)
+            with extended(extend, lease_seconds=self._lease_seconds, name=f"device-{lease.name}") as lost:
+                yield Turn(lease.name, partial(_check, lease, lost))
         finally:
             with suppress(StoreUnavailable):  # it runs out
                 self._store.free_device(lease)
@@ -143,33 +141,10 @@ class TrainingTurns:
         for project_id in self._store.waiting_to_train()[:free]:
             self._store.wake(project_id)
 
-    @contextmanager
-    def _beating(self, lease: DeviceLease) -> Iterator[Callable[[], None]]:
-        """Extend a lease from a thread; yields the check that tells the training to end."""
-        ended, lost = threading.Event(), threading.Event()
 
-        def beat() -> None:
-            while not ended.wait(self._lease_seconds / BEATS):
-                try:
-                    self._store.keep_device(lease, lease_seconds=self._lease_seconds)
-                except LeaseLost:
-                    lost.set()
-                except (DiskFull, StoreUnavailable):
-                    pass  # nobody else can take it either
-                except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
-                    logger.exception("device=%s heartbeat failed", lease.name)
-
-        def check() -> None:
-            if lost.is_set():
-                raise TrainingWaits(f"{lease.name} went to another worker: project {lease.project_id} trains later.")
-
-        thread = threading.Thread(target=beat, name=f"device-{lease.name}", daemon=True)
-        thread.start()
-        try:
-            yield check
-        finally:
-            ended.set()
-            thread.join()
+def _check(lease: DeviceLease, lost: threading.Event) -> None:
+    if lost.is_set():
+        raise TrainingWaits(f"{lease.name} went to another worker: project {lease.project_id} trains later.")
 
 
 def held_words(store: Store) -> list[str]:

@@ -82,11 +82,11 @@ class Devices(Connections):
             connection.execute(sa.update(DEVICES).where(_is_of(lease)).values(expires=self._now()))
 
     def held_devices(self) -> list[DeviceLease]:
-        """Return the leases that have not ended, by name of the holder and of the device."""
+        """Return the leases that have not ended, by name of the worker and of the device."""
         with self._read() as connection:
             now = connection.execute(sa.select(self._now())).scalar_one()
-            query = sa.select(DEVICES).where(_is_held(now)).order_by(DEVICES.c.holder, DEVICES.c.name)
-            return [DeviceLease(**row._mapping) for row in connection.execute(query)]
+            held = [DeviceLease(**row._mapping) for row in connection.execute(sa.select(DEVICES).where(_is_held(now)))]
+        return sorted(held, key=lambda lease: (lease.worker, lease.name))
 
     def waiting_to_train(self) -> list[int]:
         """Return the projects that wait for a device, those that asked first before the others."""

@@ -37,6 +37,7 @@ from ml_backend.projects.signs_of_life import (
 from ml_backend.settings import ALL_DEVICES
 from ml_backend.store import GONE, Lease
 from ml_backend.system.disk import disk_full, is_full
+from ml_backend.system.heartbeat import extended
 from ml_backend.system.logs import begin, belonging_to
 from ml_backend.system.memory import release_freed_memory
 from ml_backend.worker.reconcile import reconcile
@@ -257,19 +258,11 @@ class Worker:
     @contextmanager
     def _heartbeat(self, lease: Lease) -> Iterator[Callable[[], None]]:
         """Extend the lease from a thread; yields the check that tells the work to end."""
-        ended, lost = threading.Event(), threading.Event()
+        seconds = self._settings.lease_seconds
 
-        def beat() -> None:
+        def extend() -> None:
             begin(project=lease.project_id)
-            while not ended.wait(self._settings.lease_seconds / 4):
-                try:
-                    self._services.store.heartbeat(lease, lease_seconds=self._settings.lease_seconds)
-                except LeaseLost:
-                    lost.set()
-                except (DiskFull, StoreUnavailable) as error:  # nobody else can take the lease either
-                    self._complain(error)
-                except Exception:  # a locked database must not end the heartbeat: the lease outlives a few misses
-                    logger.exception("project=%s heartbeat failed", lease.project_id)
+            self._services.store.heartbeat(lease, lease_seconds=seconds)
 
         def check() -> None:
             # Asked anew each time: a project that was disconnected is to be left before the next write, and a process
@@ -279,13 +272,9 @@ class Worker:
             if self._stop.is_set():
                 raise _Stopped("the worker is stopping")
 
-        thread = threading.Thread(target=beat, name=f"heartbeat-{lease.project_id}", daemon=True)
-        thread.start()
-        try:
+        name = f"heartbeat-{lease.project_id}"
+        with extended(extend, lease_seconds=seconds, name=name, away=self._complain) as lost:
             yield check
-        finally:
-            ended.set()
-            thread.join()
 
 
 class _Stopped(NextmaskError):

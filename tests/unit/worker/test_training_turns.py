@@ -202,6 +202,14 @@ def test_a_worker_that_is_killed_frees_its_device_when_its_lease_ends(
     assert not is_refused(make_turns(), 2)
 
 
+def test_devices_are_told_in_the_order_of_their_names(make_turns: MakeTurns, store: Store) -> None:
+    turns = make_turns([Device(f"cuda:{number}", f"GPU {number}") for number in range(6)])
+    with ExitStack() as held:
+        for project in range(6):
+            held.enter_context(turns.take(project))
+        assert [lease.name for lease in store.held_devices()] == [f"cuda:{number}" for number in range(6)]
+
+
 def test_predictions_are_spread_over_the_devices_that_do_not_train(make_turns: MakeTurns, store: Store) -> None:
     devices = tuple(Device(f"cuda:{number}", f"GPU {number}") for number in range(3))
     turns = make_turns(devices)
