@@ -389,7 +389,8 @@ def test_nothing_is_prepared_right_after_a_click_or_where_memory_is_short(
 
 def test_the_thread_ends_with_the_server(queued: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look_ahead, "PAUSE_SECONDS", 0.01)
+    others = set(threading.enumerate())  # a server of another test may still have one
     with preparing(queued, SmartTools(queued)):
-        (thread,) = [one for one in threading.enumerate() if one.name == "look-ahead"]
+        (thread,) = [one for one in set(threading.enumerate()) - others if one.name == "look-ahead"]
     thread.join(20)
     assert not thread.is_alive()
