@@ -149,7 +149,7 @@ def queue(
     from ml_backend.images.decoding import load_image
     from ml_backend.learning.prediction.batches import Item
     from ml_backend.learning.prediction.predictors import load_predictor
-    from ml_backend.learning.ranking import Pools, make_strategy, rank_pool
+    from ml_backend.learning.ranking import Pools, make_strategy, observed, rank_pool
     from strategies import Budget
 
     began = time.monotonic()
@@ -161,7 +161,7 @@ def queue(
         return lambda: predictor.batches(items, features="features" in strategy.needs, batch_size=8)
 
     nothing: Any = lambda: iter(())  # noqa: E731 (a pool without images)
-    pools = Pools(batches(pool, 0), batches(labels, len(pool)), nothing, nothing)
+    pools = Pools(observed(batches(pool, 0)), observed(batches(labels, len(pool))), nothing, nothing)
     budget = Budget(images=10 if strategy.plans_one_round else WINDOW)
     ranked = rank_pool(strategy, pools, budget=budget, seed=0, round_number=1, progress=lambda _: None)
     ranking = time.monotonic() - began

@@ -21,8 +21,10 @@ a secret.
     ├── CheckpointError         a model version is missing or damaged
     ├── TrainingError           training could not start or did not finish
     ├── TrainingWaits           another project trains first
+    ├── ClusterError            the Ray cluster cannot be used, or was lost: work goes on without it
     ├── StoreError              the state database cannot be used
     │   └── StoreUnavailable    it is away or overloaded; the same call may succeed later
+    ├── FilesUnavailable        the bucket in MODEL_DIR cannot be used
     ├── BackupError             a backup cannot be made, or not be restored
     ├── DiskFull                MODEL_DIR has no room; work continues by itself when there is some
     └── LeaseLost               another worker took the project over
@@ -138,12 +140,20 @@ class TrainingWaits(NextmaskError):
     """Another project trains, or asked earlier. This is no failure: the project trains when its turn comes."""
 
 
+class ClusterError(NextmaskError):
+    """The Ray cluster cannot be used, or was lost in the middle. Nothing is lost: the work is done here instead."""
+
+
 class StoreError(NextmaskError):
     """The state database cannot be opened, or has another schema."""
 
 
 class StoreUnavailable(StoreError):
     """The state database is away, starts, or has too much to do. Nothing is lost; the same call may succeed later."""
+
+
+class FilesUnavailable(NextmaskError):
+    """The bucket in MODEL_DIR is away, refuses, or is not there. Nothing is lost; the same call may succeed later."""
 
 
 class BackupError(NextmaskError):

@@ -21,6 +21,8 @@ from ml_backend.errors import ConfigurationError, first_few, shown
 from ml_backend.images.hosts import ImageHosts
 from strategies import catalogue
 
+BUCKETS: Final = ("s3", "gs", "az")
+"""How addresses of buckets begin: Amazon's and those like it, Google's, Azure's."""
 AUTO: Final = "auto"
 """Leaves a value to what is best on the device."""
 ALL_DEVICES: Final = "cuda:all"
@@ -37,6 +39,8 @@ RETIRED: Final[Mapping[str, str]] = {
     "publish_tolerance": "Remove it: a version is kept back where its interval says that it is worse.",
     "training_minutes": "A training ends by itself: NEXTMASK_TRAINING_BUDGET says after how many minutes.",
     "picture_cache_bytes": "Remove it: the dashboard's pictures take 1 GB at most.",
+    "queue_refill": "Remove it: the queue is filled up when half of NEXTMASK_QUEUE_WINDOW is left.",
+    "stream_window": "Remove it: a new arrival is compared with the latest 256.",
     "patience": "Remove it: a training ends with NEXTMASK_TRAINING_BUDGET, and held-out labels choose no weights.",
 }
 """Settings of earlier releases that are gone: name of the field -> what to do, a sentence."""
@@ -79,10 +83,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Form of the log's lines; json is for programs that collect logs."
     )
-    model_dir: Path = Field(
+    model_dir: Path | str = Field(
         Path(".nextmask"),
         validation_alias=_unprefixed("MODEL_DIR"),
-        description="Folder of all state: database, model versions, masks, cached images.",
+        description="Folder of all state: database, model versions, masks, cached images. Or a bucket for versions and "
+        "masks: s3://, gs:// or az://, with name and prefix.",
     )
 
     # -- the server ---------------------------------------------------------------------------------------------------
@@ -99,6 +104,9 @@ class Settings(BaseSettings):
         description="Secret that Label Studio's webhooks carry. Empty: one is made and kept in MODEL_DIR.",
     )
     database_url: str = Field("", description="SQLAlchemy address of the state database. Empty: SQLite in MODEL_DIR.")
+    ray_address: str = Field(
+        "", description="Ray cluster for scoring and training: auto, HOST:PORT or ray://HOST:PORT. Empty: this machine."
+    )
     max_request_bytes: int = Field(
         250_000_000, ge=100_000, description="Largest request that is read, in bytes (the host's own limit is 250 MB)."
     )
@@ -203,14 +211,12 @@ class Settings(BaseSettings):
 
     # -- the queue ----------------------------------------------------------------------------------------------------
     queue_window: int = Field(200, ge=1, le=5000, description="Best-ranked tasks kept in Label Studio with masks.")
-    queue_refill: float = Field(0.5, gt=0, le=1, description="Share of the window under which it is refilled.")
     pool_sample: int = Field(
         0, ge=0, description="Most tasks scored per ranking. 0: as many as fit into the time that training took."
     )
     stream_rate: float = Field(
         0, ge=0, le=1, description="Share of the arriving tasks to keep; the others are passed over. 0: all are kept."
     )
-    stream_window: int = Field(256, ge=2, description="Latest arrivals that a new one is compared with.")
     retire_hours: float = Field(
         26.0,
         ge=24,
@@ -243,7 +249,8 @@ class Settings(BaseSettings):
     image_cache_bytes: int = Field(
         10_000_000_000,
         ge=1_000_000,
-        description="Bytes of images kept on disk, a quarter of them for what encoders made of images.",
+        description="Bytes of images kept on disk, a quarter of them for what encoders made of images, and beside a "
+        "bucket a quarter for its files.",
     )
     max_image_bytes: int = Field(500_000_000, ge=1_000, description="Largest image file accepted, in bytes.")
     max_pixels: int = Field(200_000_000, ge=1_000, description="Largest image accepted, in pixels.")
@@ -280,10 +287,19 @@ class Settings(BaseSettings):
             raise ValueError("must be at least 2: a single member has nobody to disagree with; 0 for the default")
         return value
 
-    @field_validator("model_dir")
+    @field_validator("model_dir", mode="before")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _is_place(cls, value: object) -> Path | str:
+        text = str(value)
+        if "://" not in text:
+            return Path(text).expanduser().absolute()
+        scheme, _, rest = text.partition("://")
+        if scheme not in BUCKETS:
+            known = ", ".join(f"{name}://" for name in BUCKETS)
+            raise ValueError(f"must be a folder, or a bucket whose address begins with one of {known}")
+        if not rest.strip("/"):
+            raise ValueError(f"must name a bucket, such as {scheme}://bucket/nextmask")
+        return f"{scheme}://{rest.strip('/')}"
 
     @field_validator("sam")
     @classmethod
@@ -302,9 +318,14 @@ class Settings(BaseSettings):
         return self.label_studio_public_url or self.label_studio_url
 
     @property
+    def local_folder(self) -> Path:
+        """Folder of what stays on this machine: MODEL_DIR, or beside a bucket the folder that is its default."""
+        return self.model_dir if isinstance(self.model_dir, Path) else Path(".nextmask").absolute()
+
+    @property
     def effective_database_url(self) -> str:
         """SQLAlchemy address of the state database."""
-        return self.database_url or f"sqlite:///{self.model_dir / 'nextmask.sqlite3'}"
+        return self.database_url or f"sqlite:///{self.local_folder / 'nextmask.sqlite3'}"
 
     @property
     def effective_batch_size(self) -> int:
@@ -314,12 +335,17 @@ class Settings(BaseSettings):
     @property
     def maps_folder(self) -> Path:
         """Folder of what encoders that are not trained made of images."""
-        return self.model_dir / "encoder_maps"
+        return self.local_folder / "encoder_maps"
 
     @property
     def maps_bytes(self) -> int:
         """Most bytes in that folder."""
         return self.image_cache_bytes // 4
+
+    @property
+    def files_bytes(self) -> int:
+        """Most bytes that are kept here of a bucket's files; 0 without one."""
+        return 0 if isinstance(self.model_dir, Path) else self.image_cache_bytes // 4
 
     @property
     def effective_committee(self) -> Literal["mc_dropout", "ensemble"]:
@@ -381,7 +407,7 @@ _INSTALLATION_FIELDS = frozenset(
     | {"lease_seconds", "image_cache_bytes", "max_image_bytes", "max_pixels", "request_timeout", "device"}
     | {"scoring_memory", "max_request_bytes", "sam", "label_studio_public_url"}
     | {"image_hosts", "image_seconds"}
-    | {"minimum_free_bytes", "log_format"}
+    | {"minimum_free_bytes", "log_format", "ray_address"}
 )
 PROJECT_FIELDS = frozenset(Settings.model_fields) - _INSTALLATION_FIELDS
 """Settings that a project may override; the others belong to the installation."""

@@ -39,6 +39,7 @@ KINDS = {
     float: "number",
     str: "text",
     Path: "folder",
+    Path | str: "folder, or the address of a bucket",
     SecretStr: "text",
     dict: "JSON object",
 }
@@ -85,7 +86,7 @@ def _valid(name: str, field: FieldInfo) -> str:
     )
     if kind == bool | Literal["auto"]:
         return f"{KINDS[bool]}, or `auto`"
-    return ", ".join([KINDS[get_origin(kind) or kind], *limits])
+    return ", ".join([KINDS.get(kind) or KINDS[get_origin(kind)], *limits])
 
 
 if __name__ == "__main__":

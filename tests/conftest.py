@@ -16,7 +16,7 @@ import pytest
 from ml_backend.demo.label_studio import find_label_studio
 from ml_backend.settings import Settings, environment_name
 
-pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures", "postgresql"]
+pytest_plugins = ["full_disks", "live_fixtures", "browser_fixtures", "object_store", "postgresql", "ray_cluster"]
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile("nextmask", deadline=None)

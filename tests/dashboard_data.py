@@ -18,7 +18,7 @@ from ml_backend.learning.training import Item, Job, train
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
-from ml_backend.worker.score_pool import PoolScorer
+from ml_backend.worker.score_pool import PoolRanker
 
 VERSION = "nextmask-2.3"
 
@@ -94,7 +94,7 @@ def rank(services: Services, published: int, *, regions: bool = False) -> None:
     assert project
     assert model
     label_map = parse_label_config(project.label_config)
-    scorer = PoolScorer(Look(services, PROJECT, label_map), model)
+    scorer = PoolRanker(Look(services, PROJECT, label_map), model)
     ranking = scorer.rank(store.tasks(PROJECT), round_number=1)
     best = sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
     asked = {best[0]: Query((Box(20, 30, 60, 50), Box(120, 100, 48, 64)), 37.4)} if regions else {}

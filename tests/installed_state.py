@@ -13,7 +13,6 @@ from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.projects.services import Services
 from ml_backend.store import Decision
 from ml_backend.store.tables import META, METADATA
-from ml_backend.system.whole_files import write_once
 
 RECORD = VersionRecord(classes=("a", "b"), label_map_digest="", data_digest="", measures={"miou": 0.5})
 Rows = dict[str, list[dict[str, Any]]]
@@ -21,11 +20,11 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def fill(services: Services, *, tasks: int = 2500) -> None:
     """Put something of each kind into the state and the folder of an installation."""
-    folder, store = services.project_folder(PROJECT), services.store
+    store = services.store
     checkpoints = services.checkpoints(PROJECT)
     checkpoints.create(RECORD, {"weight": torch.ones(3)})
     checkpoints.publish(1)
-    mask = write_once(folder / "masks" / "aa.png", b"a mask")
+    mask = services.files.write_once(f"projects/{PROJECT}/masks/aa.png", b"a mask")
     store.wake(PROJECT, title="Zellkerne µm", published_version="nextmask-1.1", decided_model=1)
     known = [task_of(number, lead_time=number / 3) for number in range(2, tasks)]
     store.put_tasks([task_of(1, status="labelled", mask_file=mask, annotation_id=99_999_999_999), *known])

@@ -296,9 +296,9 @@ def stored(services: Services, task_id: int = 1) -> Task:
     return found
 
 
-def mask_of(task: Task) -> npt.NDArray[np.uint8]:
+def mask_of(services: Services, task: Task) -> npt.NDArray[np.uint8]:
     """The mask of a label."""
-    return masks.mask_from_png(Path(task.mask_file).read_bytes())
+    return masks.mask_from_png(services.files.read(task.mask_file))
 
 
 def task_of(task_id: int, project: int = PROJECT, **fields: Any) -> Task:

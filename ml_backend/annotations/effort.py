@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.system.whole_files import write_once
+from ml_backend.system.files import Files
 
 Points = NDArray[np.float32]
 
@@ -68,8 +67,8 @@ def _evenly(box: tuple[int, int, int, int]) -> Points:
     return np.stack([x.ravel(), y.ravel(), np.full(x.size, each)], axis=1).astype(np.float32)
 
 
-def write_points(folder: Path, task_id: int, points: Points) -> str:
-    """Write points (N,3) to a file named after the task and their digest; return its path.
+def write_points(files: Files, folder: str, task_id: int, points: Points) -> str:
+    """Write points (N,3) to a file in a folder, named after the task and their digest; return its key.
 
     Raises:
         OSError: the disk refuses.
@@ -77,14 +76,14 @@ def write_points(folder: Path, task_id: int, points: Points) -> str:
     content = io.BytesIO()
     np.save(content, points.astype(np.float32), allow_pickle=False)
     digest = hashlib.sha256(content.getvalue()).hexdigest()[:20]
-    return write_once(folder / f"{task_id}-{digest}.npy", content.getvalue())
+    return files.write_once(f"{folder}/{task_id}-{digest}.npy", content.getvalue())
 
 
-def read_points(file: Path) -> Points:
+def read_points(content: bytes) -> Points:
     """Return the points (N,3) float32 of a file that `write_points` wrote.
 
     Raises:
-        OSError, ValueError: the file cannot be read.
+        OSError, ValueError: it is damaged.
     """
-    points: Points = np.load(file, allow_pickle=False)
+    points: Points = np.load(io.BytesIO(content), allow_pickle=False)
     return points

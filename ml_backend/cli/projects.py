@@ -147,8 +147,9 @@ def keep(
 def versions(project: ProjectId, as_json: AsJson = False) -> None:
     """List model versions with their held-out measures."""
     settings = load_settings()
-    known_project(settings, Store(settings.effective_database_url), project)
-    checkpoints = checkpoints_of(settings, project)
+    store = Store(settings.effective_database_url)
+    known_project(settings, store, project)
+    checkpoints = checkpoints_of(settings, store, project)
     current = checkpoints.current()
     rows = [_version_row(version, current) for version in checkpoints.versions()]
     measured = {version.number: measure_text(recorded(version.record, "miou")) for version in checkpoints.versions()}

@@ -47,7 +47,7 @@ def add_dashboard(app: FastAPI, services: Services) -> None:
     """Add the pages and their static files to an application."""
     settings, store = services.settings, services.store
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    cache = PictureCache(settings.model_dir / "pictures")
+    cache = PictureCache(settings.local_folder / "pictures")
     pictures = Pictures(services, cache)
     annotating.add_pages(router)
     for page in (projects, overview, versions, version, tasks, unchanged):

@@ -91,7 +91,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: 
         strength: Strength = "60",
     ) -> Response:
         project = project_of(store, project_id)
-        versions = checkpoints_of(settings, project_id).versions()
+        versions = checkpoints_of(settings, store, project_id).versions()
         serving = model_number(project.published_version)
         pair = _pair(versions, serving, a, b)
         frame: dict[str, Any] = {
@@ -115,7 +115,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: 
         pager = Pager.of(page, len(labels.tasks), PAGE)
         now = comparison.measures if comparison else None
         first, second = (version.record for version in pair)
-        common = measuring.compare(first, second, checkpoints_of(settings, project_id).history())
+        common = measuring.compare(first, second, checkpoints_of(settings, store, project_id).history())
         return render(
             request,
             "compare.html",
@@ -139,7 +139,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store, comparisons: 
     @router.post("/projects/{project_id}/compare")
     def measure_both(request: Request, project_id: ProjectId, a: Number = None, b: Number = None) -> Response:
         project = project_of(store, project_id)
-        pair = _pair(checkpoints_of(settings, project_id).versions(), 0, a, b)
+        pair = _pair(checkpoints_of(settings, store, project_id).versions(), 0, a, b)
         if pair is None or a is None or b is None:
             raise HTTPException(404, "A comparison takes two versions: choose both.")
         if not comparisons.start(project, pair, comparisons.labels(project)):

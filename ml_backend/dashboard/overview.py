@@ -14,7 +14,7 @@ from ml_backend.dashboard.pages import ProjectId, project_of
 from ml_backend.dashboard.pictures.subjects import NoPicture, labels_of
 from ml_backend.dashboard.rendering import render
 from ml_backend.projects.audit import first_audit_place
-from ml_backend.projects.folders import checkpoints_of
+from ml_backend.projects.serving import version_records
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.status import Status, answered_efforts, in_full, project_state
 from ml_backend.settings import Settings
@@ -81,7 +81,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
         project = project_of(store, project_id)
         own_settings, _ = project_settings(settings, store, project)
         labels = store.labels(project_id)
-        records = checkpoints_of(settings, project_id).history()
+        records = version_records(settings, store, project_id)
         efforts = answered_efforts(store, project_id)
         state = project_state(settings, store, project_id)
         status = in_full(settings, store, state, records=records, labels=labels, efforts=efforts)

@@ -61,7 +61,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
 def summarise(settings: Settings, store: Store, project: Project) -> Summary:
     """Describe a project in a few numbers, all counted by the database."""
     counts = store.count_tasks(project.id)
-    record = serving_record(settings, project)
+    record = serving_record(settings, store, project)
     events = store.events(project.id, limit=1)
     return Summary(
         project=project,

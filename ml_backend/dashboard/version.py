@@ -41,10 +41,10 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
 
     @router.get("/projects/{project_id}/versions/{number}")
     def version_page(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
-        project, checkpoints = project_of(store, project_id), checkpoints_of(settings, project_id)
+        project, checkpoints = project_of(store, project_id), checkpoints_of(settings, store, project_id)
         records = {record.number: record for record in checkpoints.history()}
         if number not in records:
-            good_version(settings, project_id, number)  # says what is wrong with it
+            good_version(settings, store, project_id, number)  # says what is wrong with it
             raise HTTPException(404, f"There is no version {number}.")
         record, serving = records[number], checkpoints.current()
         parent = records.get(record.parent or 0)
@@ -67,7 +67,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     @router.get("/projects/{project_id}/versions/{number}/archive")
     def download(project_id: ProjectId, number: VersionNumber) -> Response:
         project_of(store, project_id)
-        version = good_version(settings, project_id, number)
+        version = good_version(settings, store, project_id, number)
         name = f"nextmask-project-{project_id}-version-{number}.zip"
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-store"}
         return StreamingResponse(archive(version), media_type="application/zip", headers=headers)

@@ -27,7 +27,7 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     @router.get("/projects/{project_id}/versions")
     def versions(request: Request, project_id: ProjectId, back: Annotated[int, Query(ge=0, le=MAX_ID)] = 0) -> Response:
         project = project_of(store, project_id)
-        checkpoints = checkpoints_of(settings, project_id)
+        checkpoints = checkpoints_of(settings, store, project_id)
         serving = checkpoints.current()
         number = serving.number if serving else 0
         return render(
@@ -46,14 +46,14 @@ def add_pages(router: APIRouter, settings: Settings, store: Store) -> None:
     @router.get("/projects/{project_id}/versions/{number}/serve")
     def ask(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
         project = project_of(store, project_id)
-        version = good_version(settings, project_id, number)
-        serving = checkpoints_of(settings, project_id).current()
+        version = good_version(settings, store, project_id, number)
+        serving = checkpoints_of(settings, store, project_id).current()
         return render(request, "roll_back.html", project=project, tab="versions", version=version, serving=serving)
 
     @router.post("/projects/{project_id}/versions/{number}/serve")
     def serve(request: Request, project_id: ProjectId, number: VersionNumber) -> Response:
         project_of(store, project_id)
-        good_version(settings, project_id, number)
+        good_version(settings, store, project_id, number)
         roll_back(settings, store, project_id, number)
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}/projects/{project_id}/versions?back={number}", 303)
@@ -83,13 +83,13 @@ def trained_at(record: VersionRecord) -> float | None:
         return None
 
 
-def good_version(settings: Settings, project_id: int, number: int) -> Version:
+def good_version(settings: Settings, store: Store, project_id: int, number: int) -> Version:
     """Return a version that can be served.
 
     Raises:
         HTTPException: 404, it is not there, or it is damaged.
     """
     try:
-        return checkpoints_of(settings, project_id).get(number)
+        return checkpoints_of(settings, store, project_id).get(number)
     except CheckpointError as error:
         raise HTTPException(404, str(error)) from None

@@ -60,7 +60,7 @@ class Rounds:
         console: Console,
     ) -> None:
         self._store, self._id, self._annotator = store, project_id, annotator
-        self._checkpoints = checkpoints_of(settings, project_id)
+        self._checkpoints = checkpoints_of(settings, store, project_id)
         self._log, self._console = log, console
 
     def run(self, rounds: int, per_round: int) -> list[Round]:

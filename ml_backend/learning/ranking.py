@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import ConfigurationError, shown
@@ -91,19 +91,31 @@ Batches = Callable[[], "Iterable[Batch]"]
 """Gives some batches, read anew by every call."""
 
 
+Observations = Callable[["Strategy"], "Iterable[Observation]"]
+"""Measures some images as a strategy does, a few at a time, each once; anew by every call."""
+
+
+class _HasIds(Protocol):
+    @property
+    def ids(self) -> tuple[Any, ...]: ...
+
+
+_Part = TypeVar("_Part", bound=_HasIds)
+
+
 @dataclass(frozen=True)
 class Pools:
     """The images of a project as a strategy is given them.
 
     Attributes:
-        unlabelled, labelled: with the network's predictions.
+        unlabelled, labelled: measured by the strategy, wherever that is done.
         unlabelled_images, labelled_images: the images alone, with their cost where it is known, for `prepare`.
         asked: image id -> boxes of it that are labelled already; nothing there is asked for again.
         known: ids of all labelled images.
     """
 
-    unlabelled: Batches
-    labelled: Batches
+    unlabelled: Observations
+    labelled: Observations
     unlabelled_images: Batches
     labelled_images: Batches
     asked: Mapping[int, Sequence[Box]] = field(default_factory=dict)
@@ -145,10 +157,10 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         ) from error
 
 
-def state_file(folder: Path, name: str, options: Mapping[str, Any]) -> Path:
-    """Return where a strategy with these options keeps what it has learned."""
+def state_name(name: str, options: Mapping[str, Any]) -> str:
+    """Return the name of the file in which a strategy with these options keeps what it has learned."""
     digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return folder / f"{name}-{digest}.pt"
+    return f"{name}-{digest}.pt"
 
 
 def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:
@@ -156,14 +168,19 @@ def sample_order(task_ids: Sequence[int], seed: int) -> list[int]:
     return sorted(task_ids, key=lambda task: (draw(seed, task), task))
 
 
-def within_time(batches: Iterable[Batch], *, seconds: float, at_least: int) -> Iterator[Batch]:
-    """Yield batches until `seconds` are over, but at least `at_least` images."""
+def within_time(parts: Iterable[_Part], *, seconds: float, at_least: int) -> Iterator[_Part]:
+    """Yield batches, or observations of them, until `seconds` are over, but at least `at_least` images."""
     deadline, passed = time.monotonic() + seconds, 0
-    for batch in batches:
-        yield batch
-        passed += len(batch.ids)
+    for part in parts:
+        yield part
+        passed += len(part.ids)
         if passed >= at_least and time.monotonic() >= deadline:
             return
+
+
+def observed(batches: Batches) -> Observations:
+    """Let a strategy observe batches here and now, one after the other."""
+    return lambda strategy: map(strategy.observe, batches())
 
 
 def rank_pool(
@@ -197,10 +214,10 @@ def rank_pool(
     if _knows_nothing(strategy):
         logger.warning("%s had nothing to learn from: the order is left to chance", strategy.name)
         return None
-    pool = _observe(strategy, pools.unlabelled(), progress)
+    pool = _joined(pools.unlabelled(strategy), progress)
     if pool is None:
         return None
-    labelled = _observe(strategy, pools.labelled(), lambda _: None) if "labelled" in strategy.needs else None
+    labelled = _joined(pools.labelled(strategy), lambda _: None) if "labelled" in strategy.needs else None
     excluded = tuple(tuple(map(_region, pools.asked.get(int(image), ()))) for image in pool.ids)
     ranking = strategy.rank(
         replace(pool, excluded=excluded),
@@ -285,13 +302,13 @@ def _keep(strategy: Strategy, file: Path) -> None:
     temporary.replace(file)
 
 
-def _observe(strategy: Strategy, batches: Iterable[Batch], progress: Callable[[int], None]) -> Observation | None:
+def _joined(observations: Iterable[Observation], progress: Callable[[int], None]) -> Observation | None:
     from strategies import Observation
 
     parts, seen = [], 0
-    for batch in batches:
-        parts.append(strategy.observe(batch))
-        seen += len(batch.ids)
+    for part in observations:
+        parts.append(part)
+        seen += len(part.ids)
         progress(seen)
     return Observation.concatenate(parts) if parts else None
 

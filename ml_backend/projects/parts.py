@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ml_backend.annotations import masks
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import Mask, mask_from_png
 from ml_backend.errors import MaskError
 from ml_backend.store import Task, TrainingLabel
+from ml_backend.system.files import Files
 from ml_backend.system.whole_files import write_once
 
 
@@ -28,14 +28,23 @@ def parts_of(tasks: Iterable[Task]) -> tuple[Task, ...]:
     return tuple(sorted(parts, key=lambda task: (task.updated_at, task.task_id)))
 
 
-def merged_mask(parts: Sequence[Task]) -> Mask:
+def merged_mask(files: Files, parts: Sequence[Task]) -> Mask:
     """Lay the masks of an image's parts over each other, the last on top: (H,W) uint8, 255 where nothing is labelled.
 
     Raises:
         MaskError: a mask cannot be decoded, or they are of different sizes.
         OSError: a mask cannot be read.
     """
-    masks = [mask_from_png(Path(part.mask_file).read_bytes()) for part in parts]
+    return merged([files.read(part.mask_file) for part in parts])
+
+
+def merged(pngs: Sequence[bytes]) -> Mask:
+    """Lay masks over each other, as `merged_mask` does with those of tasks.
+
+    Raises:
+        MaskError: a mask cannot be decoded, or they are of different sizes.
+    """
+    masks = [mask_from_png(png) for png in pngs]
     if len({mask.shape for mask in masks}) > 1:
         raise MaskError(f"parts of one image have masks of different sizes: {sorted({mask.shape for mask in masks})}")
     merged = np.full_like(masks[0], IGNORE_INDEX)
@@ -54,16 +63,6 @@ def supervising(labelled: Sequence[_Label]) -> list[_Label]:
     return [task for task in labelled if not task.boxes or task.image not in whole]
 
 
-def labelled_pixels(tasks: Sequence[Task]) -> NDArray[np.bool_]:
-    """Return (H,W) bool: which pixels the tasks of one image label.
-
-    Raises:
-        MaskError, OSError: as `merged_mask`.
-    """
-    labelled: NDArray[np.bool_] = merged_mask(tasks) != IGNORE_INDEX
-    return labelled
-
-
 @dataclass(frozen=True)
 class MergedLabel:
     """The label of one image to train on, or why it cannot be used.
@@ -77,17 +76,20 @@ class MergedLabel:
     mask: Path | MaskError
 
     @classmethod
-    def of_whole(cls, task: Task) -> MergedLabel:
+    def of_whole(cls, files: Files, task: Task) -> MergedLabel:
         """Take the label of a whole image."""
-        return cls((task,), Path(task.mask_file))
+        try:
+            return cls((task,), files.local(task.mask_file))
+        except FileNotFoundError as error:
+            return cls((task,), MaskError(f"The mask of task {task.task_id} is gone: {error}"))
 
     @classmethod
-    def of_parts(cls, parts: Sequence[Task], folder: Path) -> MergedLabel:
+    def of_parts(cls, files: Files, parts: Sequence[Task], folder: Path) -> MergedLabel:
         """Lay the labels of an image's parts over each other; several are written to a file in the folder."""
         if len(parts) == 1:
-            return cls.of_whole(parts[0])
+            return cls.of_whole(files, parts[0])
         try:
-            png = masks.png_bytes(merged_mask(parts))
+            png = masks.png_bytes(merged_mask(files, parts))
         except (MaskError, OSError, ValueError) as error:
             ids = ", ".join(str(part.task_id) for part in parts)
             return cls(tuple(parts), MaskError(f"The labels of tasks {ids}, parts of one image, do not merge: {error}"))

@@ -13,10 +13,11 @@ from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.own_files import is_public_url
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.learning.prediction.predictor_cache import PredictorCache
-from ml_backend.projects.folders import checkpoints_of, project_folder
+from ml_backend.projects.folders import checkpoints_of, files_of, project_folder
 from ml_backend.projects.training_turns import TrainingTurns
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.system.files import Files
 
 if TYPE_CHECKING:
     from ml_backend.learning.networks import MapStore
@@ -47,8 +48,13 @@ class Services:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def project_folder(self, project_id: int) -> Path:
-        """Folder of a project's masks and model versions."""
+        """Folder of what a project's work needs on this machine."""
         return project_folder(self.settings, project_id)
+
+    @property
+    def files(self) -> Files:
+        """The masks and model versions of all projects, by key."""
+        return files_of(self.settings)
 
     def images_of(self, project_id: int) -> ProjectImages:
         """The images of a project's tasks."""
@@ -56,7 +62,7 @@ class Services:
 
     def checkpoints(self, project_id: int) -> Checkpoints:
         """The model versions of a project."""
-        return checkpoints_of(self.settings, project_id)
+        return checkpoints_of(self.settings, self.store, project_id)
 
     def predictor(self, project_id: int, number: int, device: str = "") -> Predictor:
         """Return the network of a version, loaded when it is not in memory.
@@ -81,9 +87,9 @@ def open_services(settings: Settings) -> Services:
     store = Store(settings.effective_database_url)
     client = label_studio_of(settings, store)
     images = ImageCache(
-        settings.model_dir / "images",
+        settings.local_folder / "images",
         client.fetch,
-        max_bytes=settings.image_cache_bytes - settings.maps_bytes,
+        max_bytes=settings.image_cache_bytes - settings.maps_bytes - settings.files_bytes,
         max_image_bytes=settings.max_image_bytes,
         max_pixels=settings.max_pixels,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ml_backend.errors import CheckpointError
+from ml_backend.errors import CheckpointError, FilesUnavailable
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+from ml_backend.system.files import Folder
 
 if TYPE_CHECKING:
     from ml_backend.learning.prediction.predictor import Predictor
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def serving_record(settings: Settings, project: Project) -> VersionRecord | None:
-    """Return the record of the version that is published; None before the first, and where it is damaged."""
+def serving_record(settings: Settings, store: Store, project: Project) -> VersionRecord | None:
+    """Return the record of the version that is published; None before the first, and where it cannot be read."""
     number = model_number(project.published_version)
     try:
-        return checkpoints_of(settings, project.id).get(number).record if number else None
-    except CheckpointError:
+        return checkpoints_of(settings, store, project.id).get(number).record if number else None
+    except (CheckpointError, FilesUnavailable):
         return None
+
+
+def version_records(settings: Settings, store: Store, project_id: int) -> list[VersionRecord]:
+    """Return the records of all versions, oldest first; none while they cannot be read, which the status says."""
+    try:
+        return checkpoints_of(settings, store, project_id).history()
+    except FilesUnavailable:
+        return []
 
 
 def serving_predictor(services: Services, project_id: int, number: int) -> Predictor:
@@ -36,7 +45,8 @@ def serving_predictor(services: Services, project_id: int, number: int) -> Predi
     """
     checkpoints = services.checkpoints(project_id)
     try:
-        checkpoints.get(number)  # what is in memory may be damaged on disk
+        if isinstance(checkpoints.files, Folder):  # a bucket is not asked: it may be away
+            checkpoints.get(number)  # what is in memory may be damaged on disk
         return services.predictor(project_id, number)
     except CheckpointError as error:
         current = checkpoints.current()
@@ -52,7 +62,7 @@ def roll_back(settings: Settings, store: Store, project_id: int, number: int | N
     Raises:
         CheckpointError: there is no such version, or it is damaged.
     """
-    checkpoints = checkpoints_of(settings, project_id)
+    checkpoints = checkpoints_of(settings, store, project_id)
     version = checkpoints.rollback(number)
     latest = checkpoints.latest()
     store.wake(project_id, decided_model=latest.number if latest else version.number)

@@ -24,6 +24,7 @@ from ml_backend.images.decoding import Array
 from ml_backend.images.references import shown_reference
 from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.audit_points import asks_points_of_audit_images, audit_points
+from ml_backend.projects.folders import files_of
 from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
@@ -284,7 +285,7 @@ class MaskRenderer:
         if not parts:
             return mask
         try:
-            labelled = merged_mask(parts)
+            labelled = merged_mask(files_of(self._settings), parts)
         except (MaskError, OSError, ValueError) as error:
             logger.warning("project=%s image=%s its labels are not shown: %s", self._id, reference, error)
             return mask

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ml_backend.errors import ConfigurationError
+from ml_backend.errors import ConfigurationError, FilesUnavailable
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.checkpoints import VersionRecord
 from ml_backend.learning.measuring import Estimate
@@ -15,14 +15,14 @@ from ml_backend.projects.advice import Advice, advise
 from ml_backend.projects.audit import AuditCounts, audit_counts
 from ml_backend.projects.audit_hints import audit_hints
 from ml_backend.projects.effort_report import EffortReport, effort_pairs, effort_report
-from ml_backend.projects.folders import checkpoints_of, project_folder
+from ml_backend.projects.folders import checkpoints_of, files_of, project_key
 from ml_backend.projects.hidden_predictions import hidden_predictions, hidden_text
 from ml_backend.projects.hints import hints
 from ml_backend.projects.images_in_part import images_in_part, in_part_text
 from ml_backend.projects.passed_over import StreamCounts, stream_counts
 from ml_backend.projects.points_report import PointsReport, points_report
 from ml_backend.projects.questions import reason_of
-from ml_backend.projects.serving import serving_record
+from ml_backend.projects.serving import serving_record, version_records
 from ml_backend.projects.settings import project_settings
 from ml_backend.projects.signs_of_life import worker_failure
 from ml_backend.projects.smart_tools import smart_tools_hint
@@ -113,7 +113,7 @@ def project_status(settings: Settings, store: Store, project_id: int) -> Status:
         settings,
         store,
         project_state(settings, store, project_id),
-        records=checkpoints_of(settings, project_id).history(),
+        records=version_records(settings, store, project_id),
         labels=store.labels(project_id),
         efforts=answered_efforts(store, project_id),
     )
@@ -178,7 +178,7 @@ def project_state(settings: Settings, store: Store, project_id: int) -> Status:
     """
     project = known_project(settings, store, project_id)
     own, _ = project_settings(settings, store, project)
-    counts, record = store.count_tasks(project_id), serving_record(settings, project)
+    counts, record = store.count_tasks(project_id), serving_record(settings, store, project)
     audit = audit_counts(own, store, project_id)
     return Status(
         project=project.id,
@@ -246,13 +246,17 @@ def known_project(settings: Settings, store: Store, project_id: int) -> Project:
 def gone_text(settings: Settings, project: Project) -> str:
     """Say that a project was deleted in Label Studio, and what is left of it."""
     name = f" ({project.title})" if project.title else ""
-    folder = project_folder(settings, project.id)
+    folder = files_of(settings).below(project_key(project.id)).where
     return f"Project {project.id}{name} is gone from Label Studio; its masks and model versions stay in {folder}."
 
 
 def _installation_errors(settings: Settings, store: Store, project_id: int) -> dict[str, str]:
     """Look at disk and model versions themselves: where the disk is full, the state that would tell is not written."""
-    full, stand_in = shortage(settings.model_dir), checkpoints_of(settings, project_id).stand_in()
+    full = shortage(settings.local_folder)
+    try:
+        stand_in = checkpoints_of(settings, store, project_id).stand_in()
+    except FilesUnavailable as error:
+        stand_in = str(error)
     errors = {"worker": worker_failure(store), "disk": str(full or ""), "model": stand_in}
     return {where: error for where, error in errors.items() if error}
 

@@ -20,7 +20,7 @@ from fastapi import FastAPI, Response, status
 from pydantic import BaseModel
 
 from ml_backend import __version__
-from ml_backend.errors import NextmaskError, StoreUnavailable
+from ml_backend.errors import FilesUnavailable, NextmaskError, StoreUnavailable
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.projects.folders import checkpoints_of
 from ml_backend.projects.signs_of_life import worker_failure, worker_name, workers
@@ -107,10 +107,10 @@ class _Probe:
     def _disk(self) -> str:
         settings = self.settings
         try:
-            with tempfile.TemporaryFile(dir=settings.model_dir) as file:
+            with tempfile.TemporaryFile(dir=settings.local_folder) as file:
                 file.write(b"nextmask")
                 file.flush()
-            free = free_bytes(settings.model_dir)
+            free = free_bytes(settings.local_folder)
         except OSError as error:
             return f"MODEL_DIR cannot be written ({error.strerror}): is the disk full, or is it read-only?"
         if free < settings.minimum_free_bytes:
@@ -143,7 +143,9 @@ class _Probe:
             number = model_number(project.published_version)
             if number:
                 try:
-                    checkpoints_of(self.settings, project.id).get(number)
+                    checkpoints_of(self.settings, self.store, project.id).get(number)
+                except FilesUnavailable:
+                    continue  # a model in memory goes on, and other servers fare no better
                 except (NextmaskError, OSError) as error:
                     problems.append(f"project {project.id}: {error}")
         return "; ".join(filter(None, problems))

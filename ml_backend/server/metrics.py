@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_backend import __version__
-from ml_backend.errors import NextmaskError
+from ml_backend.errors import FilesUnavailable, NextmaskError
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.learning.measuring.words import recorded
 from ml_backend.projects.folders import checkpoints_of
@@ -168,7 +168,7 @@ class _Installation(Collector):
         yield from families
 
     def _disk(self) -> Iterator[Metric]:
-        free = free_bytes(self._settings.model_dir)
+        free = free_bytes(self._settings.local_folder)
         yield GaugeMetricFamily("nextmask_disk_free_bytes", "Free bytes in MODEL_DIR.", value=free)
 
     def _of_store(self) -> Iterator[Metric]:
@@ -207,9 +207,12 @@ class _Installation(Collector):
         yield from (info, state, trainings, *values.values())
 
     def _values(self, project: Project) -> dict[str, float | None]:
-        store, checkpoints = self._store, checkpoints_of(self._settings, project.id)
-        counts = store.count_tasks(project.id)
-        records = {version.number: version.record for version in checkpoints.versions()}
+        store, counts = self._store, self._store.count_tasks(project.id)
+        try:
+            versions = checkpoints_of(self._settings, store, project.id).versions()
+        except FilesUnavailable:
+            versions = []
+        records = {version.number: version.record for version in versions}
         serving = records.get(model_number(project.published_version))
         held_out = recorded(serving, "miou") if serving else None
         last = records[max(records)] if records else None

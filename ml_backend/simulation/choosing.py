@@ -11,7 +11,7 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.learning.prediction.batches import Shrunk, image_batches
 from ml_backend.learning.prediction.committees import Committee
 from ml_backend.learning.prediction.predictor import Predictor
-from ml_backend.learning.ranking import Pools, Preparation, rank_pool, sample_order, sees_predictions
+from ml_backend.learning.ranking import Pools, Preparation, observed, rank_pool, sample_order, sees_predictions
 from ml_backend.simulation.labels import Labels, Pick
 from ml_backend.simulation.material import Picture
 from ml_backend.simulation.plan import Recipe, Unit
@@ -159,7 +159,7 @@ class Chooser:
 
         ranked = rank_pool(
             self._strategy,
-            Pools(batches, lambda: iter(()), lambda: iter(()), lambda: iter(())),
+            Pools(observed(batches), observed(lambda: ()), lambda: (), lambda: ()),
             budget=Budget(images=max(1, len(images))),
             seed=self._seed,
             round_number=0,
@@ -190,10 +190,10 @@ class Chooser:
             )
 
         known = [number for number in labels.numbers if number in self._pictures]
-        observed = predicted if sees_predictions(self._strategy) else plain
+        seen = predicted if sees_predictions(self._strategy) else plain
         return Pools(
-            unlabelled=lambda: observed(pool),
-            labelled=lambda: observed(known),
+            unlabelled=observed(lambda: seen(pool)),
+            labelled=observed(lambda: seen(known)),
             unlabelled_images=lambda: plain(pool),
             labelled_images=lambda: plain(known),
             asked={number: labels.asked(number) for number in pool},

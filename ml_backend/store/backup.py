@@ -1,8 +1,8 @@
 """Backup and restore of MODEL_DIR as an archive.
 
-A backup is taken while server and worker run. Apart from the database and two pointer files, files never change, so the
-archive only has to hold all files that the database names. So the database is copied, the files are added, and both
-steps are repeated when a named file was removed meanwhile.
+A backup is taken while server and worker run. Apart from the database and the number that was given last to a version,
+files never change, so the archive only has to hold all files that the database names. So the database is copied, the
+files are added, and both steps are repeated when a named file was removed meanwhile.
 
 Images and pictures are left out, since they can be fetched or drawn again. The last member lists all others with their
 digests, so that an incomplete archive is recognised.
@@ -67,23 +67,25 @@ def backup(settings: Settings, file: Path, *, progress: Progress) -> int:
     Raises:
         BackupError: the name has another ending or exists, the database is no SQLite file, or the disk refuses.
     """
-    _refuse_other_database(
+    folder = _folder_of(
         settings,
-        "Run pg_dump --format=custom --file=state.dump {name} first, and tar -C {folder} -cf projects.tar projects "
-        "after it: what changes in between is read again from Label Studio once both are restored.",
+        "Run {dump} first, and {copy} after it: what changes in between is read again from Label Studio once both are "
+        "restored.",
+        dump=("pg_dump --format=custom --file=state.dump {name}", "sqlite3 {file} '.backup state.sqlite3'"),
+        copy=("tar -C {folder} -cf projects.tar projects", "copy {bucket}/projects with the bucket's own tools"),
     )
-    database = settings.model_dir / _DATABASE
+    database = folder / _DATABASE
     if not file.name.endswith(SUFFIXES):
         raise BackupError(f"{file}: the name of a backup ends with {' or '.join(SUFFIXES)}.")
     if file.exists():
         raise BackupError(f"{file} exists already: choose another name, or remove it.")
     if not database.exists():
-        raise BackupError(f"There is nothing to back up in MODEL_DIR = {settings.model_dir}.")
+        raise BackupError(f"There is nothing to back up in MODEL_DIR = {folder}.")
     unfinished, copy = file.with_name(f".{file.name}.part"), file.with_name(f".{file.name}.sqlite3")
     try:
         with unfinished.open("wb") as target:
             with _compressed(target, file.name) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
-                count = _Writer(archive, settings.model_dir, copy, progress).write()
+                count = _Writer(archive, folder, copy, progress).write()
             target.flush()
             os.fsync(target.fileno())
         unfinished.rename(file)
@@ -181,6 +183,7 @@ class _Writer:
     def _is_complete(self, pointers: dict[str, bytes]) -> bool:
         with closing(sqlite3.connect(self.copy)) as connection:
             rows = connection.execute("SELECT project_id, mask_file, effort_file FROM tasks").fetchall()
+            pointers = pointers | _serving(connection)
         wanted = {name for project, *paths in rows for path in paths if (name := file_name(path, project))}
         for name, content in pointers.items():
             if name.endswith("/current"):
@@ -193,6 +196,13 @@ class _Writer:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+def _serving(connection: sqlite3.Connection) -> dict[str, bytes]:
+    """Return the numbers of the versions that serve as the files that 0.1 has for them, by name."""
+    keys = "SELECT substr(key, 9), value FROM meta WHERE substr(key, 1, 8) = 'serving_'"
+    rows = connection.execute(keys).fetchall()
+    return {f"projects/{project}/model/current": str(number).encode() for project, number in rows}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -235,12 +245,12 @@ def restore(settings: Settings, file: Path, *, progress: Progress) -> int:
         BackupError: MODEL_DIR is not empty, the archive is damaged or no backup, or the disk refuses.
         StoreError: a later release made the backup.
     """
-    _refuse_other_database(
+    folder = _folder_of(
         settings,
-        "Stop nextmask, then run tar -C {folder} -xf projects.tar and pg_restore --dbname={name} state.dump into an "
-        "empty database.",
+        "Stop nextmask, then {copy} and {dump}.",
+        dump=("run pg_restore --dbname={name} state.dump into an empty database", "put state.sqlite3 back as {file}"),
+        copy=("run tar -C {folder} -xf projects.tar", "copy projects back to {bucket}/projects"),
     )
-    folder = settings.model_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
@@ -249,7 +259,7 @@ def restore(settings: Settings, file: Path, *, progress: Progress) -> int:
             shutil.rmtree(made, ignore_errors=True)
             made.mkdir()
             try:
-                count = _extract(file, made, folder, progress)
+                count = _extract(file, made, progress)
                 _put(made, folder)
             finally:
                 shutil.rmtree(made, ignore_errors=True)
@@ -258,7 +268,7 @@ def restore(settings: Settings, file: Path, *, progress: Progress) -> int:
     return count
 
 
-def _extract(file: Path, made: Path, folder: Path, progress: Progress) -> int:
+def _extract(file: Path, made: Path, progress: Progress) -> int:
     """Unpack an archive into the folder `made` and check all of it; return the number of files."""
     written: dict[str, dict[str, Any]] = {}
     about: dict[str, Any] | None = None
@@ -278,7 +288,7 @@ def _extract(file: Path, made: Path, folder: Path, progress: Progress) -> int:
         raise BackupError(f"{file} is damaged: what it holds is not what was written into it. Take another backup.")
     if _DATABASE not in written:
         raise BackupError(f"{file} holds no state database: it is no backup of nextmask.")
-    _check_database(made / _DATABASE, folder)
+    _check_database(made / _DATABASE)
     return len(written)
 
 
@@ -319,15 +329,15 @@ def _manifest(file: Path, content: bytes) -> dict[str, Any]:
     return manifest
 
 
-def _check_database(path: Path, folder: Path) -> None:
-    """Check the database, upgrade it, and adapt it to its new MODEL_DIR."""
+def _check_database(path: Path) -> None:
+    """Check the database, and upgrade it; no worker holds a lease any more."""
     with closing(sqlite3.connect(path)) as connection:
         (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
     if verdict != "ok":
         raise BackupError(f"The state database in the backup is damaged: {verdict}.")
     store = Store(f"sqlite:///{path}")
     try:
-        store.moved(folder)
+        store.forget_leases()
     finally:
         store.close()
     with closing(sqlite3.connect(path)) as connection:
@@ -369,12 +379,25 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 # -- both -------------------------------------------------------------------------------------------------------------
-def _refuse_other_database(settings: Settings, remedy: str) -> None:
-    """Refuse a state that is not in MODEL_DIR: only PostgreSQL's own tools copy it while it is in use."""
-    if settings.database_url:
-        url = parse(settings.database_url)
-        remedy = remedy.format(name=url.database or "NAME", folder=settings.model_dir)
-        raise BackupError(f"The state is in {shown_url(url)}, which has tools of its own.", remedy)
+def _folder_of(settings: Settings, remedy: str, *, dump: tuple[str, str], copy: tuple[str, str]) -> Path:
+    """Return the folder of an installation that is in one; refuse any other, whose parts have tools of their own.
+
+    Args:
+        remedy: what to do with others.
+        dump: how PostgreSQL's state is copied there, and how SQLite's.
+        copy: how files in a folder are, and how those of a bucket.
+
+    Raises:
+        BackupError: state or files are elsewhere.
+    """
+    if isinstance(settings.model_dir, Path) and not settings.database_url:
+        return settings.model_dir
+    url, bucket = parse(settings.effective_database_url), str(settings.model_dir)
+    is_bucket, is_sqlite = not isinstance(settings.model_dir, Path), url.get_backend_name() == "sqlite"
+    steps = remedy.format(dump=dump[is_sqlite], copy=copy[is_bucket])
+    names = {"name": url.database or "NAME", "file": url.database, "folder": settings.local_folder, "bucket": bucket}
+    where = f"MODEL_DIR = {bucket} is a bucket" if is_bucket else f"The state is in {shown_url(url)}"
+    raise BackupError(f"{where}, which has tools of its own.", steps.format(**names))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ml_backend.system.disk import naming_full_disk
 
 logger = logging.getLogger(__name__)
 
-REVISION = "0010"
+REVISION = "0011"
 """The last revision in `migrations`."""
 
 _BUSY_SECONDS = 20.0  # that a connection waits for the write lock

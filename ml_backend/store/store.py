@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +12,7 @@ from ml_backend.store.devices import Devices
 from ml_backend.store.events import Events
 from ml_backend.store.projects import Projects
 from ml_backend.store.publications import Publications
-from ml_backend.store.tables import DEVICES, PROJECTS, TASKS, TURNS
+from ml_backend.store.tables import DEVICES, PROJECTS, TURNS
 
 
 class Store(Projects, TasksBehind, Decisions, Publications, Devices, Events):
@@ -29,22 +28,9 @@ class Store(Projects, TasksBehind, Decisions, Publications, Devices, Events):
         DiskFull: there is no room to open it.
     """
 
-    def moved(self, folder: Path) -> None:
-        """Adapt a copied database to its new MODEL_DIR: paths of files, and the state of projects.
-
-        Args:
-            folder: the new MODEL_DIR.
-        """
-        table, columns = TASKS.c, (TASKS.c.project_id, TASKS.c.task_id, TASKS.c.mask_file, TASKS.c.effort_file)
-        has_files = sa.or_(table.mask_file != "", table.effort_file != "")
+    def forget_leases(self) -> None:
+        """Let no worker hold a lease in a copied database, whatever the copy says."""
         with self._write() as connection:
-            for row in connection.execute(sa.select(*columns).where(has_files)).all():
-                values = {name: getattr(row, name) for name in ("mask_file", "effort_file")}
-                names = {name: file_name(path, row.project_id) for name, path in values.items()}
-                here = sa.and_(table.project_id == row.project_id, table.task_id == row.task_id)
-                changed = {column: str(folder / name) for column, name in names.items() if name}
-                if changed:
-                    connection.execute(sa.update(TASKS).where(here).values(**changed))
             forget_leases(connection)
 
 
@@ -59,6 +45,6 @@ def forget_leases(connection: sa.Connection) -> None:
 
 
 def file_name(path: str, project_id: int) -> str:
-    """Return a stored path relative to MODEL_DIR, wherever that was; empty when it is not in the project's folder."""
+    """Return the key of a file that a database of 0.1 may name by its path; empty outside the project's folder."""
     _, folder, rest = path.rpartition(f"projects/{project_id}/")
     return f"{folder}{rest}" if folder else ""

@@ -303,14 +303,14 @@ class Task:
         error: why it cannot be used, or not in full; empty when it can.
         annotation_id: of the annotation that makes the label.
         label_digest: digest of the mask of the label.
-        mask_file: path of the mask, a PNG of class indices.
+        mask_file: key of the mask's file, a PNG of class indices; see `system.files`.
         held_out: whether the label is for measuring only: its image is of the audit set.
         lead_time: seconds that the annotator took, by Label Studio.
         regions, vertices: numbers of regions, and of points of polygons and vectors, in the annotation.
         shown_version: version of the prediction that the annotator started from.
         agreement: mean IoU in [0, 1] of that prediction and the label.
         boxes: the labelled boxes as text, see `boxes`; empty: the whole image is labelled.
-        effort_file: path of the points of the effort of the label, see `effort`.
+        effort_file: key of the points of the effort of the label, see `effort`.
         effort: sum of those points, in clicks or seconds.
         masked: whether a mask of ours, or points that a strategy chose, were shown to anybody who labelled it.
         annotator: Label Studio's id of the user who made the label; None where it names none.

@@ -28,7 +28,7 @@ from ml_backend.projects.tabs import show_passed_over
 from ml_backend.store import Decision
 from ml_backend.worker.committee import ensure_committee
 from ml_backend.worker.look import Look
-from ml_backend.worker.score_pool import Observer, PoolScorer
+from ml_backend.worker.score_pool import Observer, PoolRanker
 
 if TYPE_CHECKING:
     from strategies import Observation
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COMPARED: Final = 256
+"""Latest arrivals that a new one is compared with."""
 CHUNK: Final = 32
 """Tasks decided in one transaction: what a run that is killed loses."""
 
@@ -55,14 +57,14 @@ def decide(look: Look) -> None:
 
 def _observer(look: Look, model: Version) -> Observer | None:
     ensure_committee(look, model, look.store.tasks(look.project_id, status="labelled"))
-    return PoolScorer(look, model).observer()
+    return PoolRanker(look, model).observer()
 
 
 def decide_meanwhile(look: Look) -> None:
     """Decide while a training runs: about a few tasks at a time, and only with a committee that is ready."""
     model = look.checkpoints.current()
     with look.quietly():
-        Arrivals(look).run(PoolScorer(look, model).observer if model else None, most=CHUNK)
+        Arrivals(look).run(PoolRanker(look, model).observer if model else None, most=CHUNK)
 
 
 class Arrivals:
@@ -178,7 +180,7 @@ class Arrivals:
         from strategies.stream import StreamSelection
 
         rate = max(self._rate, 1e-6)  # the selection's own lower bound
-        selection = StreamSelection(rate=rate, window=self._settings.stream_window)
+        selection = StreamSelection(rate=rate, window=COMPARED)
         if state.state:
             selection.load_state_dict(state.state)
         return selection

@@ -17,6 +17,7 @@ from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.projects.services import Services
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store
+from ml_backend.system.files import Files
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +89,18 @@ class Look:
         return self.services.checkpoints(self.project_id)
 
     @property
+    def files(self) -> Files:
+        """The masks and model versions of all projects, by key."""
+        return self.services.files
+
+    @property
     def folder(self) -> Path:
-        """The project's folder."""
+        """The folder of what the project's work needs on this machine."""
         return self.services.project_folder(self.project_id)
 
     @property
-    def masks(self) -> Path:
-        """The folder of the masks that people drew."""
+    def made_masks(self) -> Path:
+        """The folder on this machine of masks that are made for trainings; in a folder, people's are there, too."""
         return self.folder / "masks"
 
     @property

@@ -97,6 +97,7 @@ class PseudoLabels:
         if model is None or not wanted:
             yield []
             return
+        self._look.folder.mkdir(parents=True, exist_ok=True)  # beside a bucket, nothing has made it yet
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._look.folder) as folder:
             made = [item for item in self._predict(model, wanted, Path(folder)) if item is not None]
             still = {str(task.task_id) for task in self._eligible()}  # people may have labelled some meanwhile

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 REQUEST_BYTES = 32_000_000
 """Largest import request; the host accepts 250 MB, smaller ones keep its memory and our retries small."""
+REFILL = 0.5
+"""Share of the window that is left when it is filled up again."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def publish(look: Look) -> None:
         ranked,
         renderer.render,
         window=look.settings.queue_window,
-        refill=look.settings.queue_refill,
+        refill=REFILL,
         progress=partial(look.stage, "publishing"),
     )
     if published.created:

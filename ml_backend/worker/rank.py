@@ -24,7 +24,8 @@ from ml_backend.worker.images_in_part import tell_images_in_part
 from ml_backend.worker.look import Look
 from ml_backend.worker.pool import Waiting
 from ml_backend.worker.pseudo_labels import proposal_text
-from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolScorer, asks_for_points
+from ml_backend.worker.publish import REFILL
+from ml_backend.worker.score_pool import WINDOWS_ALWAYS_SCORED, PoolRanker, asks_for_points
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +75,8 @@ def _put_ranking(look: Look, model: Version | None, done: Sequence[Task], key: s
     waiting = _waiting_tasks(look, own, newest)
     # What stream mode has still to decide about must not come up from behind.
     places = None if look.undecided else WINDOWS_ALWAYS_SCORED * look.settings.queue_window
-    scorer = PoolScorer(look, model)
-    ranking = scorer.rank(own, round_number=model.number - 1 if model else 0, waiting=waiting, places=places)
+    ranker = PoolRanker(look, model)
+    ranking = ranker.rank(own, round_number=model.number - 1 if model else 0, waiting=waiting, places=places)
     ranking, behind = _with_audits(look, ranking, labelled, audit, newest)
     version = version_name(model.number if model else 0, number)
     classes = model.record.classes if model else ()
@@ -171,7 +172,7 @@ def _needs_ranking(look: Look, key: str) -> bool:
     window = look.settings.queue_window
     if new and (waiting <= WINDOWS_ALWAYS_SCORED * window or new >= _NEW_SHARE * waiting):
         return True
-    return new > 0 and not look.store.has_ranked(look.project_id, math.ceil(look.settings.queue_refill * window))
+    return new > 0 and not look.store.has_ranked(look.project_id, math.ceil(REFILL * window))
 
 
 def _waiting(look: Look) -> int:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations import masks
@@ -35,7 +34,7 @@ from ml_backend.projects.audit import AuditSet, audit_set, group_of
 from ml_backend.projects.parts import merged_mask
 from ml_backend.settings import Settings
 from ml_backend.store import Store, Task
-from ml_backend.system.whole_files import write_once
+from ml_backend.system.files import Files
 
 _Predictions = Mapping[int, Mapping[str, Any]]
 """Predictions that annotations of a task started from, by id."""
@@ -61,7 +60,8 @@ class TaskReader:
 
     Args:
         size_of: (height, width) of an image reference, as it is decoded; raises ImageError where it cannot be had.
-        folder: where masks are kept; file names carry the content's digest, so a file never changes.
+        files: keep masks and efforts; names carry the content's digest, so a file never changes.
+        folder: of their keys.
         config_change: what a changed configuration means for labels; it counts those that are read.
     """
 
@@ -71,12 +71,14 @@ class TaskReader:
         settings: Settings,
         label_map: LabelMap,
         *,
-        folder: Path,
+        files: Files,
+        folder: str,
         size_of: Callable[[str], tuple[int, int]],
         config_change: ConfigChange | None,
     ) -> None:
         self._store, self._settings, self._label_map = store, settings, label_map
-        self._folder, self._size_of, self._config_change = folder, size_of, config_change
+        self._files, self._folder = files, folder
+        self._size_of, self._config_change = size_of, config_change
         self._passed: Collection[int] | None = None
         self._audit: AuditSet | None = None
 
@@ -153,7 +155,7 @@ class TaskReader:
                 problems.append(str(error))
         if not read:
             raise MaskError("; ".join(problems))
-        png, boxes = _vote(read)
+        png, boxes = _vote(self._files, read)
         problems = [read[0].error, *problems]
         return replace(read[0], **self._keep(task, png), boxes=boxes, error="; ".join(filter(None, problems)))
 
@@ -167,7 +169,7 @@ class TaskReader:
                 below = self._read_annotation(task, annotation, predictions, self._size_of(task.image))
             except MaskError:
                 continue
-            png = masks.png_bytes(merged_mask([below, read]))
+            png = masks.png_bytes(merged_mask(self._files, [below, read]))
             together = (
                 boxes_to_text(dict.fromkeys((*boxes_from_text(below.boxes), *boxes))) if below.boxes else WHOLE_IMAGE
             )
@@ -282,7 +284,7 @@ class TaskReader:
     def _keep(self, task: Task, png: bytes) -> dict[str, Any]:
         """Write a mask to its file; return the columns of the task that name it."""
         digest = hashlib.sha256(png).hexdigest()
-        file = write_once(self._folder / f"{task.task_id}-{digest[:20]}.png", png)
+        file = self._files.write_once(f"{self._folder}/{task.task_id}-{digest[:20]}.png", png)
         return {"label_digest": digest, "mask_file": file}
 
     def _shown(self, task: Task, annotation: Annotation, predictions: _Predictions) -> _Shown:
@@ -358,7 +360,7 @@ class TaskReader:
         )
         if points is None:
             return task
-        file = write_points(self._folder, task.task_id, points)
+        file = write_points(self._files, self._folder, task.task_id, points)
         return replace(task, effort_file=file, effort=round(float(points[:, 2].sum()), 3))
 
 
@@ -371,7 +373,7 @@ def _predictions_of(item: Mapping[str, Any]) -> _Predictions:
     return {int(row["id"]): row for row in item.get("predictions") or []}
 
 
-def _vote(read: Sequence[Task]) -> tuple[bytes, str]:
+def _vote(files: Files, read: Sequence[Task]) -> tuple[bytes, str]:
     """Return the majority of the masks that annotators drew for one task.
 
     Args:
@@ -383,7 +385,7 @@ def _vote(read: Sequence[Task]) -> tuple[bytes, str]:
     Raises:
         MaskError: their masks differ in size.
     """
-    drawn = [masks.mask_from_png(Path(task.mask_file).read_bytes()) for task in read]
+    drawn = [masks.mask_from_png(files.read(task.mask_file)) for task in read]
     asked = [boxes_from_text(task.boxes) for task in read]
     sizes = [(mask.shape[0], mask.shape[1]) for mask in drawn]
     votes = [

@@ -22,6 +22,7 @@ from dataclasses import replace
 from ml_backend.errors import (
     CheckpointError,
     ConfigurationError,
+    FilesUnavailable,
     ImageError,
     MaskError,
     NextmaskError,
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 WAITING_TO_TRAIN = "waiting for another training"
 """Stage of a project that is at rest but for a training, which another project's comes before."""
 _OF_ONE_STEP = (
-    *(CheckpointError, ConfigurationError, ImageError, MaskError, TaskRefused, TrainingError),
+    *(CheckpointError, ConfigurationError, FilesUnavailable, ImageError, MaskError, TaskRefused, TrainingError),
     TrainingWaits,  # this project is woken when its turn comes
 )
 """What goes wrong with one step and leaves the others possible."""
@@ -66,7 +67,7 @@ def reconcile(services: Services, project_id: int, check: Callable[[], None], *,
         DiskFull: there is too little room to begin, or there was none for what was to be written.
     """
     settings, store = services.settings, services.store
-    if full := shortage(settings.model_dir):
+    if full := shortage(settings.local_folder):
         raise full  # while there is room to say so
     project = store.project(project_id)
     if project is None:
@@ -110,13 +111,13 @@ def _attempt(step: Callable[[Look], None], look: Look) -> NextmaskError | None:
         step(look)
     except _OF_ONE_STEP as error:
         if is_full(error):
-            raise disk_full(look.settings.model_dir) from error
+            raise disk_full(look.settings.local_folder) from error
         return error
     except NextmaskError:  # the lease is lost, the host is away: nothing else can be done either
         raise
     except Exception as error:
         if is_full(error):
-            raise disk_full(look.settings.model_dir) from error
+            raise disk_full(look.settings.local_folder) from error
         logger.exception("project=%s a step failed", look.project_id)
         return NextmaskError(f"Unexpected {type(error).__name__}; the log has the details.")
     return None

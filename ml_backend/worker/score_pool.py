@@ -5,47 +5,39 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import tee
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ml_backend.annotations.boxes import Box
-from ml_backend.annotations.effort import effort_map, read_points
-from ml_backend.errors import CheckpointError, ImageError, MaskError
-from ml_backend.images.decoding import Array
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import (
-    Batches,
+    Observations,
     PoolRanking,
     Pools,
     Preparation,
     make_strategy,
+    observed,
     rank_pool,
     recall,
     sees_predictions,
-    state_file,
+    state_name,
     within_time,
 )
 from ml_backend.projects.candidates import Candidate, candidates
-from ml_backend.projects.parts import labelled_pixels
+from ml_backend.projects.folders import project_key
 from ml_backend.projects.questions import prices_of
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.pool import Pool, Waiting
+from ml_backend.worker.ray_scorer import RayScorer
+from ml_backend.worker.scorers import LocalScorer, PoolImages, PoolScorer
 from strategies import catalogue
 
 if TYPE_CHECKING:
-    from ml_backend.learning.prediction.batches import Item
-    from ml_backend.learning.prediction.committees import Committee
-    from ml_backend.learning.prediction.predictor import Predictor
     from strategies import Batch, Budget, Observation, Strategy
 
 logger = logging.getLogger(__name__)
-
-_MakeBatches = Callable[..., Batches]
 
 WINDOWS_ALWAYS_SCORED = 10
 """A pool of up to so many windows is scored whole, however long it takes."""
@@ -67,7 +59,7 @@ class Observer:
     bounds: Callable[[int], tuple[int, int, float]]
 
 
-class PoolScorer:
+class PoolRanker:
     """Ranks one project's pool with one model version.
 
     Args:
@@ -76,8 +68,7 @@ class PoolScorer:
 
     def __init__(self, look: Look, model: Version | None) -> None:
         self._look, self._model, self._label_map = look, model, look.label_map
-        self._settings, self._id = look.settings, look.project_id
-        self._failed = set[int]()
+        self._settings, self._images = look.settings, PoolImages(look)
 
     def rank(
         self, tasks: Sequence[Task], *, round_number: int, waiting: Waiting | None = None, places: int | None = None
@@ -103,19 +94,19 @@ class PoolScorer:
         labelled = [Candidate(task, (task,)) for task in tasks if task.status == "labelled" and task.mask_file]
         pools = self._pools(strategy, sample, labelled)
         unlabelled, seen = _watched(pools.unlabelled, seconds=seconds, at_least=at_least)
-        ranked = rank_pool(
-            strategy,
-            replace(pools, unlabelled=unlabelled),
-            budget=self._budget(strategy, in_parts=in_parts),
-            seed=self._settings.seed + round_number,
-            round_number=round_number,
-            progress=lambda done: self._look.stage("ranking", done, limit),
-            preparation=self._preparation(),
-            prices=prices_of(tasks, self._settings),
-        )
-        done = seen | self._failed
+        with self._look.files.working_copy(self._state_key()) as file:
+            ranked = rank_pool(
+                strategy,
+                replace(pools, unlabelled=unlabelled),
+                budget=self._budget(strategy, in_parts=in_parts),
+                seed=self._settings.seed + round_number,
+                round_number=round_number,
+                progress=lambda done: self._look.stage("ranking", done, limit),
+                preparation=self._preparation(file),
+                prices=prices_of(tasks, self._settings),
+            )
         ranking = _wanted(PoolRanking.of(ranked), pool, in_parts=in_parts)
-        return pool.with_rest(ranking, done, places)
+        return pool.with_rest(ranking, seen | self._images.failed, places)
 
     def observer(self) -> Observer | None:
         """Return how arriving tasks are measured: as the strategy observes a pool, with the current model.
@@ -125,22 +116,22 @@ class PoolScorer:
         strategy = self._strategy(can_show=False)  # what arrives is measured, and asked for later
         predicted = sees_predictions(strategy)
         if "examples" in strategy.needs:
-            recall(strategy, self._state_file())
+            with self._look.files.working_copy(self._state_key()) as file:
+                recall(strategy, file)
             if not predicted and not strategy.state_dict():
                 return None
-        batches_of = self._batches_of(strategy)
-
-        def observe(arrivals: Sequence[Candidate]) -> Iterator[Observation]:
-            return map(strategy.observe, batches_of(arrivals, predicted=predicted)())
-
-        return Observer(observe, self._sample_bounds)
+        scorer = LocalScorer(self._look, self._images, self._model, strategy.needs)
+        return Observer(partial(scorer.observe, strategy), self._sample_bounds)
 
     def _strategy(self, *, can_show: bool = True) -> Strategy:
         """Make the project's strategy; one that has a choice asks for no points where they cannot be shown."""
+        return make_strategy(self._settings.strategy, self._strategy_options(can_show=can_show))
+
+    def _strategy_options(self, *, can_show: bool = True) -> dict[str, Any]:
         s = self._settings
         can_show = can_show and self._label_map.points_control is not None
         instead = {} if can_show else catalogue.described(s.strategy).without_points
-        return make_strategy(s.strategy, {**s.strategy_options, **instead})
+        return {**s.strategy_options, **instead}
 
     def _asks_for_parts(self, strategy: Strategy) -> bool:
         """Whether parts of images are asked for: regions or points, which the labelling configuration can show."""
@@ -167,19 +158,19 @@ class PoolScorer:
         predictor = fresh_predictor(s, self._label_map.classes, self._look.device)
 
         def batches() -> Iterator[Batch]:
-            items = self._items(pool)
+            items = self._images.items(pool)
             if by_points:
                 return predictor.places(items, batch_size=s.effective_batch_size)
             return predictor.batches(items, features=True, batch_size=s.effective_batch_size)
 
-        unlabelled, seen = _watched(batches, seconds=COLD_START_SECONDS, at_least=0)
+        unlabelled, seen = _watched(observed(batches), seconds=COLD_START_SECONDS, at_least=0)
         ranked = rank_pool(
             strategy,
             Pools(
                 unlabelled,
-                lambda: iter(()),
-                lambda: iter(()),
-                lambda: iter(()),
+                observed(lambda: ()),
+                lambda: (),
+                lambda: (),
                 asked=_asked_of(pool.own, strategy),
             ),
             budget=Budget(images=s.queue_window),
@@ -188,47 +179,23 @@ class PoolScorer:
             progress=lambda done: self._look.stage("ranking", done, len(pool)),
             prices=prices_of(tasks, s),
         )
-        return pool.with_rest(PoolRanking.of(ranked), seen | self._failed, places)
+        return pool.with_rest(PoolRanking.of(ranked), seen | self._images.failed, places)
 
     # -- what the strategy is given -----------------------------------------------------------------------------------
     def _pools(self, strategy: Strategy, sample: Pool, labelled: Sequence[Candidate]) -> Pools:
-        batches_of, predicted = self._batches_of(strategy), sees_predictions(strategy)
+        scorer: PoolScorer
+        if self._settings.ray_address:
+            scorer = RayScorer(self._look, self._images, self._model, strategy.needs, self._strategy_options())
+        else:
+            scorer = LocalScorer(self._look, self._images, self._model, strategy.needs)
         return Pools(
-            unlabelled=batches_of(sample, predicted=predicted),
-            labelled=batches_of(labelled, predicted=predicted),
-            unlabelled_images=batches_of(sample, predicted=False),
-            labelled_images=batches_of(labelled, predicted=False),
+            unlabelled=lambda strategy: scorer.observe(strategy, sample),
+            labelled=lambda strategy: scorer.observe(strategy, labelled),
+            unlabelled_images=lambda: self._images.batches(sample),
+            labelled_images=lambda: self._images.batches(labelled),
             asked=_asked_of(sample.own, strategy),
             known=[candidate.task.task_id for candidate in labelled],
         )
-
-    def _batches_of(self, strategy: Strategy) -> _MakeBatches:
-        wanted = strategy.needs
-        committee = self._committee(strategy)
-
-        def batches_of(of: Iterable[Candidate], *, predicted: bool) -> Batches:
-            def batches() -> Iterator[Batch]:
-                if not predicted:
-                    return self._plain_batches(of)
-                return self._predictor().batches(
-                    self._items(of),
-                    features="features" in wanted,
-                    batch_size=self._settings.effective_batch_size,
-                    committee=committee,
-                    memory=self._settings.scoring_memory,
-                )
-
-            return batches
-
-        return batches_of
-
-    def _committee(self, strategy: Strategy) -> Committee | None:
-        if "committee" not in strategy.needs or self._model is None:
-            return None
-        from ml_backend.learning.prediction.predictors import make_committee
-
-        checkpoints = self._look.checkpoints
-        return make_committee(self._predictor(), checkpoints, self._model, self._settings)
 
     def _budget(self, strategy: Strategy, *, in_parts: bool) -> Budget:
         """Return what to plan for: what is labelled before the next ranking, or all that the queue shows."""
@@ -239,19 +206,19 @@ class PoolScorer:
             return Budget(images=s.query_images)
         return Budget(images=s.train_after if strategy.plans_one_round else s.queue_window)
 
-    def _preparation(self) -> Preparation:
+    def _preparation(self, file: Path) -> Preparation:
         s = self._settings
 
         def progress(done: int, total: int) -> None:
             self._look.stage("preparing", done, total)
             self._look.attend()
 
-        return Preparation(self._state_file(), s.prepare_minutes * 60, progress)
+        return Preparation(file, s.prepare_minutes * 60, progress)
 
-    def _state_file(self) -> Path:
+    def _state_key(self) -> str:
         s = self._settings
         options = {**s.strategy_options, "cost_measure": s.cost_measure}  # what was learned in clicks is no seconds
-        return state_file(self._look.folder / "strategy", s.strategy, options)
+        return f"{project_key(self._look.project_id)}/strategy/{state_name(s.strategy, options)}"
 
     def _sample_bounds(self, size: int) -> tuple[int, int, float]:
         """Return (most, least) images to score, and the seconds after which scoring ends once the least is done."""
@@ -262,82 +229,22 @@ class PoolScorer:
         trained = self._model.record.measures.get("seconds", 0.0) if self._model else 0.0
         return size, least, float(trained)
 
-    # -- images -------------------------------------------------------------------------------------------------------
-    def _plain_batches(self, of: Iterable[Candidate]) -> Iterator[Batch]:
-        from ml_backend.learning.networks import resolve_device
-        from ml_backend.learning.prediction.batches import image_batches
-
-        s = self._settings
-        device = resolve_device(self._look.device)
-        return image_batches(self._items(of), input_size=s.input_size, batch_size=s.effective_batch_size, device=device)
-
-    def _items(self, of: Iterable[Candidate]) -> Iterator[Item]:
-        """Fetch and decode images, in order; where that fails, the task's error says why, and the image is left out."""
-        ahead, candidates_in_turn = tee(of)
-        images = self._look.images.arrays(candidate.task.image for candidate in ahead)
-        for candidate, image in zip(candidates_in_turn, images, strict=True):
-            self._look.check()
-            task = candidate.task
-            item = image if isinstance(image, ImageError) else _item(candidate, image)
-            if isinstance(item, ImageError):
-                self._failed.add(task.task_id)
-                self._leave_out(candidate, image, str(item))
-                continue
-            if task.error and task.status == "unlabelled":
-                self._look.store.set_task_error(self._id, task.task_id, "")
-            yield item
-
-    def _leave_out(self, candidate: Candidate, image: Array | ImageError, error: str) -> None:
-        """Say why a task is left out; a label without its image is none, unless Label Studio itself is away.
-
-        Raises:
-            LabelStudioError: Label Studio is away.
-        """
-        task = candidate.task
-        if task.status == "labelled" and isinstance(image, ImageError):
-            self._look.client.whoami()
-            tasks = candidate.parts or (task,)
-            self._look.store.leave_out(tasks, {each.task_id: error for each in tasks})
-        else:
-            self._look.store.set_task_error(self._id, task.task_id, error)
-
-    def _predictor(self) -> Predictor:
-        if self._model is None:
-            raise CheckpointError("There is no model to score with; label more tasks, or ask for a training.")
-        checkpoints = self._look.checkpoints
-        return self._look.services.predictors.get(checkpoints, self._model.number, self._look.device)
-
 
 def asks_for_points(look: Look) -> bool:
     """Whether the project's strategy asks for points, and its labelling configuration can show them."""
     return catalogue.described(look.settings.strategy).asks_for_points and look.label_map.points_control is not None
 
 
-def _watched(unlimited: Batches, *, seconds: float, at_least: int) -> tuple[Batches, set[int]]:
-    """Limit the time that batches take; the set receives the ids of their images as they are read."""
+def _watched(unlimited: Observations, *, seconds: float, at_least: int) -> tuple[Observations, set[int]]:
+    """Limit the time that measuring takes; the set receives the ids of the images as they are measured."""
     seen: set[int] = set()
 
-    def batches() -> Iterator[Batch]:
-        for batch in within_time(unlimited(), seconds=seconds, at_least=at_least):
-            seen.update(int(task_id) for task_id in batch.ids)
-            yield batch
+    def measured(strategy: Strategy) -> Iterator[Observation]:
+        for part in within_time(unlimited(strategy), seconds=seconds, at_least=at_least):
+            seen.update(int(task_id) for task_id in part.ids)
+            yield part
 
-    return batches, seen
-
-
-def _item(candidate: Candidate, image: Array) -> Item | ImageError:
-    """Put what is labelled of an image, and what that cost, beside it."""
-    from ml_backend.learning.prediction.batches import Item
-
-    size = (image.shape[0], image.shape[1])
-    try:
-        labelled = labelled_pixels(candidate.parts) if candidate.parts else None
-        cost = _cost(candidate.parts, size)
-    except (MaskError, OSError, ValueError) as error:  # ValueError: a file of effort that is damaged
-        return ImageError(f"What is labelled of the image cannot be read: {error}")
-    if labelled is not None and labelled.shape != size:
-        return ImageError(f"The mask is {labelled.shape[1]}x{labelled.shape[0]}, the image {size[1]}x{size[0]} pixels.")
-    return Item(candidate.task.task_id, image, labelled, cost)
+    return measured, seen
 
 
 def _asked_of(of: Iterable[Candidate], strategy: Strategy) -> dict[int, tuple[Box, ...]]:
@@ -347,12 +254,6 @@ def _asked_of(of: Iterable[Candidate], strategy: Strategy) -> dict[int, tuple[Bo
 def _asked(candidate: Candidate, strategy: Strategy) -> tuple[Box, ...]:
     """Return what was asked of an image; a region with answered points in it may still be asked for."""
     return tuple(box for box in candidate.asked if not (box.is_point and strategy.asks_for_regions))
-
-
-def _cost(parts: Sequence[Task], size: tuple[int, int]) -> NDArray[np.float32] | None:
-    """Return the effort that the labels of an image took (H,W); None where none of them tells."""
-    files = [Path(part.effort_file) for part in parts if part.effort_file]
-    return effort_map(np.concatenate([read_points(file) for file in files]), size) if files else None
 
 
 def _wanted(ranking: PoolRanking, pool: Pool, *, in_parts: bool) -> PoolRanking:

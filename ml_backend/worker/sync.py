@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from ml_backend.annotations.config_changes import ConfigChange, config_change
@@ -24,6 +23,7 @@ from ml_backend.annotations.fields import printable
 from ml_backend.annotations.label_map import LabelMap, label_map_of
 from ml_backend.errors import ImageError
 from ml_backend.label_studio.queries import BEGINNING, host_time
+from ml_backend.projects.folders import masks_key
 from ml_backend.store import Project, Task
 from ml_backend.system.clock import boot_id, boot_seconds
 from ml_backend.worker.annotators import name_annotators
@@ -130,7 +130,8 @@ class Sync:
             self._store,
             self._settings,
             label_map,
-            folder=self._look.masks,
+            files=self._look.files,
+            folder=masks_key(self._look.project_id),
             size_of=self._size_of,
             config_change=change,
         )
@@ -146,7 +147,7 @@ class Sync:
             self._look.check()
             for file in (files.get(int(item["id"])) for item in batch):
                 if file:
-                    Path(file).unlink(missing_ok=True)  # it may be damaged, and the new one has its name
+                    self._look.files.remove(file)  # it may be damaged, and the new one has its name
             self._store.put_tasks(read(self._look.project_id, item) for item in batch)
 
     # -- images of labels ---------------------------------------------------------------------------------------------

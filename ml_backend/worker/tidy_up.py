@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from ml_backend.errors import LeaseLost, NextmaskError
 from ml_backend.label_studio.predictions import model_number
+from ml_backend.projects.folders import masks_key
+from ml_backend.system.files import Files, Folder
 from ml_backend.system.whole_files import PART
 from ml_backend.worker.look import Look
 from ml_backend.worker.publish import prune, publish
@@ -32,34 +32,39 @@ def _remove_unused_masks(look: Look) -> None:
     key, before = f"masks_tidied_{look.project_id}", _state_of_masks(look)
     if look.store.value(key) == before:
         return
-    remove_unused_masks(look.masks, look.store.label_files(look.project_id))
+    used = look.store.label_files(look.project_id)
+    for place in {_masks(look), Folder(look.made_masks)}:  # one and the same, but beside a bucket
+        remove_unused_masks(place, used)
     look.store.set_value(key, before)  # where files were removed, the next look sees that none is left
 
 
 def _state_of_masks(look: Look) -> str:
     """Return what moves whenever a label or a file of the folder comes or goes."""
     try:
-        changed = look.masks.stat().st_mtime_ns
+        changed = look.files.state(masks_key(look.project_id)).mark
     except FileNotFoundError:
         changed = 0
     return f"{look.store.changes(look.project_id)} {changed}"
 
 
-def remove_unused_masks(folder: Path, used: Container[str]) -> int:
+def _masks(look: Look) -> Files:
+    return look.files.below(masks_key(look.project_id))
+
+
+def remove_unused_masks(masks: Files, used: Container[str]) -> int:
     """Delete files of masks and effort that no task refers to (replaced annotations); return how many.
 
     Merged masks are among them: a training makes those that it wants.
 
     Args:
+        masks: the files of a project's masks.
         used: names of files that tasks refer to.
     """
     kinds = (".png", ".npy", PART)  # the last: what a killed process was about to write
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        unused = [entry.path for entry in entries if entry.name.endswith(kinds) and entry.name not in used]
-        for path in unused:
-            Path(path).unlink(missing_ok=True)
-        return len(unused)
-    return 0
+    unused = [name for name in masks.names() if name.endswith(kinds) and name not in used]
+    for name in unused:
+        masks.remove(name)
+    return len(unused)
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ml_backend.annotations.label_map import LabelMap
-from ml_backend.errors import DiskFull, ImageError, MaskError, TrainingError
+from ml_backend.cluster import trainings
+from ml_backend.errors import ClusterError, DiskFull, ImageError, MaskError, TrainingError
 from ml_backend.learning.checkpoints import Version, VersionRecord
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.audit_points import AuditLabel, audit_label
@@ -17,7 +19,9 @@ from ml_backend.projects.parts import MergedLabel, parts_of
 from ml_backend.projects.training_turns import Turn
 from ml_backend.settings import Settings
 from ml_backend.store import Task
+from ml_backend.system.bucket import Bucket
 from ml_backend.system.disk import RESERVE, disk_full, free_bytes, shortage
+from ml_backend.worker.cluster_events import tell_cluster_fails, told_cluster_works
 from ml_backend.worker.look import Look
 from ml_backend.worker.pseudo_labels import PseudoLabels
 
@@ -68,6 +72,7 @@ class TrainingRun:
         self._look, self._settings, self._store = look, look.settings, look.store
         self._labelled, self._label_map, self._digest = labelled, label_map, digest
         self._trigger, self._heartbeat, self._changes = trigger, heartbeat or look.attend, changes
+        self._run_job: Callable[..., int] = training_process.run
 
     def train_version(self) -> int:
         """Train the next version and return its number.
@@ -77,17 +82,36 @@ class TrainingRun:
             TrainingWaits: another project trains.
             DiskFull: there is too little room for a version.
         """
-        with self._look.services.turns.take(self._look.project_id) as turn:
-            self._look.stage("training")
-            items, unavailable = self.items(self._labelled)
-            job = replace(self._job(items), unavailable=unavailable)
+        return self._somewhere(self._trained_version)
+
+    def _somewhere(self, train: Callable[[Turn], int]) -> int:
+        """Train on the cluster, whose CPUs and GPUs are its turns; here, in the project's turn, where there is none."""
+        turns, project_id = self._look.services.turns, self._look.project_id
+        if self._settings.ray_address:
+            self._run_job = partial(trainings.run, address=self._settings.ray_address)
             try:
-                number = self._train(job, turn)
-            except TrainingError as error:
-                self._leave_out(error.skipped)
-                raise
-            self._leave_out(self._look.checkpoints.get(number).record.skipped)
-            return number
+                number = train(Turn(self._settings.device, check=lambda: None))
+            except ClusterError as error:
+                tell_cluster_fails(self._look, error, "The project trains here")
+            else:
+                told_cluster_works(self._look)
+                turns.leave(project_id)  # where it waited for a device of this machine, while there was no cluster
+                return number
+        with turns.take(project_id) as turn:
+            self._run_job = training_process.run
+            return train(turn)
+
+    def _trained_version(self, turn: Turn) -> int:
+        self._look.stage("training")
+        items, unavailable = self.items(self._labelled)
+        job = replace(self._job(items), unavailable=unavailable)
+        try:
+            number = self._train(job, turn)
+        except TrainingError as error:
+            self._leave_out(error.skipped)
+            raise
+        self._leave_out(self._look.checkpoints.get(number).record.skipped)
+        return number
 
     def _train(self, job: Job, turn: Turn) -> int:
         if all(item.held_out for item in job.items):
@@ -102,11 +126,13 @@ class TrainingRun:
 
     def train_committee(self, version: Version) -> None:
         """Train the ensemble that goes with a version; raises as `train_version`."""
-        with self._look.services.turns.take(self._look.project_id) as turn:
-            self._look.stage("training committee")
-            items, _ = self.items([task for task in self._labelled if not task.held_out])
-            members = self._settings.effective_members
-            self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members), turn)
+        self._somewhere(partial(self._trained_committee, version))
+
+    def _trained_committee(self, version: Version, turn: Turn) -> int:
+        self._look.stage("training committee")
+        items, _ = self.items([task for task in self._labelled if not task.held_out])
+        members = self._settings.effective_members
+        return self._run(replace(self._job(items), parent=None, committee_of=version.number, members=members), turn)
 
     # -- the data -----------------------------------------------------------------------------------------------------
     def items(self, labelled: Sequence[Task]) -> tuple[list[Item], dict[str, str]]:
@@ -147,14 +173,14 @@ class TrainingRun:
             for (_, version), query in self._store.published_queries(self._look.project_id, task.task_id).items()
             if version == task.shown_version
         ]
-        return audit_label(label, asked, self._look.masks, self._settings)
+        return audit_label(label, asked, self._look.made_masks, self._settings)
 
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
         """Yield the labels of one image: those of the whole image each by itself, those of parts merged into one."""
         parts = parts_of(tasks)
-        yield from (MergedLabel.of_whole(task) for task in tasks if not task.boxes)
+        yield from (MergedLabel.of_whole(self._look.files, task) for task in tasks if not task.boxes)
         if parts:
-            yield MergedLabel.of_parts(parts, self._look.masks)
+            yield MergedLabel.of_parts(self._look.files, parts, self._look.made_masks)
 
     def _job(self, items: Sequence[Item]) -> Job:
         from ml_backend.learning.training import Job
@@ -167,7 +193,7 @@ class TrainingRun:
             classes=self._label_map.classes,
             label_map_digest=self._label_map.training_digest,
             data_digest=self._digest,
-            folder=checkpoints.folder,
+            folder=place if isinstance(place := checkpoints.files, Bucket) else checkpoints.folder,
             parent=current.number if current else None,
             trigger=self._trigger,
             device=self._settings.device,
@@ -183,20 +209,20 @@ class TrainingRun:
             self._heartbeat()
 
         room_key = f"room_for_training_{self._look.project_id}"
-        if full := shortage(self._settings.model_dir, int(self._store.value(room_key) or 0)):
+        if full := shortage(self._settings.local_folder, int(self._store.value(room_key) or 0)):
             raise full
         try:
-            return training_process.run(replace(job, device=turn.device), progress=self._show, heartbeat=heartbeat)
+            return self._run_job(replace(job, device=turn.device), progress=self._show, heartbeat=heartbeat)
         except DiskFull as error:
             # Kept, so that the next training does not end in vain as well.
             needed = self._room_for_version()
             self._store.set_value(room_key, str(needed))
-            raise disk_full(self._settings.model_dir, needed) from error
+            raise disk_full(self._settings.local_folder, needed) from error
 
     def _room_for_version(self) -> int:
         """Return how many bytes a training should find free."""
         latest = self._look.checkpoints.latest()
-        return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.model_dir))
+        return max(4 * RESERVE, 3 * latest.size if latest else 2 * free_bytes(self._settings.local_folder))
 
     def _show(self, progress: Progress) -> None:
         ends = None if progress.seconds_left is None else time.time() + progress.seconds_left

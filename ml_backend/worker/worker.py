@@ -194,7 +194,7 @@ class Worker:
         except Exception as error:
             handled = True
             if is_full(error):
-                problem = disk_full(self._settings.model_dir)
+                problem = disk_full(self._settings.local_folder)
                 self._note(lease, problem)
                 return problem
             logger.exception("project=%s reconcile failed", lease.project_id)

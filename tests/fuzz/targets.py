@@ -343,13 +343,15 @@ def _settings() -> Any:
 @cache
 def _task_reader() -> tuple[Any, Any, Path]:
     from ml_backend.store import Store
+    from ml_backend.system.files import Folder
     from ml_backend.worker.read_task import TaskReader
 
     folder = Path(_folder().name) / "masks"
+    files = Folder(folder.parent)
     store = Store(f"sqlite:///{_folder().name}/tasks.sqlite3")
     store.put_published(PROJECT, "nextmask-1.1", [(1, 0.5, masks.png_bytes(np.ones((24, 32), np.uint8)))])
     settings, size_of = _settings(), lambda _: (24, 32)
-    reader = TaskReader(store, settings, LABEL_MAP, folder=folder, size_of=size_of, config_change=None)
+    reader = TaskReader(store, settings, LABEL_MAP, files=files, folder="masks", size_of=size_of, config_change=None)
     return reader, store, folder
 
 

@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,8 +109,8 @@ def task_of(serving: Nextmask, project: int, task: int) -> Task:
     return found
 
 
-def mask_of(task: Task) -> Mask:
-    return mask_from_png(Path(task.mask_file).read_bytes())
+def mask_of(serving: Nextmask, task: Task) -> Mask:
+    return mask_from_png(serving.services.files.read(task.mask_file))
 
 
 def test_each_kind_is_used_or_told(project: int, serving: Nextmask, submitted: Submitted) -> None:
@@ -127,11 +126,11 @@ def test_each_kind_is_used_or_told(project: int, serving: Nextmask, submitted: S
     for name, part in words.items():
         assert part in status.errors[f"task {submitted.tasks[name]}"]
     for name in ("no size", "larger original"):
-        mask = mask_of(task_of(serving, project, submitted.tasks[name]))
+        mask = mask_of(serving, task_of(serving, project, submitted.tasks[name]))
         assert int((mask == submitted.label_map.index_of("disc")).sum()) == 660
     for name in ("prompts", "first"):
-        assert np.array_equal(mask_of(task_of(serving, project, submitted.tasks[name])), submitted.truth(name))
-    assert not mask_of(task_of(serving, project, submitted.tasks["empty"])).any()
+        assert np.array_equal(mask_of(serving, task_of(serving, project, submitted.tasks[name])), submitted.truth(name))
+    assert not mask_of(serving, task_of(serving, project, submitted.tasks["empty"])).any()
 
 
 def test_doctor_and_dashboard_say_the_same(project: int, serving: Nextmask, submitted: Submitted) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ def test_the_majority_of_three_masks_is_the_label(
 
     def label() -> Any:
         (found,) = [one for one in serving.services.store.tasks(project) if one.task_id == task]
-        return mask_from_png(Path(found.mask_file).read_bytes())
+        return mask_from_png(serving.services.files.read(found.mask_file))
 
     assert (label() == square(8)).all()
     serving.connect(project, several_annotations="newest", train_after=99)

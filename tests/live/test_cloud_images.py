@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import requests
+from object_store import ObjectStore
 from processes import wait_for
 from steps import label, predictions
 from support import Nextmask, Studio
 
 from ml_backend.datasets import Dataset
-from ml_backend.demo.label_studio import free_port
 from ml_backend.errors import ImageError
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.images.references import in_project
@@ -33,46 +31,15 @@ SIGNATURES = ("Signature", "AKIANEXTMASK", "5ec2e7")
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An S3 server on this machine, with an empty bucket."""
-    program = Path.cwd() / ".venv-cloud" / "bin" / "moto_server"
-    if not program.is_file():
-        pytest.fail("The S3 server is not installed; run: make .venv-cloud/.installed")
-    port = free_port()
-    log = tmp_path_factory.mktemp("s3") / "moto.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, "-H", "127.0.0.1", "-p", str(port)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={"PATH": os.environ["PATH"]},
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: _answers(url), name=f"the S3 server; log: {log}")
-        assert requests.put(f"{url}/{BUCKET}", timeout=30).ok
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).status_code < 500
-    except requests.ConnectionError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def filled(s3: str, shapes: Dataset) -> str:
+def filled(s3: ObjectStore, shapes: Dataset) -> str:
     """The server with images in its bucket, under plain keys and under odd ones."""
+    s3.make_bucket(BUCKET)
     files = [sample.image for sample in shapes.splits["train"][:IMAGES]]
     keys = {f"folder/{file.name}": file.read_bytes() for file in files}
     keys |= {key: f"content of {key}".encode() for key in ODD_KEYS}
     for key, content in keys.items():
-        assert requests.put(f"{s3}/{BUCKET}/{quote(key)}", data=content, timeout=30).ok
-    return s3
+        assert requests.put(f"{s3.url}/{BUCKET}/{quote(key)}", data=content, timeout=30).ok
+    return s3.url
 
 
 def connect_storage(client: LabelStudio, project: int, url: str, *, presign: bool) -> int:

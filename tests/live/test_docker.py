@@ -104,7 +104,7 @@ def test_a_change_of_the_code_downloads_nothing_again() -> None:
     copied = re.findall(r"^COPY (.+) \S+$", before, flags=re.MULTILINE)
     assert copied == ["pyproject.toml setup.cfg", "requirements/constraints.txt"]
     first, *later = re.findall(r"pip install (.+)", after)
-    assert first == "--extra-index-url \"$PYTORCH_INDEX\" -c requirements/constraints.txt '.[postgres]'"
+    assert first == "--extra-index-url \"$PYTORCH_INDEX\" -c requirements/constraints.txt '.[postgres,s3]'"
     assert later
     assert all("--no-deps" in install for install in later)
 

@@ -6,7 +6,6 @@ The tests follow one project through its life, in this order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,8 +46,8 @@ def task_of(serving: Nextmask, project: int, task: int) -> Task:
     return found
 
 
-def stored_mask(task: Task) -> Mask:
-    return mask_from_png(Path(task.mask_file).read_bytes())
+def stored_mask(serving: Nextmask, task: Task) -> Mask:
+    return mask_from_png(serving.services.files.read(task.mask_file))
 
 
 def by_name(mask: Mask, classes: Iterable[str]) -> dict[str, bytes]:
@@ -96,7 +95,7 @@ def test_a_label_more_trains_anew_and_the_old_model_serves_meanwhile(
     assert (status.state, status.errors, status.queue, status.trained_labels) == ("waiting", {}, 8, 4)
     ring = new.classes.index("ring")
     labelled = serving.services.store.tasks(project, status="labelled")
-    assert all(set(np.unique(stored_mask(one))) <= {0, ring + 1, ring + 2} for one in labelled)
+    assert all(set(np.unique(stored_mask(serving, one))) <= {0, ring + 1, ring + 2} for one in labelled)
     rows = predictions(label_studio, project, status.version)
     assert len(rows) == 8
     for row in rows:
@@ -113,7 +112,7 @@ def test_an_annotation_is_updated_then_deleted(
     serving.connect(project, train_after=99)
     first = label_studio.task_ids(project)[0]
     before = task_of(serving, project, first)
-    assert np.array_equal(stored_mask(before), true_mask(label_studio, project, first, shapes, label_map))
+    assert np.array_equal(stored_mask(serving, before), true_mask(label_studio, project, first, shapes, label_map))
 
     changed = np.zeros(shapes_size(), np.uint8)
     changed[5:30, 5:30] = label_map.classes.index("ring")
@@ -122,7 +121,7 @@ def test_an_annotation_is_updated_then_deleted(
     wait_for(
         lambda: task_of(serving, project, first).label_digest != before.label_digest, name="the updated annotation"
     )
-    assert np.array_equal(stored_mask(task_of(serving, project, first)), changed)
+    assert np.array_equal(stored_mask(serving, task_of(serving, project, first)), changed)
 
     pool = serving.status(project).pool
     label_studio.delete_annotation(before.annotation_id)
@@ -170,7 +169,7 @@ def test_ground_truth_comes_first_then_the_newest(
     wait_for(lambda: task_of(serving, project, task).annotation_id == made[2], name="the newest annotation")
     label_studio.update_annotation(made[0], ground_truth=True)
     wait_for(lambda: task_of(serving, project, task).annotation_id == made[0], name="the ground truth")
-    assert int((stored_mask(task_of(serving, project, task)) > 0).sum()) == 100
+    assert int((stored_mask(serving, task_of(serving, project, task)) > 0).sum()) == 100
     label_studio.delete_annotation(made[0])
     wait_for(lambda: task_of(serving, project, task).annotation_id == made[2], name="the newest that is left")
 

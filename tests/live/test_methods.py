@@ -21,7 +21,7 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.datasets import Dataset
 from ml_backend.label_studio.predictions import model_number
 from ml_backend.worker.look import Look
-from ml_backend.worker.score_pool import PoolScorer
+from ml_backend.worker.score_pool import PoolRanker
 
 pytestmark = pytest.mark.live
 
@@ -83,7 +83,7 @@ def again(serving: Nextmask, project: int) -> list[int]:
     services = serving.services.__class__(**{**vars(serving.services), "settings": settings})
     model = services.checkpoints(project).get(model_number(known.published_version))
     label_map = parse_label_config(known.label_config)
-    scorer = PoolScorer(Look(services, project, label_map), model)
+    scorer = PoolRanker(Look(services, project, label_map), model)
     ranking = scorer.rank(services.store.tasks(project), round_number=model.number - 1)
     return sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
 

@@ -80,7 +80,7 @@ def test_kills_at_random_moments(
     assert latest.record.skipped == {}
     tasks = {task.task_id: task for task in nextmask.services.store.tasks(project)}
     for task, mask in submitted.items():
-        png = Path(tasks[task].mask_file).read_bytes()
+        png = nextmask.services.files.read(tasks[task].mask_file)
         assert hashlib.sha256(png).hexdigest() == latest.record.labels[str(task)]
         assert np.array_equal(mask_from_png(png), mask), f"task {task} was trained with another mask than was submitted"
 

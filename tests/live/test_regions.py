@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,8 @@ def task_of(serving: Nextmask, project: int, task_id: int) -> Task:
     return found
 
 
-def labelled_pixels(task: Task) -> Any:
-    return mask_from_png(Path(task.mask_file).read_bytes()) != IGNORE_INDEX
+def labelled_pixels(serving: Nextmask, task: Task) -> Any:
+    return mask_from_png(serving.services.files.read(task.mask_file)) != IGNORE_INDEX
 
 
 def test_tasks_carry_read_only_rectangles_beside_their_masks(
@@ -102,16 +101,16 @@ def test_only_what_is_inside_the_returned_rectangles_is_a_label(
 
     task = task_of(serving, project, first)
     assert set(boxes_from_text(task.boxes)) == {*kept, ADDED}
-    assert (labelled_pixels(task) == covered_pixels([*kept, ADDED], SIZE)).all()
+    assert (labelled_pixels(serving, task) == covered_pixels([*kept, ADDED], SIZE)).all()
     emptied = task_of(serving, project, second)
     assert (emptied.status, emptied.mask_file) == ("broken", "")
     assert f"task {second}" in status.errors
     for one in submitted:
         asked = boxes_of(rows[one.task], label_studio, project)
         label = task_of(serving, project, one.task)
-        assert (labelled_pixels(label) == covered_pixels(asked, SIZE)).all()
+        assert (labelled_pixels(serving, label) == covered_pixels(asked, SIZE)).all()
         true = true_mask(label_studio, project, one.task, dataset, label_map)
-        mine = mask_from_png(Path(label.mask_file).read_bytes())
+        mine = mask_from_png(serving.services.files.read(label.mask_file))
         assert (mine[covered_pixels(asked, SIZE)] == true[covered_pixels(asked, SIZE)]).all()
 
 
@@ -136,7 +135,7 @@ def test_further_regions_of_an_image_become_follow_up_tasks(
     for task in follow_ups:
         (found,) = label_studio.tasks(project, [task.task_id])
         assert found["data"]["nextmask_follow_up"] == min(part.task_id for part in parts[task.image])
-        known = merged_mask(parts[task.image])
+        known = merged_mask(serving.services.files, parts[task.image])
         asked = boxes_of(rows[task.task_id], label_studio, project)
         assert not overlap(asked, [box for part in parts[task.image] for box in boxes_from_text(part.boxes)])
         shown = read_result(rows[task.task_id]["result"], label_map, size=SIZE).mask

@@ -50,7 +50,7 @@ from ml_backend.projects.shown_masks import Shown
 from ml_backend.store import Task
 from ml_backend.worker.look import Look
 from ml_backend.worker.reconcile import reconcile
-from ml_backend.worker.score_pool import PoolScorer
+from ml_backend.worker.score_pool import PoolRanker
 from strategies import available
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ def ranked(services: Services, tasks: list[Task], label_map: LabelMap, name: str
     usual = {"strategy": name, "strategy_options": QUICK.get(name, {}), "members": 3, "committee": "mc_dropout"}
     own = replace(services, settings=services.settings.for_project({**usual, **settings}))
     model = services.checkpoints(project).get(1)
-    scorer = PoolScorer(Look(own, project, label_map), model)
+    scorer = PoolRanker(Look(own, project, label_map), model)
     return scorer.rank(tasks, round_number=1)
 
 
@@ -324,7 +324,7 @@ def ranked_again(services: Services, host: MemoryStudio) -> PoolRanking:
     """Rank with what is labelled by now, whatever is open."""
     own = replace(services, settings=services.settings.for_project({**CEREALS, "query_images": 50}))
     model, label_map = services.checkpoints(PROJECT).get(1), parse_label_config(host.xml)
-    scorer = PoolScorer(Look(own, PROJECT, label_map), model)
+    scorer = PoolRanker(Look(own, PROJECT, label_map), model)
     return scorer.rank(services.store.tasks(PROJECT), round_number=1)
 
 
@@ -345,7 +345,7 @@ def test_hundreds_of_rectangles_are_one_label_of_their_pixels(served: Services, 
     assert task is not None
     assert task.status == "labelled"
     assert len(boxes_from_text(task.boxes)) == 640
-    known = masks.mask_from_png(Path(task.mask_file).read_bytes()) != IGNORE_INDEX
+    known = masks.mask_from_png(services.files.read(task.mask_file)) != IGNORE_INDEX
     assert known[:, : columns // 2].all()
     assert not known[:, columns // 2 :].any()
     assert len(task.error) < 2000

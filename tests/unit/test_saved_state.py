@@ -13,11 +13,10 @@ import json
 import logging
 import re
 import shutil
-import sqlite3
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ import numpy.typing as npt
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from saved_installation import CELLS, MODEL_DIR, PARTS, RECORDED, SECRET, RecordedStudio, Rows, read_json, rows_of
+from saved_installation import CELLS, PARTS, RECORDED, SECRET, RecordedStudio, Rows, read_json, rows_of
 from wiring import Json, disc, make_services, make_settings, nothing
 
 from ml_backend.projects.audit import audit_set
@@ -38,6 +37,7 @@ from ml_backend.projects.serving import roll_back
 from ml_backend.projects.status import project_status
 from ml_backend.server.app import create_app
 from ml_backend.settings import RENAMED, RETIRED, environment_name
+from ml_backend.store import file_name
 from ml_backend.store.backup import restore
 from ml_backend.worker.worker import Worker
 
@@ -75,13 +75,14 @@ class Installation:
 
 
 def unpack(release: Path, folder: Path) -> None:
-    """Put a MODEL_DIR where a test may have it. To nextmask that is where it always was: the paths follow."""
+    """Put a MODEL_DIR where a test may have it. Its paths are those of where it was recorded."""
     with tarfile.open(release / "model_dir.tar.gz") as members:
         members.extractall(folder, filter="data")
-    with closing(sqlite3.connect(folder / "nextmask.sqlite3")) as connection, connection:
-        for column in ("mask_file", "effort_file"):
-            moved = f"UPDATE tasks SET {column} = replace({column}, ?, ?)"
-            connection.execute(moved, (f"{MODEL_DIR}/", f"{folder}/"))
+
+
+def content(folder: Path, row: Json, column: str = "mask_file") -> bytes:
+    """Return the content of a file that a row names, by its path or by its key."""
+    return (folder / file_name(row[column], row["project_id"])).read_bytes()
 
 
 def unpack_backup(release: Path, folder: Path) -> None:
@@ -189,12 +190,18 @@ def read_from(rows: Rows, project: int) -> list[dict[str, Any]]:
         row for row in rows["tasks"] if row["project_id"] == project and row["status"] not in ("unlabelled", "passed")
     ]
     left_out = {"held_out", "audit", "annotator", "unchanged", "changed", "draw", "turn"}
-    return [{name: value for name, value in row.items() if name not in left_out} for row in own]
+    return [{name: value for name, value in by_keys(row).items() if name not in left_out} for row in own]
+
+
+def by_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a task with its files named as they are now."""
+    named = {name: row[name] for name in ("mask_file", "effort_file") if row.get(name)}
+    return row | {name: file_name(path, row["project_id"]) or path for name, path in named.items()}
 
 
 def learned(files: dict[str, str]) -> dict[str, str]:
-    """Masks and versions: a strategy that learns goes on when the pool is ranked."""
-    return {name: digest for name, digest in files.items() if "/strategy/" not in name}
+    """Masks and versions: a strategy that learns goes on when the pool is ranked, and the database has the pointer."""
+    return {name: digest for name, digest in files.items() if "/strategy/" not in name and "/current" not in name}
 
 
 def test_after_the_upgrade_labels_made_over_a_mask_train_and_audit_images_open_empty(
@@ -245,7 +252,7 @@ def test_a_training_that_was_done_already_is_not_done_again(installation: Instal
 @pytest.mark.parametrize("project", PROJECTS)
 def test_labels_that_are_read_again_mean_the_same(project: int, installation: Installation) -> None:
     before = rows_of(installation.folder)
-    masks = {row["task_id"]: pixels(Path(row["mask_file"]).read_bytes()) for row in labels(before, project)}
+    masks = {row["task_id"]: pixels(content(installation.folder, row)) for row in labels(before, project)}
     known = [row for row in before["tasks"] if row["project_id"] == project]
     # Labels of whole images and of parts, an annotation that is damaged, a skipped one: fewer labels than train.
     again = {*[row["task_id"] for row in labels(before, project)][-2:]}
@@ -260,14 +267,14 @@ def test_labels_that_are_read_again_mean_the_same(project: int, installation: In
             assert found.pop("updated_at") == "2026-01-01T00:59:59.000000Z"
             row.pop("updated_at")
         if row["status"] == "labelled":
-            assert (pixels(Path(found["mask_file"]).read_bytes()) == masks[row["task_id"]]).all()
+            assert (pixels((installation.folder / found["mask_file"]).read_bytes()) == masks[row["task_id"]]).all()
             # Another release of Pillow may write other bytes, and other labels measure.
             for changed in ("mask_file", "label_digest", "held_out"):
                 found.pop(changed)
                 row.pop(changed)
         elif row["status"] == "passed":  # an audit image returns to the pool
             found["status"] = row["status"]
-        assert {name: found[name] for name in row} == row
+        assert {name: found[name] for name in row} == by_keys(row)
     model, _, ranking = installation.recorded(project)["status"]["version"].partition(".")
     assert project_status(services.settings, services.store, project).version == f"{model}.{int(ranking) + 1}"
 
@@ -280,13 +287,14 @@ def test_labels_are_the_masks_that_were_drawn(project: int, installation: Instal
     assert len(found) == installation.recorded(project)["status"]["labels"]
     for row in found:
         drawn = disc(int(Path(row["image"]).stem))[1]
-        content = Path(row["mask_file"]).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == row["label_digest"]
+        mask = content(installation.folder, row)
+        assert hashlib.sha256(mask).hexdigest() == row["label_digest"]
         asked = np.zeros(drawn.shape, bool)
         for left, top, width, height in json.loads(row["boxes"] or f"[[0, 0, {drawn.shape[1]}, {drawn.shape[0]}]]"):
             asked[top : top + height, left : left + width] = True
-        assert (pixels(content) == np.where(asked, drawn, 255)).all()
-        assert np.load(row["effort_file"])[:, 2].sum() == pytest.approx(row["effort"], abs=1e-3)
+        assert (pixels(mask) == np.where(asked, drawn, 255)).all()
+        points = np.load(io.BytesIO(content(installation.folder, row, "effort_file")))
+        assert points[:, 2].sum() == pytest.approx(row["effort"], abs=1e-3)
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -371,7 +379,7 @@ def test_versions_and_committees_load(installation: Installation) -> None:
 def test_the_number_of_a_version_that_was_removed_is_not_given_again(installation: Installation) -> None:
     checkpoints = installation.open(CELLS).checkpoints(CELLS)
     *_, before, last = checkpoints.versions()
-    shutil.rmtree(last.path)
+    shutil.rmtree(last.weights.parent)
     assert checkpoints.create(before.record, checkpoints.load_state(before)).number == last.number + 1
 
 
@@ -381,7 +389,9 @@ def test_back_to_an_earlier_version_and_its_committee(installation: Installation
     studio, services = installation.studios[CELLS], installation.open(CELLS)
     keys = {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]}
     version, ranking = installation.recorded(CELLS)["status"]["version"].removeprefix("nextmask-").split(".")
-    models = {name: digest for name, digest in files_of(installation.folder).items() if not name.endswith("/current")}
+    files = files_of(installation.folder)
+    assert f"projects/{CELLS}/model/current" in files
+    models = {name: digest for name, digest in files.items() if name != f"projects/{CELLS}/model/current"}
     assert roll_back(services.settings, services.store, CELLS).number == int(version) - 1
     look(services, CELLS)
     assert studio.fields["model_version"] == f"nextmask-{int(version) - 1}.{int(ranking) + 1}"
@@ -389,10 +399,10 @@ def test_back_to_an_earlier_version_and_its_committee(installation: Installation
     audit = audit_set(services.settings, services.store, CELLS)
     for published in studio.imports[0]:
         assert bool(published["result"]) != audit.has(studio.items[published["task"]]["data"]["image"])
-    now = files_of(installation.folder)
-    assert {name: digest for name, digest in now.items() if not name.endswith("/current")} == models
+    assert files_of(installation.folder) == models, "the pointer is in the database now, and all else as it was"
     assert {row["key"] for row in at_rest(rows_of(installation.folder))["meta"]} == {
         *keys,
+        f"serving_{CELLS}",  # the version that serves, which was a file
         f"interactive_{CELLS}",  # whether smart tools may ask nextmask
         f"audit_{CELLS}",
         f"stream_returned_{CELLS}",  # audit images that were passed over
@@ -405,7 +415,7 @@ def test_a_new_order_is_made_with_what_the_strategy_learned(
     installation: Installation, caplog: pytest.LogCaptureFixture
 ) -> None:
     studio, services = installation.studios[PARTS], installation.open(PARTS)
-    names = set(files_of(installation.folder))
+    names = set(files_of(installation.folder)) - {f"projects/{PARTS}/model/current"}
     number, ranking = installation.recorded(PARTS)["status"]["version"].removeprefix("nextmask-").split(".")
     with installation.server() as client:
         assert client.post(f"/projects/{PARTS}/rank", follow_redirects=False).status_code == 303

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -32,6 +31,7 @@ from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.measuring import Counts
 from ml_backend.learning.measuring.comparison import compared
 from ml_backend.learning.measuring.counts import group_digest, pixels_of, text
+from ml_backend.projects.folders import files_of
 from ml_backend.projects.parts import supervising
 from ml_backend.projects.settings import project_settings
 from ml_backend.settings import Settings
@@ -249,7 +249,7 @@ class Comparisons:
         for task in job.compared.tasks:
             subject = Subject(job.project, settings, job.classes, task)
             try:
-                truth = masks.mask_from_png(Path(task.mask_file).read_bytes())
+                truth = masks.mask_from_png(files_of(self._settings).read(task.mask_file))
                 first, second = self._pictures.full_masks(subject, [version.number for version in job.versions])
                 if truth.shape != first.shape:
                     raise NoPicture(f"The mask is {_size(truth)} pixels, the image {_size(first)}.")

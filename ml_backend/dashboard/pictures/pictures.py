@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -107,7 +106,7 @@ class Pictures:
         if not file:
             raise NoPicture("This image is not labelled.")
         key = key_of(_FORMAT, "png", file, subject.task.label_digest, *_size(subject))
-        return self._painted(subject, key, lambda: Path(file).read_bytes())
+        return self._painted(subject, key, lambda: self._services.files.read(file))
 
     def predicted(self, subject: Subject, number: int) -> Drawing:
         """The mask that a version predicts."""

@@ -1,4 +1,4 @@
-"""Whether MODEL_DIR can be written, and has room for the next model version and the images."""
+"""Whether MODEL_DIR can be written, and has room for the next model version and the images; and so with a bucket."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from ml_backend.doctor.findings import Finding, ok, problem, warning
+from ml_backend.errors import FilesUnavailable
+from ml_backend.projects.folders import try_out
 from ml_backend.settings import Settings
 from ml_backend.system.disk import free_bytes
 
@@ -18,14 +20,19 @@ LEAST_FREE: Final = 200_000_000
 
 def check_folder(settings: Settings) -> Iterator[Finding]:
     """Say whether MODEL_DIR can be written, and has room for what is to come."""
-    folder = settings.model_dir
+    is_bucket = not isinstance(settings.model_dir, Path)
+    if is_bucket:
+        yield _check_bucket(settings)
+    folder, name = settings.local_folder, _name(settings)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
         yield problem(
             "folder",
-            f"MODEL_DIR = {folder}: {there} is a file",
+            f"{name}: {there} is a file",
             "There is no place for the state.",
-            "Set MODEL_DIR to a folder",
+            "Set MODEL_DIR to a folder"
+            if name.startswith("MODEL_DIR")
+            else f"Start nextmask elsewhere, or: rm {there}",
         )
         return
     owner = there.stat().st_uid
@@ -36,17 +43,35 @@ def check_folder(settings: Settings) -> Iterator[Finding]:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        yield _unwritable(folder, there, error, owner, mine)
+        yield _unwritable(folder, name, there, error)
         return
     if owner != mine:
-        message = f"MODEL_DIR = {folder} belongs to user {owner}, this is user {mine}"
+        message = f"{name} belongs to user {owner}, this is user {mine}"
         why = "One user may not be able to change the other's files."
         yield warning("folder", message, why, f"Run all commands as user {owner}, or: chown -R {mine} {folder}")
     yield from _check_room(settings, there)
 
 
-def _unwritable(folder: Path, there: Path, error: OSError, owner: int, mine: int) -> Finding:
-    message = f"MODEL_DIR = {folder} cannot be written: {error.strerror} (owner: user {owner}; this is user {mine})"
+def _name(settings: Settings) -> str:
+    """Return how the folder of what stays on this machine is called."""
+    if isinstance(settings.model_dir, Path):
+        return f"MODEL_DIR = {settings.model_dir}"
+    return f"The folder {settings.local_folder}, which a bucket needs beside it,"
+
+
+def _check_bucket(settings: Settings) -> Finding:
+    """Say whether the bucket in MODEL_DIR can be written, listed and read."""
+    bucket = f"MODEL_DIR = {settings.model_dir}"
+    try:
+        try_out(settings)
+    except FilesUnavailable as error:
+        return problem("bucket", error.cause, "Nothing can be trained, and no label read.", error.remedy)
+    return ok("bucket", f"{bucket} can be written, listed and read")
+
+
+def _unwritable(folder: Path, name: str, there: Path, error: OSError) -> Finding:
+    owner, mine = there.stat().st_uid, os.geteuid()
+    message = f"{name} cannot be written: {error.strerror} (owner: user {owner}; this is user {mine})"
     why = "Nothing can be trained, and no state kept."
     files = os.statvfs(there)
     if files.f_files and not files.f_favail:
@@ -59,13 +84,13 @@ def _unwritable(folder: Path, there: Path, error: OSError, owner: int, mine: int
 
 
 def _check_room(settings: Settings, there: Path) -> Iterator[Finding]:
-    folder, free = settings.model_dir, free_bytes(there)
+    folder, free = settings.local_folder, free_bytes(there)
     need = max(
         LEAST_FREE, settings.minimum_free_bytes, 2 * max(map(_bytes_in, folder.glob("projects/*/model/*")), default=0)
     )
-    cached = _bytes_in(folder / "images") + _bytes_in(settings.maps_folder)
+    cached = sum(map(_bytes_in, (folder / "images", folder / "files", settings.maps_folder)))
     growth = max(0, settings.image_cache_bytes - cached)
-    shown = f"MODEL_DIR = {folder}: {_size(free)} free"
+    shown = f"{_name(settings).rstrip(',')}: {_size(free)} free"
     cure = "Free some space, or set MODEL_DIR to a folder on another disk"
     if free < need:
         message = f"{shown}; the next model version takes up to {_size(need)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from ml_backend.errors import CheckpointError
-from ml_backend.learning.checkpoints.records import Version
+from ml_backend.learning.checkpoints.records import RECORD, Version
 
 PROGRAM: Final = Path(__file__).with_name("predict.py")
 _BLOCK: Final = 1 << 20
@@ -64,7 +64,7 @@ def archive(version: Version) -> Iterator[bytes]:
         with zipfile.ZipFile(cast("IO[bytes]", pieces), "w") as made:
             made.writestr(f"{folder}/README.txt", readme(version))
             made.writestr(f"{folder}/predict.py", PROGRAM.read_bytes())
-            made.write(version.path / "version.json", f"{folder}/version.json")
+            made.writestr(f"{folder}/version.json", version.files.read(RECORD))
             yield pieces.taken()
             with (
                 version.weights.open("rb") as weights,

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from ml_backend.errors import CheckpointError
-from ml_backend.learning.checkpoints.files import (
-    READING_ERRORS,
-    UNFINISHED,
-    exclusive,
-    flush_folder,
-    is_number,
-    now,
-    serialise,
-    sha256,
-    write_file,
-)
+from ml_backend.learning.checkpoints.files import READING_ERRORS, now, serialise
+from ml_backend.system.files import Files, is_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _FORMAT = 1
+COMMITTEES: Final = "committees"
 _RECORD = "committee.json"
 _PARTS = ".parts-"
+_MEMBER = ".safetensors"
 _KEPT = 2
 """Committees that stay: that of the published version, and the previous committee for a rollback."""
 
@@ -35,12 +27,11 @@ class Committees:
     """The committees of a project's versions. Any number of processes may read while one writes.
 
     Args:
-        folder: holds them, and the members of unfinished ones; made when the first is written.
-        lock: file whose lock a writer holds.
+        files: of the project's model; they are in a folder of these, with the members of unfinished ones.
     """
 
-    def __init__(self, folder: Path, lock: Path) -> None:
-        self._folder, self._lock = folder, lock
+    def __init__(self, files: Files) -> None:
+        self._files = files
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -49,11 +40,12 @@ class Committees:
 
         None without a committee, or where a file of it is missing or not what was written.
         """
-        path = self._folder / str(number)
+        files = self._files.below(f"{COMMITTEES}/{number}")
         try:
-            content = json.loads((path / _RECORD).read_bytes())
+            content = json.loads(files.read(_RECORD))
             whole = content["format"] == _FORMAT and all(
-                sha256(_member(path, index)) == digest for index, digest in enumerate(content["sha256"])
+                files.state(_member(index)).size and files.digest(_member(index)) in {None, digest}
+                for index, digest in enumerate(content["sha256"])
             )
             record: dict[str, Any] = content["record"] | {"members": len(content["sha256"])}
         except READING_ERRORS:
@@ -65,15 +57,15 @@ class Committees:
         record = self.record(number)
         if record is None:
             return None
-        path = self._folder / str(number)
-        states = [_read(_member(path, index)) for index in range(record["members"])]
+        files = self._files.below(f"{COMMITTEES}/{number}")
+        states = [_read(files, _member(index)) for index in range(record["members"])]
         whole = [state for state in states if state is not None]
         return whole if len(whole) == len(states) else None
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def put(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
-        """Write the committee of a version, replacing an earlier committee of it; return its folder.
+    def put(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> None:
+        """Write the committee of a version, replacing an earlier committee of it.
 
         Its parts are removed, and so are the committees of all other versions but the newest.
 
@@ -84,42 +76,24 @@ class Committees:
         Raises:
             CheckpointError: the disk refuses (full, read-only, …).
         """
-        final = self._folder / str(number)
         try:
-            with exclusive(self._lock):
-                self._folder.mkdir(exist_ok=True)
-                self._remove(f"{UNFINISHED}*")
-                unfinished = self._write(number, states, record)
-                if final.exists():  # of another size, or damaged
-                    final.rename(self._folder / f"{UNFINISHED}{number}-replaced")
-                unfinished.rename(final)
-                flush_folder(self._folder)
-                self._remove(f"{UNFINISHED}*", f"{_PARTS}*")
+            with self._files.writing(COMMITTEES):
+                self._files.write_together(f"{COMMITTEES}/{number}", _contents(states, record))
+                self._remove_parts()
                 self._remove_old(number)
         except OSError as error:
-            raise CheckpointError(f"A committee cannot be written to {self._folder}: {error}.") from error
-        return final
-
-    def _write(self, number: int, states: Sequence[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
-        unfinished = self._folder / f"{UNFINISHED}{number}"
-        unfinished.mkdir()
-        for index, state in enumerate(states):
-            write_file(_member(unfinished, index), serialise(state))
-        digests = [sha256(_member(unfinished, index)) for index in range(len(states))]
-        content = {"format": _FORMAT, "record": dict(record) | {"created_at": now()}, "sha256": digests}
-        write_file(unfinished / _RECORD, _json(content))
-        flush_folder(unfinished)
-        return unfinished
+            raise CheckpointError(f"A committee cannot be written to {self._files.where}: {error}.") from error
 
     def _remove_old(self, written: int) -> None:
-        numbers = sorted(int(path.name) for path in self._folder.iterdir() if is_number(path.name))
+        numbers = sorted(int(name) for name in self._files.names(COMMITTEES) if is_number(name))
         others = [number for number in numbers if number != written]
-        self._remove(*(str(number) for number in others[: len(others) - (_KEPT - 1)]))
+        for number in others[: len(others) - (_KEPT - 1)]:
+            self._files.remove_together(f"{COMMITTEES}/{number}")
 
-    def _remove(self, *patterns: str) -> None:
-        for pattern in patterns:
-            for path in self._folder.glob(pattern):
-                shutil.rmtree(path, ignore_errors=True)
+    def _remove_parts(self) -> None:
+        for name in self._files.names(COMMITTEES):
+            if name.startswith(_PARTS):
+                self._files.remove_together(f"{COMMITTEES}/{name}")
 
     # -- members of a committee that is being trained ----------------------------------------------------------------
 
@@ -129,51 +103,58 @@ class Committees:
         Raises:
             CheckpointError: the disk refuses.
         """
-        parts = self._folder / f"{_PARTS}{number}"
+        parts = f"{COMMITTEES}/{_PARTS}{number}"
         try:
-            with exclusive(self._lock):
+            with self._files.writing(COMMITTEES):
                 if not self._has_parts(number, record):
-                    self._remove(f"{_PARTS}*")
-                    parts.mkdir(parents=True)
-                    write_file(parts / _RECORD, _json(dict(record)))
-                temporary = parts / f"{UNFINISHED}{index}"
-                write_file(temporary, serialise(state))
-                temporary.rename(_member(parts, index))
-                flush_folder(parts)
+                    self._remove_parts()
+                    self._files.write(f"{parts}/{_RECORD}", _json(dict(record)))
+                self._files.write(f"{parts}/{_member(index)}", serialise(state))
         except OSError as error:
-            raise CheckpointError(f"A committee cannot be written to {self._folder}: {error}.") from error
+            raise CheckpointError(f"A committee cannot be written to {self._files.where}: {error}.") from error
 
     def parts(self, number: int, record: Mapping[str, Any]) -> dict[int, dict[str, Tensor]]:
         """Return index -> state of the members that were kept for a committee of exactly this record."""
         if not self._has_parts(number, record):
             return {}
-        paths = (self._folder / f"{_PARTS}{number}").glob(_member(Path(), "*").name)
-        states = {int(path.stem): _read(path) for path in sorted(paths)}
+        files = self._files.below(f"{COMMITTEES}/{_PARTS}{number}")
+        indices = [name.removesuffix(_MEMBER) for name in files.names() if name.endswith(_MEMBER)]
+        states = {int(index): _read(files, _member(index)) for index in indices if index.isdigit()}
         return {index: state for index, state in states.items() if state is not None}
 
     def _has_parts(self, number: int, record: Mapping[str, Any]) -> bool:
         try:
-            written: object = json.loads((self._folder / f"{_PARTS}{number}" / _RECORD).read_bytes())
+            written: object = json.loads(self._files.read(f"{COMMITTEES}/{_PARTS}{number}/{_RECORD}"))
         except READING_ERRORS:
             return False
         return bool(written == json.loads(_json(dict(record))))
 
 
-def _member(folder: Path, index: int | str) -> Path:
-    return folder / f"{index}.safetensors"
+def _contents(states: Iterable[Mapping[str, Tensor]], record: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of a committee's files, one network in memory at a time; the record comes last."""
+    digests = []
+    for index, state in enumerate(states):
+        member = serialise(state)
+        digests.append(hashlib.sha256(member).hexdigest())
+        yield _member(index), member
+    yield _RECORD, _json({"format": _FORMAT, "record": dict(record) | {"created_at": now()}, "sha256": digests})
+
+
+def _member(index: int | str) -> str:
+    return f"{index}{_MEMBER}"
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=1, allow_nan=False).encode()
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
+def _read(files: Files, key: str) -> dict[str, Tensor] | None:
     """Read a state onto the CPU, or return None where the file cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        state: dict[str, Tensor] = load(path.read_bytes())
+        state: dict[str, Tensor] = load(files.read(key))
     except (OSError, SafetensorError):
         return None
     return state

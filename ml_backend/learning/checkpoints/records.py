@@ -6,17 +6,18 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ml_backend.errors import shown
-from ml_backend.learning.checkpoints.files import READING_ERRORS, sha256, write_file
+from ml_backend.learning.checkpoints.files import READING_ERRORS
+from ml_backend.system.files import Files
 
+WEIGHTS: Final = "weights.safetensors"
+RECORD: Final = "version.json"
 _FORMAT = 1
-_WEIGHTS = "weights.safetensors"
-_RECORD = "version.json"
 
 
 @dataclass(frozen=True)
@@ -91,87 +92,80 @@ class VersionRecord:
 
 @dataclass(frozen=True)
 class Version:
-    """A complete version on disk.
+    """A complete version.
 
     Attributes:
         number: counts from 1.
-        path: its folder.
+        files: those in its folder.
         size: bytes of its weights when they were written.
         sha256: digest of its weights when they were written, 64 hexadecimal digits.
     """
 
     number: int
-    path: Path
+    files: Files
     record: VersionRecord
     size: int
     sha256: str
 
     @property
     def weights(self) -> Path:
-        """The file with the network's state."""
-        return self.path / _WEIGHTS
+        """A file on this machine with the network's state."""
+        return self.files.local(WEIGHTS)
 
 
-def write_version(folder: Path, record: VersionRecord, weights: bytes) -> None:
-    """Write a version's two files into a folder.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+def version_files(record: VersionRecord, weights: bytes) -> list[tuple[str, bytes]]:
+    """Return name and content of a version's files; the record comes last."""
     about = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     content = {"format": _FORMAT, "record": dataclasses.asdict(record), "weights": about}
-    write_file(folder / _WEIGHTS, weights)
-    write_file(folder / _RECORD, json.dumps(content, indent=1, allow_nan=False).encode())
+    return [(WEIGHTS, weights), (RECORD, json.dumps(content, indent=1, allow_nan=False).encode())]
 
 
-def read_record(path: Path) -> VersionRecord:
+def read_record(files: Files, key: str) -> VersionRecord:
     """Read the record of a removed version; the file is read once as long as it is the same.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: the file is missing or damaged.
     """
-    status = path.stat()
-    return _read_record(path, status.st_size, status.st_mtime_ns)
+    return _read_record(files, key, files.state(key).mark)
 
 
-def examine(path: Path, number: int) -> Version | str:
-    """Return the version in that folder, or what is wrong with it (the weights' content is not read)."""
+def examine(files: Files, number: int) -> Version | str:
+    """Return the version in a folder, or what is wrong with it (the weights' content is not read)."""
     try:
-        status = (path / _RECORD).stat()
-        version = _read_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
-        size = version.weights.stat().st_size
+        version = _read_version(files, files.state(RECORD).mark)
+        size = files.state(WEIGHTS).size
     except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing" if path.exists() else "there is no such version"
+        return f"{Path(error.filename).name} is missing" if files.names() else "there is no such version"
     except READING_ERRORS as error:
-        return f"{_RECORD} cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        return f"{RECORD} cannot be read ({type(error).__name__}: {str(error)[:200]})"
     if version.number != number:
         return f"its record is that of version {shown(version.number)}"
     if size != version.size:
-        return f"{_WEIGHTS} has {size} bytes instead of {shown(version.size)}"
+        return f"{WEIGHTS} has {size} bytes instead of {shown(version.size)}"
     return version
 
 
 @functools.lru_cache(maxsize=1024)
-def _read_version(path: Path, _inode: int, _size: int, _modified: int) -> Version:
+def _read_version(files: Files, _mark: Hashable) -> Version:
     """Parse a record once as long as its file is the same: it lists every label, so it may be large."""
-    content = json.loads((path / _RECORD).read_bytes())
+    content = json.loads(files.read(RECORD))
     if content["format"] != _FORMAT:
         raise ValueError(
             f"format {shown(content['format'])} instead of {_FORMAT}: written by another release of nextmask"
         )
     record = VersionRecord.from_dict(content["record"])
-    return Version(record.number, path, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
+    return Version(record.number, files, record, int(content["weights"]["size"]), str(content["weights"]["sha256"]))
 
 
 @functools.lru_cache(maxsize=1024)
-def _read_record(path: Path, _size: int, _modified: int) -> VersionRecord:
-    return VersionRecord.from_dict(json.loads(path.read_bytes()))
+def _read_record(files: Files, key: str, _mark: Hashable) -> VersionRecord:
+    return VersionRecord.from_dict(json.loads(files.read(key)))
 
 
 def content_damage(version: Version) -> str:
     """Return what is wrong with the weights, or an empty string; the file is hashed once as long as it is the same."""
     try:
-        digest = sha256(version.weights)
+        digest = version.files.digest(WEIGHTS)
     except OSError as error:
-        return f"{_WEIGHTS} cannot be read ({error})"
-    return "" if digest == version.sha256 else f"the content of {_WEIGHTS} has changed"
+        return f"{WEIGHTS} cannot be read ({error})"
+    return "" if digest in {None, version.sha256} else f"the content of {WEIGHTS} has changed"

@@ -5,56 +5,58 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ml_backend.errors import CheckpointError
-from ml_backend.learning.checkpoints.committees import Committees
-from ml_backend.learning.checkpoints.files import (
-    UNFINISHED,
-    exclusive,
-    flush_folder,
-    is_number,
-    now,
-    read_number,
-    serialise,
-    write_file,
-    write_number,
-)
+from ml_backend.learning.checkpoints.committees import COMMITTEES, Committees
+from ml_backend.learning.checkpoints.files import now, serialise
+from ml_backend.learning.checkpoints.pointer import Pointer, PointerFile, files_in, target_of
 from ml_backend.learning.checkpoints.records import (
+    WEIGHTS,
     Version,
     VersionRecord,
     content_damage,
     examine,
     read_record,
-    write_version,
+    version_files,
 )
+from ml_backend.system.files import Files, Folder, is_number
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_VERSIONS: Final = "versions"
+_HISTORY: Final = "history"
+_LAST_NUMBER: Final = "last_number"
 
 
 class Checkpoints:
     """The versions of a project's model. Any number of processes may read while one writes.
 
     Args:
-        folder: holds everything in the package's drawing; made by the first `create`.
+        place: a folder, or files, for everything in the package's drawing; made by the first `create`.
+        pointer: says which version serves; None: a file in the same place does.
 
     Attributes:
+        files: everything in the package's drawing.
         committees: the networks trained beside some of the versions.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self._versions = self.folder / "versions"
-        self._pointer = self.folder / "current"
-        self._last_number = self.folder / "last_number"
-        self._lock = self.folder / "lock"
-        self._history = self.folder / "history"
-        self.committees = Committees(self.folder / "committees", self._lock)
+    def __init__(self, place: Path | Files, pointer: Pointer | None = None) -> None:
+        self.files = files_in(place)
+        self._pointer = pointer or PointerFile(self.files)
+        self.committees = Committees(self.files)
+
+    @property
+    def folder(self) -> Path:
+        """The folder, where it is one."""
+        if not isinstance(self.files, Folder):
+            raise TypeError(f"{self.files.where} is no folder")
+        return self.files.root
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -66,10 +68,11 @@ class Checkpoints:
     def history(self) -> list[VersionRecord]:
         """Return the records of all versions, removed versions included, oldest first."""
         records = {version.number: version.record for version in self.versions()}
-        for path in self._history.glob("*.json"):
-            if is_number(path.stem) and int(path.stem) not in records:
+        for name in self.files.names(_HISTORY):
+            stem = name.removesuffix(".json")
+            if stem != name and is_number(stem) and int(stem) not in records:
                 with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged record is left out
-                    records[int(path.stem)] = read_record(path)
+                    records[int(stem)] = read_record(self.files, f"{_HISTORY}/{name}")
         return [records[number] for number in sorted(records)]
 
     def damaged(self) -> dict[int, str]:
@@ -82,7 +85,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there is no version of that number, or it is damaged.
         """
-        version = examine(self._versions / str(number), number)
+        version = self._examine(number)
         if isinstance(version, str):
             raise CheckpointError(f"Version {number} cannot be used: {version}. {self._remedy()}")
         return version
@@ -97,22 +100,22 @@ class Checkpoints:
         Where the pointer or its target is damaged, the newest accepted good version takes its place; an older version
         than the target is preferred, because newer versions were rolled back or never published.
         """
-        if not self._pointer.exists():
+        if not self._pointer.get():
             return None
-        target = read_number(self._pointer)
-        version = None if target is None else examine(self._versions / str(target), target)
+        target = target_of(self._pointer)
+        version = None if target is None else self._examine(target)
         if isinstance(version, Version) and not content_damage(version):
             return version
         return next(self._fallbacks(target), None)
 
     def stand_in(self) -> str:
         """Return a sentence that says what damaged the published version and what serves instead, or ""."""
-        if not self._pointer.exists():
+        if not self._pointer.get():
             return ""
-        target, current = read_number(self._pointer), self.current()
+        target, current = target_of(self._pointer), self.current()
         if current is not None and current.number == target:
             return ""
-        version = None if target is None else examine(self._versions / str(target), target)
+        version = None if target is None else self._examine(target)
         damage = content_damage(version) if isinstance(version, Version) else version or "its number is unreadable"
         named = "The version that should serve" if target is None else f"Version {target}, which should serve,"
         serves = "None serves" if current is None else f"Version {current.number} serves in its place"
@@ -129,7 +132,7 @@ class Checkpoints:
         from safetensors.torch import load
 
         try:
-            data = version.weights.read_bytes()
+            data = version.files.read(WEIGHTS)
         except OSError as error:
             raise CheckpointError(f"Version {version.number} cannot be read: {error}. {self._remedy()}") from error
         if len(data) != version.size or hashlib.sha256(data).hexdigest() != version.sha256:
@@ -139,6 +142,26 @@ class Checkpoints:
         except (SafetensorError, ValueError, KeyError) as error:
             raise CheckpointError(f"The weights of version {version.number} are damaged: {error}.") from error
         return state
+
+    def files_of(self, number: int, *, committee: bool = False) -> dict[str, bytes]:
+        """Read the files of a version, for another machine: key -> content.
+
+        Args:
+            committee: read those of its committee as well.
+
+        Raises:
+            CheckpointError: they cannot be read.
+        """
+        content = dict[str, bytes]()
+        for folder in [_VERSIONS, *([COMMITTEES] if committee else [])]:
+            keys = [f"{folder}/{number}/{name}" for name in self.files.names(f"{folder}/{number}")]
+            try:
+                content |= {key: self.files.read(key) for key in keys}
+            except OSError as error:
+                raise CheckpointError(f"Version {number} cannot be read: {error}. {self._remedy()}") from error
+            if not keys:
+                raise CheckpointError(f"Version {number} cannot be read: {folder}/{number} is gone. {self._remedy()}")
+        return content
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -154,11 +177,13 @@ class Checkpoints:
         """
         weights = serialise(state)
         try:
-            with self._writer_lock():
+            with self.files.writing(_VERSIONS):
                 number = self._next_number()
-                return self._write(dataclasses.replace(record, number=number, created_at=now()), weights)
+                record = dataclasses.replace(record, number=number, created_at=now())
+                self.files.write_together(f"{_VERSIONS}/{number}", version_files(record, weights))
+                return self.get(number)
         except OSError as error:
-            raise CheckpointError(f"A new version cannot be written to {self.folder}: {error}.") from error
+            raise CheckpointError(f"A new version cannot be written to {self.files.where}: {error}.") from error
 
     def publish(self, number: int) -> Version:
         """Publish a version: it serves from now on.
@@ -170,8 +195,7 @@ class Checkpoints:
         if damage := content_damage(version):
             raise CheckpointError(f"Version {number} cannot be published: {damage}. {self._remedy()}")
         try:
-            with self._writer_lock():
-                write_number(self._pointer, number)
+            self._pointer.set(number)
         except OSError as error:
             raise CheckpointError(f"Version {number} cannot be published: {error}.") from error
         return version
@@ -210,7 +234,7 @@ class Checkpoints:
         if len(self.versions()) <= keep:
             return []
         try:
-            with self._writer_lock():
+            with self.files.writing(_VERSIONS):
                 versions = self.versions()
                 stay = {version.number for version in versions[-keep:]} | {*needed} | self._indispensable(versions)
                 old = [version for version in versions if version.number not in stay]
@@ -218,16 +242,18 @@ class Checkpoints:
                     self._remove(version)
                 return [version.number for version in old]
         except OSError as error:
-            raise CheckpointError(f"Old versions in {self.folder} cannot be removed: {error}.") from error
+            raise CheckpointError(f"Old versions in {self.files.where} cannot be removed: {error}.") from error
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _scan(self) -> dict[int, Version | str]:
-        try:
-            names = sorted(int(entry.name) for entry in self._versions.iterdir() if is_number(entry.name))
-        except FileNotFoundError:
-            return {}
-        return {number: examine(self._versions / str(number), number) for number in names}
+        return {number: self._examine(number) for number in self._numbers()}
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(name) for name in self.files.names(_VERSIONS) if is_number(name))
+
+    def _examine(self, number: int) -> Version | str:
+        return examine(self.files.below(f"{_VERSIONS}/{number}"), number)
 
     def _fallbacks(self, target: int | None, *, newer: bool = True) -> Iterator[Version]:
         """Accepted good versions in the order in which they may stand in for `target`."""
@@ -239,7 +265,7 @@ class Checkpoints:
 
     def _indispensable(self, versions: Sequence[Version]) -> set[int]:
         current = self.current()
-        numbers = {read_number(self._pointer)}
+        numbers = {target_of(self._pointer)}
         if current is not None:
             numbers |= {current.number, current.record.parent}
         accepted = [version for version in versions if version.record.accepted]
@@ -248,47 +274,19 @@ class Checkpoints:
         return {number for number in (*numbers, best.number if best else None) if number is not None}
 
     def _remove(self, version: Version) -> None:
-        """Keep the record, then take the folder away at once: a killed process leaves it whole, or out of sight."""
-        self._history.mkdir(exist_ok=True)
-        record = self._history / f"{version.number}.json"
-        unfinished = record.with_name(f".{record.name}")
-        write_file(unfinished, json.dumps(dataclasses.asdict(version.record), allow_nan=False).encode())
-        unfinished.replace(record)
-        flush_folder(self._history)
-        version.path.rename(self._versions / f"{UNFINISHED}{version.number}-removed")
-        flush_folder(self._versions)
+        """Keep the record, then take the folder away at once."""
+        record = json.dumps(dataclasses.asdict(version.record), allow_nan=False).encode()
+        self.files.write(f"{_HISTORY}/{version.number}.json", record)
+        self.files.remove_together(f"{_VERSIONS}/{version.number}")
 
     def _remedy(self) -> str:
         numbers = [str(version.number) for version in self.versions()]
         return f"Good versions here: {', '.join(numbers)}." if numbers else "No good version here: train again."
 
-    @contextmanager
-    def _writer_lock(self) -> Iterator[None]:
-        self._versions.mkdir(parents=True, exist_ok=True)
-        with exclusive(self._lock):
-            self._remove_unfinished()
-            try:
-                yield
-            finally:
-                self._remove_unfinished()
-
-    def _remove_unfinished(self) -> None:
-        """Remove what a killed or failed writer left; the holder of the lock is the only living writer."""
-        for path in self._versions.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
     def _next_number(self) -> int:
         """Take a number; it stays taken when the version is never finished, or deleted later."""
-        known = [int(path.name) for path in self._versions.iterdir() if is_number(path.name)]
-        number = max([*known, read_number(self._last_number) or 0, read_number(self._pointer) or 0]) + 1
-        write_number(self._last_number, number)
+        taken = (*self._numbers(), self.files.highest(_LAST_NUMBER), target_of(self._pointer) or 0)
+        number = max(taken) + 1
+        while not self.files.take(_LAST_NUMBER, number):
+            number += 1
         return number
-
-    def _write(self, record: VersionRecord, weights: bytes) -> Version:
-        unfinished = self._versions / f"{UNFINISHED}{record.number}"
-        unfinished.mkdir()
-        write_version(unfinished, record, weights)
-        flush_folder(unfinished)
-        final = unfinished.rename(self._versions / str(record.number))
-        flush_folder(self._versions)
-        return self.get(int(final.name))

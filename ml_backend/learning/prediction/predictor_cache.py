@@ -6,10 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.system.files import Files
 
 if TYPE_CHECKING:
     from ml_backend.learning.networks import MapStore
@@ -37,7 +37,7 @@ class PredictorCache:
             raise ValueError(f"capacity: expected at least 1, received {capacity}")
         self._capacity, self._one_each, self._maps = capacity, one_each, maps
         self._lock = threading.Lock()
-        self._models: OrderedDict[tuple[Path, int, str], Future[Predictor]] = OrderedDict()
+        self._models: OrderedDict[tuple[Files, int, str], Future[Predictor]] = OrderedDict()
 
     def get(self, checkpoints: Checkpoints, number: int, device: str) -> Predictor:
         """Return the predictor of a version, loaded when it is not in memory.
@@ -51,7 +51,7 @@ class PredictorCache:
             CheckpointError: the version is missing, damaged, or of another network than its record says.
             ConfigurationError: the device or the network is not available here.
         """
-        key = (checkpoints.folder, number, device)
+        key = (checkpoints.files, number, device)
         with self._lock:
             is_new = key not in self._models
             future = self._models.setdefault(key, Future())
@@ -60,7 +60,7 @@ class PredictorCache:
             self._load(key, future, checkpoints)
         return future.result()
 
-    def _load(self, key: tuple[Path, int, str], future: Future[Predictor], checkpoints: Checkpoints) -> None:
+    def _load(self, key: tuple[Files, int, str], future: Future[Predictor], checkpoints: Checkpoints) -> None:
         try:
             from ml_backend.learning.prediction.predictors import load_predictor  # takes torch with it
 

@@ -42,8 +42,7 @@ def run(job: Job, report: Report) -> Version:
     started = time.monotonic()
     checkpoints = Checkpoints(job.folder)
     version = checkpoints.get(job.committee_of or 0)
-    job = dataclasses.replace(job, items=tuple(item for item in job.items if not item.held_out), parent=None)
-    job, device = resolved(job), resolve_device(job.device)
+    job, device = _own(job), resolve_device(job.device)
     data, maps = read_data(job, report), kept_maps(job)
     record = describe(job, data)
     states = checkpoints.committees.parts(version.number, record)
@@ -55,6 +54,23 @@ def run(job: Job, report: Report) -> Version:
     seconds = time.monotonic() - started
     logger.info("committee of version %d trained in %.1f s: %d members", version.number, seconds, job.members)
     return version
+
+
+def run_member(job: Job, index: int, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train one member of the job's committee, wherever the others are trained.
+
+    Returns:
+        its weights, and the record of the committee that it belongs to.
+    """
+    job = _own(job)
+    data = read_data(job, report)
+    state = train_member(job, data, index, resolve_device(job.device), report, kept_maps(job))
+    return state, describe(job, data)
+
+
+def _own(job: Job) -> Job:
+    """Return the job as members are trained by it: without what is held out, and without a parent."""
+    return resolved(dataclasses.replace(job, items=tuple(item for item in job.items if not item.held_out), parent=None))
 
 
 def train_member(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ml_backend.errors import TrainingError
 from ml_backend.settings import AUTO
+from ml_backend.system.bucket import Bucket
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Job:
 
     Attributes:
         label_map_digest, data_digest: written into the version's record, for the caller to compare later.
-        folder: the project's `Checkpoints` folder.
+        folder: the project's `Checkpoints` folder, or the bucket that they are in.
         parent: number of the published version: it is measured on the same held-out labels, and with
             `train_from` "last" its weights are where the training starts.
         encoder_weights: initial encoder weights where there is no parent to start from.
@@ -83,7 +84,7 @@ class Job:
     classes: tuple[str, ...]
     label_map_digest: str
     data_digest: str
-    folder: Path
+    folder: Path | Bucket
     parent: int | None = None
     trigger: str = ""
     train_from: Literal["last", "scratch"] = "last"
@@ -125,6 +126,11 @@ class Job:
             raise TrainingError(f"A committee needs at least 2 members, not {self.members!r}: set NEXTMASK_MEMBERS.")
 
     @property
+    def local_folder(self) -> Path:
+        """A folder on this machine that has to have room for what is trained."""
+        return self.folder.cache if isinstance(self.folder, Bucket) else self.folder
+
+    @property
     def networks(self) -> int:
         """Number of networks that this job trains, one after another."""
         return 1 if self.committee_of is None else self.members
@@ -140,10 +146,14 @@ class Job:
         items = tuple(
             Item(**item | {"image": Path(item["image"]), "mask": Path(item["mask"])}) for item in values["items"]
         )
-        changed = {"items": items, "classes": tuple(values["classes"]), "folder": Path(values["folder"])}
+        changed = {"items": items, "classes": tuple(values["classes"]), "folder": _place(values["folder"])}
         if values["maps_folder"] is not None:
             changed["maps_folder"] = Path(values["maps_folder"])
         return cls(**values | changed)
+
+
+def _place(value: str | Mapping[str, Any]) -> Path | Bucket:
+    return Path(value) if isinstance(value, str) else Bucket(**{**value, "cache": Path(value["cache"])})
 
 
 @dataclass(frozen=True)
@@ -156,7 +166,7 @@ class Progress:
     counted from 1, is the network of a committee that is being trained; both are 0 elsewhere.
     """
 
-    stage: Literal["reading", "training", "measuring", "training committee"]
+    stage: Literal["waiting for the cluster", "reading", "training", "measuring", "training committee"]
     done: int
     total: int
     loss: float | None = None

@@ -81,7 +81,7 @@ def run(
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(_EXIT_SECONDS)
                 if message.get("disk_full"):
-                    raise disk_full(job.folder)
+                    raise disk_full(job.local_folder)
                 return _result(message)
         raise TrainingError(f"The training process {_cause(child.wait())}. The model that serves is not affected.")
 
@@ -189,7 +189,7 @@ def serve(text: str, send: Send) -> int:
             send({"error": str(error), "disk_full": True})
             return 1
         logger.exception("training failed")  # on standard error, which is the parent's; clients see the message only
-        send({"error": _explain(error)})
+        send({"error": explained(error)})
         return 1
     send({"version": version.number})
     return 0
@@ -209,7 +209,8 @@ def _sender(send: Send) -> Callable[[Progress], None]:
     return report
 
 
-def _explain(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """Say in words why a training ended that was not expected to."""
     from ml_backend.learning.networks import is_out_of_memory  # torch takes seconds to import
 
     first = (str(error).splitlines() or [""])[0]

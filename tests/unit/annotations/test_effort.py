@@ -16,6 +16,7 @@ from ml_backend.annotations.effort import as_points, effort_map, read_points, sp
 from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.projects.effort_report import effort_pairs, effort_report
 from ml_backend.store import Task
+from ml_backend.system.files import Folder
 
 BRUSH = parse_label_config(
     '<View><Image name="image" value="$image"/><BrushLabels name="tag" toName="image">'
@@ -203,14 +204,15 @@ def test_without_a_lead_time_there_are_no_seconds(lead_time: Any) -> None:
 # -- how it is kept --------------------------------------------------------------------------------------------------
 def test_points_are_kept_under_their_digest(tmp_path: Path) -> None:
     points = as_points([(1.5, 2.5, 3.0)])
-    file = Path(write_points(tmp_path / "masks", 7, points))
+    files = Folder(tmp_path)
+    file = tmp_path / write_points(files, "masks", 7, points)
     assert file.name.startswith("7-")
     assert file.suffix == ".npy"
-    assert np.array_equal(read_points(file), points)
-    assert write_points(tmp_path / "masks", 7, points) == str(file)
-    assert write_points(tmp_path / "masks", 7, as_points([])) != str(file)
+    assert np.array_equal(read_points(file.read_bytes()), points)
+    assert tmp_path / write_points(files, "masks", 7, points) == file
+    assert tmp_path / write_points(files, "masks", 7, as_points([])) != file
     assert len(list(file.parent.iterdir())) == 2
-    assert effort_map(read_points(file), (3, 2)).sum() == 3
+    assert effort_map(read_points(file.read_bytes()), (3, 2)).sum() == 3
     assert effort_map(as_points([]), (3, 2)).sum() == 0
 
 

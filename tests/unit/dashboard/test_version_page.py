@@ -86,7 +86,7 @@ def test_a_version_of_an_earlier_release_says_what_is_not_known(
     client: TestClient, services: Services, tmp_path: Path
 ) -> None:
     _, version = trained(services, tmp_path / "discs", iterations=2)
-    file = version.path / "version.json"
+    file = version.weights.parent / "version.json"
     content = json.loads(file.read_text())
     for name in ("course", "class_labels", "trigger"):
         del content["record"][name]

@@ -73,7 +73,7 @@ def test_what_is_written_is_read_again(checkpoints: Checkpoints) -> None:
     state = checkpoints.load_state(read)
     assert state.keys() == STATE.keys()
     assert all(torch.equal(state[name], STATE[name]) for name in STATE)
-    assert sorted(path.name for path in version.path.iterdir()) == ["version.json", "weights.safetensors"]
+    assert sorted(path.name for path in version.weights.parent.iterdir()) == ["version.json", "weights.safetensors"]
 
 
 def test_tensors_of_any_layout_can_be_stored(checkpoints: Checkpoints) -> None:
@@ -143,9 +143,9 @@ def test_a_damaged_version_is_not_served(checkpoints: Checkpoints, harm: str) ->
 def test_damage_that_shows_without_reading_the_weights_is_reported(checkpoints: Checkpoints) -> None:
     versions = make(checkpoints, 5)
     os.truncate(versions[0].weights, 10)
-    (versions[1].path / "version.json").write_text('{"format": 1, "rec')
+    (versions[1].weights.parent / "version.json").write_text('{"format": 1, "rec')
     versions[2].weights.unlink()
-    record = versions[3].path / "version.json"
+    record = versions[3].weights.parent / "version.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"format": 2}))
     assert [version.number for version in checkpoints.versions()] == [5]
     damaged = checkpoints.damaged()
@@ -157,7 +157,7 @@ def test_damage_that_shows_without_reading_the_weights_is_reported(checkpoints: 
 
 def test_a_version_that_was_copied_over_another_is_damaged(checkpoints: Checkpoints) -> None:
     first, _ = make(checkpoints, 2)
-    first.path.rename(checkpoints.folder / "versions" / "7")
+    first.weights.parent.rename(checkpoints.folder / "versions" / "7")
     assert checkpoints.damaged() == {7: "its record is that of version 1"}
 
 
@@ -363,7 +363,7 @@ def test_a_removal_that_is_killed_goes_on_later(
 
     with monkeypatch.context() as patch:
         if step == "write_file":
-            patch.setattr("ml_backend.learning.checkpoints.versions.write_file", kill)
+            patch.setattr("ml_backend.system.files.write_file", kill)
         if step == "rename":
             patch.setattr(Path, "rename", kill)
         patch.setattr("shutil.rmtree", kill)

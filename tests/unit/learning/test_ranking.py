@@ -14,14 +14,16 @@ from ml_backend.annotations.boxes import Box
 from ml_backend.errors import ConfigurationError
 from ml_backend.learning.ranking import (
     Batches,
+    Observations,
     PoolRanking,
     Pools,
     Preparation,
     append_unscored,
     make_strategy,
+    observed,
     rank_pool,
     sample_order,
-    state_file,
+    state_name,
     within_time,
 )
 from strategies import Batch, Budget, available
@@ -38,10 +40,14 @@ def reread(*some: Batch) -> Batches:
     return lambda: iter(some)
 
 
+def measured(*some: Batch) -> Observations:
+    return observed(reread(*some))
+
+
 def rank(
     name: str, *batches: Batch, seed: int = 0, progress: Callable[[int], None] = lambda _: None
 ) -> dict[int, float]:
-    pools = Pools(reread(*batches), reread(), reread(*batches), reread())
+    pools = Pools(measured(*batches), measured(), reread(*batches), reread())
     return dict(ranked(make_strategy(name, {}), pools, seed=seed, progress=progress).priorities)
 
 
@@ -116,8 +122,8 @@ class Learner:
 
 
 POOLS = Pools(
-    reread(batch((1, 0.9), (2, 0.6))),
-    reread(batch((7, 0.5))),
+    measured(batch((1, 0.9), (2, 0.6))),
+    measured(batch((7, 0.5))),
     reread(batch((1, 0.9), (2, 0.6), (3, 0.5))),
     reread(batch((7, 0.5), (8, 0.5))),
 )
@@ -182,10 +188,10 @@ def test_a_damaged_state_is_learned_anew(tmp_path: Path, caplog: pytest.LogCaptu
     assert "learner.pt cannot be used" in caplog.text
 
 
-def test_options_have_states_of_their_own(tmp_path: Path) -> None:
-    files = {state_file(tmp_path, "vaal", options) for options in ({}, {"latent": 8}, {"latent": 9})}
-    assert len(files) == 3
-    assert state_file(tmp_path, "vaal", {"a": 1, "b": 2}) == state_file(tmp_path, "vaal", {"b": 2, "a": 1})
+def test_options_have_states_of_their_own() -> None:
+    names = {state_name("vaal", options) for options in ({}, {"latent": 8}, {"latent": 9})}
+    assert len(names) == 3
+    assert state_name("vaal", {"a": 1, "b": 2}) == state_name("vaal", {"b": 2, "a": 1})
 
 
 # -- regions and pseudo-labels ---------------------------------------------------------------------------------------
@@ -199,8 +205,8 @@ def corners(task: int, *sure: float) -> Batch:
 def test_regions_are_asked_for_where_nothing_was_asked_before() -> None:
     strategy = make_strategy("cereals", {"window": 4, "stride": 4, "fusion": "information"})
     asked = {2: (Box(0, 0, 4, 4),)}
-    images = reread(corners(1, 0.99, 0.98, 0.9, 0.97), corners(2, 0.5, 0.6, 0.99, 0.99))
-    found = ranked(strategy, Pools(images, reread(), reread(), reread(), asked), images=1)
+    images = measured(corners(1, 0.99, 0.98, 0.9, 0.97), corners(2, 0.5, 0.6, 0.99, 0.99))
+    found = ranked(strategy, Pools(images, measured(), reread(), reread(), asked), images=1)
     assert found.queries[2].boxes[0] == Box(4, 0, 4, 4)
     assert all(Box(0, 0, 4, 4) not in query.boxes for task, query in found.queries.items() if task == 2)
     assert in_order(dict(found.priorities)) == [2, 1]
@@ -209,7 +215,7 @@ def test_regions_are_asked_for_where_nothing_was_asked_before() -> None:
 def test_certain_images_are_proposed_as_pseudo_labels() -> None:
     found = ranked(
         make_strategy("ceal", {"threshold": 0.05}),
-        Pools(reread(batch((1, 0.9999), (2, 0.5))), *[reread()] * 3),
+        Pools(measured(batch((1, 0.9999), (2, 0.5))), measured(), reread(), reread()),
         images=1,
     )
     assert found.pseudo_labels == (1,)
@@ -225,7 +231,8 @@ def test_labelled_images_are_counted_without_a_look_at_them() -> None:
         return corners(task, 0.95, 0.95, 0.05, 0.05)
 
     pool = reread(*map(two_classes, (1, 2, 3, 4)))
-    found = ranked(make_strategy("auto", {"points": 0}), Pools(pool, never, pool, never, known=(7, 8, 9, 4)), images=1)
+    pools = Pools(observed(pool), observed(never), pool, never, known=(7, 8, 9, 4))
+    found = ranked(make_strategy("auto", {"points": 0}), pools, images=1)
     assert len(found.pseudo_labels) == 2
     assert 4 not in found.pseudo_labels
 
@@ -316,7 +323,7 @@ def test_without_any_score_the_order_given_is_the_ranking() -> None:
 # -- the ranking itself ------------------------------------------------------------------------------------------------
 def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
     """Simulations take the strategy's ranking as it is, the queue of production its priorities."""
-    pools = Pools(reread(batch((1, 0.9), (2, 0.6), (3, 0.5))), reread(), reread(), reread())
+    pools = Pools(measured(batch((1, 0.9), (2, 0.6), (3, 0.5))), measured(), reread(), reread())
     options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
     ranked = rank_pool(make_strategy("entropy", {}), pools, **options)
     assert ranked is not None
@@ -330,7 +337,7 @@ def test_the_ranking_itself_is_what_the_queue_is_made_of() -> None:
 
 @pytest.mark.parametrize("name", ["entropy", "vaal"])
 def test_without_a_pool_there_is_no_ranking(name: str) -> None:
-    pools = Pools(reread(), reread(), reread(), reread())
+    pools = Pools(measured(), measured(), reread(), reread())
     options: dict[str, Any] = {"budget": Budget(images=1), "seed": 0, "round_number": 0, "progress": lambda _: None}
     ranked = rank_pool(make_strategy(name, {}), pools, **options)
     assert ranked is None

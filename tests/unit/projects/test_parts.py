@@ -37,6 +37,7 @@ from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer
 from ml_backend.server.model import NextmaskModel
 from ml_backend.store import Store, Task
+from ml_backend.system.files import Folder
 from ml_backend.worker.look import Look
 from ml_backend.worker.publish import PriorityQueue
 from ml_backend.worker.train import changed_labels, train_if_wanted
@@ -86,7 +87,7 @@ def test_only_pixels_inside_the_returned_rectangles_are_labelled(services: Servi
     expected = np.full(SHAPE, IGNORE_INDEX, np.uint8)
     for box in (BOX, OTHER):
         expected[box.slices] = truth[box.slices]
-    assert np.array_equal(mask_of(found), expected)
+    assert np.array_equal(mask_of(services, found), expected)
 
 
 def test_rectangles_that_the_annotator_added_count_and_deleted_ones_do_not(
@@ -105,8 +106,8 @@ def test_rectangles_alone_say_that_all_in_them_is_background(services: Services,
     synced(services)
     found = stored(services)
     assert (found.status, found.regions) == ("labelled", 0)
-    assert (mask_of(found)[BOX.slices] == 0).all()
-    assert (mask_of(found) == IGNORE_INDEX).sum() == SHAPE[0] * SHAPE[1] - BOX.area
+    assert (mask_of(services, found)[BOX.slices] == 0).all()
+    assert (mask_of(services, found) == IGNORE_INDEX).sum() == SHAPE[0] * SHAPE[1] - BOX.area
 
 
 def test_where_unpainted_pixels_are_ignored_something_must_be_painted_inside(
@@ -155,7 +156,7 @@ def test_without_rectangles_asked_and_returned_the_whole_image_is_labelled(
     studio.annotate(1, [region(disc(0)[1])])
     synced(services)
     assert (stored(services).status, stored(services).boxes) == ("labelled", "")
-    assert np.array_equal(mask_of(stored(services)), disc(0)[1])
+    assert np.array_equal(mask_of(services, stored(services)), disc(0)[1])
 
 
 def test_what_counts_is_what_this_annotator_was_shown(services: Services, studio: MemoryStudio) -> None:
@@ -231,7 +232,7 @@ def test_effort_is_what_was_changed_inside_of_the_rectangles(services: Services,
     studio.annotate(1, [region(drawn), *rectangles(BOX)], parent_prediction=started, lead_time=7.0)
     synced(services)
     found = stored(services)
-    points = read_points(Path(found.effort_file))
+    points = read_points(services.files.read(found.effort_file))
     assert found.effort == pytest.approx(3.6, abs=1.01)  # and one click for the region, on one of its two parts
     assert points[:, :2].max() < 16
     synced(services, cost_measure="seconds")
@@ -343,7 +344,7 @@ def test_known_parts_are_laid_over_the_prediction(services: Services, studio: Me
     assert (shown[BOX.slices] == 2).all()
     assert (shown == 2).sum() < BOX.area + 50  # the model hardly knows nuclei
     assert (masks.read_result(rendered.regions, PARTS).mask[BOX.slices] == 2).all()
-    Path(stored(services).mask_file).write_bytes(b"damaged")
+    services.files.local(stored(services).mask_file).write_bytes(b"damaged")
     (rendered,) = scorer(services).render([stored(services, follow_up)])
     assert rendered.png is not None
     assert not (masks.mask_from_png(rendered.png)[BOX.slices] == 2).all()
@@ -372,7 +373,7 @@ def test_parts_of_an_image_are_one_item_to_learn_from(services: Services, studio
     assert (whole.id, parts.id) == ("2", "1+5")
     assert parts.labels == {str(one.task_id): one.label_digest for one in tasks if one.boxes}
     mask = masks.mask_from_png(parts.mask.read_bytes())
-    assert np.array_equal(mask, merged_mask([tasks[0], tasks[2]]))
+    assert np.array_equal(mask, merged_mask(services.files, [tasks[0], tasks[2]]))
     assert (mask != IGNORE_INDEX).sum() == BOX.area + OTHER.area
     assert parts.mask.name.startswith("merged-")
 
@@ -385,18 +386,18 @@ def test_the_newest_part_lies_on_top(tmp_path: Path) -> None:
         files.append(tmp_path / f"{index}.png")
         files[-1].write_bytes(png(mask))
     parts = [Task(PROJECT, at, "i", mask_file=str(file), label_digest=str(at)) for at, file in enumerate(files)]
-    label = MergedLabel.of_parts(parts, tmp_path)
+    label = MergedLabel.of_parts(Folder(tmp_path), parts, tmp_path)
     assert (label.key, label.digest, label.held_out) == ("0+1", "0+1", False)
     assert isinstance(label.mask, Path)
     found = masks.mask_from_png(label.mask.read_bytes())
     assert (found[8:24, 8:24] == 1).all()
     assert (found[:8, :16] == 0).all()
-    assert MergedLabel.of_parts([parts[0], replace(parts[1], held_out=True)], tmp_path).held_out
+    assert MergedLabel.of_parts(Folder(tmp_path), [parts[0], replace(parts[1], held_out=True)], tmp_path).held_out
 
 
 def test_parts_that_do_not_merge_are_left_out_and_said(services: Services, studio: MemoryStudio) -> None:
     tasks = labelled(services, studio)
-    Path(tasks[0].mask_file).write_bytes(b"damaged")
+    services.files.local(tasks[0].mask_file).write_bytes(b"damaged")
     items, unavailable = TrainingRun(Look(services, PROJECT, PARTS), tasks, PARTS, "digest").items(tasks)
     assert [item.id for item in items] == ["2"]
     assert set(unavailable) == {"1", "5"}

@@ -75,7 +75,7 @@ import json, logging
 import torch
 from ml_backend.datasets import sample_dataset
 from ml_backend.errors import ConfigurationError
-from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, rank_pool
+from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, observed, rank_pool
 from ml_backend.settings import load_settings
 from ml_backend.simulation.checks import check
 from ml_backend.simulation.plan import Contender
@@ -92,9 +92,8 @@ except ConfigurationError as error:
 sure, unsure = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
 probabilities = torch.stack([sure, unsure])[None, :, :, None, None]
 batches = lambda: [Batch(ids=(1, 2), images=torch.zeros(2, 3, 1, 1), probabilities=probabilities)]
-ranked = rank_pool(
-    strategy, Pools(batches, list, list, list), budget=Budget(images=1), seed=0, round_number=0, progress=lambda _: None
-)
+pools = Pools(observed(batches), observed(list), list, list)
+ranked = rank_pool(strategy, pools, budget=Budget(images=1), seed=0, round_number=0, progress=lambda _: None)
 ranking = PoolRanking.of(ranked)
 plan = plan_of("quick", {"strategies": (Contender.parse('tsallis:{"q": 3}'),), "device": "cpu"}, {})
 check(plan, sample_dataset())

@@ -52,8 +52,8 @@ def fill(services: Services) -> None:
         checkpoints.create(RECORD, {"weight": torch.full((3,), float(number))})
     checkpoints.publish(1)
     checkpoints.committees.put(1, [{"weight": torch.ones(2)}, {"weight": torch.zeros(2)}], {"members": 2})
-    mask = write_once(folder / "masks" / "aa.png", b"a mask")
-    effort = write_once(folder / "masks" / "effort-aa.npy", b"effort")
+    mask = services.files.write_once(f"projects/{PROJECT}/masks/aa.png", b"a mask")
+    effort = services.files.write_once(f"projects/{PROJECT}/masks/effort-aa.npy", b"effort")
     write_once(folder / "strategy" / "vaal-1.pt", b"learned")
     write_once(services.settings.model_dir / "images" / "big.png", b"can be fetched again")
     store.wake(PROJECT, title="Cells", published_version="nextmask-1.1", state="training", decided_model=2)
@@ -100,9 +100,8 @@ def test_everything_comes_back_elsewhere(name: str, services: Services, tmp_path
     assert (mine.state, theirs.state) == ("idle", "training")
     task = second.store.task(PROJECT, 1)
     assert task is not None
-    assert Path(task.mask_file).read_bytes() == b"a mask"
-    assert Path(task.mask_file).is_relative_to(settings.model_dir)
-    assert Path(task.effort_file).is_relative_to(settings.model_dir)
+    assert second.files.read(task.mask_file) == b"a mask"
+    assert second.files.read(task.effort_file) == b"effort"
     again = second.checkpoints(PROJECT)
     assert [version.number for version in again.versions()] == [1, 2]
     assert again.current() is not None
@@ -117,15 +116,15 @@ def test_everything_comes_back_elsewhere(name: str, services: Services, tmp_path
 def test_what_is_taken_while_everything_changes_fits_together(services: Services, tmp_path: Path) -> None:
     """Masks are replaced, versions made and published, and the old masks removed, as fast as a disk can."""
     ended, failed = threading.Event(), list[BaseException]()
-    folder, checkpoints = services.project_folder(PROJECT) / "masks", services.checkpoints(PROJECT)
+    masks, checkpoints = f"projects/{PROJECT}/masks/{{}}.png", services.checkpoints(PROJECT)
 
     def churn() -> None:
         number = 0
         while not ended.is_set():
             number += 1
-            mask = write_once(folder / f"{number}.png", f"mask {number}".encode())
+            mask = services.files.write_once(masks.format(number), f"mask {number}".encode())
             services.store.put_tasks([task_of(7, status="labelled", mask_file=mask, label_digest=str(number))])
-            (folder / f"{number - 1}.png").unlink(missing_ok=True)
+            services.files.remove(masks.format(number - 1))
             if number % 20 == 0:
                 made = checkpoints.create(RECORD, {"weight": torch.full((9,), float(number))})
                 checkpoints.publish(made.number)
@@ -148,10 +147,10 @@ def test_what_is_taken_while_everything_changes_fits_together(services: Services
             second = make_services(tmp_path / "unused", model_dir=settings.model_dir)
             task = second.store.task(PROJECT, 7)
             if task is not None:
-                assert Path(task.mask_file).read_text() == f"mask {task.label_digest}"
+                assert second.files.read(task.mask_file).decode() == f"mask {task.label_digest}"
             current = second.checkpoints(PROJECT).current()
             assert current is not None
-            assert current.number == int((second.checkpoints(PROJECT).folder / "current").read_text())
+            assert current.number == int(second.store.value(f"serving_{PROJECT}") or 0)
             assert second.checkpoints(PROJECT).damaged() == {}
             second.store.close()
     finally:

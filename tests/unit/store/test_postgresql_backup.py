@@ -44,7 +44,7 @@ def test_all_that_matters_comes_back(
     second = make_services(tmp_path / "state", database_url=empty_postgresql_url)
     task = second.store.task(PROJECT, 1)
     assert task is not None
-    assert Path(task.mask_file).read_bytes() == b"a mask"
+    assert second.files.read(task.mask_file) == b"a mask"
     assert second.checkpoints(PROJECT).current() is not None
     newest = second.store.events(PROJECT)[0].id
     second.store.add_event(PROJECT, "trained", "the next")
@@ -73,7 +73,7 @@ def test_what_changed_between_dump_and_copy_is_read_again(
     replaced = first.store.task(PROJECT, tasks[0])
     assert replaced is not None
     assert replaced.label_digest != dumped.label_digest
-    Path(dumped.mask_file).unlink(missing_ok=True)  # as tidying up does
+    (tmp_path / "state" / dumped.mask_file).unlink(missing_ok=True)  # as tidying up does
     shutil.copytree(tmp_path / "state" / "projects", tmp_path / "copy")
     expected = {task.task_id: task.label_digest for task in first.store.tasks(PROJECT, status="labelled")}
     first.store.close()
@@ -86,7 +86,7 @@ def test_what_changed_between_dump_and_copy_is_read_again(
     reconcile(second, PROJECT, nothing)
     labelled = second.store.tasks(PROJECT, status="labelled")
     assert {task.task_id: task.label_digest for task in labelled} == expected
-    assert all(Path(task.mask_file).exists() for task in labelled)
+    assert all((tmp_path / "state" / task.mask_file).exists() for task in labelled)
     assert not project_of(second).error
     assert len(studio.predictions) >= predictions
     second.store.close()

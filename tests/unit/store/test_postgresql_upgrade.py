@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from wiring import execute
 
 from ml_backend.errors import StoreError
-from ml_backend.store import Store
+from ml_backend.store import Store, file_name
 from ml_backend.store.database import REVISION, look_at_schema
 from ml_backend.store.migrate import upgrade
 from ml_backend.store.tables import METADATA
@@ -72,8 +72,16 @@ def kept(before: Rows, after: Rows) -> Rows:
     return without_schema(found)
 
 
+def by_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a task with its files named as they are now."""
+    named = {name: row[name] for name in ("mask_file", "effort_file") if row.get(name)}
+    return row | {name: file_name(path, row["project_id"]) or path for name, path in named.items()}
+
+
 def without_schema(rows: Rows) -> Rows:
-    return {**rows, "meta": [row for row in rows["meta"] if row["key"] != "schema"]}
+    """What an upgrade leaves as it is, with files named as it names them."""
+    meta = [row for row in rows["meta"] if row["key"] != "schema"]
+    return {**rows, "meta": meta, "tasks": [by_keys(row) for row in rows["tasks"]]}
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -127,7 +135,7 @@ def test_processes_that_start_at_once_upgrade_once(empty_postgresql_url: str) ->
 KILLED = """
 import os, signal, sys
 import sqlalchemy as sa
-from ml_backend.store import Store
+from ml_backend.store import Store, file_name
 changes = 0
 @sa.event.listens_for(sa.Engine, "before_cursor_execute")
 def kill(connection, cursor, statement, *_):

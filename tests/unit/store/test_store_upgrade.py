@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 
 from ml_backend.annotations.boxes import Box, Query
 from ml_backend.errors import StoreError
-from ml_backend.store import AnnotatorLabels, Store, Task
+from ml_backend.store import AnnotatorLabels, Store, Task, file_name
 from ml_backend.store.database import REVISION
 from ml_backend.store.migrate import configuration, upgrade
 from ml_backend.store.tables import METADATA
@@ -55,8 +55,16 @@ def kept(before: Rows, after: Rows) -> Rows:
     return {**{name: [] for name in before}, **found}
 
 
+def by_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a task with its files named as they are now."""
+    named = {name: row[name] for name in ("mask_file", "effort_file") if row.get(name)}
+    return row | {name: file_name(path, row["project_id"]) or path for name, path in named.items()}
+
+
 def without_schema(rows: Rows) -> Rows:
-    return {**rows, "meta": [row for row in rows["meta"] if row["key"] != "schema"]}
+    """What an upgrade leaves as it is, with files named as it names them."""
+    meta = [row for row in rows["meta"] if row["key"] != "schema"]
+    return {**rows, "meta": meta, "tasks": [by_keys(row) for row in rows["tasks"]]}
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -201,7 +209,7 @@ KILLED = """
 import json, os, signal, sys
 import sqlalchemy as sa
 import ml_backend.store.migrate  # imported once, not by every child
-from ml_backend.store import Store
+from ml_backend.store import Store, file_name
 
 url, script = sys.argv[1:]
 ended = {}

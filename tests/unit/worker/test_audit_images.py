@@ -333,7 +333,8 @@ def test_no_strategy_scores_them_nor_takes_them_for_covered(
 
     def rank_pool(strategy: Any, pools: Any, **options: Any) -> None:
         seen.extend(
-            {int(one) for batch in batches() for one in batch.ids} for batches in (pools.unlabelled, pools.labelled)
+            {int(one) for part in measured(strategy) for one in part.ids}
+            for measured in (pools.unlabelled, pools.labelled)
         )
 
     monkeypatch.setattr("ml_backend.worker.score_pool.rank_pool", rank_pool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,7 @@ def test_a_polygon_of_the_larger_original_is_used(
     studio.annotate(1, [{**drawn, "original_width": 4000, "original_height": 3200}])
     sync()
     assert (task(services).status, task(services).error) == ("labelled", "")
-    assert np.array_equal(masks.mask_from_png(Path(task(services).mask_file).read_bytes()), disc(0)[1])
+    assert np.array_equal(masks.mask_from_png(services.files.read(task(services).mask_file)), disc(0)[1])
 
 
 # -- not understood --------------------------------------------------------------------------------------------------
@@ -121,7 +120,7 @@ def test_annotators_of_whom_one_is_not_understood(
     sync(several_annotations="majority")
     assert task(services).status == "labelled"
     assert "no image 'picture'" in task(services).error
-    assert np.array_equal(masks.mask_from_png(Path(task(services).mask_file).read_bytes()), disc(0)[1])
+    assert np.array_equal(masks.mask_from_png(services.files.read(task(services).mask_file)), disc(0)[1])
 
 
 # -- images that cannot be had ---------------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ def test_a_label_without_its_image_is_counted_when_the_image_is_back(
     clock.go_on(hours=1)
     retry_images(look_at(services))
     assert (task(services).status, task(services).error) == ("labelled", "")
-    assert np.array_equal(masks.mask_from_png(Path(task(services).mask_file).read_bytes()), disc(0)[1])
+    assert np.array_equal(masks.mask_from_png(services.files.read(task(services).mask_file)), disc(0)[1])
 
 
 def test_images_are_not_blamed_while_the_host_is_away(
@@ -173,7 +172,8 @@ def test_a_mask_that_was_damaged_on_disk_is_counted_no_longer_and_then_read_agai
     for each in (1, 2, 3):
         studio.label(each)
     sync(**TINY)
-    file, kept = Path(task(services, 3).mask_file), Path(task(services, 3).mask_file).read_bytes()
+    file = services.files.local(task(services, 3).mask_file)
+    kept = file.read_bytes()
     if content is None:
         file.unlink()
     else:
@@ -197,7 +197,7 @@ def test_a_training_that_finds_nothing_usable_leaves_it_out(
 ) -> None:
     studio.label(1)
     sync(**TINY)
-    Path(task(services).mask_file).write_bytes(b"no mask")
+    services.files.local(task(services).mask_file).write_bytes(b"no mask")
     with pytest.raises(TrainingError, match="nothing to train on"):
         train_if_wanted(look_at(services, settings=TINY))
     told_everywhere(services, 1, "Training could not use it", labels=0)
@@ -218,7 +218,7 @@ def test_labels_of_which_earlier_rules_may_have_left_something_out_are_read_agai
     studio.annotate(2, [{**region(disc(1)[1]), "to_name": "picture"}])
     sync()
     background = masks.png_bytes(np.zeros(SHAPE, np.uint8))
-    file = Path(task(services, 1).mask_file).with_name("2-background.png")
+    file = services.files.local(task(services, 1).mask_file).with_name("2-background.png")
     file.write_bytes(background)
     services.store.put_tasks(
         [Task(PROJECT, 2, "/data/upload/1.png", updated_at=task(services, 2).updated_at, status="labelled",

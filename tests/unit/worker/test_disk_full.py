@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,7 +211,7 @@ def test_no_label_is_lost_and_work_goes_on_by_itself(disk: SmallDisk, caplog: py
         time.sleep(0.1)
     for task in services.store.tasks(PROJECT):
         truth = disc(tasks.index(task.task_id))[1]
-        assert (mask_from_png(Path(task.mask_file).read_bytes()) == truth).all()
+        assert (mask_from_png(services.files.read(task.mask_file)) == truth).all()
     worker_runs_through(worker)
     status = project_status(services.settings, services.store, PROJECT)
     assert (status.labels, status.errors) == (8, {})

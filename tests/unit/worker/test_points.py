@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from ml_backend.annotations.key_points import Answer, Guess, read_points, write_
 from ml_backend.annotations.label_map import IGNORE_INDEX, parse_label_config
 from ml_backend.annotations.query_regions import write_rectangles
 from ml_backend.projects.candidates import candidates
-from ml_backend.projects.parts import labelled_pixels, merged_mask, parts_of
+from ml_backend.projects.parts import merged_mask, parts_of
 from ml_backend.projects.points_report import Guesses
 from ml_backend.projects.services import Services
 from ml_backend.projects.shown_masks import MaskRenderer, Shown
@@ -57,9 +56,9 @@ def _served(services: Services) -> None:
     services.store.update_project(PROJECT, label_config=POINTS_XML)
 
 
-def labelled(one: Task) -> dict[tuple[int, int], int]:
+def labelled(services: Services, one: Task) -> dict[tuple[int, int], int]:
     """The pixels of a task that have a class."""
-    mask = mask_of(one)
+    mask = mask_of(services, one)
     places = zip(*(axis.tolist() for axis in np.nonzero(mask != IGNORE_INDEX)), strict=True)
     return {(row, column): int(mask[row, column]) for row, column in places}
 
@@ -89,7 +88,7 @@ def test_answers_label_their_pixels_and_nothing_else(services: Services, studio:
     synced(services, unpainted=unpainted)
     found, label_map = stored(services), parse_label_config(POINTS_XML, unpainted=unpainted)  # type: ignore[arg-type]
     assert (found.status, found.error, found.lead_time, found.regions) == ("labelled", "", 6.0, 0)
-    assert labelled(found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
+    assert labelled(services, found) == {(3, 4): label_map.index_of("cell"), (5, 6): label_map.index_of("nucleus")}
     assert boxes_from_text(found.boxes) == (Box.point(3, 4), Box.point(5, 6))
     assert all(box.is_point for box in boxes_from_text(found.boxes))
     assert found.agreement is None, "how a mask compares with a few doubtful pixels says nothing about it"
@@ -98,7 +97,7 @@ def test_answers_label_their_pixels_and_nothing_else(services: Services, studio:
 def test_answers_that_nobody_asked_for_label_only_their_pixels_too(services: Services, studio: MemoryStudio) -> None:
     studio.annotate(1, points((3, 4, CELL), origin="manual"))
     synced(services)
-    assert labelled(stored(services)) == {(3, 4): CELL}
+    assert labelled(services, stored(services)) == {(3, 4): CELL}
     assert boxes_from_text(stored(services).boxes) == (Box.point(3, 4),)
 
 
@@ -107,7 +106,7 @@ def test_an_answer_is_a_click(services: Services, studio: MemoryStudio) -> None:
     studio.annotate(1, points((3, 4, CELL), (5, 6, CELL)), parent_prediction=asked, lead_time=6.0)
     synced(services)
     assert stored(services).effort == 2
-    assert read_effort(Path(stored(services).effort_file)).tolist() == [[4.5, 3.5, 1.0], [6.5, 5.5, 1.0]]
+    assert read_effort(services.files.read(stored(services).effort_file)).tolist() == [[4.5, 3.5, 1.0], [6.5, 5.5, 1.0]]
     services.store.update_project(PROJECT, labels_digest="")
     synced(services, cost_measure="seconds")
     assert stored(services).effort == 6
@@ -169,7 +168,7 @@ def test_points_that_cannot_be_used_are_told_and_the_others_count(services: Serv
     studio.annotate(1, [good, strange], parent_prediction=asked)
     studio.annotate(2, [strange], parent_prediction=predicted(services, studio, (1, 1, CELL), task_id=2))
     synced(services)
-    assert labelled(stored(services)) == {(3, 4): CELL}
+    assert labelled(services, stored(services)) == {(3, 4): CELL}
     assert "its label 'nose' is no class of BrushLabels 'tag'" in stored(services).error
     assert (stored(services, 2).status, stored(services, 2).mask_file) == ("broken", "")
     assert "its label 'nose' is no class" in stored(services, 2).error
@@ -201,12 +200,12 @@ def test_everything_that_can_be_wrong_with_points_at_once_and_no_answer_is_lost(
     synced(services)
     found = stored(services)
     assert found.status == "labelled"
-    assert labelled(found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
+    assert labelled(services, found) == {(3, 4): CELL, (5, 4): NUCLEUS, (31, 39): CELL, (20, 20): NUCLEUS}
     for said in ("it lies outside of the image, at 120 %", "its label 'nose' is no class", "it was not answered"):
         assert said in found.error
     assert (found.points, found.guesses, found.right_guesses) == (4, 2, 1)
     assert (stored(services, 2).status, stored(services, 2).error) == ("labelled", "")
-    assert np.array_equal(mask_of(stored(services, 2)), disc(1)[1])
+    assert np.array_equal(mask_of(services, stored(services, 2)), disc(1)[1])
 
 
 def test_a_task_of_points_that_comes_back_empty_is_no_image_of_background(
@@ -230,7 +229,7 @@ def test_a_mask_drawn_where_points_were_asked_labels_what_it_covers(services: Se
     asked = predicted(services, studio, (3, 4, CELL), (21, 31, NUCLEUS))
     studio.annotate(1, [*points((3, 4, CELL), (21, 31, NUCLEUS)), region(truth)], parent_prediction=asked)
     synced(services)
-    found = labelled(stored(services))
+    found = labelled(services, stored(services))
     assert len(found) == 1 + 16
     assert found[3, 4] == CELL
     assert found[21, 31] == CELL, "the mask is newer than the guess"
@@ -246,8 +245,8 @@ def test_a_mask_drawn_where_none_were_asked_is_the_whole_image(services: Service
     expected = truth.copy()
     expected[0, 0] = NUCLEUS
     assert stored(services).boxes == ""
-    assert np.array_equal(mask_of(stored(services)), expected)
-    assert np.array_equal(mask_of(stored(services, 2)), disc(1)[1])
+    assert np.array_equal(mask_of(services, stored(services)), expected)
+    assert np.array_equal(mask_of(services, stored(services, 2)), disc(1)[1])
 
 
 def test_points_count_outside_of_rectangles_too(services: Services, studio: MemoryStudio) -> None:
@@ -257,7 +256,7 @@ def test_points_count_outside_of_rectangles_too(services: Services, studio: Memo
     expected = np.full(SHAPE, IGNORE_INDEX, np.uint8)
     expected[box.slices] = truth[box.slices]
     expected[30, 30] = NUCLEUS
-    assert np.array_equal(mask_of(stored(services)), expected)
+    assert np.array_equal(mask_of(services, stored(services)), expected)
     assert boxes_from_text(stored(services).boxes) == (box, Box.point(30, 30))
 
 
@@ -268,7 +267,7 @@ def test_answers_of_several_annotators_are_voted_on_where_they_answered(
     for annotator, answers in enumerate([[(3, 4, CELL)], [(3, 4, NUCLEUS), (5, 6, NUCLEUS)], [(3, 4, CELL)]]):
         studio.annotate(1, points(*answers), parent_prediction=asked, completed_by=annotator)
     synced(services, several_annotations="majority")
-    assert labelled(stored(services)) == {(3, 4): CELL, (5, 6): NUCLEUS}
+    assert labelled(services, stored(services)) == {(3, 4): CELL, (5, 6): NUCLEUS}
     assert set(boxes_from_text(stored(services).boxes)) == {Box.point(3, 4), Box.point(5, 6)}
 
 
@@ -285,10 +284,11 @@ def test_points_correct_the_older_annotations_of_their_task(services: Services, 
     synced(services)
     corrected = truth.copy()
     corrected[0, 0] = corrected[1, 1] = NUCLEUS
-    assert np.array_equal(mask_of(stored(services, 1)), corrected)
+    assert np.array_equal(mask_of(services, stored(services, 1)), corrected)
     assert (stored(services, 1).boxes, stored(services, 1).regions, stored(services, 1).annotation_id) == ("", 1, 3)
-    assert labelled(stored(services, 2)) == {(3, 4): CELL, (5, 6): CELL}, "what cannot be read hides nothing"
-    assert np.array_equal(mask_of(stored(services, 3)), disc(2)[1]), "a newer mask of the whole image stands alone"
+    assert labelled(services, stored(services, 2)) == {(3, 4): CELL, (5, 6): CELL}, "what cannot be read hides nothing"
+    alone = mask_of(services, stored(services, 3))
+    assert np.array_equal(alone, disc(2)[1]), "a newer mask of the whole image stands alone"
 
 
 # -- questions that follow -------------------------------------------------------------------------------------------
@@ -301,9 +301,9 @@ def test_what_was_answered_is_known_to_the_next_round(services: Services, studio
     tasks = [one for one in services.store.tasks(PROJECT) if one.image == stored(services).image]
     (candidate,) = candidates(tasks, in_parts=True)
     assert {(box.top, box.left) for box in candidate.asked} == {(3, 4), (5, 6), (7, 8)}
-    known = labelled_pixels(candidate.parts)
+    known = merged_mask(services.files, candidate.parts) != IGNORE_INDEX
     assert set(zip(*(axis.tolist() for axis in known.nonzero()), strict=True)) == {(3, 4), (5, 6), (7, 8)}
-    assert merged_mask(parts_of(tasks))[5, 6] == NUCLEUS, "the newest answer counts"
+    assert merged_mask(services.files, parts_of(tasks))[5, 6] == NUCLEUS, "the newest answer counts"
 
 
 def test_a_question_is_open_until_one_of_its_pixels_is_labelled(services: Services, studio: MemoryStudio) -> None:
@@ -360,7 +360,7 @@ def test_a_task_that_asks_for_points_shows_them_alone_as_the_network_guesses(
     parent = next(row["id"] for row in studio.predictions if row["task"] == 1)
     studio.annotate(1, result, parent_prediction=parent)
     synced(services)
-    assert labelled(stored(services)) == {(answer.row, answer.column): answer.index for answer in answers}
+    assert labelled(services, stored(services)) == {(answer.row, answer.column): answer.index for answer in answers}
     assert (stored(services).effort, stored(services).masked, stored(services).shown_version) == (2, True, VERSION)
     assert stored(services).unchanged is None, "guesses that were right are no mask that nobody looked at"
 

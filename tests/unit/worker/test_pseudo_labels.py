@@ -30,7 +30,7 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import mask_from_png
 from ml_backend.errors import LeaseLost, TrainingError
 from ml_backend.learning.checkpoints import Version, VersionRecord
-from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, rank_pool
+from ml_backend.learning.ranking import PoolRanking, Pools, make_strategy, observed, rank_pool
 from ml_backend.learning.training import Item, Job, train
 from ml_backend.learning.training import process as training_process
 from ml_backend.projects.audit import AuditSet
@@ -380,11 +380,11 @@ def test_the_melanoma_preset_from_option_to_pseudo_labels() -> None:
     batches += [opinions(task, 0.25, (task - 10) / 50) for task in range(11, 31)]
 
     def ranked(round_number: int, **options: Any) -> Any:
-        empty = [lambda: iter(())] * 3
+        nothing = list[Batch]
         strategy = make_strategy("ceal", {"preset": "melanoma", **options})
         answer = rank_pool(
             strategy,
-            Pools(lambda: iter(batches), *empty),
+            Pools(observed(lambda: batches), observed(nothing), nothing, nothing),
             budget=Budget(images=14),
             seed=3,
             round_number=round_number,

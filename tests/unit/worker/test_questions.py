@@ -20,7 +20,7 @@ from ml_backend.store import Task
 from ml_backend.worker.follow_up import pending
 from ml_backend.worker.publish import PriorityQueue, _to_publish
 from ml_backend.worker.rank import rank
-from ml_backend.worker.score_pool import PoolScorer
+from ml_backend.worker.score_pool import PoolRanker
 from ml_backend.worker.sync import Sync
 
 POINTS_XML = with_points_control(XML)
@@ -48,7 +48,7 @@ def answered(number: int, effort: float | None, *boxes: Box, **fields: Any) -> T
 
 def ranked(services: Services, known: list[Task], **options: Any) -> PoolRanking:
     """Rank the tasks of the project beside labels that are known."""
-    scorer = PoolScorer(look_at(services, label_map=LABELS, settings=options), services.checkpoints(PROJECT).get(1))
+    scorer = PoolRanker(look_at(services, label_map=LABELS, settings=options), services.checkpoints(PROJECT).get(1))
     return scorer.rank([*services.store.tasks(PROJECT), *known], round_number=1)
 
 
@@ -89,7 +89,7 @@ def test_what_masks_took_decides(mask: float, word: str, services: Services) -> 
 
 def test_a_control_that_is_not_there_is_not_asked_of(services: Services) -> None:
     Sync(look_at(services)).run()
-    scorer = PoolScorer(look_at(services, label_map=LABEL_MAP), services.checkpoints(PROJECT).get(1))
+    scorer = PoolRanker(look_at(services, label_map=LABEL_MAP), services.checkpoints(PROJECT).get(1))
     ranking = scorer.rank(services.store.tasks(PROJECT), round_number=1)
     assert (ranking.queries, ranking.reason) == ({}, "")
     assert len(ranking.priorities) == 12
@@ -107,7 +107,7 @@ def test_the_reason_is_told_where_people_look(services: Services) -> None:
 
 def test_before_there_is_a_network_one_mask_is_asked_for_among_the_points(services: Services) -> None:
     Sync(look_at(services)).run()
-    ranking = PoolScorer(look_at(services, label_map=LABELS), None).rank(services.store.tasks(PROJECT), round_number=0)
+    ranking = PoolRanker(look_at(services, label_map=LABELS), None).rank(services.store.tasks(PROJECT), round_number=0)
     order = sorted(ranking.priorities, key=lambda task: -ranking.priorities[task])
     assert [at for at, task in enumerate(order) if not ranking.queries[task].boxes] == [1]
     assert all(ranking.queries[task].asks_for_points for task in order if task != order[1])

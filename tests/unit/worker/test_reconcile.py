@@ -286,7 +286,9 @@ def test_masks_of_replaced_annotations_are_removed(services: Services, studio: M
     reconcile(services, PROJECT, nothing)
     folder = services.project_folder(PROJECT) / "masks"
     (labelled,) = services.store.tasks(PROJECT, status="labelled")
-    assert {str(path) for path in folder.iterdir()} == {labelled.mask_file, labelled.effort_file}
+    assert {path.name for path in folder.iterdir()} == services.store.label_files(PROJECT)
+    keys = {f"projects/{PROJECT}/masks/{path.name}" for path in folder.iterdir()}
+    assert {labelled.mask_file, labelled.effort_file} == keys
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------

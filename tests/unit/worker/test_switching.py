@@ -237,9 +237,9 @@ def test_another_network_is_trained_while_the_queue_of_the_old_one_stays(
 
 
 # -- several annotators ----------------------------------------------------------------------------------------------
-def mask_of(task: Task | None) -> Any:
+def mask_of(services: Services, task: Task | None) -> Any:
     assert task is not None
-    return mask_from_png(Path(task.mask_file).read_bytes())
+    return mask_from_png(services.files.read(task.mask_file))
 
 
 def test_the_majority_of_annotators_makes_the_label(services: Services, studio: MemoryStudio) -> None:
@@ -249,12 +249,12 @@ def test_the_majority_of_annotators_makes_the_label(services: Services, studio: 
     look(services)
     task = services.store.task(PROJECT, 1)
     assert task is not None
-    assert np.array_equal(mask_of(task), other)  # by default, the newest
+    assert np.array_equal(mask_of(services, task), other)  # by default, the newest
     enter(studio, several_annotations="majority")
     look(services)
     voted = services.store.task(PROJECT, 1)
     assert voted is not None
-    assert np.array_equal(mask_of(voted), truth)
+    assert np.array_equal(mask_of(services, voted), truth)
     assert voted.label_digest != task.label_digest
     assert (voted.annotation_id, voted.lead_time) == (last, 9.0)  # what is recorded is the newest one's
     used = {Path(one.mask_file).name for one in services.store.tasks(PROJECT) if one.mask_file}
@@ -263,7 +263,7 @@ def test_the_majority_of_annotators_makes_the_label(services: Services, studio: 
     studio.annotate(1, [region(other)], completed_by=7, ground_truth=True)
     studio.annotate(1, [region(truth)], completed_by=6)
     look(services)
-    assert np.array_equal(mask_of(services.store.task(PROJECT, 1)), other)  # ground truth alone
+    assert np.array_equal(mask_of(services, services.store.task(PROJECT, 1)), other)  # ground truth alone
 
 
 def test_an_annotation_that_cannot_be_read_does_not_vote(services: Services, studio: MemoryStudio) -> None:
@@ -276,7 +276,7 @@ def test_an_annotation_that_cannot_be_read_does_not_vote(services: Services, stu
     assert task is not None
     assert (task.status, task.annotation_id) == ("labelled", 1)
     assert "unheard of" in task.error
-    assert np.array_equal(mask_of(task), truth)
+    assert np.array_equal(mask_of(services, task), truth)
     studio.annotate(1, [region(truth, "unheard of")], completed_by=7)
     look(services)
     broken = services.store.task(PROJECT, 1)
@@ -292,7 +292,7 @@ def test_a_mask_of_another_size_has_no_vote_and_is_said(services: Services, stud
     task = services.store.task(PROJECT, 1)
     assert task is not None
     assert (task.status, task.annotation_id) == ("labelled", 1)
-    assert np.array_equal(mask_of(task), disc(1)[1])
+    assert np.array_equal(mask_of(services, task), disc(1)[1])
     assert "8 x 8 pixels, this one is 40 x 32" in task.error
 
 

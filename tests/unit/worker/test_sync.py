@@ -17,6 +17,7 @@ from ml_backend.errors import LabelConfigError, LeaseLost
 from ml_backend.projects.audit import AuditSet
 from ml_backend.projects.services import Services
 from ml_backend.store import Task
+from ml_backend.system.files import Folder
 from ml_backend.worker.read_task import TaskReader
 from ml_backend.worker.sync import Sync, Synced
 from ml_backend.worker.tidy_up import remove_unused_masks
@@ -40,7 +41,8 @@ def read(tmp_path: Path, services: Services) -> Read:
             look.store,
             look.settings,
             label_map,
-            folder=tmp_path / "masks",
+            files=services.files,
+            folder="masks",
             size_of=lambda _: SHAPE,
             config_change=None,
         )
@@ -80,8 +82,8 @@ def annotation(result: list[dict[str, Any]] | None = None, **fields: Any) -> dic
     return {"id": 11, "result": [region(disc(0)[1])] if result is None else result, "created_at": "1", **fields}
 
 
-def mask_of(task: Task) -> Any:
-    return masks.mask_from_png(Path(task.mask_file).read_bytes())
+def mask_of(services: Services, task: Task) -> Any:
+    return masks.mask_from_png(services.files.read(task.mask_file))
 
 
 # -- what is held out ------------------------------------------------------------------------------------------------
@@ -110,11 +112,11 @@ def test_without_a_group_the_image_decides(read: Read) -> None:
 
 
 # -- one task --------------------------------------------------------------------------------------------------------
-def test_a_submitted_mask_is_read_and_kept(read: Read) -> None:
+def test_a_submitted_mask_is_read_and_kept(read: Read, services: Services) -> None:
     task = read(item(annotation(lead_time=4.5)))
     assert (task.status, task.error, task.annotation_id) == ("labelled", "", 11)
     assert (task.lead_time, task.regions, task.vertices, task.agreement) == (4.5, 1, 0, None)
-    assert np.array_equal(mask_of(task), disc(0)[1])
+    assert np.array_equal(mask_of(services, task), disc(0)[1])
     again = read(item(annotation(id=12)))
     assert (again.label_digest, again.mask_file) == (task.label_digest, task.mask_file)
     other = read(item(annotation([region(disc(1)[1])])))
@@ -135,11 +137,11 @@ def test_a_task_without_an_image_is_broken_and_says_so(read: Read, data: dict[st
     assert (task.status, task.error) == ("broken", "The task's data has no image under 'image'.")
 
 
-def test_an_empty_annotation_says_that_all_is_background(read: Read) -> None:
+def test_an_empty_annotation_says_that_all_is_background(read: Read, services: Services) -> None:
     task = read(item(annotation([])))
     assert (task.status, task.regions) == ("labelled", 0)
-    assert mask_of(task).shape == SHAPE
-    assert not mask_of(task).any()
+    assert mask_of(services, task).shape == SHAPE
+    assert not mask_of(services, task).any()
 
 
 def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(read: Read) -> None:
@@ -148,20 +150,20 @@ def test_an_empty_annotation_says_nothing_where_unpainted_pixels_are_ignored(rea
     assert "labels nothing: it has no region, and unpainted pixels are ignored" in task.error
 
 
-def test_unpainted_pixels_are_ignored_by_setting(read: Read) -> None:
+def test_unpainted_pixels_are_ignored_by_setting(read: Read, services: Services) -> None:
     task = read(item(annotation()), label_map=UNPAINTED_IGNORED, unpainted="ignore")
     assert task.status == "labelled"
-    assert np.array_equal(mask_of(task), np.where(disc(0)[1], 0, IGNORE_INDEX))
+    assert np.array_equal(mask_of(services, task), np.where(disc(0)[1], 0, IGNORE_INDEX))
 
 
-def test_a_bad_region_is_left_out_and_said(read: Read) -> None:
+def test_a_bad_region_is_left_out_and_said(read: Read, services: Services) -> None:
     bad = region(disc(0)[1], "cell") | {"id": "r2"}
     bad["value"] = {"format": "rle", "rle": [1, 2, 3], "brushlabels": ["cell"]}
     task = read(item(annotation([bad, region(disc(0)[1])])))
     assert (task.status, task.regions) == ("labelled", 1)
     assert "region 'r2' of 'tag'" in task.error
     # Nobody knows where the bad one lies: what is not painted may be background, and may be of it.
-    assert np.array_equal(mask_of(task), np.where(disc(0)[1], 1, IGNORE_INDEX))
+    assert np.array_equal(mask_of(services, task), np.where(disc(0)[1], 1, IGNORE_INDEX))
 
 
 def test_an_annotation_of_bad_regions_only_is_broken(read: Read) -> None:
@@ -291,11 +293,11 @@ def test_a_label_config_of_another_meaning_reads_everything_again(
     task_id = studio.add_task(0)
     studio.label(task_id)
     sync()
-    assert np.array_equal(np.unique(mask_of(services.store.tasks(PROJECT)[0])), [0, 1])
+    assert np.array_equal(np.unique(mask_of(services, services.store.tasks(PROJECT)[0])), [0, 1])
     studio.xml = XML.replace('<Label value="cell"/>', '<Label value="vessel"/><Label value="cell"/>')
     synced = sync()
     assert (synced.changed, synced.label_map.classes) == (1, ("background", "vessel", "cell", "nucleus"))
-    assert np.array_equal(np.unique(mask_of(services.store.tasks(PROJECT)[0])), [0, 2])
+    assert np.array_equal(np.unique(mask_of(services, services.store.tasks(PROJECT)[0])), [0, 2])
     studio.xml = XML.replace("<View>", '<View style="padding: 2px">')  # nothing about labels
     sync()
     assert sync().changed == 0
@@ -354,7 +356,11 @@ def test_masks_that_no_task_uses_are_removed(
     assert len(list(folder.iterdir())) == 4  # of each annotation the mask and the effort
     tasks, used = services.store.tasks(PROJECT), services.store.label_files(PROJECT)
     (folder / "tmp1234.part").write_bytes(b"what a killed process was writing")
-    assert remove_unused_masks(folder, used) == 3
-    assert {str(path) for path in folder.iterdir()} == {tasks[0].mask_file, tasks[0].effort_file}
-    assert remove_unused_masks(folder, used) == 0
-    assert remove_unused_masks(folder / "not there", used) == 0
+    masks_here = Folder(folder)
+    assert remove_unused_masks(masks_here, used) == 3
+    assert {f"projects/{PROJECT}/masks/{path.name}" for path in folder.iterdir()} == {
+        tasks[0].mask_file,
+        tasks[0].effort_file,
+    }
+    assert remove_unused_masks(masks_here, used) == 0
+    assert remove_unused_masks(masks_here.below("not there"), used) == 0

@@ -1,0 +1,149 @@
+"""The driver's side of training: gives the job's files to nodes, waits for them, and writes the version here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError
+
+from ml_backend.cluster.connection import Cluster
+from ml_backend.cluster.node_training import train_on_node
+from ml_backend.cluster.trainings import WAITING, Ended, Trained, Training, files_of
+from ml_backend.errors import ClusterError, FilesUnavailable, NextmaskError, TrainingError
+from ml_backend.learning.checkpoints import Checkpoints, VersionRecord
+from ml_backend.learning.training.job import Job, Progress
+from ml_backend.learning.training.process import SILENCE_SECONDS
+from ml_backend.system.disk import naming_full_disk
+
+logger = logging.getLogger(__name__)
+
+RETRIES = 1
+"""How often a training begins again whose node was lost; after that it has failed, and is tried again after a pause."""
+_POLL_SECONDS = 0.5
+_WAITING_SECONDS = 5.0
+
+
+def run(cluster: Cluster, training: Training, parts: Iterable[Any], send: Any) -> None:
+    """Train a job, or the members of its committee at the same time, and send how it goes: `Progress`, then `Ended`.
+
+    Raises:
+        ClusterError: the cluster has no room for it, or is gone.
+        DiskFull: here is no room for the version.
+    """
+    list(parts)
+    try:
+        number = _trained(cluster, training, send)
+    except (TrainingError, FilesUnavailable) as error:  # a bucket that is away: it is tried again after a pause
+        send(Ended(error=error if isinstance(error, TrainingError) else TrainingError(str(error))))
+        return
+    logger.info("version %d: trained on the cluster", number)
+    send(Ended(version=number))
+
+
+def _trained(cluster: Cluster, training: Training, send: Any) -> int:
+    job, checkpoints = training.job, Checkpoints(training.job.folder)
+    files = [ray.put(file.read_bytes()) for file in files_of(job)]
+    parent = ray.put(_files_of_parent(job, checkpoints))
+    members: Sequence[int | None] = [None] if job.committee_of is None else range(job.members)
+    board = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
+    task = ray.remote(_train).options(max_retries=RETRIES, **cluster.resources)
+    running = [task.remote(training, member, files, parent, board) for member in members]
+    trained: dict[Any, Trained] = {}
+    _wait(running, trained, board, send)
+    return _written(job, checkpoints, [trained[one] for one in running])
+
+
+def _wait(running: Sequence[Any], trained: dict[Any, Trained], board: Any, send: Any) -> None:
+    """Wait for all tasks, and send how they go.
+
+    Raises:
+        TrainingError: one failed.
+        ClusterError: no node had room for them in time.
+    """
+    began, told = None, 0.0
+    asked = time.monotonic()
+    while waiting := [one for one in running if one not in trained]:
+        for one in ray.wait(waiting, timeout=_POLL_SECONDS)[0]:
+            trained[one] = _result(one)
+        if (news := _news(board)) is not None:
+            began = time.monotonic()
+            send(news)
+        elif began is None and time.monotonic() - asked > SILENCE_SECONDS:
+            raise ClusterError(
+                f"No node of the Ray cluster had room for a training within {SILENCE_SECONDS / 60:g} minutes.",
+                "`ray status` says what its CPUs and GPUs do.",
+            )
+        elif began is None and time.monotonic() - told > _WAITING_SECONDS:
+            told = time.monotonic()
+            send(WAITING)
+
+
+def _result(task: Any) -> Trained:
+    """Return what a task has trained, or raise what became of it."""
+    try:
+        answer: Trained | NextmaskError = ray.get(task)
+    except OutOfMemoryError:
+        raise TrainingError(
+            "A node of the Ray cluster had too little memory for the training: lower NEXTMASK_BATCH_SIZE or "
+            "NEXTMASK_INPUT_SIZE, or give its nodes more memory."
+        ) from None
+    except RayError as error:
+        raise TrainingError(
+            f"The training was lost with its node of the Ray cluster, {RETRIES + 1} times ({type(error).__name__}). "
+            "The model that serves is not affected."
+        ) from None
+    if isinstance(answer, NextmaskError):
+        raise answer if isinstance(answer, ClusterError | TrainingError) else TrainingError(str(answer))
+    return answer
+
+
+def _written(job: Job, checkpoints: Checkpoints, trained: Sequence[Trained]) -> int:
+    """Write the version, or the committee of one, where the project's are; return the version's number."""
+    from safetensors.torch import load
+
+    states = [load(one.weights) for one in trained]
+    with naming_full_disk(job.local_folder):
+        if job.committee_of is None:
+            return checkpoints.create(cast(VersionRecord, trained[0].record), states[0]).number
+        checkpoints.committees.put(job.committee_of, states, cast("dict[str, Any]", trained[0].record))
+        return job.committee_of
+
+
+def _files_of_parent(job: Job, checkpoints: Checkpoints) -> dict[str, bytes]:
+    return {} if job.parent is None else checkpoints.files_of(job.parent)
+
+
+# -- on the nodes ----------------------------------------------------------------------------------------------------
+def _train(
+    training: Training, member: int | None, files: Sequence[Any], parent: Mapping[str, bytes], board: Any
+) -> Trained | NextmaskError:
+    """Train on this node; files are read from the object store one at a time."""
+    return train_on_node(training, member, [partial(ray.get, one) for one in files], parent, board.put.remote)
+
+
+class Board:
+    """Holds the newest progress of the trainings, for the driver to ask."""
+
+    def __init__(self) -> None:
+        self._newest: Progress | None = None
+
+    def put(self, progress: Progress) -> None:
+        """Replace the newest progress."""
+        self._newest = progress
+
+    def take(self) -> Progress | None:
+        """Return the newest progress, once."""
+        newest, self._newest = self._newest, None
+        return newest
+
+
+def _news(board: Any) -> Progress | None:
+    try:
+        return cast("Progress | None", ray.get(board.take.remote()))
+    except RayError:  # it was lost with its node, and begins anew on another
+        return None
