@@ -25,7 +25,7 @@ _HERE = Path(__file__).parent
 
 def missing() -> str:
     """Say what this machine lacks for tests with Ray; "" where all is there."""
-    names = [name for name in ("ray", "pyarrow", "grpc") if importlib.util.find_spec(name) is None]
+    names = [name for name in ("ray", "grpc") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(names)} not installed: pip install 'nextmask[ray]'" if names else ""
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ml_backend.cluster.rows import Row, Scored, Scoring
 from ml_backend.cluster.versions import difference, versions
@@ -214,8 +214,8 @@ def unpacked(files: Mapping[str, bytes], folder: Path) -> Checkpoints:
     return Checkpoints(folder)
 
 
-# -- as Ray Data calls it: a column of pickled values each, one row a block --------------------------------------------
-Columns = dict[str, Any]
+# -- stages: rows in, what is observed of them out ---------------------------------------------------------------------
+_Shrunk: TypeAlias = "tuple[list[Shrunk], dict[int, tuple[str, bool]]] | NextmaskError"
 
 
 class ShrinkingStage:
@@ -224,10 +224,9 @@ class ShrinkingStage:
     def __init__(self, scoring: Scoring) -> None:
         self._shrinker = Shrinker(scoring)
 
-    def __call__(self, columns: Columns) -> Columns:
+    def __call__(self, rows: Sequence[Row]) -> _Shrunk:
         """Do one block."""
-        rows: list[Row] = pickle.loads(columns["rows"][0])  # noqa: S301 (written by our own driver)
-        return {"shrunk": [pickle.dumps(on_node(lambda: self._shrinker.shrink(rows)))]}
+        return on_node(lambda: self._shrinker.shrink(rows))
 
 
 class ScoringStage:
@@ -236,12 +235,8 @@ class ScoringStage:
     def __init__(self, scoring: Scoring) -> None:
         self._scorer = Scorer(scoring)
 
-    def __call__(self, columns: Columns) -> Columns:
+    def __call__(self, given: _Shrunk) -> Scored:
         """Do one block."""
-        given = pickle.loads(columns["shrunk"][0])  # noqa: S301 (written by the stage before)
-        return {"scored": [pickle.dumps(self._scored(given))]}
-
-    def _scored(self, given: Any) -> Scored:
         if isinstance(given, NextmaskError):
             return Scored(None, failure=given)
         shrunk, errors = given
@@ -257,6 +252,6 @@ class WholeStage:
     def __init__(self, scoring: Scoring) -> None:
         self._shrinking, self._scoring = ShrinkingStage(scoring), ScoringStage(scoring)
 
-    def __call__(self, columns: Columns) -> Columns:
+    def __call__(self, rows: Sequence[Row]) -> Scored:
         """Do one block."""
-        return self._scoring(self._shrinking(columns))
+        return self._scoring(self._shrinking(rows))

@@ -45,7 +45,7 @@ def on_node(work: Work, parts: Iterable[list[Row]], **_: Any) -> Iterator[Scored
     """Hand rows to a node, and take what it returns."""
     stage = WholeStage(work.detail)
     for rows in parts:
-        yield pickle.loads(stage({"rows": [pickle.dumps(rows)]})["scored"][0])
+        yield stage(pickle.loads(pickle.dumps(rows)))
 
 
 @pytest.fixture(autouse=True)
