@@ -5,8 +5,10 @@ Ray 2.60 has no types for half of what is called here; they are kept in this pac
 
 from __future__ import annotations
 
+import logging
 import platform
 import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +21,11 @@ from ml_backend.cluster.versions import difference, versions
 from ml_backend.errors import ClusterError, NextmaskError, shown
 from ml_backend.settings import load_settings
 
+logger = logging.getLogger(__name__)
+
 _CONNECT_SECONDS = 5.0
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 2.0
 _EXAMINE_SECONDS = 120.0
 """Nodes start a process each, and import nextmask: seconds, where they are not busy."""
 MOST_CPUS = 4
@@ -62,12 +68,7 @@ def connect(address: str, device: str, *, fetches: bool) -> Cluster:
         ClusterError: it cannot be used; the message says why, and what to do.
     """
     _reach(address)
-    # What nodes print stays in their logs: it would be taken for the driver's messages.
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    try:
-        ray.init(address=address, namespace="nextmask", **options)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError, RayError) as error:
-        raise _refused(address, error) from error
+    _join(address)
     alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not alive:
         raise ClusterError(
@@ -84,6 +85,23 @@ def connect(address: str, device: str, *, fetches: bool) -> Cluster:
     each = max(1, min(MOST_CPUS, *cpus))
     processes = sum(own // each for own in cpus)
     return Cluster(len(alive), each, processes, sum(cpus), gpus)
+
+
+def _join(address: str) -> None:
+    # What nodes print stays in their logs: it would be taken for the driver's messages.
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            ray.init(address=address, namespace="nextmask", **options)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError, RayError) as error:
+            # The head starts a process for each client, and where it is busy now and then takes it for dead at once.
+            if not left or "Initialization failure" not in str(error):
+                raise _refused(address, error) from error
+            logger.warning("the cluster's head could not start a process for this one; once more")
+            ray.shutdown()
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _reach(address: str) -> None:

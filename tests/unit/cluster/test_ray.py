@@ -23,7 +23,7 @@ from ml_backend.annotations.boxes import Box, boxes_to_text, covered_pixels
 from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.cluster import trainings
 from ml_backend.demo.label_studio import free_port
-from ml_backend.errors import ConfigurationError, LeaseLost, TrainingError
+from ml_backend.errors import ClusterError, ConfigurationError, LeaseLost, TrainingError
 from ml_backend.learning.checkpoints import Checkpoints, Version
 from ml_backend.learning.training import Item, Job, Progress, train
 from ml_backend.projects.services import Services
@@ -180,6 +180,26 @@ def test_with_gpus_cpus_shrink_and_gpus_measure_within_the_object_store(
     assert events(services) == []
     assert dict(found.information) == dict(ranked(services, model, tasks).information)
     ray_cluster.kill_node(node)
+
+
+@pytest.mark.parametrize("refusals", [2, 3])
+def test_a_head_that_could_not_start_a_process_is_asked_again(monkeypatch: pytest.MonkeyPatch, refusals: int) -> None:
+    connection = pytest.importorskip("ml_backend.cluster.connection")
+    asked = list[str]()
+
+    def init(address: str, **_: Any) -> None:
+        asked.append(address)
+        if len(asked) <= refusals:
+            raise ConnectionAbortedError("Initialization failure from server:\n")
+
+    monkeypatch.setattr(connection.ray, "init", init)
+    monkeypatch.setattr(connection, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "_reach", nothing)
+    monkeypatch.setattr(connection.ray, "nodes", list)
+    why = "has no node with a CPU" if refusals == 2 else "Initialization failure"
+    with pytest.raises(ClusterError, match=why):
+        connection.connect("ray://10.0.0.1:10001", "cpu", fetches=False)
+    assert len(asked) == 3
 
 
 # -- training --------------------------------------------------------------------------------------------------------
