@@ -218,7 +218,7 @@ class Bucket:
             path.unlink(missing_ok=True)
 
     def try_out(self) -> None:
-        """Write, list, read and remove a small object.
+        """Write, list, read and remove small objects, one of which is to be made once only.
 
         Raises:
             FilesUnavailable: one of these cannot be done.
@@ -229,8 +229,15 @@ class Bucket:
             self.names()
             if b"".join(self._fetched(key, None)) != b"nextmask":
                 raise FilesUnavailable(f"{self.where} answers with other content than was written to it.")
+            self.take(key, 1)
+            if self.take(key, 1):
+                raise FilesUnavailable(
+                    f"{self.where} lets two writers make the same object: it passes over If-None-Match.",
+                    "Take a store with conditional writes, else two workers could write one model version.",
+                )
         finally:
             self.remove(key)
+            self.remove(f"{key}.1")
 
     # -- inside -------------------------------------------------------------------------------------------------------
     @property

@@ -131,6 +131,19 @@ def test_a_number_that_another_has_taken_is_refused(bucket: Bucket, tmp_path: Pa
     assert bucket.highest("last_number") == 2
 
 
+def test_a_store_that_lets_two_writers_make_one_object_is_refused(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.try_out()
+    assert bucket.names() == []
+    system = bucket._store.system
+    pipe = system.pipe_file
+    monkeypatch.setattr(system, "pipe_file", lambda path, content, **_: pipe(path, content))
+    with pytest.raises(FilesUnavailable, match="If-None-Match"):
+        bucket.try_out()
+    assert bucket.names() == []
+
+
 def test_what_another_machine_writes_is_seen_at_once_and_what_it_removes_soon(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
