@@ -17,7 +17,10 @@ from ml_backend.learning.checkpoints.archive import archive
 from ml_backend.learning.training import Job
 from ml_backend.system.bucket import Bucket
 
-RECORD = VersionRecord(classes=("a", "b"), label_map_digest="map", data_digest="data", measures={"miou": 0.5})
+SETTINGS = {"architecture": "fpn", "encoder": "resnet18", "input_size": 64, "dropout": 0.0}
+RECORD = VersionRecord(
+    classes=("a", "b"), label_map_digest="map", data_digest="data", measures={"miou": 0.5}, settings=SETTINGS
+)
 STATE = {"weight": torch.ones(3)}
 
 
@@ -77,7 +80,8 @@ def test_two_writers_do_not_share_a_number(bucket: Bucket, tmp_path: Path) -> No
     assert mine.versions() == []  # what is listed is believed for a moment
     assert theirs.create(RECORD, STATE).number == 1
     assert mine.create(RECORD, STATE).number == 2
-    assert numbers(theirs) == [1, 2]
+    third = Checkpoints(dataclasses.replace(bucket, cache=tmp_path / "a third machine"))
+    assert numbers(third) == [1, 2]
 
 
 def test_old_versions_are_removed_and_their_records_stay(checkpoints: Checkpoints, bucket: Bucket) -> None:

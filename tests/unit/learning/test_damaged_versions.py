@@ -15,6 +15,7 @@ from ml_backend.annotations.label_map import parse_label_config
 from ml_backend.annotations.masks import read_result
 from ml_backend.errors import CheckpointError
 from ml_backend.learning.checkpoints import Checkpoints
+from ml_backend.learning.checkpoints.pointer import CURRENT
 from ml_backend.projects.services import Services
 from ml_backend.projects.status import project_status
 from ml_backend.server.app import create_app
@@ -56,10 +57,6 @@ def without_folder(folder: Path) -> None:
     shutil.rmtree(folder / "versions/2")
 
 
-def empty_pointer(folder: Path) -> None:
-    (folder / "current").write_bytes(b"")
-
-
 DAMAGES = [truncated, flipped, without_weights, without_record, half_a_record, foreign_record, without_folder]
 
 
@@ -84,7 +81,7 @@ def predicts(client: TestClient) -> None:
     )
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, empty_pointer])
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("when", ["while it serves", "before the start"])
 def test_the_last_good_version_serves(services: Services, damage: Callable[[Path], None], when: str) -> None:
     folder = services.checkpoints(PROJECT).folder
@@ -97,14 +94,27 @@ def test_the_last_good_version_serves(services: Services, damage: Callable[[Path
         predicts(client)
     current = services.checkpoints(PROJECT).current()
     assert current is not None
-    # Nothing says which version an empty pointer meant: then it is the newest.
-    assert current.number == (2 if damage is empty_pointer else 1)
+    assert current.number == 1
     assert "serves in its place" in project_status(services.settings, services.store, PROJECT).errors["model"]
 
 
-@pytest.mark.parametrize("damage", [truncated, flipped, empty_pointer])
+def test_of_an_installation_whose_pointer_was_an_empty_file_the_newest_version_serves(services: Services) -> None:
+    """Nothing says which version it meant."""
+    checkpoints = Checkpoints(services.checkpoints(PROJECT).files)
+    checkpoints.publish(2)
+    (checkpoints.folder / CURRENT).write_bytes(b"")
+    services.store.delete_values([f"serving_{PROJECT}"])
+    current = services.checkpoints(PROJECT).current()
+    assert current is not None
+    assert current.number == 2
+    assert "serves in its place" in project_status(services.settings, services.store, PROJECT).errors["model"]
+    services.checkpoints(PROJECT).publish(1)
+    assert services.checkpoints(PROJECT).stand_in() == ""
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped])
 def test_the_next_version_heals_it(services: Services, damage: Callable[[Path], None]) -> None:
-    checkpoints = Checkpoints(services.checkpoints(PROJECT).folder)
+    checkpoints = services.checkpoints(PROJECT)
     damage(checkpoints.folder)
     good = checkpoints.get(1)
     made = checkpoints.create(good.record, checkpoints.load_state(good))

@@ -77,7 +77,9 @@ def test_it_stops_before_docker_kills_it() -> None:
 
 def test_it_writes_to_its_volume_and_to_memory_only() -> None:
     service = SERVICES["nextmask"]
-    homes = re.findall(r"^WORKDIR (/home/\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    homes = [
+        f"/home/{user}" for user in re.findall(r"useradd --create-home .* (\S+) \\$", DOCKERFILE, flags=re.MULTILINE)
+    ]
     folders = re.findall(r"^VOLUME (\S+)$", DOCKERFILE, flags=re.MULTILINE)
     assert service["read_only"]
     assert service["tmpfs"] == ["/tmp", *homes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,7 +190,7 @@ def test_where_none_of_them_was_answered_the_label_is_told_to_measure_nothing(
     reconcile(services, PROJECT, nothing)
     assert items(services) == {}
     assert "None of the points that were drawn of the image was answered" in label(services, task).error
-    assert Path(label(services, task).mask_file).exists()
+    assert services.files.read(label(services, task).mask_file)
 
 
 def test_with_a_lost_state_they_still_measure(services: Services, studio: MemoryStudio) -> None:
