@@ -20,6 +20,8 @@ from ml_backend.demo.label_studio import free_port
 
 ADDRESS = "127.0.0.2"  # Ray takes 127.0.0.1 for a machine that others cannot reach, and puts another in its place
 STORE_BYTES = 100_000_000
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+"""For all that talks to the cluster; by itself Ray makes a token in the home folder, or takes none."""
 _HERE = Path(__file__).parent
 
 
@@ -95,6 +97,7 @@ class RayCluster:
             "KILLING_IMAGE": self.killing,
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
+            **TOKEN,
         }
         try:
             yield
@@ -111,8 +114,11 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory, killing_file: str) -> 
             raise AssertionError(what)
         pytest.skip(what)
     cluster = RayCluster(tmp_path_factory.mktemp("ray"), killing_file)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TOKEN.items():
+            patch.setenv(name, value)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()

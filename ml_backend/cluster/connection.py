@@ -96,7 +96,7 @@ def _join(address: str) -> None:
         except (ConnectionError, TimeoutError, RuntimeError, ValueError, RayError) as error:
             # The head starts a process for each client, and where it is busy now and then takes it for dead at once.
             if not left or "Initialization failure" not in str(error):
-                raise _refused(address, error) from error
+                raise _not_let_in(address, error) from error
             logger.warning("the cluster's head could not start a process for this one; once more")
             ray.shutdown()
             time.sleep(_PAUSE_SECONDS)
@@ -117,17 +117,26 @@ def _reach(address: str) -> None:
 
 
 def _refused(address: str, error: Exception) -> ClusterError:
-    text = str(error).strip()
+    why = first_line(error) or type(error).__name__
+    return ClusterError(
+        f"No Ray cluster can be used at NEXTMASK_RAY_ADDRESS = {shown(address)} ({why.rstrip('.')}).",
+        "Start one (ray start --head), or correct the address.",
+    )
+
+
+def _not_let_in(address: str, error: Exception) -> ClusterError:
+    """Say why Ray could not join what answers; of a wrong token it says no more than of another program."""
+    text = str(error)
     if "ersion mismatch" in text:
         found = f"here are Ray {ray.__version__} and Python {platform.python_version()}: {first_line(text)}"
         return ClusterError(
             f"The Ray cluster at {shown(address)} runs other versions; {found}.",
             "Install the same Ray and Python on all machines.",
         )
-    why = first_line(text) or type(error).__name__
+    why = first_line(error) or type(error).__name__
     return ClusterError(
-        f"No Ray cluster can be used at NEXTMASK_RAY_ADDRESS = {shown(address)} ({why.rstrip('.')}).",
-        "Start one (ray start --head), or correct the address.",
+        f"What answers at NEXTMASK_RAY_ADDRESS = {shown(address)} lets nobody into a Ray cluster ({why.rstrip('.')}).",
+        "Give nextmask the token of the cluster (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH=…), or correct the address.",
     )
 
 

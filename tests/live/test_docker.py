@@ -42,7 +42,8 @@ def built(tmp_path: Path) -> Path:
     """
     root = work = tmp_path / "root"
     programs = environment_beside(root / "venv")
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    extras = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "EXTRAS": extras[0]}
     with package_index() as environment["PYTORCH_INDEX"]:
         for instruction, rest in re.findall(r"^([A-Z]+) +(.+)$", DOCKERFILE, flags=re.MULTILINE):
             if instruction == "WORKDIR":
@@ -104,7 +105,7 @@ def test_a_change_of_the_code_downloads_nothing_again() -> None:
     copied = re.findall(r"^COPY (.+) \S+$", before, flags=re.MULTILINE)
     assert copied == ["pyproject.toml setup.cfg", "requirements/constraints.txt"]
     first, *later = re.findall(r"pip install (.+)", after)
-    assert first == "--extra-index-url \"$PYTORCH_INDEX\" -c requirements/constraints.txt '.[postgres,s3]'"
+    assert first == '--extra-index-url "$PYTORCH_INDEX" -c requirements/constraints.txt ".[$EXTRAS]"'
     assert later
     assert all("--no-deps" in install for install in later)
 

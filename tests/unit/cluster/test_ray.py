@@ -196,7 +196,7 @@ def test_a_head_that_could_not_start_a_process_is_asked_again(monkeypatch: pytes
     monkeypatch.setattr(connection, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(connection, "_reach", nothing)
     monkeypatch.setattr(connection.ray, "nodes", list)
-    why = "has no node with a CPU" if refusals == 2 else "Initialization failure"
+    why = "has no node with a CPU" if refusals == 2 else "RAY_AUTH_TOKEN_PATH"
     with pytest.raises(ClusterError, match=why):
         connection.connect("ray://10.0.0.1:10001", "cpu", fetches=False)
     assert len(asked) == 3

@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from installations import constraint
@@ -36,7 +38,16 @@ def laid_over(below: Any, above: Any) -> Any:
     return above
 
 
-ON_GPU = laid_over(yaml.safe_load(TEXT), yaml.safe_load((DOCKER / "compose.gpu.yaml").read_text()))
+def over(below: Any, *names: str) -> Any:
+    """Lay compose files over each other."""
+    for name in names:
+        below = laid_over(below, yaml.safe_load((DOCKER / name).read_text()))
+    return below
+
+
+ON_GPU = over(yaml.safe_load(TEXT), "compose.gpu.yaml")
+SCALE = over(yaml.safe_load(TEXT), "compose.scale.yaml")
+SCALE_ON_GPU = over(SCALE, "compose.scale.gpu.yaml")
 
 
 def test_label_studio_runs_as_in_the_tests() -> None:
@@ -52,7 +63,8 @@ def test_label_studio_runs_as_in_the_tests() -> None:
 def test_on_a_gpu_only_the_gpu_differs() -> None:
     on_cpu, on_gpu = dict(SERVICES["nextmask"]), dict(ON_GPU["services"]["nextmask"])
     assert "args" not in on_cpu["build"]
-    assert on_gpu["build"].pop("args").keys() == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
+    arguments = on_gpu["build"].pop("args")
+    assert arguments.keys() == {"PYTORCH_INDEX"} < set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
     assert on_gpu["environment"].pop("NEXTMASK_DEVICE") == "cuda"
     devices = on_gpu["deploy"]["resources"].pop("reservations")["devices"]
     assert devices[0]["capabilities"] == ["gpu"]
@@ -67,6 +79,65 @@ def test_the_files_laid_over_each_other_are_valid(tmp_path: Path) -> None:
     merged.write_text(yaml.safe_dump(laid_over(ON_GPU, yaml.safe_load(in_docs[0]))))
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(merged)]
     subprocess.run(check, check=True, capture_output=True, timeout=120)
+
+
+def test_more_than_one_worker_is_valid_with_and_without_a_gpu(tmp_path: Path) -> None:
+    files = []
+    for number, merged in enumerate((SCALE, SCALE_ON_GPU)):
+        files.append(tmp_path / f"{number}.yaml")
+        files[-1].write_text(yaml.safe_dump(merged))
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *map(str, files)]
+    subprocess.run(check, check=True, capture_output=True, timeout=120)
+
+
+def test_all_that_runs_nextmask_or_ray_runs_one_image() -> None:
+    ours = {name: service for name, service in SCALE["services"].items() if "build" in service}
+    assert ours.keys() == {"nextmask", "worker", "bucket", "ray-head", "ray-node"}
+    assert {service["image"] for service in ours.values()} == {f"nextmask:{__version__}-scale"}
+    (arguments,) = {tuple(sorted(service["build"]["args"].items())) for service in ours.values()}
+    assert dict(arguments).keys() == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
+    extras = ConfigParser(interpolation=None)
+    extras.read(DOCKER.parent / "setup.cfg")
+    assert set(dict(arguments)["EXTRAS"].split(",")) <= extras["options.extras_require"].keys()
+    assert all(
+        service["cap_drop"] == ["ALL"] and service["read_only"] and service["security_opt"] for service in ours.values()
+    )
+
+
+def test_each_service_of_many_is_told_where_the_others_are() -> None:
+    services = SCALE["services"]
+    for name in ("nextmask", "worker"):
+        environment = services[name]["environment"]
+        ray, state = urlsplit(environment["NEXTMASK_RAY_ADDRESS"]), urlsplit(environment["MODEL_DIR"])
+        head = services[ray.hostname]["command"]
+        assert f"--ray-client-server-port={ray.port}" in head
+        assert state.netloc in services["bucket"]["command"][-1]
+        assert urlsplit(environment["AWS_ENDPOINT_URL"]).hostname in services
+        assert environment["NEXTMASK_BACKEND_URL"] == SERVICES["nextmask"]["environment"]["NEXTMASK_BACKEND_URL"]
+        ours = {one for one in environment if not one.startswith(("AWS_", "RAY_"))}
+        assert ours <= Settings.model_construct().environment().keys()
+    (address,) = (word for word in services["ray-node"]["command"] if word.startswith("--address="))
+    name, _, port = address.removeprefix("--address=").partition(":")
+    assert f"--port={port}" in services[name]["command"]
+    assert "--num-cpus=0" in services[name]["command"]
+
+
+def test_secrets_of_many_are_files_and_each_is_given_to_somebody() -> None:
+    given = {secret for service in SCALE["services"].values() for secret in service.get("secrets", ())}
+    assert given == SCALE["secrets"].keys()
+    assert {secret["file"] for secret in SCALE["secrets"].values()} == {f"secrets/{name}" for name in given}
+    named = {
+        value
+        for service in SCALE["services"].values()
+        for value in service.get("environment", {}).values()
+        if value.startswith("/run/secrets/")
+    }
+    assert {Path(value).name for value in named} <= given
+
+
+def test_variables_of_many_have_a_default() -> None:
+    text = (DOCKER / "compose.scale.yaml").read_text() + (DOCKER / "compose.scale.gpu.yaml").read_text()
+    assert all(":-" in variable for variable in re.findall(r"\$\{([^}]+)\}", text))
 
 
 def test_it_stops_before_docker_kills_it() -> None:
