@@ -77,6 +77,7 @@ imports: $(VENV)/.installed-dev
 containers: $(VENV)/.installed-dev
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml
+	$(BIN)/kubernetes-validate --strict --quiet examples/kubernetes.yaml
 
 # Looks for inputs by coverage: make fuzz TARGET=images ARGS="--seconds 600"; TARGETS of tests/fuzz/targets.py
 fuzz: $(VENV)/.installed-dev

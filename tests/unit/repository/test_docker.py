@@ -24,6 +24,7 @@ from ml_backend.settings import Settings, environment_name
 
 DOCKER = Path(__file__).resolve().parents[3] / "docker"
 PAGE = (DOCKER.parent / "docs" / "docker.md").read_text()
+SCALE_PAGE = (DOCKER.parent / "docs" / "scale.md").read_text()
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 TEXT = (DOCKER / "compose.yaml").read_text()
 SERVICES = yaml.safe_load(TEXT)["services"]
@@ -187,6 +188,18 @@ def test_the_steps_of_the_page_make_what_the_files_ask_for(tmp_path: Path) -> No
     clone, _, rest = steps.partition("\n")
     assert clone.startswith("git clone")
     subprocess.run(["bash", "-ceu", rest], cwd=folder, check=True, timeout=60)
+    many = re.findall(r"^```bash\n(for name in .*?)^```", SCALE_PAGE, flags=re.MULTILINE | re.DOTALL)[0]
+    subprocess.run(["bash", "-ceu", many], cwd=folder, check=True, timeout=60)
+    assert "\nCOMPOSE_FILE=compose.yaml:compose.scale.yaml\n" in (folder / ".env").read_text()
+    for secret in SCALE["secrets"].values():
+        assert (folder / secret["file"]).stat().st_mode & 0o004
+    read = {name: (folder / "secrets" / name).read_text() for name in SCALE["secrets"]}
+    assert urlsplit(read["NEXTMASK_DATABASE_URL"]).password == read["POSTGRES_PASSWORD"]
+    credentials = ConfigParser(interpolation=None)
+    credentials.read_string(read["AWS_CREDENTIALS"])
+    assert credentials["default"]["aws_secret_access_key"] == read["MINIO_ROOT_PASSWORD"]
+    assert re.fullmatch(r"[0-9a-f]{64}", read["RAY_TOKEN"])
+
     token = (folder / "secrets" / "LABEL_STUDIO_API_KEY").read_text().strip()
     assert re.fullmatch(r"[0-9a-f]{40}", token)
     assert f"\nLABEL_STUDIO_TOKEN={token}\n" in (folder / ".env").read_text()
@@ -214,3 +227,53 @@ def test_the_example_of_the_environment_holds_all_that_must_be_set_and_no_secret
     assert set(re.findall(r"\$\{([A-Z_]+):[?-]", TEXT)) | {"COMPOSE_FILE"} == example.keys()
     assert all((DOCKER / name).exists() for name in example["COMPOSE_FILE"].split(":"))
     assert not any(value for name, value in example.items() if "PASS" in name or "TOKEN" in name)
+
+
+# -- Kubernetes --------------------------------------------------------------------------------------------------------
+MANIFESTS = list(yaml.safe_load_all((DOCKER.parent / "examples" / "kubernetes.yaml").read_text()))
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    return {one["metadata"]["name"]: one for one in MANIFESTS if one["kind"] == kind}
+
+
+def containers() -> dict[str, dict[str, Any]]:
+    specs = {name: one["spec"]["template"]["spec"] for name, one in of_kind("Deployment").items()}
+    return {name: one for name, spec in specs.items() for one in spec["containers"]}
+
+
+def test_kubernetes_runs_what_compose_runs() -> None:
+    found = containers()
+    assert found.keys() == {"nextmask", "worker", "ray-head", "ray-node"}
+    for name, container in found.items():
+        assert container["command"] == SCALE["services"][name]["command"]
+        tag = SCALE["services"][name]["image"].partition("/")[2] or SCALE["services"][name]["image"]
+        assert container["image"].endswith(f"/{tag}")
+
+
+def test_what_kubernetes_sets_are_settings_and_secrets_that_compose_has() -> None:
+    known = Settings.model_construct().environment().keys()
+    configured = of_kind("ConfigMap")["nextmask"]["data"]
+    secrets = of_kind("Secret")
+    assert {name for name in configured if not name.startswith(("AWS_", "RAY_"))} <= known
+    given = {name for one in secrets.values() for name in one["stringData"]}
+    assert given == SCALE["secrets"].keys() - {"POSTGRES_PASSWORD", "MINIO_ROOT_PASSWORD"}
+    for deployment in of_kind("Deployment").values():
+        spec = deployment["spec"]["template"]["spec"]
+        folders = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+        for mount in spec["containers"][0]["volumeMounts"]:
+            if mount["name"] in folders:
+                assert folders[mount["name"]] in secrets
+                assert mount["mountPath"].startswith("/run/")
+        named = [one.get("value", "") for one in spec["containers"][0].get("env", [])]
+        paths = [value for value in (*named, *configured.values()) if value.startswith("/run/")]
+        assert {Path(path).name for path in paths} <= given
+
+
+def test_ports_of_kubernetes_are_those_that_are_asked_for() -> None:
+    configured, services = of_kind("ConfigMap")["nextmask"]["data"], of_kind("Service")
+    for name, port in (("nextmask", urlsplit(configured["NEXTMASK_BACKEND_URL"]).port),
+                       ("ray-head", urlsplit(configured["NEXTMASK_RAY_ADDRESS"]).port)):  # fmt: skip
+        assert port in {one["port"] for one in services[name]["spec"]["ports"]}
+        assert port in {one["containerPort"] for one in containers()[name]["ports"]}
+    assert "." in str(urlsplit(configured["NEXTMASK_BACKEND_URL"]).hostname)
