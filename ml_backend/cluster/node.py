@@ -53,11 +53,13 @@ def node_settings(given: Mapping[str, Any]) -> Settings:
 
 
 def on_node(work: Callable[[], _Result]) -> _Result | NextmaskError:
-    """Do some work on a node; an error comes back as one of ours that names the node."""
+    """Do some work on a node; an error comes back as a ClusterError that names the node: elsewhere it may go well."""
     try:
         return work()
-    except NextmaskError as error:
+    except ClusterError as error:
         return error
+    except NextmaskError as error:
+        return ClusterError(f"Node {socket.gethostname()} of the Ray cluster failed: {error}")
     except Exception as error:
         logger.exception("a node failed")  # in Ray's logs of this process
         return ClusterError(failure_of(error))

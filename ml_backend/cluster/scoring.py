@@ -1,7 +1,7 @@
 """The driver's side of scoring: cuts the pool into blocks, and gives them to the nodes as tasks.
 
-A block whose process was lost, with its node or by its own fault, is scored again, image by image, each twice at most.
-So an image that ends its decoder is found, and it alone is left out.
+A block whose process was lost, with its node or by its own fault, is scored again: as it is where many were lost, and
+else image by image, each twice at most. So an image that ends its decoder is found, and it alone is left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def run(cluster: Cluster, scoring: Scoring, parts: Iterable[Sequence[Row]], send
     # Whole batches, as the worker makes them: the last digits of what is computed depend on the size of a batch.
     size = max(1, math.ceil(size / scoring.batch_size)) * scoring.batch_size
     blocks = Blocks(cluster, scoring)
-    _score_all(blocks, waiting, send, size=size, retries=0)
+    _score_all(blocks, waiting, send, size=size)
+    if _MOST_AGAIN < len(waiting) < count:
+        logger.warning("images=%s are scored again: their processes were lost", len(waiting))
+        _score_all(blocks, waiting, send, size=size)
     if not waiting:
         return
     if len(waiting) == count or len(waiting) > _MOST_AGAIN:
@@ -53,17 +56,18 @@ def run(cluster: Cluster, scoring: Scoring, parts: Iterable[Sequence[Row]], send
             "Their nodes may have too little memory: Ray's logs say.",
         )
     logger.warning("images=%s are scored again, one by one: their processes were lost", len(waiting))
-    _score_all(blocks, waiting, send, size=1, retries=1)
+    for _ in range(2):
+        _score_all(blocks, waiting, send, size=1)
     if waiting:
         why = "The processes that read and measured it ended, each time: it takes too much memory, or crashes them."
         send(Scored(None, dict.fromkeys(waiting, (why, False))))
 
 
-def _score_all(blocks: Blocks, waiting: dict[int, Row], send: Any, *, size: int, retries: int) -> None:
+def _score_all(blocks: Blocks, waiting: dict[int, Row], send: Any, *, size: int) -> None:
     """Score what waits, and send what comes of it; rows of lost processes stay waiting."""
     rows = list(waiting.values())
     parts = (rows[start : start + size] for start in range(0, len(rows), size))
-    for scored in blocks.score(parts, retries):
+    for scored in blocks.score(parts):
         if scored.failure is not None:
             raise scored.failure
         for task in scored.ids:
@@ -82,8 +86,8 @@ class Blocks:
         self._cluster = cluster
         self._scoring = [ray.put(scoring)]  # in a list Ray leaves it to the task to fetch it: once in a process
 
-    def score(self, parts: Iterable[Sequence[Row]], retries: int) -> Iterator[Scored]:
-        """Yield what comes of parts, as soon as it comes; of processes lost more often than `retries` nothing does.
+    def score(self, parts: Iterable[Sequence[Row]]) -> Iterator[Scored]:
+        """Yield what comes of parts, as soon as it comes; of processes that were lost nothing does.
 
         Raises:
             ClusterError: a task failed, and so would others.
@@ -92,7 +96,7 @@ class Blocks:
         left = iter(parts)
         while True:
             while len(running) < self._room() and (rows := next(left, None)) is not None:
-                running.add(self._begin(rows, retries))
+                running.add(self._begin(rows))
             if not running:
                 return
             for one in ray.wait(list(running))[0]:
@@ -107,16 +111,17 @@ class Blocks:
         shrinking = now.get("CPU", 0) if self._cluster.gpus else 0
         return max(1, int(_AHEAD * processes + shrinking))
 
-    def _begin(self, rows: Sequence[Row], retries: int) -> Any:
+    def _begin(self, rows: Sequence[Row]) -> Any:
         if not self._cluster.gpus:
-            return _task(_scored, retries, **self._cluster.resources).remote(WholeStage, self._scoring, rows)
-        shrunk = _task(_shrunk, retries, num_cpus=1).remote(self._scoring, rows)
-        return _task(_scored, retries, **self._cluster.resources).remote(ScoringStage, self._scoring, shrunk)
+            return _task(_scored, **self._cluster.resources).remote(WholeStage, self._scoring, rows)
+        shrunk = _task(_shrunk, num_cpus=1).remote(self._scoring, rows)
+        return _task(_scored, **self._cluster.resources).remote(ScoringStage, self._scoring, shrunk)
 
 
-def _task(function: Any, retries: int, **resources: float) -> Any:
-    # Zero calls at most means no limit; by default a process ends after each task that had a GPU.
-    return ray.remote(max_calls=0, max_retries=retries, **resources)(function)
+def _task(function: Any, **resources: float) -> Any:
+    # Ray would try again without an end what took too much memory. Zero calls at most means no limit: by default a
+    # process ends after each task that had a GPU.
+    return ray.remote(max_calls=0, max_retries=0, **resources)(function)
 
 
 def _answer(task: Any) -> Scored | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from ml_backend.cluster.connection import Cluster
+from ml_backend.cluster.connection import Cluster, first_line
 from ml_backend.cluster.node_training import train_on_node
 from ml_backend.cluster.trainings import WAITING, Ended, Trained, Training, files_of
 from ml_backend.errors import ClusterError, FilesUnavailable, NextmaskError, TrainingError
@@ -47,29 +48,50 @@ def run(cluster: Cluster, training: Training, parts: Iterable[Any], send: Any) -
 
 def _trained(cluster: Cluster, training: Training, send: Any) -> int:
     job, checkpoints = training.job, Checkpoints(training.job.folder)
-    files = [ray.put(file.read_bytes()) for file in files_of(job)]
+    files = [ray.put(_content(file)) for file in files_of(job)]
     parent = ray.put(_files_of_parent(job, checkpoints))
     members: Sequence[int | None] = [None] if job.committee_of is None else range(job.members)
     board = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
-    task = ray.remote(_train).options(max_retries=RETRIES, **cluster.resources)
-    running = [task.remote(training, member, files, parent, board) for member in members]
-    trained: dict[Any, Trained] = {}
-    _wait(running, trained, board, send)
-    return _written(job, checkpoints, [trained[one] for one in running])
+    task = ray.remote(_train).options(max_retries=0, **cluster.resources)  # Ray's own would begin again without an end
+
+    def begin(member: int | None) -> Any:
+        return task.remote(training, member, files, parent, board)
+
+    trained = _wait(members, begin, board, send)
+    return _written(job, checkpoints, [trained[member] for member in members])
 
 
-def _wait(running: Sequence[Any], trained: dict[Any, Trained], board: Any, send: Any) -> None:
-    """Wait for all tasks, and send how they go.
+def _content(file: Path) -> bytes:
+    """Return what is in a file; nothing where it is gone: the training leaves that label out, and says so."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _wait(
+    members: Sequence[int | None], begin: Callable[[int | None], Any], board: Any, send: Any
+) -> dict[int | None, Trained]:
+    """Wait for the tasks of all members, and send how they go; one whose node was lost begins again.
 
     Raises:
         TrainingError: one failed.
         ClusterError: no node had room for them in time.
     """
+    trained: dict[int | None, Trained] = {}
+    running, left = {begin(member): member for member in members}, dict.fromkeys(members, RETRIES)
     began, told = None, 0.0
     asked = time.monotonic()
-    while waiting := [one for one in running if one not in trained]:
-        for one in ray.wait(waiting, timeout=_POLL_SECONDS)[0]:
-            trained[one] = _result(one)
+    while running:
+        for one in ray.wait(list(running), timeout=_POLL_SECONDS)[0]:
+            member = running.pop(one)
+            result = _result(one, last=not left[member])
+            if result is None:
+                left[member] -= 1
+                running[begin(member)] = member
+            else:
+                trained[member] = result
+                began = time.monotonic()
         if (news := _news(board)) is not None:
             began = time.monotonic()
             send(news)
@@ -81,10 +103,11 @@ def _wait(running: Sequence[Any], trained: dict[Any, Trained], board: Any, send:
         elif began is None and time.monotonic() - told > _WAITING_SECONDS:
             told = time.monotonic()
             send(WAITING)
+    return trained
 
 
-def _result(task: Any) -> Trained:
-    """Return what a task has trained, or raise what became of it."""
+def _result(task: Any, *, last: bool) -> Trained | None:
+    """Return what a task has trained, or raise what became of it; None: it was lost with its node, and begins again."""
     try:
         answer: Trained | NextmaskError = ray.get(task)
     except OutOfMemoryError:
@@ -92,7 +115,11 @@ def _result(task: Any) -> Trained:
             "A node of the Ray cluster had too little memory for the training: lower NEXTMASK_BATCH_SIZE or "
             "NEXTMASK_INPUT_SIZE, or give its nodes more memory."
         ) from None
+    except RayTaskError as error:  # it could not even begin: no nextmask there, for example
+        raise ClusterError(f"The Ray cluster failed: {first_line(error.cause)}.") from None
     except RayError as error:
+        if not last:
+            return None
         raise TrainingError(
             f"The training was lost with its node of the Ray cluster, {RETRIES + 1} times ({type(error).__name__}). "
             "The model that serves is not affected."

@@ -18,7 +18,7 @@ from ml_backend.learning.checkpoints.pointer import CURRENT, PointerFile
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.system.bucket import Bucket
-from ml_backend.system.files import Files, Folder
+from ml_backend.system.files import Files, Folder, is_number
 
 
 def files_of(settings: Settings) -> Files:
@@ -84,7 +84,9 @@ class ServingPointer:
 
     def _moved_over(self) -> str:
         earlier = PointerFile(self._files).get()
-        if earlier:
+        if not earlier:  # there is none, or another process has just moved it
+            return self._store.value(self._key) or ""
+        if is_number(earlier):  # what cannot be read now may be readable the next time
             with suppress(DiskFull):  # the next one does it
                 earlier = self._store.set_default(self._key, earlier)
                 self._forget_file()

@@ -18,6 +18,7 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import Mask, mask_from_png
 from ml_backend.errors import MaskError
 from ml_backend.store import Task, TrainingLabel
+from ml_backend.system.bucket import Bucket
 from ml_backend.system.files import Files
 from ml_backend.system.whole_files import write_once
 
@@ -76,10 +77,13 @@ class MergedLabel:
     mask: Path | MaskError
 
     @classmethod
-    def of_whole(cls, files: Files, task: Task) -> MergedLabel:
-        """Take the label of a whole image."""
+    def of_whole(cls, files: Files, task: Task, folder: Path) -> MergedLabel:
+        """Take the label of a whole image; beside a bucket it is copied into the folder, since caches forget."""
         try:
-            return cls((task,), files.local(task.mask_file))
+            if not isinstance(files, Bucket):
+                return cls((task,), files.local(task.mask_file))
+            name = task.mask_file.rpartition("/")[2]
+            return cls((task,), Path(write_once(folder / f"label-{name}", files.read(task.mask_file))))
         except FileNotFoundError as error:
             return cls((task,), MaskError(f"The mask of task {task.task_id} is gone: {error}"))
 
@@ -87,7 +91,7 @@ class MergedLabel:
     def of_parts(cls, files: Files, parts: Sequence[Task], folder: Path) -> MergedLabel:
         """Lay the labels of an image's parts over each other; several are written to a file in the folder."""
         if len(parts) == 1:
-            return cls.of_whole(files, parts[0])
+            return cls.of_whole(files, parts[0], folder)
         try:
             png = masks.png_bytes(merged_mask(files, parts))
         except (MaskError, OSError, ValueError) as error:

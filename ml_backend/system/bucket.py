@@ -180,7 +180,10 @@ class Bucket:
     def highest(self, key: str) -> int:
         """Return the highest number that was taken under a key; 0 when none was."""
         folder, _, name = self._full(key).rpartition("/")
-        taken = [found.removeprefix(f"{name}.") for found in self._top.names(folder) if found.startswith(f"{name}.")]
+        names = self._top.names(folder)
+        taken = [found.removeprefix(f"{name}.") for found in names if found.startswith(f"{name}.")]
+        if name in names:  # as a folder has it: this was copied from one
+            taken.append(self.read(key).decode("ascii", "replace").strip())
         return max((int(number) for number in taken if is_number(number)), default=0)
 
     def take(self, key: str, number: int) -> bool:
@@ -377,7 +380,10 @@ def _naming_problems(url: str, key: str, *, writes: bool = False) -> Iterator[No
     except NextmaskError:
         raise
     except FileNotFoundError as error:
-        if writes or re.search("bucket|container", str(error), re.IGNORECASE):
+        # Drivers say in words whether it is the object or the bucket, beside their names, which may hold such words.
+        names = re.escape(key), re.escape(url.partition("://")[2].partition("/")[0])
+        said = re.sub("|".join(filter(None, names)), "", str(error))
+        if writes or re.search("bucket|container", said, re.IGNORECASE):
             raise _unavailable(url, error) from error
         raise _missing(key) from error
     except Exception as error:  # each driver has errors of its own

@@ -6,6 +6,7 @@ import io
 import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from ml_backend.cluster.process import Work, messages
 from ml_backend.cluster.rows import Row, Scored, Scoring, device_on_node
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 LEAST_IMAGES: Final = 1000
 """Fewer are measured here: a cluster takes up to half a minute to begin (docs/benchmarks.md, A Ray cluster)."""
+_NONE_AT_ALL: Final = 8
+"""A node that can have none of so many images is at fault, and not the images."""
 _PART: Final = 256
 """Rows handed to the driver at a time."""
 _SETTINGS: Final = (
@@ -68,6 +71,9 @@ class RayScorer:
                     self._look.check()
                     yield from self._noted(scored, waiting)
                 told_cluster_works(self._look)
+            except GeneratorExit:  # the time for scoring is over
+                told_cluster_works(self._look)
+                raise
             except ClusterError as error:
                 tell_cluster_fails(self._look, error, "The pool is scored here")
             images = list(waiting.values())
@@ -76,14 +82,27 @@ class RayScorer:
             yield from local.observe(strategy, images)
 
     def _noted(self, scored: Scored, waiting: dict[int, Candidate]) -> Iterator[Observation]:
-        """Keep the store informed of which images could be had, and pass on what was observed of them."""
+        """Keep the store informed of which images could be had, and pass on what was observed of them.
+
+        An image that a node cannot have may be had here: the node may not reach its host, or may have another token. It
+        stays waiting, and what becomes of it here decides.
+
+        Raises:
+            ClusterError: a node can have no image at all.
+        """
+        lost = [why for why, is_lost in scored.errors.values() if is_lost]
         for task, (why, is_lost) in scored.errors.items():
-            if candidate := waiting.pop(task, None):
-                self._images.leave_out(candidate, why, is_lost=is_lost)
+            if not is_lost and (candidate := waiting.pop(task, None)):
+                self._images.leave_out(candidate, why, is_lost=False)
         if scored.observation is not None:
             for name in scored.observation.ids:
                 self._images.keep(waiting.pop(int(name)))
             yield scored.observation
+        elif len(lost) >= _NONE_AT_ALL:
+            raise ClusterError(
+                f"A node of the Ray cluster could have none of {len(lost)} images: {lost[0]}",
+                "Does it reach Label Studio and the hosts of the images, with a token of its own?",
+            )
 
     def _answers(self, strategy: Strategy, images: Sequence[Candidate]) -> Iterator[Scored]:
         s = self._look.settings
@@ -114,6 +133,7 @@ class RayScorer:
                 "device": device_on_node(s.device),
                 "strategy_options": dict(self._options),
                 **{name: getattr(s, name) for name in _SETTINGS},
+                "label_studio_url": _without_user(s.label_studio_url),
             },
             public_urls=tuple(public_urls(s, self._look.store)),
             strategy=b"" if strategy.state_dict() else pickle.dumps(strategy),
@@ -123,6 +143,12 @@ class RayScorer:
             input_size=input_size,
             versions=versions(),
         )
+
+
+def _without_user(url: str) -> str:
+    """Return an address without a user and a password: nodes have secrets of their own."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _learned(strategy: Strategy) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Hashable, Iterator
+from contextlib import contextmanager, suppress
 
 from ml_backend.errors import LeaseLost, NextmaskError
 from ml_backend.label_studio.predictions import model_number
@@ -32,18 +32,23 @@ def _remove_unused_masks(look: Look) -> None:
     key, before = f"masks_tidied_{look.project_id}", _state_of_masks(look)
     if look.store.value(key) == before:
         return
-    used = look.store.label_files(look.project_id)
+
+    def used() -> Container[str]:
+        files = look.store.label_files(look.project_id)
+        look.check()  # whoever holds the lease now may have written files since
+        return files
+
     for place in {_masks(look), Folder(look.made_masks)}:  # one and the same, but beside a bucket
         remove_unused_masks(place, used)
     look.store.set_value(key, before)  # where files were removed, the next look sees that none is left
 
 
 def _state_of_masks(look: Look) -> str:
-    """Return what moves whenever a label or a file of the folder comes or goes."""
-    try:
-        changed = look.files.state(masks_key(look.project_id)).mark
-    except FileNotFoundError:
-        changed = 0
+    """Return what moves whenever a label comes or goes, and in a folder a file: a bucket would list all for that."""
+    changed: Hashable = 0
+    if isinstance(look.files, Folder):
+        with suppress(FileNotFoundError):
+            changed = look.files.state(masks_key(look.project_id)).mark
     return f"{look.store.changes(look.project_id)} {changed}"
 
 
@@ -51,17 +56,20 @@ def _masks(look: Look) -> Files:
     return look.files.below(masks_key(look.project_id))
 
 
-def remove_unused_masks(masks: Files, used: Container[str]) -> int:
+def remove_unused_masks(masks: Files, used: Callable[[], Container[str]]) -> int:
     """Delete files of masks and effort that no task refers to (replaced annotations); return how many.
 
     Merged masks are among them: a training makes those that it wants.
 
     Args:
         masks: the files of a project's masks.
-        used: names of files that tasks refer to.
+        used: returns the names of files that tasks refer to; called after the files were listed, so that what is
+            written meanwhile is not taken for left over.
     """
     kinds = (".png", ".npy", PART)  # the last: what a killed process was about to write
-    unused = [name for name in masks.names() if name.endswith(kinds) and name not in used]
+    names = masks.names()
+    needed = used()
+    unused = [name for name in names if name.endswith(kinds) and name not in needed]
     for name in unused:
         masks.remove(name)
     return len(unused)

@@ -178,9 +178,10 @@ class TrainingRun:
     def _labels(self, tasks: Sequence[Task]) -> Iterator[MergedLabel]:
         """Yield the labels of one image: those of the whole image each by itself, those of parts merged into one."""
         parts = parts_of(tasks)
-        yield from (MergedLabel.of_whole(self._look.files, task) for task in tasks if not task.boxes)
+        files, folder = self._look.files, self._look.made_masks
+        yield from (MergedLabel.of_whole(files, task, folder) for task in tasks if not task.boxes)
         if parts:
-            yield MergedLabel.of_parts(self._look.files, parts, self._look.made_masks)
+            yield MergedLabel.of_parts(files, parts, folder)
 
     def _job(self, items: Sequence[Item]) -> Job:
         from ml_backend.learning.training import Job

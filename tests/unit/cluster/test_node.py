@@ -26,7 +26,8 @@ from ml_backend.cluster.node import WholeStage, node_settings
 from ml_backend.cluster.process import Work
 from ml_backend.cluster.rows import Row, Scored
 from ml_backend.cluster.versions import difference, versions
-from ml_backend.errors import CheckpointError, ClusterError, ConfigurationError, TrainingWaits
+from ml_backend.errors import CheckpointError, ClusterError, ConfigurationError, ImageError, TrainingWaits
+from ml_backend.images.cache import ImageCache
 from ml_backend.learning.checkpoints import Version
 from ml_backend.learning.ranking import PoolRanking, make_strategy
 from ml_backend.projects.services import Services
@@ -127,6 +128,36 @@ def test_tasks_that_are_not_in_memory_are_ranked_alike(services: Services, model
         assert dict(found.priorities) == dict(expected.priorities)
         assert dict(found.information) == dict(expected.information)
         assert found.scored == 13
+
+
+@pytest.mark.parametrize("failure", ["images", "token"])
+def test_what_is_wrong_with_a_node_is_not_held_against_images_and_labels(
+    services: Services, model: Version, pool: list[Task], monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    """It reaches no host of images, or has a token that is none: both may be otherwise here."""
+
+    def no_image(_: ImageCache, references: Iterable[str]) -> list[ImageError]:
+        if failure == "token":
+            raise ConfigurationError("LABEL_STUDIO_API_KEY holds a placeholder.")
+        return [ImageError("the connection was refused") for _ in references]
+
+    def at_fault(work: Work, parts: Iterable[list[Row]], **_: Any) -> Iterator[Scored]:
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageCache, "arrays", no_image)
+            found = list(on_node(work, [[row for part in parts for row in part]]))
+        for scored in found:
+            if scored.failure is not None:
+                raise scored.failure
+            yield scored
+
+    here = ranked(services, model, pool)
+    monkeypatch.setattr(ray_scorer, "messages", at_fault)
+    there = ranked(services, model, pool, address="auto")
+    assert dict(there.priorities) == dict(here.priorities)
+    assert {task.status for task in services.store.tasks(PROJECT) if task.mask_file} == {"labelled"}
+    (event,) = services.store.events(PROJECT)
+    assert ("could have none of" if failure == "images" else "holds a placeholder") in event.text
+    assert "Ray cluster" in event.text
 
 
 def test_what_the_cluster_did_not_score_is_scored_here_and_that_is_said_once(

@@ -9,8 +9,10 @@ import pytest
 from wiring import PROJECT, make_services, serve_model, task_of
 
 from ml_backend.errors import CheckpointError
+from ml_backend.projects.folders import ServingPointer
 from ml_backend.projects.services import Services
 from ml_backend.projects.serving import roll_back
+from ml_backend.system.files import Folder
 
 
 def serving(services: Services) -> int | None:
@@ -40,6 +42,31 @@ def test_a_damaged_pointer_falls_back_to_the_newest(content: bytes, services: Se
     assert "its number is unreadable" in services.checkpoints(PROJECT).stand_in()
     services.checkpoints(PROJECT).publish(1)
     assert services.checkpoints(PROJECT).stand_in() == ""
+
+
+def test_a_pointer_that_cannot_be_read_for_a_moment_is_moved_over_later(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serve_model(services)
+    checkpoints = services.checkpoints(PROJECT)
+    checkpoints.create(first.record, checkpoints.load_state(first))
+    services.store.delete_values([f"serving_{PROJECT}"])
+    pointer = checkpoints.folder / "current"
+    pointer.write_text("1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "read", lambda *_: (_ for _ in ()).throw(OSError("stale file handle")))
+        assert ServingPointer(services.store, PROJECT, checkpoints.files).get() == "?"
+    assert pointer.exists()
+    assert serving(services) == 1
+
+
+def test_a_pointer_that_another_process_has_just_moved_is_that_of_the_database(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_model(services)
+    answers = iter([None])
+    monkeypatch.setattr(services.store, "value", lambda _: next(answers, "1"))
+    assert serving(services) == 1
 
 
 def test_all_processes_see_a_roll_back(services: Services) -> None:

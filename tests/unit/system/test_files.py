@@ -144,6 +144,19 @@ def test_a_store_that_lets_two_writers_make_one_object_is_refused(
     assert bucket.names() == []
 
 
+def test_a_missing_file_is_not_a_missing_bucket_whatever_they_are_called(tmp_path: Path) -> None:
+    files = Bucket(f"memory://my-bucket/{uuid4().hex}", tmp_path / "cache", 10**6)
+    with pytest.raises(FileNotFoundError):
+        b"".join(files._fetched("projects/7/masks/container.png", None))
+
+
+def test_numbers_that_a_folder_had_taken_are_taken_in_the_bucket_that_it_was_copied_to(bucket: Bucket) -> None:
+    bucket.write("last_number", b"9\n")
+    assert bucket.highest("last_number") == 9
+    assert bucket.take("last_number", 10)
+    assert bucket.highest("last_number") == 10
+
+
 def test_what_another_machine_writes_is_seen_at_once_and_what_it_removes_soon(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -357,10 +357,22 @@ def test_masks_that_no_task_uses_are_removed(
     tasks, used = services.store.tasks(PROJECT), services.store.label_files(PROJECT)
     (folder / "tmp1234.part").write_bytes(b"what a killed process was writing")
     masks_here = Folder(folder)
-    assert remove_unused_masks(masks_here, used) == 3
+    assert remove_unused_masks(masks_here, lambda: used) == 3
     assert {f"projects/{PROJECT}/masks/{path.name}" for path in folder.iterdir()} == {
         tasks[0].mask_file,
         tasks[0].effort_file,
     }
-    assert remove_unused_masks(masks_here, used) == 0
-    assert remove_unused_masks(masks_here.below("not there"), used) == 0
+    assert remove_unused_masks(masks_here, lambda: used) == 0
+    assert remove_unused_masks(masks_here.below("not there"), lambda: used) == 0
+
+
+def test_a_mask_that_is_written_while_masks_are_removed_stays(tmp_path: Path) -> None:
+    """What tasks refer to is asked for after the files were listed."""
+    (tmp_path / "left.png").touch()
+
+    def used() -> set[str]:
+        (tmp_path / "new.png").touch()
+        return set()
+
+    assert remove_unused_masks(Folder(tmp_path), used) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["new.png"]
