@@ -345,7 +345,7 @@ def test_hundreds_of_rectangles_are_one_label_of_their_pixels(served: Services, 
     assert task is not None
     assert task.status == "labelled"
     assert len(boxes_from_text(task.boxes)) == 640
-    known = masks.mask_from_png(services.files.read(task.mask_file)) != IGNORE_INDEX
+    known = masks.mask_from_png(served.files.read(task.mask_file)) != IGNORE_INDEX
     assert known[:, : columns // 2].all()
     assert not known[:, columns // 2 :].any()
     assert len(task.error) < 2000
