@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 RETRIES = 1
 """How often a training begins again whose node was lost; after that it has failed, and is tried again after a pause."""
 _POLL_SECONDS = 0.5
+_AGAIN_SECONDS = 10.0
+"""Until it begins again: nodes that were lost at the same moment are known to Ray by then."""
 _WAITING_SECONDS = 5.0
 
 
@@ -80,15 +82,21 @@ def _wait(
     """
     trained: dict[int | None, Trained] = {}
     running, left = {begin(member): member for member in members}, dict.fromkeys(members, RETRIES)
+    again: dict[int | None, float] = {}
     began, told = None, 0.0
     asked = time.monotonic()
-    while running:
-        for one in ray.wait(list(running), timeout=_POLL_SECONDS)[0]:
+    while running or again:
+        for member in [member for member, due in again.items() if time.monotonic() >= due]:
+            del again[member]
+            running[begin(member)] = member
+        if not running:
+            time.sleep(_POLL_SECONDS)
+        for one in ray.wait(list(running), timeout=_POLL_SECONDS)[0] if running else ():
             member = running.pop(one)
             result = _result(one, last=not left[member])
             if result is None:
                 left[member] -= 1
-                running[begin(member)] = member
+                again[member] = time.monotonic() + _AGAIN_SECONDS
             else:
                 trained[member] = result
                 began = time.monotonic()
