@@ -325,7 +325,7 @@ def test_ports_of_kubernetes_are_those_that_are_asked_for() -> None:
 
 
 def test_pods_of_kubernetes_get_no_settings_from_services_and_have_no_rights() -> None:
-    """A Service nextmask makes variables NEXTMASK_PORT and NEXTMASK_SERVICE_HOST; nextmask would not start with them."""
+    """A Service nextmask makes variables NEXTMASK_PORT and NEXTMASK_SERVICE_HOST, which nextmask refuses."""
     known, service = Settings.model_construct().environment().keys(), "NEXTMASK_SERVICE_HOST"
     assert "nextmask" in of_kind("Service")
     assert service not in known
