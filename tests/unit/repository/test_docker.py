@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 import yaml
 from installations import constraint
 from pydantic import SecretStr
@@ -32,11 +33,13 @@ DRIVERS = {"12": 525, "13": 580}
 """The oldest driver for each CUDA."""
 
 
-def laid_over(below: Any, above: Any) -> Any:
-    """Merge as compose does what is only mappings and single values."""
+def laid_over(below: Any, above: Any, key: str = "") -> Any:
+    """Merge as compose does: mappings by key; lists, but for commands, one after the other; else what is above."""
     if isinstance(below, dict) and isinstance(above, dict):
-        return {**below, **{key: laid_over(below.get(key), value) for key, value in above.items()}}
-    return above
+        return {**below, **{key: laid_over(below.get(key), value, key) for key, value in above.items()}}
+    if isinstance(below, list) and isinstance(above, list) and key not in {"command", "test"}:
+        return [*below, *(item for item in above if item not in below)]
+    return below if above is None else above
 
 
 def over(below: Any, *names: str) -> Any:
@@ -49,6 +52,7 @@ def over(below: Any, *names: str) -> Any:
 ON_GPU = over(yaml.safe_load(TEXT), "compose.gpu.yaml")
 SCALE = over(yaml.safe_load(TEXT), "compose.scale.yaml")
 SCALE_ON_GPU = over(SCALE, "compose.scale.gpu.yaml")
+OURS = {name for name, service in SCALE["services"].items() if service["image"].startswith("nextmask:")}
 
 
 def test_label_studio_runs_as_in_the_tests() -> None:
@@ -92,17 +96,56 @@ def test_more_than_one_worker_is_valid_with_and_without_a_gpu(tmp_path: Path) ->
 
 
 def test_all_that_runs_nextmask_or_ray_runs_one_image() -> None:
-    ours = {name: service for name, service in SCALE["services"].items() if "build" in service}
-    assert ours.keys() == {"nextmask", "worker", "bucket", "ray-head", "ray-node"}
-    assert {service["image"] for service in ours.values()} == {f"nextmask:{__version__}-scale"}
-    (arguments,) = {tuple(sorted(service["build"]["args"].items())) for service in ours.values()}
-    assert dict(arguments).keys() == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
+    services = SCALE["services"]
+    assert {"nextmask", "worker", "bucket", "ray-head", "ray-node"} == OURS
+    assert {services[name]["image"] for name in OURS} == {f"nextmask:{__version__}-scale"}
+    assert [name for name, service in services.items() if "build" in service] == ["nextmask"]
+    assert all(services[name]["pull_policy"] == "never" for name in OURS - {"nextmask"})
+    arguments = services["nextmask"]["build"]["args"]
+    assert arguments.keys() == set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
+    (default,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    assert arguments["EXTRAS"] == f"{default},ray"
     extras = ConfigParser(interpolation=None)
     extras.read(DOCKER.parent / "setup.cfg")
-    assert set(dict(arguments)["EXTRAS"].split(",")) <= extras["options.extras_require"].keys()
-    assert all(
-        service["cap_drop"] == ["ALL"] and service["read_only"] and service["security_opt"] for service in ours.values()
-    )
+    assert set(arguments["EXTRAS"].split(",")) <= extras["options.extras_require"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(SCALE["services"].keys() - {"label-studio"}))
+def test_services_of_many_have_no_rights_and_write_to_volumes_and_memory(name: str) -> None:
+    service = SCALE["services"][name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"]
+    assert "/tmp" in service["tmpfs"]
+    assert "ports" not in service or name == "nextmask"
+    if name not in OURS or name == "bucket":
+        return
+    homes = [
+        f"/home/{user}" for user in re.findall(r"useradd --create-home .* (\S+) \\$", DOCKERFILE, flags=re.MULTILINE)
+    ]
+    assert service["tmpfs"] == ["/tmp", *homes]
+    assert [volume.rpartition(":")[2] for volume in service["volumes"]] == ["/data"]
+    spilled = [word for word in service["command"] if word.startswith("--object-spilling-directory=")]
+    assert spilled == (["--object-spilling-directory=/data"] if name.startswith("ray-") else [])
+
+
+def test_workers_of_many_have_the_settings_of_the_server() -> None:
+    """But for the port and the links of its pages."""
+    server, worker = SCALE["services"]["nextmask"], SCALE["services"]["worker"]
+    pages = {"NEXTMASK_HOST", "NEXTMASK_PORT", "NEXTMASK_LABEL_STUDIO_PUBLIC_URL"}
+    assert {name: value for name, value in server["environment"].items() if name not in pages} == worker["environment"]
+    assert set(server["secrets"]) == set(worker["secrets"])
+    assert server["env_file"] == worker["env_file"]
+    assert worker["deploy"] == {**server["deploy"], "replicas": 2}
+
+
+def test_networks_of_many_keep_label_studio_from_ray_and_from_the_state() -> None:
+    networks = {name: set(service.get("networks", ["default"])) for name, service in SCALE["services"].items()}
+    assert {one: {name for name, found in networks.items() if one in found} for one in ("default", "state", "ray")} == {
+        "default": {"label-studio", "nextmask", "worker", "ray-node"},
+        "state": {"nextmask", "worker", "postgres", "minio", "bucket"},
+        "ray": {"worker", "ray-head", "ray-node"},
+    }
 
 
 def test_each_service_of_many_is_told_where_the_others_are() -> None:
@@ -141,10 +184,12 @@ def test_variables_of_many_have_a_default() -> None:
     assert all(":-" in variable for variable in re.findall(r"\$\{([^}]+)\}", text))
 
 
-def test_it_stops_before_docker_kills_it() -> None:
+@pytest.mark.parametrize("name", sorted(OURS - {"bucket"}))
+def test_it_stops_before_docker_kills_it(name: str) -> None:
     ours = worker_process.STOP_SECONDS + GRACE_SECONDS
-    assert SERVICES["nextmask"]["stop_grace_period"].endswith("s")
-    assert float(SERVICES["nextmask"]["stop_grace_period"][:-1]) >= 2 * ours
+    grace = SCALE["services"][name]["stop_grace_period"]
+    assert grace.endswith("s")
+    assert float(grace[:-1]) >= 2 * ours
 
 
 def test_it_writes_to_its_volume_and_to_memory_only() -> None:
@@ -277,3 +322,25 @@ def test_ports_of_kubernetes_are_those_that_are_asked_for() -> None:
         assert port in {one["port"] for one in services[name]["spec"]["ports"]}
         assert port in {one["containerPort"] for one in containers()[name]["ports"]}
     assert "." in str(urlsplit(configured["NEXTMASK_BACKEND_URL"]).hostname)
+
+
+def test_pods_of_kubernetes_get_no_settings_from_services_and_have_no_rights() -> None:
+    """A Service nextmask makes variables NEXTMASK_PORT and NEXTMASK_SERVICE_HOST, which nextmask refuses."""
+    known, service = Settings.model_construct().environment().keys(), "NEXTMASK_SERVICE_HOST"
+    assert "nextmask" in of_kind("Service")
+    assert service not in known
+    for name, deployment in of_kind("Deployment").items():
+        spec = deployment["spec"]["template"]["spec"]
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["terminationGracePeriodSeconds"] == 30, name
+        assert spec["securityContext"]["runAsNonRoot"], name
+        assert str(spec["securityContext"]["runAsUser"]) in DOCKERFILE
+        rights = spec["containers"][0]["securityContext"]
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert rights["readOnlyRootFilesystem"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+        assert {"/data", "/tmp", "/home/nextmask"} <= mounts.keys()
+        assert set(mounts.values()) == {volume["name"] for volume in spec["volumes"]}
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+        assert deployment["spec"]["selector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
