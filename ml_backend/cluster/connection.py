@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ml_backend.cluster.versions import difference, versions
@@ -40,14 +40,12 @@ class Cluster:
         nodes: number of nodes with CPUs.
         cpus: CPUs of one process that computes without a GPU.
         processes: how many of those there is room for.
-        cpus_in_all: of all nodes.
         gpus: GPUs in all; 0 where none is to be used.
     """
 
     nodes: int
     cpus: int
     processes: int
-    cpus_in_all: int
     gpus: int
 
     @property
@@ -84,7 +82,7 @@ def connect(address: str, device: str, *, fetches: bool) -> Cluster:
     cpus = [max(1, int(node["Resources"]["CPU"])) for node in alive]
     each = max(1, min(MOST_CPUS, *cpus))
     processes = sum(own // each for own in cpus)
-    return Cluster(len(alive), each, processes, sum(cpus), gpus)
+    return Cluster(len(alive), each, processes, gpus)
 
 
 def _join(address: str) -> None:
@@ -138,6 +136,12 @@ def _not_let_in(address: str, error: Exception) -> ClusterError:
         f"What answers at NEXTMASK_RAY_ADDRESS = {shown(address)} lets nobody into a Ray cluster ({why.rstrip('.')}).",
         "Give nextmask the token of the cluster (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH=…), or correct the address.",
     )
+
+
+def cause_of(error: RayError) -> BaseException:
+    """Return what befell a task: what befell an argument of it comes as the cause of its own failure."""
+    cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
+    return cause
 
 
 def first_line(error: object) -> str:

@@ -24,6 +24,7 @@ from ml_backend.label_studio import LabelStudio
 from ml_backend.learning.checkpoints import Checkpoints
 from ml_backend.learning.ranking import make_strategy, sees_predictions
 from ml_backend.projects.labelled_images import labelled_image
+from ml_backend.projects.services import image_cache
 from ml_backend.settings import Settings, load_settings
 from ml_backend.system.disk import is_full
 
@@ -118,14 +119,7 @@ class Shrinker:
     @cached_property
     def _images(self) -> ImageCache:
         check_versions(self._scoring.versions)
-        s = self._settings
-        return ImageCache(
-            s.local_folder / "images",
-            lambda reference: self._client.fetch(reference),
-            max_bytes=s.image_cache_bytes - s.maps_bytes,
-            max_image_bytes=s.max_image_bytes,
-            max_pixels=s.max_pixels,
-        )
+        return image_cache(self._settings, lambda reference: self._client.fetch(reference))
 
     @cached_property
     def _client(self) -> LabelStudio:

@@ -22,7 +22,7 @@ from typing import IO, Any, TypeAlias, cast
 
 from ml_backend.errors import ClusterError, NextmaskError, shown
 from ml_backend.system import logs
-from ml_backend.system.processes import ended
+from ml_backend.system.processes import NOTHING, end, ended, listen
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def messages(
         try:
             yield from _answers(heard, child, heartbeat, silence)
         finally:
-            _end(child)
+            end(child, seconds=_EXIT_SECONDS)
             for thread in threads:
                 thread.join(_EXIT_SECONDS)
 
@@ -103,19 +103,14 @@ def messages(
 def _answers(
     heard: Heard, child: subprocess.Popen[bytes], heartbeat: Callable[[], None], silence: float
 ) -> Iterator[Any]:
-    last = due = time.monotonic()
-    while True:
-        if time.monotonic() >= due:
-            heartbeat()
-            due = time.monotonic() + _HEARTBEAT_SECONDS
-        try:
-            message = heard.get(timeout=max(0.0, due - time.monotonic()))
-        except queue.Empty:
+    last = time.monotonic()
+    for message in listen(heard, heartbeat, every=_HEARTBEAT_SECONDS):
+        if message is NOTHING:
             if time.monotonic() - last > silence:
                 raise ClusterError(
                     f"Nothing came from the Ray cluster for {silence / 60:g} minutes.",
                     "Other work may hold its CPUs or GPUs: `ray status` says.",
-                ) from None
+                )
             continue
         last = time.monotonic()
         if message is _ENDED:
@@ -152,11 +147,3 @@ def _read(stream: IO[bytes], heard: Heard) -> None:
     except Exception as error:
         logger.exception("the cluster's answer cannot be read")
         heard.put(ClusterError(f"The cluster's answer cannot be read: {type(error).__name__}: {error}"))
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(_EXIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()

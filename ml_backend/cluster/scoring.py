@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from ml_backend.cluster.connection import Cluster, first_line
+from ml_backend.cluster.connection import Cluster, cause_of, first_line
 from ml_backend.cluster.node import ScoringStage, ShrinkingStage, WholeStage
 from ml_backend.cluster.rows import Row, Scored, Scoring
 from ml_backend.errors import ClusterError
@@ -133,8 +133,7 @@ def _answer(task: Any) -> Scored | None:
     try:
         return cast(Scored, ray.get(task))
     except RayError as error:
-        # What befell the shrinking of a block comes back as the cause of what befell its scoring.
-        cause = error.cause if isinstance(error, RayTaskError) else error
+        cause = cause_of(error)
         if not isinstance(cause, RayError):
             raise ClusterError(f"The Ray cluster failed: {first_line(cause)}.") from error
         logger.warning("a block of images was lost: %s", type(cause).__name__)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError
 
-from ml_backend.cluster.connection import Cluster, first_line
+from ml_backend.cluster.connection import Cluster, cause_of, first_line
 from ml_backend.cluster.node_training import train_on_node
 from ml_backend.cluster.trainings import WAITING, Ended, Trained, Training, files_of
 from ml_backend.errors import ClusterError, FilesUnavailable, NextmaskError, TrainingError
@@ -123,9 +123,10 @@ def _result(task: Any, *, last: bool) -> Trained | None:
             "A node of the Ray cluster had too little memory for the training: lower NEXTMASK_BATCH_SIZE or "
             "NEXTMASK_INPUT_SIZE, or give its nodes more memory."
         ) from None
-    except RayTaskError as error:  # it could not even begin: no nextmask there, for example
-        raise ClusterError(f"The Ray cluster failed: {first_line(error.cause)}.") from None
     except RayError as error:
+        cause = cause_of(error)
+        if not isinstance(cause, RayError):  # it could not even begin: no nextmask there, for example
+            raise ClusterError(f"The Ray cluster failed: {first_line(cause)}.") from None
         if not last:
             return None
         raise TrainingError(

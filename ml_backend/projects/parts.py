@@ -18,7 +18,6 @@ from ml_backend.annotations.label_map import IGNORE_INDEX
 from ml_backend.annotations.masks import Mask, mask_from_png
 from ml_backend.errors import MaskError
 from ml_backend.store import Task, TrainingLabel
-from ml_backend.system.bucket import Bucket
 from ml_backend.system.files import Files
 from ml_backend.system.whole_files import write_once
 
@@ -78,12 +77,9 @@ class MergedLabel:
 
     @classmethod
     def of_whole(cls, files: Files, task: Task, folder: Path) -> MergedLabel:
-        """Take the label of a whole image; beside a bucket it is copied into the folder, since caches forget."""
+        """Take the label of a whole image; the folder is for a copy, where the file is elsewhere."""
         try:
-            if not isinstance(files, Bucket):
-                return cls((task,), files.local(task.mask_file))
-            name = task.mask_file.rpartition("/")[2]
-            return cls((task,), Path(write_once(folder / f"label-{name}", files.read(task.mask_file))))
+            return cls((task,), files.lasting(task.mask_file, folder))
         except FileNotFoundError as error:
             return cls((task,), MaskError(f"The mask of task {task.task_id} is gone: {error}"))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ml_backend.images.cache import ImageCache, ProjectImages
+from ml_backend.images.cache import Fetch, ImageCache, ProjectImages
 from ml_backend.images.hosts import ImageHosts
 from ml_backend.label_studio import LabelStudio
 from ml_backend.label_studio.own_files import is_public_url
@@ -86,15 +86,20 @@ def open_services(settings: Settings) -> Services:
     """
     store = Store(settings.effective_database_url)
     client = label_studio_of(settings, store)
-    images = ImageCache(
+    images = image_cache(settings, client.fetch)
+    predictors = PredictorCache(capacity=4, one_each=True, maps=lambda: map_folder(settings))
+    return Services(settings, store, client, images, predictors, TrainingTurns(store, settings))
+
+
+def image_cache(settings: Settings, fetch: Fetch) -> ImageCache:
+    """Return what keeps images on this machine, in what is left of the cache beside maps and files of a bucket."""
+    return ImageCache(
         settings.local_folder / "images",
-        client.fetch,
+        fetch,
         max_bytes=settings.image_cache_bytes - settings.maps_bytes - settings.files_bytes,
         max_image_bytes=settings.max_image_bytes,
         max_pixels=settings.max_pixels,
     )
-    predictors = PredictorCache(capacity=4, one_each=True, maps=lambda: map_folder(settings))
-    return Services(settings, store, client, images, predictors, TrainingTurns(store, settings))
 
 
 def map_folder(settings: Settings) -> MapStore:

@@ -16,7 +16,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -28,6 +28,7 @@ from ml_backend.errors import DiskFull, FilesUnavailable, NextmaskError
 from ml_backend.system.bounded_folder import BoundedFolder, touch
 from ml_backend.system.disk import naming_full_disk
 from ml_backend.system.files import State, is_number
+from ml_backend.system.whole_files import write_once
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,14 @@ class Bucket:
                 for part in self._fetched(key, state):
                     target.write(part)
         return file
+
+    def lasting(self, key: str, folder: Path) -> Path:
+        """Return a copy of a file in a folder."""
+        return Path(write_once(folder / f"copy-{key.rpartition('/')[2]}", self.read(key)))
+
+    def changes(self, folder: str) -> Hashable:  # noqa: ARG002 (that of `Files`)
+        """Return None: all files would have to be listed."""
+        return None
 
     def state(self, key: str) -> State:
         """Return what is known of a file without reading it."""

@@ -57,8 +57,18 @@ class Files(Protocol):
     def local(self, key: str) -> Path:
         """Return a path on this machine that has the content of a file."""
 
+    def lasting(self, key: str, folder: Path) -> Path:
+        """Return a path on this machine that stays: the file's own, or in a folder a copy of it, since caches forget.
+
+        Args:
+            folder: of copies; they are named after the file, which has to be named after its content.
+        """
+
     def state(self, key: str) -> State:
         """Return what is known of a file without reading it."""
+
+    def changes(self, folder: str) -> Hashable:
+        """Return what is another value when files of a folder came or went, where that is known without a list."""
 
     def digest(self, key: str) -> str | None:
         """Return the SHA-256 of a file as it is now; None where the store itself vouches for what it keeps."""
@@ -121,6 +131,17 @@ class Folder:
     def local(self, key: str) -> Path:
         """Return the path of a file."""
         return self.root / key
+
+    def lasting(self, key: str, folder: Path) -> Path:  # noqa: ARG002 (that of `Files`)
+        """Return the path of a file."""
+        return self.local(key)
+
+    def changes(self, folder: str) -> Hashable:
+        """Return what moves whenever a file of a folder comes or goes; None where there is no such folder."""
+        try:
+            return self.state(folder).mark
+        except FileNotFoundError:
+            return None
 
     def state(self, key: str) -> State:
         """Return what is known of a file without reading it."""

@@ -1,14 +1,18 @@
-"""Child processes: what they import, and that they end when their parent ends."""
+"""Child processes: what they import, what is heard of them, and that they end, at the latest when their parent does."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -48,6 +52,38 @@ def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+NOTHING: Final = object()
+"""Told by `listen` where nothing came for a while."""
+
+
+def listen(heard: queue.SimpleQueue[Any], heartbeat: Callable[[], None], *, every: float) -> Iterator[Any]:
+    """Yield what a thread hears of a child, without an end, and `NOTHING` whenever nothing came for a while.
+
+    Args:
+        heartbeat: called before anything is awaited, and so often while the child works; what it raises passes on.
+        every: seconds between two calls.
+    """
+    due = time.monotonic()
+    while True:
+        if time.monotonic() >= due:
+            heartbeat()
+            due = time.monotonic() + every
+        try:
+            item = heard.get(timeout=max(0.0, due - time.monotonic()))
+        except queue.Empty:
+            item = NOTHING
+        yield item
+
+
+def end(child: subprocess.Popen[bytes], *, seconds: float) -> None:
+    """End a child if it still runs: ask it to, and kill it where it has not ended after so many seconds."""
+    child.terminate()
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 def _watch(parent: int) -> None:

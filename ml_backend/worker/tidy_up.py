@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 
 from ml_backend.errors import LeaseLost, NextmaskError
 from ml_backend.label_studio.predictions import model_number
@@ -44,12 +44,8 @@ def _remove_unused_masks(look: Look) -> None:
 
 
 def _state_of_masks(look: Look) -> str:
-    """Return what moves whenever a label comes or goes, and in a folder a file: a bucket would list all for that."""
-    changed: Hashable = 0
-    if isinstance(look.files, Folder):
-        with suppress(FileNotFoundError):
-            changed = look.files.state(masks_key(look.project_id)).mark
-    return f"{look.store.changes(look.project_id)} {changed}"
+    """Return what moves whenever a label comes or goes, or a file of the folder, where that is known."""
+    return f"{look.store.changes(look.project_id)} {look.files.changes(masks_key(look.project_id))}"
 
 
 def _masks(look: Look) -> Files:

@@ -23,7 +23,7 @@ from ml_backend.errors import NextmaskError, TrainingError
 from ml_backend.learning.training.job import Job, Progress
 from ml_backend.system import logs
 from ml_backend.system.disk import disk_full, is_full
-from ml_backend.system.processes import die_with, ended
+from ml_backend.system.processes import NOTHING, die_with, end, ended, listen
 
 logger = logging.getLogger(__name__)
 
@@ -104,34 +104,19 @@ def _child(job: Job) -> Iterator[tuple[subprocess.Popen[bytes], Lines]]:
                 stream.write(job.to_json().encode())
             yield child, lines
         finally:
-            _end(child)
+            end(child, seconds=_EXIT_SECONDS)  # nothing is lost: a version is written whole or not at all
             reader.join(_EXIT_SECONDS)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child if it still runs: nothing is lost, since a version is written whole or not at all."""
-    child.terminate()
-    try:
-        child.wait(_EXIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
 
 
 def _messages(lines: Lines, heartbeat: Callable[[], None]) -> Iterator[dict[str, Any]]:
     """Yield the child's messages until it closes its output, and an empty message whenever none came for a while."""
-    due = time.monotonic()
-    while True:
-        if time.monotonic() >= due:
-            heartbeat()
-            due = time.monotonic() + _HEARTBEAT_SECONDS
-        try:
-            line = lines.get(timeout=max(0.0, due - time.monotonic()))
-        except queue.Empty:
+    for line in listen(lines, heartbeat, every=_HEARTBEAT_SECONDS):
+        if line is NOTHING:
             yield {}
-            continue
-        if not line.endswith(b"\n"):  # the end; half a line where it was killed while it wrote
+        elif line.endswith(b"\n"):
+            yield json.loads(line)
+        else:  # the end; half a line where it was killed while it wrote
             return
-        yield json.loads(line)
 
 
 def _read_lines(stream: IO[bytes], lines: Lines) -> None:
